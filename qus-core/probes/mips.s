@@ -1,0 +1,22 @@
+/*
+ * mips, mipsel: write(1, "qus-probe <target>\n", length), exit(42).
+ * o32 ABI: syscall with the number in v0 ($2), arguments in a0-a2 ($4-$6) (QEMU
+ * linux-user/mips/cpu_loop.c); write is 4004, exit is 4001 (linux-user/mips/syscall_o32.tbl).
+ */
+        .set    noreorder
+        .text
+        bal     here                    /* $31 = here, past the delay slot */
+        li      $2, 4004                /* write */
+here:   addiu   $5, $31, msg - here
+        li      $4, 1
+        li      $6, end - msg
+        syscall
+        li      $2, 4001                /* exit */
+        li      $4, 42
+        syscall
+msg:    .ascii  "qus-probe mips"
+        .ifdef  LITTLE
+        .ascii  "el"
+        .endif
+        .ascii  "\n"
+end:

@@ -1,0 +1,403 @@
+//! Reads from a binary's bytes what it needs to run: class, byte order, machine, flags, type, the
+//! loader it asks for and the libraries it names.
+//!
+//! Written by hand because qus reads untrusted files of every class and byte order and needs so
+//! little of them: it never panics, never reads past the end, and allocates nothing. What it refuses:
+//! anything that is not ELF version 1, and headers that point outside the file. It does not look at
+//! section headers, which a stripped or hostile file need not have.
+//!
+//! Field names and offsets are those of the System V ABI, "Object Files".
+
+use std::fmt;
+
+use crate::arch::{ARCHES, Arch};
+
+/// Word size of an ELF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `ELFCLASS32`
+    Elf32,
+    /// `ELFCLASS64`
+    Elf64,
+}
+
+/// Byte order of an ELF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endian {
+    /// `ELFDATA2LSB`
+    Little,
+    /// `ELFDATA2MSB`
+    Big,
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Elf32 => "32-bit",
+            Self::Elf64 => "64-bit",
+        })
+    }
+}
+
+impl fmt::Display for Endian {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Little => "little-endian",
+            Self::Big => "big-endian",
+        })
+    }
+}
+
+/// What kind of ELF file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `ET_EXEC`: a program at fixed addresses.
+    Executable,
+    /// `ET_DYN`: a position-independent program, or a library.
+    SharedObject,
+    /// Anything else, with its `e_type`: object files, core dumps.
+    Other(u16),
+}
+
+/// What an ELF file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elf<'a> {
+    /// Word size.
+    pub class: Class,
+    /// Byte order.
+    pub endian: Endian,
+    /// `e_ident[EI_OSABI]`: 0 System V, 3 GNU/Linux, 9 FreeBSD.
+    pub os_abi: u8,
+    /// Program, library or other.
+    pub kind: Kind,
+    /// `e_machine`, in its registry's numbers.
+    pub machine: u16,
+    /// `e_flags`, of which each machine has its own meaning.
+    pub flags: u32,
+    /// `PT_INTERP`: the dynamic loader, without its closing zero.
+    pub interpreter: Option<&'a [u8]>,
+    /// Number of `DT_NEEDED` entries: libraries that have to be there.
+    pub needed: usize,
+}
+
+/// Why bytes are not a readable ELF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Error {
+    /// They do not begin with `\x7fELF`.
+    NotElf,
+    /// Class, byte order or version has a value that does not exist.
+    BadIdent,
+    /// The named part lies outside the file, or its entries have an impossible size.
+    Truncated(&'static str),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotElf => f.write_str("not an ELF file"),
+            Self::BadIdent => f.write_str("ELF class, byte order or version is invalid"),
+            Self::Truncated(part) => write!(f, "ELF {part} is damaged or cut off"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+const PT_DYNAMIC: u32 = 2;
+const PT_INTERP: u32 = 3;
+const DT_NULL: u64 = 0;
+const DT_NEEDED: u64 = 1;
+/// `e_phnum` of a file whose real count does not fit and stands in a section header. The kernel
+/// runs no such file.
+const PN_XNUM: u16 = 0xffff;
+
+impl<'a> Elf<'a> {
+    /// Reads the headers of a whole file.
+    ///
+    /// # Errors
+    /// See [`Error`]; every byte sequence is either read or refused.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
+        if bytes.get(..4) != Some(b"\x7fELF") {
+            return Err(Error::NotElf);
+        }
+        let ident = bytes.get(..16).ok_or(Error::Truncated("identification"))?;
+        let class = match ident[4] {
+            1 => Class::Elf32,
+            2 => Class::Elf64,
+            _ => return Err(Error::BadIdent),
+        };
+        let endian = match ident[5] {
+            1 => Endian::Little,
+            2 => Endian::Big,
+            _ => return Err(Error::BadIdent),
+        };
+        if ident[6] != 1 {
+            return Err(Error::BadIdent);
+        }
+        let file = Reader { bytes, class, endian };
+        file.elf(ident[7]).ok_or(Error::Truncated("header")).and_then(|(mut elf, table)| {
+            for segment in file.segments(table) {
+                let segment = segment.ok_or(Error::Truncated("program header"))?;
+                match segment.kind {
+                    PT_INTERP => {
+                        let path = file.part(segment).ok_or(Error::Truncated("interpreter"))?;
+                        let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
+                        elf.interpreter = Some(&path[..end]);
+                    }
+                    PT_DYNAMIC => {
+                        let part = file.part(segment).ok_or(Error::Truncated("dynamic section"))?;
+                        elf.needed += file.needed(part);
+                    }
+                    _ => {}
+                }
+            }
+            Ok(elf)
+        })
+    }
+
+    /// Whether it runs by itself: no loader asked for, no library needed.
+    pub fn is_static(&self) -> bool {
+        self.interpreter.is_none() && self.needed == 0
+    }
+
+    /// The row of the table whose emulator runs it.
+    pub fn arch(&self) -> Option<&'static Arch> {
+        ARCHES.iter().find(|arch| {
+            arch.class == self.class
+                && arch.endian == self.endian
+                && arch.machines.contains(&self.machine)
+                && arch.flags.is_none_or(|bits| self.flags & bits.mask == bits.value)
+        })
+    }
+}
+
+/// A file read with its own word size and byte order.
+#[derive(Clone, Copy)]
+struct Reader<'a> {
+    bytes: &'a [u8],
+    class: Class,
+    endian: Endian,
+}
+
+/// Where the program headers are.
+#[derive(Clone, Copy)]
+struct Table {
+    offset: u64,
+    entry_size: u64,
+    count: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Segment {
+    kind: u32,
+    offset: u64,
+    size: u64,
+}
+
+impl<'a> Reader<'a> {
+    fn elf(self, os_abi: u8) -> Option<(Elf<'a>, Table)> {
+        let kind = match self.half(16)? {
+            2 => Kind::Executable,
+            3 => Kind::SharedObject,
+            other => Kind::Other(other),
+        };
+        // e_phoff, e_flags, e_phentsize: all fields after e_entry move with the word size.
+        let (phoff, flags, phentsize) = match self.class {
+            Class::Elf32 => (28, 36, 42),
+            Class::Elf64 => (32, 48, 54),
+        };
+        let elf = Elf {
+            class: self.class,
+            endian: self.endian,
+            os_abi,
+            kind,
+            machine: self.half(18)?,
+            flags: self.word(flags)?,
+            interpreter: None,
+            needed: 0,
+        };
+        let count = self.half(phentsize + 2)?;
+        let table = Table {
+            offset: self.address(phoff)?,
+            entry_size: self.half(phentsize)?.into(),
+            count: if count == PN_XNUM { 0 } else { count.into() },
+        };
+        Some((elf, table))
+    }
+
+    /// The program headers in turn, `None` for one outside the file or too small to hold its fields.
+    fn segments(self, table: Table) -> impl Iterator<Item = Option<Segment>> {
+        let (size, p_offset, p_filesz) = match self.class {
+            Class::Elf32 => (32, 4, 16),
+            Class::Elf64 => (56, 8, 32),
+        };
+        (0..table.count).map(move |index| {
+            let start = table.offset.checked_add(index * table.entry_size)?;
+            if table.entry_size < size {
+                return None;
+            }
+            Some(Segment {
+                kind: self.word(start)?,
+                offset: self.address(start.checked_add(p_offset)?)?,
+                size: self.address(start.checked_add(p_filesz)?)?,
+            })
+        })
+    }
+
+    /// Counts `DT_NEEDED` up to `DT_NULL` or the end.
+    fn needed(self, dynamic: &[u8]) -> usize {
+        let word = self.address_size();
+        dynamic
+            .chunks_exact(2 * word)
+            .map(|entry| self.number(&entry[..word]))
+            .take_while(|&tag| tag != DT_NULL)
+            .filter(|&tag| tag == DT_NEEDED)
+            .count()
+    }
+
+    fn part(self, segment: Segment) -> Option<&'a [u8]> {
+        self.slice(segment.offset, segment.size)
+    }
+
+    fn slice(self, offset: u64, size: u64) -> Option<&'a [u8]> {
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(usize::try_from(size).ok()?)?;
+        self.bytes.get(start..end)
+    }
+
+    fn address_size(self) -> usize {
+        match self.class {
+            Class::Elf32 => 4,
+            Class::Elf64 => 8,
+        }
+    }
+
+    fn address(self, offset: u64) -> Option<u64> {
+        Some(self.number(self.slice(offset, self.address_size() as u64)?))
+    }
+
+    fn word(self, offset: u64) -> Option<u32> {
+        Some(self.number(self.slice(offset, 4)?) as u32)
+    }
+
+    fn half(self, offset: u64) -> Option<u16> {
+        Some(self.number(self.slice(offset, 2)?) as u16)
+    }
+
+    /// Reads at most eight bytes in the file's order.
+    fn number(self, bytes: &[u8]) -> u64 {
+        let push = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
+        match self.endian {
+            Endian::Little => bytes.iter().rev().fold(0, push),
+            Endian::Big => bytes.iter().fold(0, push),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe;
+    use arbtest::arbtest;
+
+    /// A little-endian ELF64 program with the given segments: kind, offset, size.
+    fn program(segments: &[(u32, u64, u64)], tail: &[u8]) -> Vec<u8> {
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend(2u16.to_le_bytes()); // e_type
+        file.extend(62u16.to_le_bytes()); // e_machine
+        file.extend(1u32.to_le_bytes()); // e_version
+        file.extend([0; 8]); // e_entry
+        file.extend(64u64.to_le_bytes()); // e_phoff
+        file.extend([0; 8]); // e_shoff
+        file.extend(0u32.to_le_bytes()); // e_flags
+        for half in [64u16, 56, segments.len() as u16, 0, 0, 0] {
+            file.extend(half.to_le_bytes());
+        }
+        for (kind, offset, size) in segments {
+            file.extend(kind.to_le_bytes());
+            file.extend(0u32.to_le_bytes());
+            for word in [*offset, 0, 0, *size, 0, 0] {
+                file.extend(word.to_le_bytes());
+            }
+        }
+        file.extend(tail);
+        file
+    }
+
+    #[test]
+    fn every_probe_belongs_to_its_row() {
+        for arch in &ARCHES {
+            let elf = Elf::parse(probe::image(arch)).unwrap();
+            assert_eq!(elf.arch(), Some(arch));
+            assert_eq!(elf.kind, Kind::Executable, "{arch}");
+            assert!(elf.is_static(), "{arch}");
+        }
+    }
+
+    #[test]
+    fn this_very_test_program_is_dynamic() {
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let elf = Elf::parse(&bytes).unwrap();
+        assert_eq!(elf.arch().map(|arch| arch.name), Some(std::env::consts::ARCH));
+        assert!(elf.interpreter.unwrap().starts_with(b"/lib"));
+        assert!(elf.needed > 0);
+        assert!(!elf.is_static());
+    }
+
+    #[test]
+    fn interpreter_and_needed() {
+        let start = 64 + 2 * 56;
+        let mut tail = b"/lib/ld.so\0".to_vec();
+        for word in [1u64, 7, 1, 9, 0, 0, 1, 5] {
+            tail.extend(word.to_le_bytes());
+        }
+        let file = program(&[(PT_INTERP, start, 11), (PT_DYNAMIC, start + 11, 64)], &tail);
+        let elf = Elf::parse(&file).unwrap();
+        assert_eq!(elf.interpreter, Some(&b"/lib/ld.so"[..]));
+        assert_eq!(elf.needed, 2, "an entry behind DT_NULL does not count");
+    }
+
+    #[test]
+    fn damage_is_named() {
+        let good = program(&[(1, 0, 0)], b"");
+        assert_eq!(Elf::parse(b"#!/bin/sh"), Err(Error::NotElf));
+        assert_eq!(Elf::parse(b""), Err(Error::NotElf));
+        assert_eq!(Elf::parse(&good[..10]), Err(Error::Truncated("identification")));
+        assert_eq!(Elf::parse(&good[..40]), Err(Error::Truncated("header")));
+        assert_eq!(Elf::parse(&good[..100]), Err(Error::Truncated("program header")));
+        let outside = program(&[(PT_INTERP, u64::MAX, u64::MAX)], b"");
+        assert_eq!(Elf::parse(&outside), Err(Error::Truncated("interpreter")));
+        for (at, value) in [(4, 3), (5, 0), (6, 2)] {
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert_eq!(Elf::parse(&bad), Err(Error::BadIdent));
+        }
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic() {
+        arbtest(|u| {
+            let bytes: Vec<u8> = u.arbitrary()?;
+            let _ = Elf::parse(&bytes);
+            Ok(())
+        });
+    }
+
+    /// Damaged headers reach further than noise does, which seldom begins with the magic.
+    #[test]
+    fn damaged_probes_never_panic() {
+        arbtest(|u| {
+            let mut bytes = probe::image(u.choose(&ARCHES)?).to_vec();
+            for _ in 0..u.int_in_range(1..=8)? {
+                let at = u.choose_index(bytes.len())?;
+                bytes[at] = u.arbitrary()?;
+            }
+            let end = u.int_in_range(0..=bytes.len())?;
+            if let Ok(elf) = Elf::parse(&bytes[..end]) {
+                let _ = elf.arch();
+            }
+            Ok(())
+        });
+    }
+}
