@@ -1,0 +1,264 @@
+//! Packages of a Debian-like distribution without installing anything and without touching the
+//! system's package manager: apt runs with a state of its own below the cache.
+//!
+//! Mirrors come from the machine's own configuration, as apt itself reports it; only the
+//! distribution's own suites are used, since other sources are often broken and never needed. apt checks
+//! every index's signature and every package's hash.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use xshell::{Shell, cmd};
+
+use crate::cache;
+use crate::exec;
+use crate::preflight::which;
+
+/// The distribution this machine runs.
+pub(crate) struct Distribution {
+    /// `ID`: `debian`, `ubuntu`.
+    pub(crate) id: String,
+    /// `VERSION_CODENAME`: `bookworm`.
+    pub(crate) codename: String,
+}
+
+impl Distribution {
+    /// Reads `/etc/os-release`; `None` where there is no apt.
+    pub(crate) fn detect() -> Result<Option<Self>> {
+        if !which("apt-get") || !which("dpkg-deb") {
+            return Ok(None);
+        }
+        let release = os_release()?;
+        let field = |name| os_release_field(&release, name).unwrap_or_default();
+        Ok(Some(Self { id: field("ID"), codename: field("VERSION_CODENAME") }))
+    }
+
+    /// Address, suite and component of the distribution's own binary indexes, as apt has them
+    /// configured. Takes apt about a second.
+    fn indexes(&self, sh: &Shell) -> Result<Vec<[String; 3]>> {
+        let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
+        let created_by = "Created-By: Packages";
+        let listed = exec::read(cmd!(sh, "apt-get indextargets --format {format} {created_by}"))?;
+        let own = own_indexes(&listed, &self.codename);
+        ensure!(!own.is_empty(), "apt has no source of {} {} configured", self.id, self.codename);
+        Ok(own)
+    }
+
+    /// A source line; `option` is empty or ends in a space.
+    fn line(&self, kind: &str, option: &str, [uri, suite, component]: [&str; 3]) -> String {
+        let keyring = ["gpg", "pgp"]
+            .map(|suffix| format!("/usr/share/keyrings/{}-archive-keyring.{suffix}", self.id))
+            .into_iter()
+            .find(|path| Path::new(path).exists());
+        let signed = keyring.map(|path| format!("signed-by={path} ")).unwrap_or_default();
+        format!("{kind} [{option}{signed}] {uri} {suite} {component}")
+    }
+
+    /// Source lines for the binary packages of the suites that are configured here.
+    fn own_suites(&self, sh: &Shell) -> Result<Vec<String>> {
+        let line = |[uri, suite, component]: &[String; 3]| self.line("deb", "", [uri, suite, component]);
+        Ok(self.indexes(sh)?.iter().map(line).collect())
+    }
+
+    /// A source line for another suite on the machine's own mirror.
+    ///
+    /// # Errors
+    /// On a distribution that is not Debian, whose mirror has no such suite.
+    fn other_suite(&self, sh: &Shell, kind: &str, suite: &str, architectures: &[&str]) -> Result<String> {
+        ensure!(self.id == "debian", "this machine runs {}, whose mirror has no Debian {suite}", self.id);
+        let indexes = self.indexes(sh)?;
+        let main = indexes.iter().find(|[_, own, _]| *own == self.codename);
+        let [uri, _, component] =
+            main.with_context(|| format!("apt has no source of {} configured", self.codename))?;
+        let option = match architectures {
+            [] => String::new(),
+            some => format!("arch={} ", some.join(",")),
+        };
+        Ok(self.line(kind, &option, [uri, suite, component]))
+    }
+}
+
+/// The text of `/etc/os-release`.
+pub(crate) fn os_release() -> Result<String> {
+    let path = "/etc/os-release";
+    fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+}
+
+/// A value of `/etc/os-release`, without its quotes.
+pub(crate) fn os_release_field(text: &str, name: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    Some(value.trim_matches(['"', '\'']).to_owned())
+}
+
+/// The distribution's own indexes among all that are configured: `bookworm`, `bookworm-updates`, …
+fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
+    let mut own: Vec<[String; 3]> = listed
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            <[String; 3]>::try_from(fields).ok()
+        })
+        .filter(|[_, suite, component]| {
+            let rest = suite.strip_prefix(codename);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) && component == "main"
+        })
+        .collect();
+    own.dedup();
+    own
+}
+
+/// A private state of apt.
+pub(crate) struct Apt<'a> {
+    sh: &'a Shell,
+    conf: PathBuf,
+    log: PathBuf,
+}
+
+impl<'a> Apt<'a> {
+    /// For this distribution's own packages.
+    pub(crate) fn own(sh: &'a Shell, dir: &Path, log: &Path, distribution: &Distribution) -> Result<Self> {
+        Self::with(sh, dir, log, &distribution.own_suites(sh)?, &[])
+    }
+
+    /// For binary packages of another Debian suite, in the architectures that are wanted from it.
+    ///
+    /// # Errors
+    /// Also on a distribution that is not Debian.
+    pub(crate) fn foreign(
+        sh: &'a Shell,
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        suite: &str,
+        architectures: &[&str],
+    ) -> Result<Self> {
+        let line = distribution.other_suite(sh, "deb", suite, architectures)?;
+        Self::with(sh, dir, log, &[line], architectures)
+    }
+
+    /// For source packages of another Debian suite.
+    ///
+    /// # Errors
+    /// Also on a distribution that is not Debian.
+    pub(crate) fn source(
+        sh: &'a Shell,
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        suite: &str,
+    ) -> Result<Self> {
+        let line = distribution.other_suite(sh, "deb-src", suite, &[])?;
+        Self::with(sh, dir, log, &[line], &[])
+    }
+
+    fn with(sh: &'a Shell, dir: &Path, log: &Path, lines: &[String], foreign: &[&str]) -> Result<Self> {
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let write = |name: &str, text: String| {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display())).map(|()| path)
+        };
+        write("sources.list", lines.join("\n") + "\n")?;
+        write("status", String::new())?;
+        let root = dir.display();
+        let mut conf = format!(
+            "Dir::State \"{root}\";\nDir::State::lists \"{root}/lists\";\nDir::State::status \"{root}/status\";\n\
+             Dir::Cache \"{root}/cache\";\nDir::Etc::sourcelist \"{root}/sources.list\";\n\
+             Dir::Etc::sourceparts \"/dev/null\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\n\
+             APT::Update::Error-Mode \"any\";\n\
+             // Container images clean the system's own cache here.\n\
+             #clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
+        );
+        if nix::unistd::geteuid().is_root() {
+            // Its unprivileged user could not write below the cache.
+            conf += "APT::Sandbox::User \"root\";\n";
+        }
+        for architecture in foreign {
+            conf += &format!("APT::Architectures:: \"{architecture}\";\n");
+        }
+        let conf = write("apt.conf", conf)?;
+        let this = Self { sh, conf, log: log.to_owned() };
+        this.update()?;
+        Ok(this)
+    }
+
+    fn update(&self) -> Result<()> {
+        let (sh, conf) = (self.sh, &self.conf);
+        exec::run(cmd!(sh, "apt-get -c {conf} update"), &self.log, |_| {})
+            .context("the package indexes cannot be had from this machine's mirror")
+    }
+
+    /// Downloads binary packages and unpacks them into a folder, without what dpkg does besides; a name
+    /// may end in `:ARCHITECTURE`. Returns name, version, architecture and hash of each.
+    pub(crate) fn unpack(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
+        fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        let debs = tempfile::tempdir_in(into)?;
+        let (sh, conf) = (self.sh, &self.conf);
+        let _dir = sh.push_dir(debs.path());
+        exec::run(cmd!(sh, "apt-get -c {conf} download {packages...}"), &self.log, |_| {})?;
+        let files = fs::read_dir(debs.path())?.map(|entry| Ok(entry?.path()));
+        let mut files: Vec<PathBuf> = files.collect::<Result<_>>()?;
+        files.sort();
+        let mut manifest = Vec::new();
+        for deb in files {
+            exec::read(cmd!(sh, "dpkg-deb --extract {deb} {into}"))?;
+            let name = deb.file_stem().unwrap_or_default().to_string_lossy().replace('_', " ");
+            manifest.push(format!("{name} {}", cache::sha256_file(&deb)?));
+        }
+        Ok(manifest)
+    }
+
+    /// Downloads the original archive of a source package into a folder.
+    pub(crate) fn download_source(&self, package: &str, version: &str, into: &Path) -> Result<()> {
+        let (sh, conf) = (self.sh, &self.conf);
+        let _dir = sh.push_dir(into);
+        let what = format!("{package}={version}");
+        exec::run(cmd!(sh, "apt-get -c {conf} source --download-only --tar-only {what}"), &self.log, |_| {})
+    }
+
+    /// The records of a source package in all its versions, as the signed index has them.
+    pub(crate) fn source_records(&self, package: &str) -> Result<String> {
+        let (sh, conf) = (self.sh, &self.conf);
+        exec::read(cmd!(sh, "apt-cache -c {conf} showsrc --only-source {package}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_distributions_own_suites_count() {
+        let listed = "http://mirror/debian/ bookworm main\nhttp://mirror/debian/ bookworm main\n\
+            http://mirror/debian/ bookworm-updates main\nhttp://other/ nodistro main\n\
+            http://other/ cloud-sdk-bookworm main\nhttp://mirror/debian/ bookworm non-free\n\
+            http://mirror/debian/ bookwormish main\n";
+        let suites: Vec<_> = own_indexes(listed, "bookworm").into_iter().map(|[_, suite, _]| suite).collect();
+        assert_eq!(suites, ["bookworm", "bookworm-updates"]);
+    }
+
+    #[test]
+    fn quotes_of_os_release() {
+        let text = "NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_ID='12'\n";
+        assert_eq!(os_release_field(text, "NAME").as_deref(), Some("Debian GNU/Linux"));
+        assert_eq!(os_release_field(text, "ID").as_deref(), Some("debian"));
+        assert_eq!(os_release_field(text, "VERSION_ID").as_deref(), Some("12"));
+        assert_eq!(os_release_field(text, "VERSION"), None);
+    }
+
+    #[test]
+    fn other_suites_are_debians_alone() {
+        let ubuntu = Distribution { id: "ubuntu".into(), codename: "jammy".into() };
+        let error = ubuntu.other_suite(&Shell::new().unwrap(), "deb", "sid", &[]).unwrap_err();
+        assert_eq!(error.to_string(), "this machine runs ubuntu, whose mirror has no Debian sid");
+        let line = ubuntu.line("deb", "arch=arm64 ", ["http://mirror/", "sid", "main"]);
+        assert!(
+            line.starts_with("deb [arch=arm64 ") && line.ends_with("] http://mirror/ sid main"),
+            "{line}"
+        );
+    }
+}

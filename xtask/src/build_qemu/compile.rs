@@ -1,0 +1,178 @@
+//! Configures the build folder, lets ninja make the missing emulators, strips and verifies them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use qus_core::arch::{ARCHES, Arch};
+use xshell::{Shell, cmd};
+
+use super::Wanted;
+use crate::artefact;
+use crate::bundle::Recipe;
+use crate::cache;
+use crate::exec;
+use crate::paths::Paths;
+use crate::progress::{Bar, say};
+use crate::sysroot::Sysroot;
+use crate::toolchain;
+
+/// One build folder and all that it is made from.
+pub(super) struct Compile<'a> {
+    pub(super) sh: &'a Shell,
+    pub(super) paths: &'a Paths,
+    pub(super) recipe: &'a Recipe,
+    pub(super) tree: &'a Path,
+    pub(super) sysroot: &'a Sysroot,
+    pub(super) wanted: &'a Wanted<'a>,
+}
+
+impl Compile<'_> {
+    /// Builds emulators and hands each to `keep` when it is stripped and verified. Returns the compiler
+    /// seconds that went into each target's own files, by its name, and under `""` into what they share.
+    pub(super) fn run(
+        &self,
+        targets: &[&'static Arch],
+        keep: impl Fn(&Arch, &Path) -> Result<()>,
+    ) -> Result<BTreeMap<String, f64>> {
+        let dir = self.paths.build_dir(&self.recipe.host, &self.recipe.qemu, self.wanted.profile);
+        self.configure(&dir)?;
+        self.make(&dir, targets)?;
+        for arch in targets {
+            let stripped = self.strip(&dir.join(arch.emulator()))?;
+            self.verify(&stripped)?;
+            artefact::run_probe(self.sh, &stripped, arch)?;
+            keep(arch, &stripped)?;
+        }
+        let log = fs::read_to_string(dir.join(".ninja_log")).context("ninja has left no log")?;
+        Ok(seconds_by_target(&log))
+    }
+
+    /// Runs configure, unless this folder was configured for the same recipe.
+    fn configure(&self, dir: &Path) -> Result<()> {
+        let stamp = dir.join("qus-recipe.json");
+        let recipe = serde_json::to_vec_pretty(&(self.recipe, self.tree))?;
+        if fs::read(&stamp).is_ok_and(|old| old == recipe) {
+            return Ok(());
+        }
+        cache::remove(dir)?;
+        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        say(format_args!("configuring QEMU {} …", self.recipe.qemu));
+        let log = self.paths.log("configure");
+        exec::start_log(&log)?;
+        let sh = self.sh;
+        let _dir = sh.push_dir(dir);
+        let configure = self.tree.join("configure");
+        let flags = &self.recipe.flags;
+        let cc = toolchain::cc();
+        let python = exec::read(cmd!(sh, "python3 -c 'import sys; print(sys.executable)'"))?;
+        let maps = self.prefix_maps(dir);
+        exec::run(
+            self.sysroot
+                .enter(cmd!(sh, "{configure} {flags...} --cc={cc} --python={python} --extra-cflags={maps}")),
+            &log,
+            |_| {},
+        )?;
+        cache::write(&stamp, &recipe)
+    }
+
+    /// Compiler options that keep the places of tree and build folder out of the emulators.
+    fn prefix_maps(&self, dir: &Path) -> String {
+        let name = format!("qemu-{}", self.recipe.qemu);
+        let up = Path::new("../../src").join(self.tree.file_name().unwrap_or_default());
+        format!(
+            "-ffile-prefix-map={}={name} -ffile-prefix-map={}={name} -ffile-prefix-map={}=build",
+            self.tree.display(),
+            up.display(),
+            dir.display(),
+        )
+    }
+
+    fn make(&self, dir: &Path, targets: &[&Arch]) -> Result<()> {
+        let sh = self.sh;
+        let _dir = sh.push_dir(dir);
+        let log = self.paths.log("ninja");
+        exec::start_log(&log)?;
+        let names: Vec<_> = targets.iter().map(|arch| arch.emulator()).collect();
+        let jobs = self.wanted.jobs.map(|jobs| format!("-j{jobs}"));
+        let what = match &*names {
+            [one] => format!("building {one}"),
+            many => format!("building {} emulators", many.len()),
+        };
+        let mut bar = Bar::new(what);
+        exec::run(self.sysroot.enter(cmd!(sh, "ninja {jobs...} {names...}")), &log, |line| {
+            if let Some((done, all)) = steps(line) {
+                bar.set(done, all);
+            }
+        })?;
+        bar.finish();
+        Ok(())
+    }
+
+    fn strip(&self, emulator: &Path) -> Result<PathBuf> {
+        let sh = self.sh;
+        let stripped = emulator.with_extension("stripped");
+        exec::read(cmd!(sh, "strip --strip-all -o {stripped} {emulator}"))?;
+        Ok(stripped)
+    }
+
+    fn verify(&self, emulator: &Path) -> Result<()> {
+        let home = std::env::var_os("HOME").map(PathBuf::from);
+        let mut build_paths = vec![self.paths.root(), self.paths.out(), self.paths.cache()];
+        build_paths.extend(home.as_deref());
+        artefact::verify(emulator, self.wanted.host, &build_paths)
+    }
+}
+
+/// Reads `[12/398] …`.
+fn steps(line: &str) -> Option<(u64, u64)> {
+    let (done, all) = line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?;
+    Some((done.parse().ok()?, all.parse().ok()?))
+}
+
+/// Adds up the seconds of ninja's log by the target whose files they made, `""` for shared ones. A
+/// file made twice counts with its last time.
+fn seconds_by_target(log: &str) -> BTreeMap<String, f64> {
+    let mut by_output = BTreeMap::new();
+    for line in log.lines().filter(|line| !line.starts_with('#')) {
+        // start and end in milliseconds, time stamp, output, hash of the command
+        let fields: Vec<_> = line.split('\t').collect();
+        if let [start, end, _, output, _] = fields[..] {
+            let milliseconds = |field: &str| field.parse::<f64>().unwrap_or(0.0);
+            by_output.insert(output, (milliseconds(end) - milliseconds(start)) / 1000.0);
+        }
+    }
+    let mut seconds = BTreeMap::new();
+    for (output, taken) in by_output {
+        let belongs = |arch: &&Arch| {
+            let name = &arch.name;
+            output == arch.emulator()
+                || output.starts_with(&format!("qemu-{name}.p/"))
+                || output.starts_with(&format!("libqemu-{name}-linux-user."))
+        };
+        let target = ARCHES.iter().find(belongs).map_or("", |arch| arch.name);
+        *seconds.entry(target.to_owned()).or_default() += taken;
+    }
+    seconds
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ninja_counts() {
+        assert_eq!(steps("[12/398] Compiling C object x.o"), Some((12, 398)));
+        assert_eq!(steps("ninja: Entering directory"), None);
+        assert_eq!(steps("[a/b] x"), None);
+    }
+
+    #[test]
+    fn seconds_go_to_their_target() {
+        let log = "# ninja log v5\n0\t1500\t1\tlibqemu-arm-linux-user.a.p/a.o\tf\n0\t1000\t1\tlibcommon.a.p/b.o\tf\n\
+            0\t9000\t1\tqemu-arm\tf\n5\t505\t1\tqemu-arm\tf\n0\t250\t1\tlibqemu-armeb-linux-user.a.p/a.o\tf\nbroken\n";
+        let seconds = seconds_by_target(log);
+        assert_eq!(seconds, [("".into(), 1.0), ("arm".into(), 2.0), ("armeb".into(), 0.25)].into());
+    }
+}

@@ -1,0 +1,94 @@
+//! The emulators of a host as they are handed on: the files, `bundle.json` and `SHA256SUMS`.
+//!
+//! `bundle.json` says what went in and what came out, and nothing that depends on when or where, so
+//! that two builds are equal byte for byte. How long an emulator took is therefore not in it but in the
+//! cache's own record.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::cache;
+use crate::toolchain::Toolchain;
+
+/// Version of the form of `bundle.json`.
+const SCHEMA: u32 = 1;
+
+/// Everything that decides what an emulator's bytes are, but its target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Recipe {
+    pub(crate) qemu: Version,
+    pub(crate) source_sha256: String,
+    pub(crate) patches: Vec<PatchId>,
+    pub(crate) host: String,
+    pub(crate) profile: String,
+    pub(crate) flags: Vec<String>,
+    pub(crate) toolchain: Toolchain,
+    /// Name, version and hash of the build dependencies.
+    pub(crate) dependencies: Vec<String>,
+}
+
+/// A patch that was applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PatchId {
+    pub(crate) name: String,
+    pub(crate) sha256: String,
+}
+
+/// A finished emulator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Emulator {
+    pub(crate) target: String,
+    pub(crate) file: String,
+    /// In bytes.
+    pub(crate) size: u64,
+    pub(crate) sha256: String,
+}
+
+/// The content of `bundle.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Bundle {
+    schema: u32,
+    #[serde(flatten)]
+    pub(crate) recipe: Recipe,
+    /// In the order of their targets.
+    pub(crate) emulators: Vec<Emulator>,
+}
+
+impl Recipe {
+    /// The name under which the cache keeps an emulator built by this recipe.
+    pub(crate) fn key(&self, target: &str) -> Result<String> {
+        Ok(cache::sha256(&serde_json::to_vec(&(SCHEMA, self, target))?))
+    }
+}
+
+impl Bundle {
+    pub(crate) fn new(recipe: Recipe, mut emulators: Vec<Emulator>) -> Self {
+        emulators.sort_by(|a, b| a.target.cmp(&b.target));
+        Self { schema: SCHEMA, recipe, emulators }
+    }
+
+    /// Reads the bundle in a folder; `None` if there is none, or none in this form.
+    pub(crate) fn read(dir: &Path) -> Option<Self> {
+        let bundle: Self = serde_json::from_slice(&fs::read(dir.join("bundle.json")).ok()?).ok()?;
+        (bundle.schema == SCHEMA).then_some(bundle)
+    }
+
+    /// Writes the two files that describe the emulators in `dir`, where they differ from what is there.
+    pub(crate) fn write(&self, dir: &Path) -> Result<()> {
+        let json = serde_json::to_string_pretty(self).context("bundle.json")? + "\n";
+        let sum = |emulator: &Emulator| format!("{}  {}\n", emulator.sha256, emulator.file);
+        let sums: String = self.emulators.iter().map(sum).collect();
+        for (name, text) in [("SHA256SUMS", sums), ("bundle.json", json)] {
+            let path = dir.join(name);
+            if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+                continue;
+            }
+            cache::write(&path, text.as_bytes())?;
+        }
+        Ok(())
+    }
+}

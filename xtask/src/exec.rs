@@ -1,0 +1,182 @@
+//! The one way to run a program.
+//!
+//! A command is an argument vector, never a shell string. What is run is written to the step's log
+//! in a form that can be pasted, followed by everything it says; on failure the last lines are shown
+//! with the log's path. Children are told to end when xtask does, however it ends, so that no compiler
+//! is left running in a folder which the next run wants.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+use nix::fcntl::OFlag;
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use xshell::Cmd;
+
+/// How much of a failed program's output is shown.
+const LAST_LINES: usize = 40;
+
+/// Runs a command to its end, its output to `log` and line by line to `on_line`.
+///
+/// # Errors
+/// The program cannot be started, the log cannot be written, or the exit status is not 0; the message
+/// then has the last lines of output.
+pub(crate) fn run(cmd: Cmd<'_>, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
+    let what = program(&cmd);
+    let mut command = prepare(cmd);
+    let mut file = append(log)?;
+    writeln!(file, "{}", pasteable(&command))?;
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| format!("cannot run {what}"))?;
+    // It holds the pipe's other ends, and the pipe ends when they do.
+    drop(command);
+    let mut last = VecDeque::new();
+    for line in BufReader::new(File::from(reader)).split(b'\n') {
+        let line = line?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(file, "{line}").with_context(|| format!("cannot write {}", log.display()))?;
+        on_line(&line);
+        if last.len() == LAST_LINES {
+            last.pop_front();
+        }
+        last.push_back(line.into_owned());
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        let lines: Vec<_> = last.iter().map(|line| format!("    {line}\n")).collect();
+        bail!("{what} failed ({status}); the end of {}:\n{}", log.display(), lines.concat().trim_end());
+    }
+    Ok(())
+}
+
+/// Runs a quick command and returns what it wrote to stdout, without the last newline.
+///
+/// # Errors
+/// As [`run`]; the message has what it wrote to stderr.
+pub(crate) fn read(cmd: Cmd<'_>) -> Result<String> {
+    let what = program(&cmd);
+    let output = output(cmd)?;
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{what} failed ({}): {}", output.status, stderr.trim());
+    }
+    let mut text = String::from_utf8(output.stdout).with_context(|| format!("what {what} wrote"))?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(text)
+}
+
+/// Runs a quick command and returns all it wrote, whatever its exit status.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn output(cmd: Cmd<'_>) -> Result<Output> {
+    let what = program(&cmd);
+    prepare(cmd).stdin(Stdio::null()).output().with_context(|| format!("cannot run {what}"))
+}
+
+/// Runs a command whose output belongs to the user: a test runner, a linter.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn interactive(cmd: Cmd<'_>) -> Result<ExitStatus> {
+    let what = program(&cmd);
+    prepare(cmd).status().with_context(|| format!("cannot run {what}"))
+}
+
+/// Starts a program and does not wait for it; its stderr goes to a file, its stdout nowhere.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn spawn(cmd: Cmd<'_>, stderr: File) -> Result<Child> {
+    let what = program(&cmd);
+    let mut command = prepare(cmd);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    command.spawn().with_context(|| format!("cannot run {what}"))
+}
+
+/// Starts a log anew.
+pub(crate) fn start_log(log: &Path) -> Result<()> {
+    let folder = log.parent().context("a log lies in a folder")?;
+    fs::create_dir_all(folder)
+        .and_then(|()| File::create(log))
+        .map(drop)
+        .with_context(|| format!("cannot write {}", log.display()))
+}
+
+fn append(log: &Path) -> Result<File> {
+    let open = File::options().append(true).create(true).open(log);
+    open.with_context(|| format!("cannot write {}", log.display()))
+}
+
+fn program(cmd: &Cmd<'_>) -> String {
+    let line = cmd.to_string();
+    let name = line.split(' ').next().unwrap_or_default();
+    name.rsplit('/').next().unwrap_or(name).to_owned()
+}
+
+#[expect(unsafe_code, reason = "only pre_exec can set a parent-death signal")]
+fn prepare(cmd: Cmd<'_>) -> Command {
+    let mut command = Command::from(cmd);
+    // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes
+    // no lock.
+    unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from)) };
+    command
+}
+
+/// The command as a line for a shell: folder, environment, arguments.
+fn pasteable(command: &Command) -> String {
+    let quote = |text: &std::ffi::OsStr| {
+        let text = text.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            text.into_owned()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+    };
+    let mut line = String::from("$ ");
+    if let Some(dir) = command.get_current_dir() {
+        let _ = write!(line, "cd {} && ", quote(dir.as_os_str()));
+    }
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            let _ = write!(line, "{}={} ", name.to_string_lossy(), quote(value));
+        }
+    }
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect();
+    line + &words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xshell::{Shell, cmd};
+
+    #[test]
+    fn failure_shows_the_end_and_the_log() {
+        let sh = Shell::new().unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let script = "for i in $(seq 50); do echo line $i; done; echo to stderr >&2; exit 3";
+        let error = run(cmd!(sh, "sh -c {script}"), log.path(), |_| {}).unwrap_err().to_string();
+        assert!(error.contains("sh failed (exit status: 3)"), "{error}");
+        assert!(error.contains("line 50\n    to stderr") && !error.contains("line 1\n"), "{error}");
+        let text = fs::read_to_string(log.path()).unwrap();
+        assert!(text.starts_with("$ cd ") && text.contains("sh -c 'for i in"), "{text}");
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let sh = Shell::new().unwrap();
+        let error = read(cmd!(sh, "no-such-program --version")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot run no-such-program");
+    }
+}

@@ -1,0 +1,79 @@
+//! `cargo xtask`: everything that builds, checks and releases qus. One file per command; README.md in
+//! this folder describes the parts and the rules between them.
+
+mod apt;
+mod artefact;
+mod build_qemu;
+mod bundle;
+mod cache;
+mod exec;
+mod paths;
+mod preflight;
+mod progress;
+mod source;
+mod sysroot;
+mod table;
+mod toolchain;
+mod tree;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use xshell::Shell;
+
+use paths::Paths;
+
+/// Build, check and release qus
+///
+/// Exit status: 0 done; 1 failed, and stderr says what and why; 2 wrong usage; 130 interrupted.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+enum Command {
+    BuildQemu(build_qemu::Args),
+}
+
+/// A request that cannot be meant, as opposed to one that failed.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    // Children end with us, and nothing half-done has its final name: there is nothing to clean up.
+    let interrupted = || {
+        progress::say("interrupted: the same command continues where this one stopped");
+        std::process::exit(130);
+    };
+    match ctrlc::set_handler(interrupted).context("cannot catch signals").and_then(|()| run(&command)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress::fail(&error);
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(command: &Command) -> Result<()> {
+    dispatch(&Shell::new()?, &Paths::new()?, command)
+}
+
+fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
+    match command {
+        Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
+    }
+}
+
+/// Writes data to standard output.
+pub(crate) fn out(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+}

@@ -1,0 +1,121 @@
+//! Every path that xtask reads or writes, as a function.
+//!
+//! Outside the workspace there is one folder, the cache; it is safe to delete, and everything in it
+//! that has its final name is complete. Nothing else on the machine is written.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use qemu_src::Profile;
+use semver::Version;
+
+/// The roots from which all other paths follow.
+pub(crate) struct Paths {
+    root: PathBuf,
+    out: PathBuf,
+    cache: PathBuf,
+}
+
+impl Paths {
+    /// From the place of this crate, `CARGO_TARGET_DIR` and `XDG_CACHE_HOME`.
+    pub(crate) fn new() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in a workspace")?;
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let cache = match env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()) {
+            Some(dir) => PathBuf::from(dir),
+            None => PathBuf::from(env::var_os("HOME").context(
+                "neither XDG_CACHE_HOME nor HOME is set: set XDG_CACHE_HOME to a folder for the cache",
+            )?)
+            .join(".cache"),
+        };
+        ensure!(
+            cache.is_absolute(),
+            "the cache {} is not an absolute path: set XDG_CACHE_HOME to one",
+            cache.display()
+        );
+        Ok(Self {
+            root: root.to_owned(),
+            out: env::current_dir()?.join(target).join("qus"),
+            cache: cache.join("qus"),
+        })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// All that is built in this workspace.
+    pub(crate) fn out(&self) -> &Path {
+        &self.out
+    }
+
+    pub(crate) fn cache(&self) -> &Path {
+        &self.cache
+    }
+
+    /// The data crate.
+    pub(crate) fn qemu_src(&self) -> PathBuf {
+        self.root.join("qemu-src")
+    }
+
+    /// Sources and bytes of the probes.
+    pub(crate) fn probes(&self) -> PathBuf {
+        self.root.join("qus-core/probes")
+    }
+
+    /// What the programs run for one step have said.
+    pub(crate) fn log(&self, step: &str) -> PathBuf {
+        self.out.join("logs").join(step).with_extension("log")
+    }
+
+    /// Unpacked and patched source; `id` stands for archive and patches.
+    pub(crate) fn source_tree(&self, version: &Version, id: &str) -> PathBuf {
+        self.out.join("src").join(format!("qemu-{version}-{id}"))
+    }
+
+    /// Where all targets of a host are built.
+    pub(crate) fn build_dir(&self, host: &str, version: &Version, profile: Profile) -> PathBuf {
+        self.out.join("build").join(format!("{host}-{version}-{profile}"))
+    }
+
+    /// The finished emulators of a host.
+    pub(crate) fn bundle(&self, host: &str) -> PathBuf {
+        self.out.join("bundle").join(host)
+    }
+
+    /// A verified download.
+    pub(crate) fn download(&self, sha256: &str, file: &str) -> PathBuf {
+        self.cache.join("downloads").join(sha256).join(file)
+    }
+
+    /// Unpacked packages; `id` stands for what was asked for.
+    pub(crate) fn sysroot(&self, id: &str) -> PathBuf {
+        self.cache.join("sysroots").join(id)
+    }
+
+    /// An unpacked Python package.
+    pub(crate) fn wheel(&self, sha256: &str) -> PathBuf {
+        self.cache.join("wheels").join(sha256)
+    }
+
+    /// Assemblers for the probes; `id` stands for what was asked for.
+    pub(crate) fn assemblers(&self, id: &str) -> PathBuf {
+        self.cache.join("assemblers").join(id)
+    }
+
+    /// A finished emulator and its record; `key` stands for everything that went into it.
+    pub(crate) fn emulator(&self, key: &str) -> PathBuf {
+        self.cache.join("emulators").join(key)
+    }
+
+    /// Binaries of a Debian architecture that the smoke tests run.
+    pub(crate) fn guest(&self, debian: &str) -> PathBuf {
+        self.cache.join("guests").join(debian)
+    }
+
+    /// The package manager's private state.
+    pub(crate) fn apt(&self, name: &str) -> PathBuf {
+        self.cache.join("apt").join(name)
+    }
+}

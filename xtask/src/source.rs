@@ -1,0 +1,388 @@
+//! Where QEMU's source archive comes from: a given place, the cache, upstream, Debian, in that order.
+//!
+//! Each attempt is reported in one line. Wherever an archive comes from, it goes into the cache under
+//! its hash, and is used only if that hash is pinned in `sources.toml`. The one exception is loud: when
+//! Debian has replaced the pinned patch level by a newer one of the same series, that one is taken
+//! with the hash of the archive's signed index, unless the caller has asked for exact pins.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use qemu_src::{Debian, Pin, Release, Upstream};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+use xshell::{Shell, cmd};
+
+use crate::apt::{Apt, Distribution};
+use crate::cache;
+use crate::exec;
+use crate::paths::Paths;
+use crate::preflight::which;
+use crate::progress::{Bar, say};
+
+/// A verified archive in the cache.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) version: Version,
+    pub(crate) sha256: String,
+    pub(crate) archive: PathBuf,
+}
+
+/// A place the user has named, an archive or a folder of archives.
+pub(crate) enum Given<'a> {
+    /// On the command line: if the archive is not there, that is an error.
+    Argument(&'a Path),
+    /// In the environment: if the archive is not there, other places are tried.
+    Environment(&'a Path),
+}
+
+/// Gets the archive of a release, with `exact` only a pinned one.
+///
+/// # Errors
+/// A wrong hash at the given place; otherwise only when no place has it.
+pub(crate) fn resolve(
+    sh: &Shell,
+    paths: &Paths,
+    release: &Release,
+    given: Option<Given<'_>>,
+    exact: bool,
+) -> Result<Source> {
+    if let Some(given) = given {
+        let (path, strict) = match given {
+            Given::Argument(path) => (path, true),
+            Given::Environment(path) => (path, false),
+        };
+        let found = if strict || path.exists() { from_given(paths, release, path)? } else { None };
+        match found {
+            Some(source) => return Ok(source),
+            None if strict => bail!("{}", not_given(release, path)),
+            None => say(format_args!("source: {}", not_given(release, path))),
+        }
+    }
+    if let Some(source) = from_cache(paths, release, exact)? {
+        return Ok(source);
+    }
+    let version = &release.version;
+    let mut failures = Vec::new();
+    let mut attempt = |place: String, result: Result<Source>| match result {
+        Ok(source) => {
+            say(format_args!("source: QEMU {} from {place}", source.version));
+            Some(source)
+        }
+        Err(error) => {
+            let line = format!("{place}: {error:#}");
+            say(format_args!("source: {}", line.lines().next().unwrap_or_default()));
+            failures.push(line);
+            None
+        }
+    };
+    if let Some(upstream) = &release.upstream {
+        let result = from_upstream(sh, paths, release, upstream);
+        if let Some(source) = attempt(upstream.url.clone(), result) {
+            return Ok(source);
+        }
+    }
+    if let Some(debian) = &release.debian {
+        let result = from_debian(sh, paths, release, debian, exact);
+        if let Some(source) = attempt(format!("Debian {}", debian.suite), result) {
+            return Ok(source);
+        }
+    }
+    let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
+    bail!(
+        "no place gave the source of QEMU {version}:\n  {}\nremedy: connect this machine, or fetch {} elsewhere and give it with --source",
+        failures.join("\n  "),
+        files.join(" or "),
+    )
+}
+
+/// Where [`resolve`] would begin, for a plan: a verified archive is not needed for that.
+pub(crate) fn is_cached(paths: &Paths, release: &Release) -> bool {
+    release.pins().any(|pin| paths.download(pin.sha256, pin.file).exists())
+}
+
+fn not_given(release: &Release, path: &Path) -> String {
+    let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
+    format!("{} has no {}, the source of QEMU {}", path.display(), files.join(" or "), release.version)
+}
+
+fn from_given(paths: &Paths, release: &Release, path: &Path) -> Result<Option<Source>> {
+    if path.is_dir() {
+        for pin in release.pins() {
+            let file = path.join(pin.file);
+            if file.exists() {
+                check_hash(&file, std::slice::from_ref(&pin))?;
+                return keep(paths, release, &pin, &file).map(Some);
+            }
+        }
+        return Ok(None);
+    }
+    let pins: Vec<_> = release.pins().collect();
+    let pin = check_hash(path, &pins)?;
+    keep(paths, release, &pin, path).map(Some)
+}
+
+/// The pin that a file has the hash of.
+fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
+    let got = cache::sha256_file(file)?;
+    match pins.iter().find(|pin| pin.sha256 == got) {
+        Some(pin) => Ok(pin.clone()),
+        None => {
+            let expected: Vec<_> = pins
+                .iter()
+                .map(|pin| format!("\n  expected {} ({}, {})", pin.sha256, pin.origin, pin.file))
+                .collect();
+            bail!("{} has the wrong sha256:{}\n  got      {got}", file.display(), expected.concat())
+        }
+    }
+}
+
+/// Copies a checked archive into the cache, unless it is there.
+fn keep(paths: &Paths, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<Source> {
+    let archive = paths.download(pin.sha256, pin.file);
+    if !archive.exists() {
+        cache::copy(file, &archive)?;
+    }
+    Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
+}
+
+fn from_cache(paths: &Paths, release: &Release, exact: bool) -> Result<Option<Source>> {
+    for pin in release.pins() {
+        let archive = paths.download(pin.sha256, pin.file);
+        if archive.exists() && intact(&archive, pin.sha256)? {
+            return Ok(Some(Source {
+                version: release.version.clone(),
+                sha256: pin.sha256.to_owned(),
+                archive,
+            }));
+        }
+    }
+    let note = substitute_note(paths, release);
+    if exact || !note.exists() {
+        return Ok(None);
+    }
+    let record: Record =
+        serde_json::from_slice(&fs::read(&note)?).with_context(|| format!("{}", note.display()))?;
+    let archive = paths.download(&record.sha256, &record.file);
+    if !archive.exists() || !intact(&archive, &record.sha256)? {
+        return Ok(None);
+    }
+    warn_substitute(release, &record.version);
+    Ok(Some(Source { version: record.version, sha256: record.sha256, archive }))
+}
+
+/// Whether an archive in the cache is what it was; removes it and says so if not.
+fn intact(archive: &Path, sha256: &str) -> Result<bool> {
+    if cache::sha256_file(archive)? == sha256 {
+        return Ok(true);
+    }
+    say(format_args!("cache: {} was changed, so it is fetched again", archive.display()));
+    fs::remove_file(archive).with_context(|| format!("cannot remove {}", archive.display()))?;
+    Ok(false)
+}
+
+/// Downloads with curl, which resumes, retries a bounded number of times, and knows proxies.
+fn from_upstream(sh: &Shell, paths: &Paths, release: &Release, upstream: &Upstream) -> Result<Source> {
+    ensure!(which("curl"), "curl is not installed");
+    let pin =
+        release.pins().find(|pin| pin.sha256 == upstream.sha256).context("a release has its own pins")?;
+    let archive = paths.download(pin.sha256, pin.file);
+    let partial = cache::partial(&archive);
+    let folder = archive.parent().context("a download lies in a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let log = paths.log("download");
+    exec::start_log(&log)?;
+    let url = &upstream.url;
+    let curl = cmd!(
+        sh,
+        "curl --fail --location --silent --show-error --connect-timeout 20 --speed-time 60 --speed-limit 1000
+              --retry 3 --retry-connrefused --continue-at - --output {partial} {url}"
+    );
+    watch_growth(&partial, format!("downloading {}", pin.file), upstream.size, || {
+        exec::run(curl, &log, |_| {}).map_err(|error| match curl_says(&error.to_string()) {
+            Some(reason) => anyhow::anyhow!("{reason}"),
+            None => error,
+        })
+    })?;
+    if let Err(error) = check_hash(&partial, std::slice::from_ref(&pin)) {
+        fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+        return Err(error);
+    }
+    fs::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
+    Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
+}
+
+/// curl's own words, out of the end of its log.
+fn curl_says(error: &str) -> Option<&str> {
+    error.lines().rev().find_map(|line| line.trim().strip_prefix("curl: "))
+}
+
+/// Shows how a file grows while something else fills it.
+fn watch_growth<T>(
+    file: &Path,
+    what: String,
+    size: Option<u64>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let mut bar = Bar::new(what);
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(200));
+                if let (Some(size), Ok(now)) = (size, fs::metadata(file)) {
+                    bar.set(now.len().min(size), size);
+                }
+            }
+        });
+        let result = work();
+        ended.store(true, Ordering::Relaxed);
+        let _ = watcher.join();
+        result
+    })
+}
+
+/// A source package's original archive, as a signed index names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    version: Version,
+    debian_version: String,
+    file: String,
+    sha256: String,
+}
+
+fn from_debian(sh: &Shell, paths: &Paths, release: &Release, debian: &Debian, exact: bool) -> Result<Source> {
+    let distribution = Distribution::detect()?.context("this machine has no apt")?;
+    let log = paths.log("debian-source");
+    exec::start_log(&log)?;
+    say(format_args!("source: looking in Debian {} …", debian.suite));
+    let apt =
+        Apt::source(sh, &paths.apt(&format!("source-{}", debian.suite)), &log, &distribution, &debian.suite)?;
+    let record = choose(&apt.source_records("qemu")?, debian, &release.version)
+        .with_context(|| format!("has neither {} nor a newer patch level of its series", debian.version))?;
+    let pinned = record.sha256 == debian.sha256;
+    if !pinned {
+        ensure!(
+            !exact,
+            "only has {} instead of the pinned {}, which --locked and the release profile refuse",
+            record.version,
+            debian.version
+        );
+        warn_substitute(release, &record.version);
+    }
+    let archive = paths.download(&record.sha256, &record.file);
+    let folder = archive.parent().context("a download lies in a folder")?;
+    cache::publish(folder, |partial| {
+        apt.download_source("qemu", &record.debian_version, partial)?;
+        let file = partial.join(&record.file);
+        check_hash(&file, &[Pin { origin: "Debian", file: &record.file, sha256: &record.sha256 }]).map(drop)
+    })?;
+    if !pinned {
+        cache::write(&substitute_note(paths, release), &serde_json::to_vec_pretty(&record)?)?;
+    }
+    Ok(Source { version: record.version, sha256: record.sha256, archive })
+}
+
+fn substitute_note(paths: &Paths, release: &Release) -> PathBuf {
+    paths.download("substitutes", &format!("{}.json", release.version))
+}
+
+fn warn_substitute(release: &Release, version: &Version) {
+    say(format_args!(
+        "WARNING: building QEMU {version} instead of {}: the pinned archive cannot be had, and this newer patch\n\
+         WARNING: level is signed by Debian. Do not release it; --locked refuses it.",
+        release.version
+    ));
+}
+
+/// The pinned archive among the records of an index, else the newest later patch level of its series.
+fn choose(records: &str, pinned: &Debian, version: &Version) -> Option<Record> {
+    let mut records: Vec<Record> = records.split("\n\n").filter_map(record).collect();
+    if let Some(exact) = records.iter().position(|record| record.sha256 == pinned.sha256) {
+        return Some(records.swap_remove(exact));
+    }
+    let series = |other: &Version| (other.major, other.minor) == (version.major, version.minor);
+    records.retain(|record| series(&record.version) && record.version > *version);
+    records.into_iter().max_by(|a, b| a.version.cmp(&b.version))
+}
+
+/// One record; `None` if it is not one of a source package with an original archive.
+fn record(text: &str) -> Option<Record> {
+    let debian_version = text.lines().find_map(|line| line.strip_prefix("Version: "))?.to_owned();
+    let without_epoch = debian_version.split_once(':').map_or(&*debian_version, |(_, rest)| rest);
+    let upstream = without_epoch.split(['+', '-', '~']).next()?;
+    let mut hashes = text.lines().skip_while(|line| !line.starts_with("Checksums-Sha256:")).skip(1);
+    let fields = hashes.by_ref().take_while(|line| line.starts_with(' ')).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields.last()?.contains(".orig.tar.").then_some(fields)
+    })?;
+    Some(Record {
+        version: upstream.parse().ok()?,
+        file: (*fields.last()?).to_owned(),
+        sha256: (*fields.first()?).to_owned(),
+        debian_version,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(versions: &[(&str, &str)]) -> String {
+        let record = |(version, sha256): &(&str, &str)| {
+            format!(
+                "Package: qemu\nVersion: {version}\nChecksums-Sha1:\n 0 1 q.orig.tar.xz\nChecksums-Sha256:\n \
+                 ffff 2 q.dsc\n {sha256} 3 q.orig.tar.xz\nDirectory: pool\n"
+            )
+        };
+        versions.iter().map(record).collect::<Vec<_>>().join("\n")
+    }
+
+    fn pinned() -> Debian {
+        Debian {
+            suite: "sid".into(),
+            version: "1:10.2.2+ds-1".into(),
+            file: "q.orig.tar.xz".into(),
+            sha256: "aaaa".into(),
+            size: 3,
+            verified: String::new(),
+        }
+    }
+
+    fn choice(versions: &[(&str, &str)]) -> Option<String> {
+        choose(&index(versions), &pinned(), &Version::new(10, 2, 2)).map(|record| record.debian_version)
+    }
+
+    #[test]
+    fn the_pinned_archive_wins_over_newer_ones() {
+        let versions = [("1:11.1.3+ds-1", "cccc"), ("1:10.2.2+ds-1", "aaaa"), ("1:10.2.4+ds-1", "bbbb")];
+        assert_eq!(choice(&versions).as_deref(), Some("1:10.2.2+ds-1"));
+    }
+
+    #[test]
+    fn only_a_newer_patch_level_of_the_series_replaces_it() {
+        let versions = [("1:10.2.1+ds-1", "1111"), ("1:10.2.3+ds-2", "3333"), ("1:10.2.4+ds-1", "4444")];
+        assert_eq!(choice(&versions).as_deref(), Some("1:10.2.4+ds-1"));
+        assert_eq!(choice(&[("1:11.1.3+ds-1", "cccc"), ("1:10.0.13+ds-0+deb13u1", "dddd")]), None);
+        assert_eq!(choice(&[]), None);
+    }
+
+    #[test]
+    fn a_repacked_archive_under_the_pinned_version_is_not_taken() {
+        assert_eq!(choice(&[("1:10.2.2+ds-1", "eeee")]), None);
+    }
+
+    #[test]
+    fn a_wrong_hash_prints_both() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pin = Pin { origin: "upstream", file: "qemu.tar.xz", sha256: "aaaa" };
+        let error = check_hash(file.path(), &[pin]).unwrap_err().to_string();
+        assert!(error.contains("expected aaaa (upstream, qemu.tar.xz)"), "{error}");
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert!(error.contains(&format!("got      {empty}")), "{error}");
+    }
+}

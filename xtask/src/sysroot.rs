@@ -1,0 +1,202 @@
+//! Build dependencies without root and without installing anything.
+//!
+//! On a Debian-like system the distribution's packages are unpacked into the cache: libraries to
+//! link, for the host, and programs to run, for the build machine. Elsewhere the installed ones are
+//! used, and all that is missing is listed at once. Python packages are wheels with pinned hashes in
+//! both cases.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use qemu_src::{Tools, Wheel};
+use qus_core::arch::Host;
+use xshell::{Cmd, Shell, cmd};
+
+use crate::apt::{self, Apt, Distribution};
+use crate::cache;
+use crate::exec;
+use crate::paths::Paths;
+use crate::preflight::Preflight;
+use crate::progress::say;
+
+/// Unpacked dependencies, or the knowledge that the system's are used.
+pub(crate) struct Sysroot {
+    dir: PathBuf,
+    host: &'static Host,
+    /// Whether packages are unpacked in it, and not only wheels.
+    packages: bool,
+}
+
+impl Sysroot {
+    /// The dependencies for a host, fetched now if they are not there.
+    pub(crate) fn ensure(sh: &Shell, paths: &Paths, tools: &Tools, host: &'static Host) -> Result<Self> {
+        let distribution = Distribution::detect()?;
+        if distribution.is_none() {
+            preflight(sh, tools)?;
+        }
+        let dir = paths.sysroot(&id(distribution.as_ref(), tools, host));
+        let this = Self { dir, host, packages: distribution.is_some() };
+        if this.dir.exists() {
+            return Ok(this);
+        }
+        let log = paths.log("sysroot");
+        exec::start_log(&log)?;
+        say("fetching build dependencies (nothing is installed) …");
+        cache::publish(&this.dir, |partial| {
+            let mut manifest = match &distribution {
+                Some(distribution) => {
+                    let apt = Apt::own(sh, &paths.apt("build"), &log, distribution)?;
+                    let mut manifest = apt.unpack(&tools.debian.libraries, &partial.join("libraries"))?;
+                    manifest.extend(apt.unpack(&tools.debian.programs, &partial.join("programs"))?);
+                    manifest
+                }
+                None => installed_libraries(sh)?,
+            };
+            install_wheels(sh, &pip(partial)?, &tools.wheels, &partial.join("python"), &log)?;
+            manifest.extend(
+                tools.wheels.iter().map(|wheel| format!("{} {} {}", wheel.name, wheel.version, wheel.sha256)),
+            );
+            Ok(fs::write(partial.join("manifest"), manifest.join("\n"))?)
+        })
+        .context("the build dependencies cannot be fetched")?;
+        Ok(this)
+    }
+
+    /// A folder with a wheel that is no part of the build, fetched now if it is not there.
+    pub(crate) fn wheel(&self, sh: &Shell, paths: &Paths, wheel: &Wheel) -> Result<PathBuf> {
+        let dir = paths.wheel(&wheel.sha256);
+        if !dir.exists() {
+            let log = paths.log(&wheel.name);
+            exec::start_log(&log)?;
+            let wheels = std::slice::from_ref(wheel);
+            cache::publish(&dir, |partial| install_wheels(sh, &pip(&self.dir)?, wheels, partial, &log))?;
+        }
+        Ok(dir)
+    }
+
+    /// Name, version and hash of every package and wheel.
+    pub(crate) fn manifest(&self) -> Result<Vec<String>> {
+        let path = self.dir.join("manifest");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Gives a command these dependencies and nothing else of the caller's environment, so that no
+    /// stray variable changes what is built.
+    pub(crate) fn enter<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
+        let kept = ["HOME", "PATH", "TMPDIR"].map(|name| (name, std::env::var_os(name)));
+        let mut cmd = cmd.env_clear().env("LC_ALL", "C").env("PYTHONPATH", self.dir.join("python"));
+        for (name, value) in kept {
+            if let Some(value) = value {
+                cmd = cmd.env(name, value);
+            }
+        }
+        if !self.packages {
+            return cmd;
+        }
+        let programs = self.dir.join("programs/usr");
+        let libraries = self.dir.join("libraries");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = std::iter::once(programs.join("bin")).chain(std::env::split_paths(&path));
+        let build_triple = Host::current().unwrap_or(self.host).triple;
+        let pkg_config = format!(
+            "{0}/usr/lib/{1}/pkgconfig:{0}/usr/share/pkgconfig",
+            libraries.display(),
+            self.host.triple
+        );
+        cmd.env("PATH", std::env::join_paths(path).unwrap_or_default())
+            .env("LD_LIBRARY_PATH", programs.join("lib").join(build_triple))
+            .env("BISON_PKGDATADIR", programs.join("share/bison"))
+            .env("M4", programs.join("bin/m4"))
+            .env("PKG_CONFIG", programs.join("bin/pkgconf"))
+            .env("PKG_CONFIG_LIBDIR", pkg_config)
+            .env("PKG_CONFIG_SYSROOT_DIR", libraries)
+    }
+}
+
+/// A name that changes with everything that is asked for.
+fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String {
+    let mut wanted: Vec<&str> = tools.wheels.iter().map(|wheel| &*wheel.sha256).collect();
+    let system = match distribution {
+        Some(distribution) => {
+            wanted.extend(tools.debian.libraries.iter().chain(&tools.debian.programs).map(String::as_str));
+            format!("{}-{}", distribution.id, distribution.codename)
+        }
+        None => "system".to_owned(),
+    };
+    format!("{system}-{host}-{}", &cache::sha256(wanted.join(" ").as_bytes())[..12])
+}
+
+/// Installs wheels with their pinned hashes into a folder of their own.
+fn install_wheels(sh: &Shell, pip: &[PathBuf], wheels: &[Wheel], into: &Path, log: &Path) -> Result<()> {
+    let line = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
+    let requirements = tempfile::NamedTempFile::new()?;
+    fs::write(&requirements, wheels.iter().map(line).collect::<String>())?;
+    let requirements = requirements.path();
+    exec::run(
+        cmd!(
+            sh,
+            "python3 {pip...} install --quiet --disable-pip-version-check --no-input --no-cache-dir --no-compile
+             --root-user-action=ignore --only-binary=:all: --no-deps --require-hashes --target {into}
+             --requirement {requirements}"
+        )
+        .env_remove("PYTHONPATH"),
+        log,
+        |_| {},
+    )
+    .context("the Python packages cannot be had")
+}
+
+/// How pip is called: Debian ships it as a wheel, which runs without being installed.
+fn pip(partial: &Path) -> Result<Vec<PathBuf>> {
+    let wheels = partial.join("programs/usr/share/python-wheels");
+    if !wheels.is_dir() {
+        return Ok(vec!["-m".into(), "pip".into()]);
+    }
+    let names = fs::read_dir(wheels)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let is_pip =
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pip-"));
+    let wheel = names.iter().find(is_pip).context("python3-pip-whl holds no wheel of pip")?;
+    Ok(vec![wheel.join("pip")])
+}
+
+/// Lists all that is missing on a system whose packages qus cannot unpack.
+fn preflight(sh: &Shell, tools: &Tools) -> Result<()> {
+    let release = apt::os_release()?;
+    let like =
+        ["ID", "ID_LIKE"].map(|name| apt::os_release_field(&release, name).unwrap_or_default()).join(" ");
+    let install = tools.install.iter().find(|install| like.split(' ').any(|word| word == install.like));
+    let remedy =
+        install.map_or("install them with this distribution's package manager", |install| &install.command);
+    let mut preflight = Preflight::default();
+    for program in &tools.system {
+        preflight.program(&program.name, &program.reason, remedy);
+    }
+    let pip = exec::read(cmd!(sh, "python3 -m pip --version")).is_ok();
+    preflight.check(pip, "pip: installs the pinned Python packages", remedy);
+    for library in STATIC_LIBRARIES {
+        let found = static_library(sh, library)?.is_some();
+        preflight.check(found, format!("{library}: linked into the emulators"), remedy);
+    }
+    preflight.finish()
+}
+
+const STATIC_LIBRARIES: [&str; 2] = ["libglib-2.0.a", "libpcre2-8.a"];
+
+/// Where the compiler finds a static library.
+fn static_library(sh: &Shell, name: &str) -> Result<Option<PathBuf>> {
+    let cc = crate::toolchain::cc();
+    let path = PathBuf::from(exec::read(cmd!(sh, "{cc} -print-file-name={name}"))?);
+    Ok(path.is_absolute().then_some(path))
+}
+
+/// Manifest of the installed libraries that end up in the emulators.
+fn installed_libraries(sh: &Shell) -> Result<Vec<String>> {
+    let mut manifest = Vec::new();
+    for library in STATIC_LIBRARIES {
+        let path = static_library(sh, library)?.with_context(|| format!("{library} is gone"))?;
+        manifest.push(format!("{library} installed {}", cache::sha256_file(&path)?));
+    }
+    Ok(manifest)
+}
