@@ -6,10 +6,12 @@ mod artefact;
 mod build_qemu;
 mod bundle;
 mod cache;
+mod codegen;
 mod exec;
 mod paths;
 mod preflight;
 mod progress;
+mod readme;
 mod source;
 mod sysroot;
 mod table;
@@ -33,6 +35,7 @@ use paths::Paths;
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 enum Command {
     BuildQemu(build_qemu::Args),
+    Codegen(codegen::Args),
 }
 
 /// A request that cannot be meant, as opposed to one that failed.
@@ -70,6 +73,7 @@ fn run(command: &Command) -> Result<()> {
 fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
     match command {
         Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
+        Command::Codegen(args) => codegen::run(sh, paths, args),
     }
 }
 

@@ -1,0 +1,79 @@
+//! The tables of README files that are derived from the table of architectures.
+//!
+//! Each stands between two comments that name it; what is between them is replaced, the rest is left
+//! as it is.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use qus_core::arch::{ARCHES, HOSTS};
+
+use crate::paths::Paths;
+
+/// Every file with such tables, as it should be.
+pub(crate) fn all(paths: &Paths) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    [("README.md", "targets", targets()), ("images/README.md", "hosts", hosts())]
+        .into_iter()
+        .map(|(file, name, table)| {
+            let path = paths.root().join(file);
+            let text =
+                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text =
+                replace(&text, name, &table).with_context(|| format!("{file} has no place for {name}"))?;
+            Ok((path, text.into_bytes()))
+        })
+        .collect()
+}
+
+/// Puts a table between its two comments; `None` if they are not there.
+fn replace(text: &str, name: &str, table: &str) -> Option<String> {
+    let begin = format!("<!-- {name}: written by `cargo xtask codegen` -->\n");
+    let end = format!("<!-- end of {name} -->");
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}{table}{end}{after}"))
+}
+
+fn targets() -> String {
+    let mut table = String::from(
+        "| target | platforms | Debian | also spelt | ELF: class, order, machine |\n|---|---|---|---|---|\n",
+    );
+    for arch in &ARCHES {
+        let platforms: Vec<_> = arch.platforms.iter().map(|platform| format!("linux/{platform}")).collect();
+        let others: Vec<_> = arch.triples.iter().chain(arch.aliases).copied().collect();
+        let mark = if arch.official_images { " *" } else { "" };
+        table += &format!(
+            "| {}{mark} | {} | {} | {} | {}, {}, {} |\n",
+            arch.name,
+            platforms.join(", "),
+            arch.debian.join(", "),
+            others.join(", "),
+            arch.class,
+            arch.endian,
+            arch.machines[0],
+        );
+    }
+    table
+}
+
+fn hosts() -> String {
+    let mut table = String::from("| host | platform | Debian | triple |\n|---|---|---|---|\n");
+    for host in &HOSTS {
+        table += &format!("| {host} | linux/{} | {} | {} |\n", host.platform, host.debian, host.triple);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_comments_changes() {
+        let text = "a\n<!-- x: written by `cargo xtask codegen` -->\nold\n<!-- end of x -->\nb\n";
+        let expected = text.replace("old", "new");
+        assert_eq!(replace(text, "x", "new\n"), Some(expected));
+        assert_eq!(replace("a\n", "x", "new\n"), None);
+    }
+}
