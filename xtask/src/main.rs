@@ -12,6 +12,8 @@ mod paths;
 mod preflight;
 mod progress;
 mod readme;
+mod report;
+mod smoke;
 mod source;
 mod sysroot;
 mod table;
@@ -36,6 +38,7 @@ use paths::Paths;
 enum Command {
     BuildQemu(build_qemu::Args),
     Codegen(codegen::Args),
+    Smoke(smoke::Args),
 }
 
 /// A request that cannot be meant, as opposed to one that failed.
@@ -74,6 +77,7 @@ fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
     match command {
         Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
         Command::Codegen(args) => codegen::run(sh, paths, args),
+        Command::Smoke(args) => smoke::run(sh, paths, args),
     }
 }
 

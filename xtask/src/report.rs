@@ -1,0 +1,156 @@
+//! Outcomes of checks: passed, failed, or skipped with a reason, and all of them counted.
+//!
+//! A check that did not run has not passed. `--require` turns its skip into a failure, for machines
+//! that are known to be able to run it.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use serde::Serialize;
+
+use crate::cache;
+
+const NO_STDOUT: &str = "cannot write to standard output";
+
+/// What came of one check.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "outcome", content = "why")]
+pub(crate) enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+#[derive(Debug, Serialize)]
+struct Case {
+    level: &'static str,
+    name: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// The checks that were made so far.
+pub(crate) struct Report {
+    title: &'static str,
+    require: Vec<String>,
+    cases: Vec<Case>,
+    lines: Box<dyn Write>,
+}
+
+/// A reason not to run a check, as an error so that `?` ends it.
+#[derive(Debug)]
+pub(crate) struct Skip(pub(crate) String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+impl Report {
+    /// Begins; skips on the levels of `require`, or on every level if it has `all`, are failures. A line
+    /// for each check and the totals go to standard output.
+    pub(crate) fn new(title: &'static str, require: &[String]) -> Self {
+        Self::to(Box::new(io::stdout()), title, require)
+    }
+
+    fn to(lines: Box<dyn Write>, title: &'static str, require: &[String]) -> Self {
+        Self { title, require: require.to_vec(), cases: Vec::new(), lines }
+    }
+
+    /// Makes a check and says how it went.
+    pub(crate) fn check(
+        &mut self,
+        level: &'static str,
+        name: impl Into<String>,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let name = name.into();
+        let required = self.require.iter().any(|required| required == level || required == "all");
+        let outcome = match check() {
+            Ok(()) => Outcome::Passed,
+            Err(error) => match error.downcast_ref::<Skip>() {
+                Some(skip) if required => Outcome::Failed(format!("required, but skipped: {skip}")),
+                Some(skip) => Outcome::Skipped(skip.to_string()),
+                None => Outcome::Failed(format!("{error:#}")),
+            },
+        };
+        let line = match &outcome {
+            Outcome::Passed => format!("passed   {level}  {name}\n"),
+            Outcome::Failed(why) => format!("FAILED   {level}  {name}: {why}\n"),
+            Outcome::Skipped(why) => format!("skipped  {level}  {name}: {why}\n"),
+        };
+        self.cases.push(Case { level, name, outcome });
+        self.lines.write_all(line.as_bytes()).context(NO_STDOUT)
+    }
+
+    /// Prints the totals, writes the report as JSON, and fails if a check has.
+    pub(crate) fn finish(mut self, file: Option<&Path>) -> Result<()> {
+        if let Some(file) = file {
+            let json = serde_json::to_string_pretty(&self.cases).context("the report")?;
+            cache::write(file, json.as_bytes())?;
+        }
+        let count = |of: fn(&Outcome) -> bool| self.cases.iter().filter(|case| of(&case.outcome)).count();
+        let passed = count(|outcome| *outcome == Outcome::Passed);
+        let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+        let skipped = self.cases.len() - passed - failed;
+        writeln!(self.lines, "{}: {passed} passed, {failed} failed, {skipped} skipped", self.title)
+            .context(NO_STDOUT)?;
+        if failed > 0 {
+            bail!("{failed} of {} checks failed", self.cases.len());
+        }
+        if passed == 0 {
+            bail!("not one check ran");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet(require: &[&str]) -> Report {
+        let require: Vec<_> = require.iter().map(|level| (*level).to_owned()).collect();
+        Report::to(Box::new(io::sink()), "test", &require)
+    }
+
+    fn skip() -> Result<()> {
+        Err(Skip("no engine".into()).into())
+    }
+
+    #[test]
+    fn a_skip_is_not_a_pass() {
+        let mut report = quiet(&[]);
+        report.check("level", "a", skip).unwrap();
+        assert_eq!(report.cases[0].outcome, Outcome::Skipped("no engine".into()));
+        assert!(report.finish(None).is_err(), "nothing ran");
+    }
+
+    #[test]
+    fn a_required_skip_fails() {
+        for required in ["level", "all"] {
+            let mut report = quiet(&[required]);
+            report.check("level", "a", skip).unwrap();
+            report.check("level", "b", || Ok(())).unwrap();
+            assert!(matches!(report.cases[0].outcome, Outcome::Failed(_)));
+            assert_eq!(report.finish(None).unwrap_err().to_string(), "1 of 2 checks failed");
+        }
+    }
+
+    #[test]
+    fn the_report_has_every_outcome() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut report = quiet(&[]);
+        report.check("level", "a", || Ok(())).unwrap();
+        report.check("level", "b", skip).unwrap();
+        report.finish(Some(file.path())).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        assert_eq!(json[0]["outcome"], "passed");
+        assert_eq!(json[1]["outcome"], "skipped");
+        assert_eq!(json[1]["why"], "no engine");
+    }
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask smoke`: real foreign programs, real failures.
+//!
+//! Levels: `emulator` runs the emulators of the bundle with every probe and with Debian's busybox of
+//! every architecture; `build` interrupts, starves and breaks a build. What cannot run here is skipped
+//! with its reason and counted.
+
+mod build;
+mod emulator;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use xshell::Shell;
+
+use crate::paths::Paths;
+use crate::report::Report;
+
+/// Run foreign programs with the emulators that were built, and builds that fail
+///
+/// Prints one line for each check and ends with the totals. Exit status 1 if a check failed, or if none
+/// ran. Emulators come from the bundle in target/qus/bundle; build them first.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which levels [default: all]
+    #[arg(value_enum)]
+    levels: Vec<Level>,
+    /// Levels whose skipped checks are failures; `all` for every one
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',')]
+    require: Vec<String>,
+    /// Write the outcomes to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Emulator,
+    Build,
+}
+
+impl Args {
+    /// Every level.
+    pub(crate) fn all(require: &[String]) -> Self {
+        Self { levels: Vec::new(), require: require.to_vec(), report: None }
+    }
+}
+
+pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
+    let mut report = Report::new("smoke", &args.require);
+    let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
+    if wanted(Level::Emulator) {
+        emulator::run(sh, paths, &mut report)?;
+    }
+    if wanted(Level::Build) {
+        build::run(sh, paths, &mut report)?;
+    }
+    report.finish(args.report.as_deref())
+}

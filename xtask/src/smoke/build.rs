@@ -1,0 +1,279 @@
+//! Builds that are interrupted, starved and broken, with the real program, the real compiler and real
+//! kernel limits. Nothing is built to its end here: what counts is what a failure says and what it
+//! leaves behind.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xshell::{Cmd, Shell, cmd};
+
+use crate::exec;
+use crate::paths::Paths;
+use crate::report::{Report, Skip};
+
+const LEVEL: &str = "build";
+
+pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
+    let bench = Workbench::new(sh, paths)?;
+    let broken = "compiler fails, kill -9, second instance, ctrl-c: each time continued";
+    report.check(LEVEL, broken, || bench.interrupted())?;
+    report.check(LEVEL, "changed cache entry is built again", || bench.tampered())?;
+    report.check(LEVEL, "read-only cache", || bench.read_only_cache())?;
+    report.check(LEVEL, "full cache", || bench.full_cache())?;
+    report.check(LEVEL, "no network", || bench.no_network())
+}
+
+/// A cache and a target folder of its own, with the downloads of the real ones.
+struct Workbench<'a> {
+    sh: &'a Shell,
+    paths: &'a Paths,
+    dir: tempfile::TempDir,
+}
+
+impl<'a> Workbench<'a> {
+    fn new(sh: &'a Shell, paths: &'a Paths) -> Result<Self> {
+        // Below the target folder, not on a tmpfs where a tree of half a gigabyte may not fit.
+        fs::create_dir_all(paths.out()).with_context(|| format!("cannot make {}", paths.out().display()))?;
+        let dir = tempfile::tempdir_in(paths.out())?;
+        let cache = dir.path().join("cache/qus");
+        fs::create_dir_all(&cache)?;
+        for folder in ["downloads", "sysroots"] {
+            std::os::unix::fs::symlink(paths.cache().join(folder), cache.join(folder))?;
+        }
+        Ok(Self { sh, paths, dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// This very program in its own folders.
+    fn build_qemu(&self) -> Result<Cmd<'a>> {
+        if !self.paths.cache().join("downloads").is_dir() {
+            bail!(Skip("no source in the cache; fetch it: cargo xtask build-qemu".to_owned()));
+        }
+        let (sh, xtask) = (self.sh, std::env::current_exe()?);
+        Ok(cmd!(sh, "{xtask} build-qemu hexagon")
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("CARGO_TARGET_DIR", self.path("target"))
+            .env_remove("QUS_SOURCE"))
+    }
+
+    /// Starts it, its talk going to a file.
+    fn start(&self, name: &str, cmd: Cmd<'a>) -> Result<Running> {
+        let talk = self.path(name);
+        let child = exec::spawn(cmd, File::create(&talk)?)?;
+        Ok(Running { child, talk })
+    }
+
+    /// Runs it to its end, which has to be a failure, and returns what it said.
+    fn fails(&self, cmd: Cmd<'a>) -> Result<String> {
+        let output = exec::output(cmd)?;
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "ended with {} instead of 1: {talk}", output.status);
+        Ok(talk)
+    }
+
+    /// Steps that ninja had before it when it was last started.
+    fn steps(&self) -> Result<u64> {
+        let log = fs::read_to_string(self.path("target/qus/logs/ninja.log"))?;
+        let count = log
+            .lines()
+            .find_map(|line| line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?.1.parse().ok());
+        count.context("ninja has not begun")
+    }
+
+    /// Waits until no process works in the build folder any more.
+    fn nobody_builds(&self) -> Result<()> {
+        let build = self.path("target/qus/build");
+        wait("the compilers have not ended with their parent", || {
+            let at_work =
+                fs::read_dir("/proc")?.filter_map(|entry| fs::read_link(entry.ok()?.path().join("cwd")).ok());
+            Ok(!at_work.into_iter().any(|cwd| cwd.starts_with(&build)))
+        })
+    }
+
+    fn interrupted(&self) -> Result<()> {
+        // A compiler that can be told to fail at the first file of a target.
+        let (cc, broken) = (self.path("cc"), self.path("cc-is-broken"));
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *-linux-user.a.p/*) test -e {} && echo told to fail >&2 && exit 1;; esac\nexec cc \"$@\"\n",
+            broken.display()
+        );
+        fs::write(&cc, script)?;
+        fs::set_permissions(&cc, fs::Permissions::from_mode(0o755))?;
+        let build = || Ok::<_, anyhow::Error>(self.build_qemu()?.env("CC", &cc));
+
+        fs::write(&broken, "")?;
+        let talk = self.fails(build()?)?;
+        for expected in ["ninja failed (exit status: 1); the end of", "logs/ninja.log", "told to fail"] {
+            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+        }
+        let all = self.steps()?;
+        fs::remove_file(&broken)?;
+
+        let mut first = self.start("first", build()?)?;
+        first.says("building qemu-hexagon")?;
+        wait("ninja has not continued", || Ok(self.steps().is_ok_and(|steps| steps < all)))?;
+        let mut second = self.start("second", build()?)?;
+        second.says(&format!("waiting for another cargo xtask (process {})", first.child.id()))?;
+        first.signal(Signal::SIGKILL)?;
+        first.child.wait()?;
+        second.says("building qemu-hexagon")?;
+
+        second.signal(Signal::SIGINT)?;
+        let status = second.child.wait()?;
+        ensure!(status.code() == Some(130), "interrupted, it ended with {status}");
+        second.says("the same command continues")?;
+        self.nobody_builds()?;
+        let finished = self.path("cache/qus/emulators");
+        ensure!(!finished.exists(), "an unfinished emulator is in the cache");
+        Ok(())
+    }
+
+    /// Changes one byte of a finished emulator, in a copy of the cache.
+    fn tampered(&self) -> Result<()> {
+        let kept =
+            fs::read_dir(self.paths.cache().join("emulators")).into_iter().flatten().filter_map(Result::ok);
+        let Some(kept) = kept.map(|entry| entry.path()).find(|dir| dir.join("qemu-hexagon").exists()) else {
+            bail!(Skip(
+                "no emulator of hexagon in the cache; build it: cargo xtask build-qemu hexagon".to_owned()
+            ));
+        };
+        let copy = self.path("cache/qus/emulators").join(kept.file_name().unwrap_or_default());
+        fs::create_dir_all(&copy)?;
+        for file in ["qemu-hexagon", "emulator.json"] {
+            fs::copy(kept.join(file), copy.join(file))?;
+        }
+        let emulator = copy.join("qemu-hexagon");
+        let mut bytes = fs::read(&emulator)?;
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&emulator, bytes)?;
+        let mut run = self.start("talk", self.build_qemu()?)?;
+        run.says("was changed, so it is built again")?;
+        run.says("building qemu-hexagon")?;
+        run.signal(Signal::SIGKILL)?;
+        run.child.wait()?;
+        ensure!(!copy.exists(), "the changed emulator is still there");
+        self.nobody_builds()
+    }
+
+    fn read_only_cache(&self) -> Result<()> {
+        let mounted = Tmpfs::mount(self.sh, &self.path("cache-read-only"), "ro")?;
+        let talk = self.fails(self.build_qemu()?.env("XDG_CACHE_HOME", &mounted.dir))?;
+        for expected in ["Read-only file system", "set XDG_CACHE_HOME"] {
+            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+        }
+        Ok(())
+    }
+
+    fn full_cache(&self) -> Result<()> {
+        let mounted = Tmpfs::mount(self.sh, &self.path("cache-full"), "size=4m")?;
+        let build = self.build_qemu()?;
+        // From the real cache, so that the network has no part in it.
+        let archives = fs::read_dir(self.paths.cache().join("downloads"))?;
+        let archives = archives.filter_map(|entry| fs::read_dir(entry.ok()?.path()).ok()).flatten();
+        let archive = archives
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| path.to_string_lossy().contains("10.2.2"))
+            .context("the cache has no source of QEMU 10.2.2")?;
+        let talk = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
+        ensure!(talk.contains("No space left on device"), "it does not say so: {talk}");
+        let name = archive.file_name().unwrap_or_default();
+        let kept = fs::read_dir(mounted.dir.join("qus/downloads"))?.filter_map(Result::ok);
+        ensure!(!kept.into_iter().any(|entry| entry.path().join(name).exists()), "half an archive has its final name");
+        Ok(())
+    }
+
+    /// In a network namespace without a network, and with an empty cache.
+    fn no_network(&self) -> Result<()> {
+        let (sh, xtask) = (self.sh, std::env::current_exe()?);
+        let root: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        if exec::read(cmd!(sh, "unshare --net {root...} true")).is_err() {
+            bail!(Skip("this machine lets nobody make a network namespace".to_owned()));
+        }
+        let build = cmd!(sh, "unshare --net {root...} {xtask} build-qemu aarch64")
+            .env("XDG_CACHE_HOME", self.path("empty"))
+            .env("CARGO_TARGET_DIR", self.path("target"))
+            .env_remove("QUS_SOURCE");
+        let talk = self.fails(build)?;
+        for expected in [
+            "no place gave the source of QEMU 10.2.2",
+            "https://download.qemu.org/",
+            "Debian sid",
+            "--source",
+        ] {
+            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+        }
+        Ok(())
+    }
+}
+
+/// A process whose talk goes to a file.
+struct Running {
+    child: Child,
+    talk: PathBuf,
+}
+
+impl Running {
+    /// Waits until it has said something.
+    fn says(&mut self, text: &str) -> Result<()> {
+        let said = || fs::read_to_string(&self.talk);
+        let found = wait(text, || Ok(said()?.contains(text)));
+        found.with_context(|| format!("it only said: {}", said().unwrap_or_default()))
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().try_into()?), signal)
+            .with_context(|| format!("cannot send {signal}"))
+    }
+}
+
+impl Drop for Running {
+    /// A check that failed in between leaves nobody behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait(what: &str, mut until: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !until()? {
+        ensure!(start.elapsed() < Duration::from_secs(180), "waited three minutes in vain: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// A file system in memory, gone when dropped.
+struct Tmpfs<'a> {
+    sh: &'a Shell,
+    dir: PathBuf,
+}
+
+impl<'a> Tmpfs<'a> {
+    fn mount(sh: &'a Shell, dir: &Path, options: &str) -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!(Skip("mounting a small file system takes root".to_owned()));
+        }
+        fs::create_dir_all(dir)?;
+        exec::read(cmd!(sh, "mount -t tmpfs -o {options} qus-smoke {dir}"))?;
+        Ok(Self { sh, dir: dir.to_owned() })
+    }
+}
+
+impl Drop for Tmpfs<'_> {
+    fn drop(&mut self) {
+        let (sh, dir) = (self.sh, &self.dir);
+        let _ = exec::read(cmd!(sh, "umount {dir}"));
+    }
+}

@@ -1,0 +1,229 @@
+//! Emulators on their own: every probe, and real programs of every architecture that Debian builds.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use qus_core::arch::{ARCHES, Arch, Host};
+use xshell::{Shell, cmd};
+
+use crate::apt::{Apt, Distribution};
+use crate::paths::Paths;
+use crate::progress::say;
+use crate::report::{Report, Skip};
+use crate::{artefact, cache, exec};
+
+const LEVEL: &str = "emulator";
+
+/// A Debian architecture and what its `uname -m` says.
+struct Guest {
+    debian: &'static str,
+    machine: &'static str,
+}
+
+/// All that Debian 12 and 13 build. Their 32-bit programs see the machine that QEMU's default CPU is.
+const GUESTS: [Guest; 10] = [
+    Guest { debian: "amd64", machine: "x86_64" },
+    Guest { debian: "arm64", machine: "aarch64" },
+    Guest { debian: "armel", machine: "armv7l" },
+    Guest { debian: "armhf", machine: "armv7l" },
+    Guest { debian: "i386", machine: "i686" },
+    Guest { debian: "mips64el", machine: "mips64" },
+    Guest { debian: "mipsel", machine: "mips" },
+    Guest { debian: "ppc64el", machine: "ppc64le" },
+    Guest { debian: "riscv64", machine: "riscv64" },
+    Guest { debian: "s390x", machine: "s390x" },
+];
+
+/// Where their programs come from, newest release first: not every architecture is in each, and a
+/// mirror in the middle of an update serves indexes that apt rightly refuses.
+const SUITES: [&str; 3] = ["trixie", "bookworm", "sid"];
+
+pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
+    let host = Host::current().context("qus builds no emulators for this kind of machine")?;
+    let bundle = paths.bundle(host.name);
+    for arch in &ARCHES {
+        report.check(LEVEL, format!("probe {arch}"), || {
+            artefact::run_probe(sh, &emulator(&bundle, arch)?, arch)
+        })?;
+    }
+    for guest in &GUESTS {
+        let arch: &Arch = guest.debian.parse()?;
+        // A failure to fetch is the reason of every skip of this guest.
+        let fetched = fetch(sh, paths, guest.debian).map_err(|error| format!("{error:#}"));
+        let busybox = || -> Result<Busybox<'_>> {
+            fetched.as_ref().map_err(|why| Skip(why.clone()))?;
+            let dir = paths.guest(guest.debian);
+            let program = ["usr/bin/busybox", "bin/busybox"]
+                .map(|path| dir.join(path))
+                .into_iter()
+                .find(|path| path.exists());
+            Ok(Busybox {
+                sh,
+                emulator: emulator(&bundle, arch)?,
+                program: program.context("the package has no busybox")?,
+            })
+        };
+        let name = |what: &str| format!("busybox {}: {what}", guest.debian);
+        report.check(LEVEL, name("uname"), || {
+            busybox()?.expect(&["uname", "-m"], &format!("{}\n", guest.machine))
+        })?;
+        report.check(LEVEL, name("shell loop"), || busybox()?.shell_loop())?;
+        report.check(LEVEL, name("sort"), || busybox()?.sort())?;
+        report.check(LEVEL, name("tar"), || busybox()?.tar())?;
+        report.check(LEVEL, name("sha256sum"), || busybox()?.sha256sum())?;
+        report.check(LEVEL, name("ordinary user"), || busybox()?.ordinary_user())?;
+    }
+    Ok(())
+}
+
+/// An emulator of the bundle, or the reason why there is none.
+fn emulator(bundle: &Path, arch: &Arch) -> Result<PathBuf> {
+    let path = bundle.join(arch.emulator());
+    if !path.exists() {
+        return Err(Skip(format!("not in the bundle; build it: cargo xtask build-qemu {arch}")).into());
+    }
+    Ok(path)
+}
+
+/// Gets the package of an architecture, if it is not in the cache, from the first suite that gives it.
+fn fetch(sh: &Shell, paths: &Paths, debian: &str) -> Result<()> {
+    let dir = paths.guest(debian);
+    if dir.exists() {
+        return Ok(());
+    }
+    let distribution =
+        Distribution::detect()?.context("busybox comes from a Debian mirror, and this machine has no apt")?;
+    let mut failures = Vec::new();
+    for suite in SUITES {
+        let name = format!("guest-{debian}-{suite}");
+        let (log, state) = (paths.log(&name), paths.apt(&name));
+        exec::start_log(&log)?;
+        let package = format!("busybox-static:{debian}");
+        let fetched = Apt::foreign(sh, &state, &log, &distribution, suite, &[debian])
+            .and_then(|apt| cache::publish(&dir, |partial| apt.unpack(&[package], partial).map(drop)));
+        // The index is ten times the size of the package, and needed once.
+        cache::remove(&state)?;
+        match fetched {
+            Ok(()) => {
+                say(format_args!("fetched busybox for {debian} from Debian {suite}"));
+                return Ok(());
+            }
+            Err(_) => failures.push(format!("Debian {suite} (see {})", log.display())),
+        }
+    }
+    bail!("no suite gave busybox-static for {debian}: {}", failures.join(", "))
+}
+
+/// A foreign busybox under an emulator.
+struct Busybox<'a> {
+    sh: &'a Shell,
+    emulator: PathBuf,
+    program: PathBuf,
+}
+
+impl Busybox<'_> {
+    /// Runs an applet in a folder and compares all that it says.
+    fn expect_in(&self, dir: &Path, args: &[&str], stdout: &str) -> Result<()> {
+        let Self { sh, emulator, program } = self;
+        let _dir = sh.push_dir(dir);
+        check_output(exec::output(cmd!(sh, "timeout 120 {emulator} {program} {args...}"))?, args, stdout)
+    }
+
+    fn expect(&self, args: &[&str], stdout: &str) -> Result<()> {
+        self.expect_in(Path::new("/"), args, stdout)
+    }
+
+    /// Thousands of translated blocks, and a fork with a pipe.
+    fn shell_loop(&self) -> Result<()> {
+        let script =
+            "i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done; echo $i; echo forked | { read x; echo $x; }";
+        self.expect(&["sh", "-c", script], "2000\nforked\n")
+    }
+
+    fn sort(&self) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let mut numbers: Vec<u32> = (0..2000u32).map(|n| n.wrapping_mul(2_654_435_761)).collect();
+        let lines = |numbers: &[u32]| {
+            numbers.iter().fold(String::new(), |mut text, n| {
+                let _ = writeln!(text, "{n}");
+                text
+            })
+        };
+        fs::write(dir.path().join("numbers"), lines(&numbers))?;
+        numbers.sort_unstable();
+        self.expect_in(dir.path(), &["sort", "-n", "numbers"], &lines(&numbers))
+    }
+
+    /// Packs and unpacks folders, a link and an executable, and compares.
+    fn tar(&self) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (before, after) = (dir.path().join("before"), dir.path().join("after"));
+        fs::create_dir_all(before.join("deep/er"))?;
+        fs::create_dir(&after)?;
+        let script = before.join("deep/er/script");
+        fs::write(&script, "#!/bin/sh\n".repeat(5000))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o750))?;
+        std::os::unix::fs::symlink("deep/er/script", before.join("link"))?;
+        self.expect_in(dir.path(), &["tar", "-cf", "all.tar", "-C", "before", "."], "")?;
+        self.expect_in(dir.path(), &["tar", "-xf", "all.tar", "-C", "after"], "")?;
+        let unpacked = after.join("deep/er/script");
+        ensure!(fs::read(&unpacked)? == fs::read(&script)?, "the file has another content");
+        let mode = fs::metadata(&unpacked)?.permissions().mode() & 0o777;
+        ensure!(mode == 0o750, "the file has mode {mode:o}");
+        ensure!(
+            fs::read_link(after.join("link"))? == Path::new("deep/er/script"),
+            "the link has another target"
+        );
+        Ok(())
+    }
+
+    fn sha256sum(&self) -> Result<()> {
+        let expected = cache::sha256_file(&self.program)?;
+        let path = self.program.to_string_lossy();
+        self.expect(&["sha256sum", &*path], &format!("{expected}  {path}\n"))
+    }
+
+    /// The same program run by somebody who is not root.
+    fn ordinary_user(&self) -> Result<()> {
+        /// `nobody` on every distribution.
+        const NOBODY: &str = "65534";
+        let sh = self.sh;
+        // The clone and the cache may lie where nobody else can look.
+        let dir = tempfile::tempdir()?;
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        let (emulator, program) = (dir.path().join("emulator"), dir.path().join("busybox"));
+        fs::copy(&self.emulator, &emulator)?;
+        fs::copy(&self.program, &program)?;
+        let change_user: &[&str] = if nix::unistd::geteuid().is_root() {
+            &["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
+        } else {
+            &[]
+        };
+        let args = ["sh", "-c", "echo as $((1 + 1))"];
+        let _dir = sh.push_dir("/");
+        let output = exec::output(cmd!(sh, "timeout 120 {change_user...} {emulator} {program} {args...}"))?;
+        check_output(output, &args, "as 2\n")
+    }
+}
+
+fn check_output(output: std::process::Output, args: &[&str], stdout: &str) -> Result<()> {
+    let (got, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "busybox {} ended with {}: {}", args[0], output.status, stderr.trim());
+    ensure!(got == stdout, "busybox {} wrote {got:?} instead of {stdout:?}", args[0]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_guest_is_in_the_table() {
+        for guest in &GUESTS {
+            assert!(guest.debian.parse::<&Arch>().is_ok(), "{}", guest.debian);
+        }
+    }
+}
