@@ -17,6 +17,7 @@ mod smoke;
 mod source;
 mod sysroot;
 mod table;
+mod test;
 mod toolchain;
 mod tree;
 
@@ -39,6 +40,7 @@ enum Command {
     BuildQemu(build_qemu::Args),
     Codegen(codegen::Args),
     Smoke(smoke::Args),
+    Test(test::Args),
 }
 
 /// A request that cannot be meant, as opposed to one that failed.
@@ -78,6 +80,7 @@ fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
         Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
         Command::Codegen(args) => codegen::run(sh, paths, args),
         Command::Smoke(args) => smoke::run(sh, paths, args),
+        Command::Test(args) => test::run(sh, paths, args),
     }
 }
 

@@ -1,0 +1,42 @@
+//! Help that teaches: every command and option has a sentence, and the README names no other.
+
+use super::{Xtask, workspace};
+use std::fs;
+
+const COMMANDS: [&str; 4] = ["build-qemu", "codegen", "smoke", "test"];
+
+#[test]
+fn every_command_is_listed_and_has_its_own_help() {
+    let xtask = Xtask::new();
+    let all = xtask.run(&["--help"]).stdout;
+    assert!(all.contains("Exit status: 0 done; 1 failed"), "{all}");
+    for command in COMMANDS {
+        assert!(all.contains(&format!("  {command} ")), "{command} in {all}");
+        let help = xtask.run(&[command, "--help"]);
+        assert_eq!(help.status, Some(0));
+        assert!(help.stdout.contains(&format!("Usage: cargo xtask {command}")), "{}", help.stdout);
+    }
+    let listed =
+        all.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    assert_eq!(listed.count(), COMMANDS.len() + 1, "a command is missing in this test, or `help` in {all}");
+}
+
+#[test]
+fn build_qemu_explains_its_environment() {
+    let help = Xtask::new().run(&["build-qemu", "--help"]).stdout;
+    for word in ["QUS_SOURCE", "XDG_CACHE_HOME", "CC ", "--dry-run", "--json", "--locked", "lts"] {
+        assert!(help.contains(word), "{word} in {help}");
+    }
+}
+
+#[test]
+fn the_documents_name_only_commands_that_exist() {
+    for file in ["README.md", "xtask/README.md", "images/README.md"] {
+        let text = fs::read_to_string(workspace().join(file)).unwrap();
+        for (_, rest) in text.match_indices("cargo xtask ").map(|(at, found)| text.split_at(at + found.len()))
+        {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+            assert!(COMMANDS.contains(&&*name), "{file} names `cargo xtask {name}`");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Rules of this repository that no lint knows.
+
+use super::workspace;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// All files below the crates, without what was built.
+fn files() -> Vec<PathBuf> {
+    fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && !["target", "corpus", "artifacts"].contains(&&*name) {
+                walk(&path, found);
+            } else if path.is_file() {
+                found.push(path);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for dir in ["qus-core", "qemu-src", "images", "xtask"] {
+        walk(&workspace().join(dir), &mut found);
+    }
+    found
+}
+
+fn of_kind(kind: &str) -> Vec<(PathBuf, String)> {
+    let of_kind: Vec<_> =
+        files().into_iter().filter(|path| path.extension().is_some_and(|e| e == kind)).collect();
+    assert!(!of_kind.is_empty(), "no file ends in {kind}");
+    of_kind.into_iter().map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    for (path, text) in of_kind("rs") {
+        assert!(text.starts_with("//! "), "{} does not open with `//!`", path.display());
+    }
+    for (path, text) in of_kind("toml") {
+        let manifest = path.ends_with("Cargo.toml");
+        assert!(manifest || text.starts_with("# "), "{} does not open with a comment", path.display());
+    }
+}
+
+#[test]
+fn no_file_has_grown_past_one_purpose() {
+    for (path, text) in of_kind("rs") {
+        let lines = text.lines().count();
+        assert!(lines <= 500, "{} has {lines} lines", path.display());
+    }
+}
+
+#[test]
+fn hashes_and_addresses_are_data() {
+    for (path, text) in of_kind("rs") {
+        let source = text.split("#[cfg(test)]").next().unwrap();
+        let tests = path.components().any(|part| part.as_os_str() == "tests");
+        let hash = source.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() == 64);
+        assert!(tests || !hash, "{} holds a hash", path.display());
+    }
+}
