@@ -86,7 +86,12 @@ impl Sysroot {
     /// stray variable changes what is built.
     pub(crate) fn enter<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
         let kept = ["HOME", "PATH", "TMPDIR"].map(|name| (name, std::env::var_os(name)));
-        let mut cmd = cmd.env_clear().env("LC_ALL", "C").env("PYTHONPATH", self.dir.join("python"));
+        let mut cmd = cmd
+            .env_clear()
+            .env("LC_ALL", "C")
+            // QEMU's generators for hexagon write sets in the order of their hashes.
+            .env("PYTHONHASHSEED", "0")
+            .env("PYTHONPATH", self.dir.join("python"));
         for (name, value) in kept {
             if let Some(value) = value {
                 cmd = cmd.env(name, value);
