@@ -324,32 +324,30 @@ impl Cached<'_> {
     /// earlier runs stay if they were built by the same recipe, and go if not.
     fn bundle(&self, wanted: &Wanted<'_>) -> Result<(Bundle, bool)> {
         let dir = self.paths.bundle(wanted.host.name);
-        let earlier = Bundle::read(&dir);
-        let mut targets = wanted.targets.clone();
-        match &earlier {
-            Some(bundle) if bundle.recipe == *self.recipe => {
-                let kept =
-                    ARCHES.iter().filter(|arch| bundle.emulators.iter().any(|kept| kept.target == arch.name));
-                for arch in kept.filter(|arch| !wanted.targets.contains(arch)) {
-                    if self.missing(&[arch])?.is_empty() {
-                        targets.push(arch);
-                    }
+        let intact = |emulator: &Emulator| {
+            cache::sha256_file(&dir.join(&emulator.file)).is_ok_and(|sha256| sha256 == emulator.sha256)
+        };
+        let mut emulators = match Bundle::read(&dir) {
+            Some(earlier) if earlier.recipe == *self.recipe => earlier.emulators,
+            earlier => {
+                if let Some(earlier) = earlier {
+                    let qemu = &earlier.recipe.qemu;
+                    say(format_args!(
+                        "replacing the bundle of QEMU {qemu} in {}: built otherwise",
+                        dir.display()
+                    ));
                 }
-            }
-            Some(bundle) => {
-                say(format_args!("replacing the bundle of QEMU {} in {}", bundle.recipe.qemu, dir.display()));
                 cache::remove(&dir)?;
+                Vec::new()
             }
-            None => cache::remove(&dir)?,
-        }
+        };
+        emulators.retain(|kept| !wanted.targets.iter().any(|arch| arch.name == kept.target) && intact(kept));
         let mut changed = false;
-        let mut emulators = Vec::new();
-        for arch in targets {
+        for arch in &wanted.targets {
             let record =
                 self.record(arch)?.with_context(|| format!("the cache lost the emulator of {arch}"))?;
-            let file = dir.join(&record.file);
-            if !cache::sha256_file(&file).is_ok_and(|sha256| sha256 == record.sha256) {
-                cache::copy(&self.dir(arch)?.join(&record.file), &file)?;
+            if !intact(&record) {
+                cache::copy(&self.dir(arch)?.join(&record.file), &dir.join(&record.file))?;
                 changed = true;
             }
             emulators.push(record);
