@@ -7,6 +7,7 @@ mod build_qemu;
 mod bundle;
 mod cache;
 mod codegen;
+mod download;
 mod exec;
 mod paths;
 mod preflight;

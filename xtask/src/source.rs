@@ -7,22 +7,17 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use qemu_src::{Debian, Pin, Release, Upstream};
 use semver::Version;
 use serde::{Deserialize, Serialize};
-use xshell::{Shell, cmd};
+use xshell::Shell;
 
 use crate::apt::{Apt, Distribution};
-use crate::cache;
-use crate::exec;
 use crate::paths::Paths;
-use crate::preflight::which;
-use crate::progress::{Bar, say};
+use crate::progress::say;
+use crate::{cache, download, exec};
 
 /// A verified archive in the cache.
 #[derive(Debug)]
@@ -185,65 +180,23 @@ fn intact(archive: &Path, sha256: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// Downloads with curl, which resumes, retries a bounded number of times, and knows proxies.
 fn from_upstream(sh: &Shell, paths: &Paths, release: &Release, upstream: &Upstream) -> Result<Source> {
-    ensure!(which("curl"), "curl is not installed");
     let pin =
         release.pins().find(|pin| pin.sha256 == upstream.sha256).context("a release has its own pins")?;
     let archive = paths.download(pin.sha256, pin.file);
     let partial = cache::partial(&archive);
     let folder = archive.parent().context("a download lies in a folder")?;
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let log = paths.log("download");
-    exec::start_log(&log)?;
-    let url = &upstream.url;
-    let curl = cmd!(
-        sh,
-        "curl --fail --location --silent --show-error --connect-timeout 20 --speed-time 60 --speed-limit 1000
-              --retry 3 --retry-connrefused --continue-at - --output {partial} {url}"
-    );
-    watch_growth(&partial, format!("downloading {}", pin.file), upstream.size, || {
-        exec::run(curl, &log, |_| {}).map_err(|error| match curl_says(&error.to_string()) {
-            Some(reason) => anyhow::anyhow!("{reason}"),
-            None => error,
-        })
-    })?;
+    // A run that was killed between download and check has left all of it.
+    if !cache::sha256_file(&partial).is_ok_and(|got| got == pin.sha256) {
+        download::resume(sh, &upstream.url, upstream.size, &partial, &paths.log("download"))?;
+    }
     if let Err(error) = check_hash(&partial, std::slice::from_ref(&pin)) {
         fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
         return Err(error);
     }
     fs::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
     Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
-}
-
-/// curl's own words, out of the end of its log.
-fn curl_says(error: &str) -> Option<&str> {
-    error.lines().rev().find_map(|line| line.trim().strip_prefix("curl: "))
-}
-
-/// Shows how a file grows while something else fills it.
-fn watch_growth<T>(
-    file: &Path,
-    what: String,
-    size: Option<u64>,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<T> {
-    let mut bar = Bar::new(what);
-    let ended = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let watcher = scope.spawn(|| {
-            while !ended.load(Ordering::Relaxed) {
-                thread::sleep(Duration::from_millis(200));
-                if let (Some(size), Ok(now)) = (size, fs::metadata(file)) {
-                    bar.set(now.len().min(size), size);
-                }
-            }
-        });
-        let result = work();
-        ended.store(true, Ordering::Relaxed);
-        let _ = watcher.join();
-        result
-    })
 }
 
 /// A source package's original archive, as a signed index names it.

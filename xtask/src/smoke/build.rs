@@ -3,6 +3,8 @@
 //! leaves behind.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -14,9 +16,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::exec;
 use crate::paths::Paths;
+use crate::preflight::which;
 use crate::report::{Report, Skip};
+use crate::{download, exec};
 
 const LEVEL: &str = "build";
 
@@ -27,7 +30,8 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
     report.check(LEVEL, "changed cache entry is built again", || bench.tampered())?;
     report.check(LEVEL, "read-only cache", || bench.read_only_cache())?;
     report.check(LEVEL, "full cache", || bench.full_cache())?;
-    report.check(LEVEL, "no network", || bench.no_network())
+    report.check(LEVEL, "no network", || bench.no_network())?;
+    report.check(LEVEL, "download cut off, continued; not there", || bench.download())
 }
 
 /// A cache and a target folder of its own, with the downloads of the real ones.
@@ -189,7 +193,32 @@ impl<'a> Workbench<'a> {
         ensure!(talk.contains("No space left on device"), "it does not say so: {talk}");
         let name = archive.file_name().unwrap_or_default();
         let kept = fs::read_dir(mounted.dir.join("qus/downloads"))?.filter_map(Result::ok);
-        ensure!(!kept.into_iter().any(|entry| entry.path().join(name).exists()), "half an archive has its final name");
+        ensure!(
+            !kept.into_iter().any(|entry| entry.path().join(name).exists()),
+            "half an archive has its final name"
+        );
+        Ok(())
+    }
+
+    /// From a server that hangs up half-way, once.
+    fn download(&self) -> Result<()> {
+        if !which("curl") {
+            bail!(Skip("curl is not installed".to_owned()));
+        }
+        let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        let server = TcpListener::bind("127.0.0.1:0")?;
+        let base = format!("http://{}", server.local_addr()?);
+        let served = content.clone();
+        thread::spawn(move || serve(&server, &served));
+        let (partial, log) = (self.path("content.partial"), self.path("download.log"));
+        let cut = download::resume(self.sh, &format!("{base}/content"), None, &partial, &log);
+        let arrived = fs::metadata(&partial)?.len();
+        ensure!(cut.is_err() && arrived > 0, "the cut was not noticed: {cut:?}, {arrived} bytes");
+        download::resume(self.sh, &format!("{base}/content"), None, &partial, &log)?;
+        ensure!(fs::read(&partial)? == content, "what was continued is not what is served");
+        let absent = download::resume(self.sh, &format!("{base}/absent"), None, &self.path("absent"), &log);
+        let message = absent.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(message.contains("404"), "it does not say 404: {message}");
         Ok(())
     }
 
@@ -215,6 +244,35 @@ impl<'a> Workbench<'a> {
         }
         Ok(())
     }
+}
+
+/// Serves three requests: half of the content, the rest from the byte that is asked for, nothing.
+fn serve(server: &TcpListener, content: &[u8]) -> Result<()> {
+    for request in 0..3 {
+        let (mut stream, _) = server.accept()?;
+        let mut head = String::new();
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while reader.read_line(&mut head)? > 2 {}
+        let size = content.len();
+        match request {
+            0 => {
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")?;
+                stream.write_all(&content[..size / 2])?;
+            }
+            1 => {
+                let from = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("Range: bytes=")?.strip_suffix('-')?.parse().ok());
+                let from: usize = from.context("the request asks for no range")?;
+                let (last, left) = (size - 1, size - from);
+                let range = format!("Content-Range: bytes {from}-{last}/{size}\r\nContent-Length: {left}");
+                write!(stream, "HTTP/1.1 206 Partial Content\r\n{range}\r\n\r\n")?;
+                stream.write_all(&content[from..])?;
+            }
+            _ => write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?,
+        }
+    }
+    Ok(())
 }
 
 /// A process whose talk goes to a file.
