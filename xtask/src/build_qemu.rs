@@ -8,7 +8,7 @@
 mod compile;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
@@ -93,10 +93,23 @@ struct Wanted<'a> {
 struct Row {
     #[serde(flatten)]
     emulator: Emulator,
+    state: State,
     /// Compiler seconds for this target's own files; `None` if it was not built just now.
     seconds: Option<f64>,
     /// The same as a part of all compiler seconds, 0 to 1.
     share: Option<f64>,
+}
+
+/// Where an emulator in the bundle comes from. In every case it has run its probe.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// Built by this run.
+    Built,
+    /// Copied from the cache by this run.
+    Cached,
+    /// Left as it was.
+    Kept,
 }
 
 /// What `--json` prints.
@@ -150,8 +163,13 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         dependencies: sysroot.manifest()?,
     };
 
+    let dir = paths.bundle(wanted.host.name);
+    let bundled = intact(&dir, &recipe);
+    let has =
+        |emulators: &[Emulator], arch: &Arch| emulators.iter().any(|emulator| emulator.target == arch.name);
+    let new: Vec<_> = wanted.targets.iter().copied().filter(|arch| !has(&bundled, arch)).collect();
     let cached = Cached { paths, recipe: &recipe };
-    let missing = cached.missing(&wanted.targets)?;
+    let missing = cached.missing(&new)?;
     let mut seconds = BTreeMap::new();
     if !missing.is_empty() {
         let tree = crate::tree::prepare(sh, paths, &source, &patches)?;
@@ -159,27 +177,30 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
             compile::Compile { sh, paths, recipe: &recipe, tree: &tree, sysroot: &sysroot, wanted: &wanted };
         seconds = compile.run(&missing, |arch, emulator| cached.keep(arch, emulator))?;
     }
-    let (bundle, changed) = cached.bundle(&wanted)?;
-    let dir = paths.bundle(wanted.host.name);
-    for arch in &wanted.targets {
+    let bundle = cached.bundle(&dir, bundled, &new)?;
+    for arch in &new {
         artefact::run_probe(sh, &dir.join(arch.emulator()), arch)?;
     }
     let all: f64 = seconds.values().sum();
-    let rows = bundle
-        .emulators
-        .iter()
-        .filter(|emulator| wanted.targets.iter().any(|arch| arch.name == emulator.target));
+    let row = |emulator: Emulator| {
+        let is = |arch: &&Arch| arch.name == emulator.target;
+        let (state, seconds) = match seconds.get(&emulator.target) {
+            Some(&seconds) if missing.iter().any(is) => (State::Built, Some(seconds)),
+            _ if new.iter().any(is) => (State::Cached, None),
+            _ => (State::Kept, None),
+        };
+        Row { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
+    };
     let report = Report {
         qemu: &recipe.qemu,
         host: wanted.host.name,
-        bundle: dir.clone(),
-        up_to_date: missing.is_empty() && !changed,
-        emulators: rows
-            .map(|emulator| {
-                let built = missing.iter().any(|arch| arch.name == emulator.target);
-                let seconds = seconds.get(&*emulator.target).copied().filter(|_| built);
-                Row { emulator: emulator.clone(), seconds, share: seconds.map(|seconds| seconds / all) }
-            })
+        bundle: dir,
+        up_to_date: new.is_empty(),
+        emulators: bundle
+            .emulators
+            .into_iter()
+            .filter(|emulator| wanted.targets.iter().any(|arch| arch.name == emulator.target))
+            .map(row)
             .collect(),
     };
     report.print(args.json)
@@ -305,7 +326,7 @@ impl Cached<'_> {
     }
 
     /// Takes a verified emulator in.
-    fn keep(&self, arch: &Arch, emulator: &std::path::Path) -> Result<()> {
+    fn keep(&self, arch: &Arch, emulator: &Path) -> Result<()> {
         cache::publish(&self.dir(arch)?, |partial| {
             let file = arch.emulator();
             let kept = partial.join(&file);
@@ -320,42 +341,40 @@ impl Cached<'_> {
         })
     }
 
-    /// Brings the bundle up to date and returns it, and whether that changed anything. Emulators of
-    /// earlier runs stay if they were built by the same recipe, and go if not.
-    fn bundle(&self, wanted: &Wanted<'_>) -> Result<(Bundle, bool)> {
-        let dir = self.paths.bundle(wanted.host.name);
-        let intact = |emulator: &Emulator| {
-            cache::sha256_file(&dir.join(&emulator.file)).is_ok_and(|sha256| sha256 == emulator.sha256)
-        };
-        let mut emulators = match Bundle::read(&dir) {
-            Some(earlier) if earlier.recipe == *self.recipe => earlier.emulators,
-            earlier => {
-                if let Some(earlier) = earlier {
-                    let qemu = &earlier.recipe.qemu;
-                    say(format_args!(
-                        "replacing the bundle of QEMU {qemu} in {}: built otherwise",
-                        dir.display()
-                    ));
-                }
-                cache::remove(&dir)?;
-                Vec::new()
+    /// Adds emulators of the cache to those that are intact in the bundle, and describes them all.
+    fn bundle(&self, dir: &Path, intact: Vec<Emulator>, new: &[&Arch]) -> Result<Bundle> {
+        if intact.is_empty() {
+            if let Some(earlier) = Bundle::read(dir) {
+                say(format_args!(
+                    "replacing the bundle of QEMU {} in {}",
+                    earlier.recipe.qemu,
+                    dir.display()
+                ));
             }
-        };
-        emulators.retain(|kept| !wanted.targets.iter().any(|arch| arch.name == kept.target) && intact(kept));
-        let mut changed = false;
-        for arch in &wanted.targets {
+            cache::remove(dir)?;
+        }
+        let mut emulators = intact;
+        for arch in new {
             let record =
                 self.record(arch)?.with_context(|| format!("the cache lost the emulator of {arch}"))?;
-            if !intact(&record) {
-                cache::copy(&self.dir(arch)?.join(&record.file), &dir.join(&record.file))?;
-                changed = true;
-            }
+            cache::copy(&self.dir(arch)?.join(&record.file), &dir.join(&record.file))?;
             emulators.push(record);
         }
         let bundle = Bundle::new(self.recipe.clone(), emulators);
-        bundle.write(&dir)?;
-        Ok((bundle, changed))
+        bundle.write(dir)?;
+        Ok(bundle)
     }
+}
+
+/// Emulators of an earlier run that were built by the same recipe and have not been changed since.
+fn intact(dir: &Path, recipe: &Recipe) -> Vec<Emulator> {
+    let mut emulators = match Bundle::read(dir) {
+        Some(bundle) if bundle.recipe == *recipe => bundle.emulators,
+        _ => Vec::new(),
+    };
+    emulators
+        .retain(|kept| cache::sha256_file(&dir.join(&kept.file)).is_ok_and(|sha256| sha256 == kept.sha256));
+    emulators
 }
 
 impl Report<'_> {
@@ -366,7 +385,11 @@ impl Report<'_> {
         let mut table = Table::new(["target", "size", "build", "probe"]);
         for row in &self.emulators {
             let size = format!("{:.1} MB", row.emulator.size as f64 / 1e6);
-            let build = row.share.map_or("cached".to_owned(), |share| format!("{:.1} %", share * 100.0));
+            let build = match (row.state, row.share) {
+                (State::Built, Some(share)) => format!("{:.1} %", share * 100.0),
+                (State::Kept, _) => "kept".to_owned(),
+                _ => "cached".to_owned(),
+            };
             table.row([row.emulator.target.clone(), size, build, "passed".to_owned()]);
         }
         out(&table.to_string())?;

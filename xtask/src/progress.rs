@@ -9,7 +9,7 @@ use std::fmt::Display;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{FormattedDuration, HumanDuration, ProgressBar, ProgressStyle};
 
 /// Says a line.
 pub(crate) fn say(line: impl Display) {
@@ -69,7 +69,7 @@ impl Bar {
 
     /// Ends the step.
     pub(crate) fn finish(self) {
-        let took = HumanDuration(self.start.elapsed());
+        let took = FormattedDuration(self.start.elapsed());
         if let Some(bar) = &self.drawn {
             bar.finish_and_clear();
         }
