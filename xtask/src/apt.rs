@@ -31,8 +31,10 @@ impl Distribution {
             return Ok(None);
         }
         let release = os_release()?;
-        let field = |name| os_release_field(&release, name).unwrap_or_default();
-        Ok(Some(Self { id: field("ID"), codename: field("VERSION_CODENAME") }))
+        let field = |name| os_release_field(&release, name);
+        // A derivative names what it is made from, and takes most of its packages from there.
+        let codename = ["DEBIAN_CODENAME", "UBUNTU_CODENAME", "VERSION_CODENAME"].into_iter().find_map(field);
+        Ok(Some(Self { id: field("ID").unwrap_or_default(), codename: codename.unwrap_or_default() }))
     }
 
     /// Address, suite and component of the distribution's own binary indexes, as apt has them
@@ -92,21 +94,24 @@ pub(crate) fn os_release_field(text: &str, name: &str) -> Option<String> {
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 
-/// The distribution's own indexes among all that are configured: `bookworm`, `bookworm-updates`, …
+/// The distribution's own indexes among all that are configured: `bookworm`, `bookworm-updates`, …; all
+/// of them where none has the release's name, as on a machine that follows `unstable`.
 fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
-    let mut own: Vec<[String; 3]> = listed
+    let mut indexes: Vec<[String; 3]> = listed
         .lines()
-        .filter_map(|line| {
-            let fields: Vec<_> = line.split(' ').map(str::to_owned).collect();
-            <[String; 3]>::try_from(fields).ok()
-        })
-        .filter(|[_, suite, component]| {
-            let rest = suite.strip_prefix(codename);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) && component == "main"
-        })
+        .filter_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>().try_into().ok())
+        // Where Ubuntu keeps what Debian has in main.
+        .filter(|[_, _, component]: &[String; 3]| component == "main" || component == "universe")
         .collect();
-    own.dedup();
-    own
+    indexes.dedup();
+    let is_own = |[_, suite, _]: &[String; 3]| {
+        let rest = suite.strip_prefix(codename);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    if indexes.iter().any(is_own) {
+        indexes.retain(is_own);
+    }
+    indexes
 }
 
 /// A private state of apt.
@@ -239,6 +244,7 @@ mod tests {
             http://mirror/debian/ bookwormish main\n";
         let suites: Vec<_> = own_indexes(listed, "bookworm").into_iter().map(|[_, suite, _]| suite).collect();
         assert_eq!(suites, ["bookworm", "bookworm-updates"]);
+        assert_eq!(own_indexes("http://mirror/debian/ unstable main\n", "forky").len(), 1);
     }
 
     #[test]

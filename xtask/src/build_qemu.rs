@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
-use qemu_src::{Profile, QemuSrc, Release};
+use qemu_src::{Patch, Profile, QemuSrc, Release};
 use qus_core::arch::{ARCHES, Arch, Host};
 use serde::Serialize;
 use xshell::Shell;
@@ -22,7 +22,7 @@ use crate::bundle::{Bundle, Emulator, PatchId, Recipe};
 use crate::cache;
 use crate::paths::Paths;
 use crate::progress::say;
-use crate::source::{self, Given};
+use crate::source::{self, Given, Source};
 use crate::sysroot::Sysroot;
 use crate::table::Table;
 use crate::toolchain::Toolchain;
@@ -144,30 +144,12 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     let sysroot = Sysroot::ensure(sh, paths, &data.tools, wanted.host)?;
     let patches: Vec<_> =
         data.patches.iter().filter(|patch| patch.versions.matches(&source.version)).collect();
-    let recipe = Recipe {
-        qemu: source.version.clone(),
-        source_sha256: source.sha256.clone(),
-        patches: patches
-            .iter()
-            .map(|patch| PatchId { name: patch.name.clone(), sha256: cache::sha256(patch.text.as_bytes()) })
-            .collect(),
-        host: wanted.host.name.to_owned(),
-        profile: wanted.profile.to_string(),
-        flags: data
-            .configure
-            .args(&source.version, wanted.host.name, wanted.profile)
-            .into_iter()
-            .map(str::to_owned)
-            .collect(),
-        toolchain,
-        dependencies: sysroot.manifest()?,
-    };
+    let recipe = recipe(&data, &wanted, &source, &patches, toolchain, sysroot.manifest()?);
 
     let dir = paths.bundle(wanted.host.name);
     let bundled = intact(&dir, &recipe);
-    let has =
-        |emulators: &[Emulator], arch: &Arch| emulators.iter().any(|emulator| emulator.target == arch.name);
-    let new: Vec<_> = wanted.targets.iter().copied().filter(|arch| !has(&bundled, arch)).collect();
+    let has = |arch: &Arch| bundled.iter().any(|emulator| emulator.target == arch.name);
+    let new: Vec<_> = wanted.targets.iter().copied().filter(|arch| !has(arch)).collect();
     let cached = Cached { paths, recipe: &recipe };
     let missing = cached.missing(&new)?;
     let mut seconds = BTreeMap::new();
@@ -191,19 +173,38 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         };
         Row { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
     };
+    let asked = |emulator: &Emulator| wanted.targets.iter().any(|arch| arch.name == emulator.target);
     let report = Report {
         qemu: &recipe.qemu,
         host: wanted.host.name,
         bundle: dir,
         up_to_date: new.is_empty(),
-        emulators: bundle
-            .emulators
-            .into_iter()
-            .filter(|emulator| wanted.targets.iter().any(|arch| arch.name == emulator.target))
-            .map(row)
-            .collect(),
+        emulators: bundle.emulators.into_iter().filter(asked).map(row).collect(),
     };
     report.print(args.json)
+}
+
+fn recipe(
+    data: &QemuSrc,
+    wanted: &Wanted<'_>,
+    source: &Source,
+    patches: &[&Patch],
+    toolchain: Toolchain,
+    dependencies: Vec<String>,
+) -> Recipe {
+    let flags = data.configure.args(&source.version, wanted.host.name, wanted.profile);
+    let id =
+        |patch: &&Patch| PatchId { name: patch.name.clone(), sha256: cache::sha256(patch.text.as_bytes()) };
+    Recipe {
+        qemu: source.version.clone(),
+        source_sha256: source.sha256.clone(),
+        patches: patches.iter().map(id).collect(),
+        host: wanted.host.name.to_owned(),
+        profile: wanted.profile.to_string(),
+        flags: flags.into_iter().map(str::to_owned).collect(),
+        toolchain,
+        dependencies,
+    }
 }
 
 impl<'a> Wanted<'a> {
@@ -393,9 +394,12 @@ impl Report<'_> {
             table.row([row.emulator.target.clone(), size, build, "passed".to_owned()]);
         }
         out(&table.to_string())?;
-        let count = self.emulators.len();
         let state = if self.up_to_date { "up to date: " } else { "" };
-        say(format_args!("{state}{count} emulators of QEMU {} in {}", self.qemu, self.bundle.display()));
+        let emulators = match self.emulators.len() {
+            1 => "1 emulator".to_owned(),
+            count => format!("{count} emulators"),
+        };
+        say(format_args!("{state}{emulators} of QEMU {} in {}", self.qemu, self.bundle.display()));
         Ok(())
     }
 }

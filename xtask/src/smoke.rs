@@ -25,12 +25,15 @@ pub(crate) struct Args {
     #[arg(value_enum)]
     levels: Vec<Level>,
     /// Levels whose skipped checks are failures; `all` for every one
-    #[arg(long, value_name = "LEVEL", value_delimiter = ',')]
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = REQUIRABLE)]
     require: Vec<String>,
     /// Write the outcomes to this file as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
+
+/// What `--require` takes: the levels, the steps of `cargo xtask test`, everything.
+pub(crate) const REQUIRABLE: [&str; 4] = ["emulator", "build", "test", "all"];
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {

@@ -11,8 +11,9 @@ use xshell::{Cmd, Shell, cmd};
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::report::{Report, Skip};
+use crate::smoke::{self, REQUIRABLE};
 use crate::sysroot::Sysroot;
-use crate::{Command, exec, smoke};
+use crate::{Command, exec};
 
 /// Check everything: style, lints, licences, unit and integration tests, all emulators, smoke tests
 ///
@@ -21,7 +22,7 @@ use crate::{Command, exec, smoke};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Levels whose skipped checks are failures (see smoke); `all` for every one
-    #[arg(long, value_name = "LEVEL", value_delimiter = ',')]
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = REQUIRABLE)]
     require: Vec<String>,
 }
 

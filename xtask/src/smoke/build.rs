@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use qemu_src::{QemuSrc, Release};
 use xshell::{Cmd, Shell, cmd};
 
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::report::{Report, Skip};
-use crate::{download, exec};
+use crate::{Usage, download, exec};
 
 const LEVEL: &str = "build";
 
@@ -38,6 +39,7 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
 struct Workbench<'a> {
     sh: &'a Shell,
     paths: &'a Paths,
+    release: Release,
     dir: tempfile::TempDir,
 }
 
@@ -51,7 +53,8 @@ impl<'a> Workbench<'a> {
         for folder in ["downloads", "sysroots"] {
             std::os::unix::fs::symlink(paths.cache().join(folder), cache.join(folder))?;
         }
-        Ok(Self { sh, paths, dir })
+        let release = QemuSrc::load(&paths.qemu_src())?.release("default").map_err(Usage)?.clone();
+        Ok(Self { sh, paths, release, dir })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -187,8 +190,8 @@ impl<'a> Workbench<'a> {
         let archives = archives.filter_map(|entry| fs::read_dir(entry.ok()?.path()).ok()).flatten();
         let archive = archives
             .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| path.to_string_lossy().contains("10.2.2"))
-            .context("the cache has no source of QEMU 10.2.2")?;
+            .find(|path| self.release.pins().any(|pin| path.ends_with(pin.file)))
+            .context("the cache has no source of the default release")?;
         let talk = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
         ensure!(talk.contains("No space left on device"), "it does not say so: {talk}");
         let name = archive.file_name().unwrap_or_default();
@@ -234,12 +237,11 @@ impl<'a> Workbench<'a> {
             .env("CARGO_TARGET_DIR", self.path("target"))
             .env_remove("QUS_SOURCE");
         let talk = self.fails(build)?;
-        for expected in [
-            "no place gave the source of QEMU 10.2.2",
-            "https://download.qemu.org/",
-            "Debian sid",
-            "--source",
-        ] {
+        let Release { version, upstream, debian, .. } = &self.release;
+        let mut told = vec![format!("no place gave the source of QEMU {version}"), "--source".to_owned()];
+        told.extend(upstream.iter().map(|upstream| upstream.url.clone()));
+        told.extend(debian.iter().map(|debian| format!("Debian {}", debian.suite)));
+        for expected in &told {
             ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
         }
         Ok(())
