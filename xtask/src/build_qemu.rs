@@ -26,7 +26,7 @@ use crate::source::{self, Given, Source};
 use crate::sysroot::Sysroot;
 use crate::table::Table;
 use crate::toolchain::Toolchain;
-use crate::{Usage, out};
+use crate::{Usage, out, preflight};
 
 /// Build static emulators from QEMU's source
 ///
@@ -135,7 +135,8 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         return plan(paths, &data, &wanted, given.is_some(), args.json);
     }
     check_folders(paths)?;
-    let toolchain = Toolchain::detect(sh)?;
+    preflight::check(sh, &data.tools)?;
+    let toolchain = Toolchain::identify(sh)?;
     let remedy = "set XDG_CACHE_HOME to a folder that can be written";
     let _cache_lock = cache::lock(paths.cache()).context(remedy)?;
     let _out_lock = cache::lock(paths.out())?;

@@ -2,8 +2,8 @@
 //!
 //! On a Debian-like system the distribution's packages are unpacked into the cache: libraries to
 //! link, for the host, and programs to run, for the build machine. Elsewhere the installed ones are
-//! used, and all that is missing is listed at once. Python packages are wheels with pinned hashes in
-//! both cases.
+//! used; preflight has seen that they are there. Python packages are wheels with pinned hashes in both
+//! cases.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,11 @@ use qemu_src::{Tools, Wheel};
 use qus_core::arch::Host;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::apt::{self, Apt, Distribution};
-use crate::cache;
-use crate::exec;
+use crate::apt::{Apt, Distribution};
 use crate::paths::Paths;
-use crate::preflight::Preflight;
+use crate::preflight::STATIC_LIBRARIES;
 use crate::progress::say;
+use crate::{cache, exec, toolchain};
 
 /// Unpacked dependencies, or the knowledge that the system's are used.
 pub(crate) struct Sysroot {
@@ -32,9 +31,6 @@ impl Sysroot {
     /// The dependencies for a host, fetched now if they are not there.
     pub(crate) fn ensure(sh: &Shell, paths: &Paths, tools: &Tools, host: &'static Host) -> Result<Self> {
         let distribution = Distribution::detect()?;
-        if distribution.is_none() {
-            preflight(sh, tools)?;
-        }
         let dir = paths.sysroot(&id(distribution.as_ref(), tools, host));
         let this = Self { dir, host, packages: distribution.is_some() };
         if this.dir.exists() {
@@ -166,41 +162,11 @@ fn pip(partial: &Path) -> Result<Vec<PathBuf>> {
     Ok(vec![wheel.join("pip")])
 }
 
-/// Lists all that is missing on a system whose packages qus cannot unpack.
-fn preflight(sh: &Shell, tools: &Tools) -> Result<()> {
-    let release = apt::os_release()?;
-    let like =
-        ["ID", "ID_LIKE"].map(|name| apt::os_release_field(&release, name).unwrap_or_default()).join(" ");
-    let install = tools.install.iter().find(|install| like.split(' ').any(|word| word == install.like));
-    let remedy =
-        install.map_or("install them with this distribution's package manager", |install| &install.command);
-    let mut preflight = Preflight::default();
-    for program in &tools.system {
-        preflight.program(&program.name, &program.reason, remedy);
-    }
-    let pip = exec::read(cmd!(sh, "python3 -m pip --version")).is_ok();
-    preflight.check(pip, "pip: installs the pinned Python packages", remedy);
-    for library in STATIC_LIBRARIES {
-        let found = static_library(sh, library)?.is_some();
-        preflight.check(found, format!("{library}: linked into the emulators"), remedy);
-    }
-    preflight.finish()
-}
-
-const STATIC_LIBRARIES: [&str; 2] = ["libglib-2.0.a", "libpcre2-8.a"];
-
-/// Where the compiler finds a static library.
-fn static_library(sh: &Shell, name: &str) -> Result<Option<PathBuf>> {
-    let cc = crate::toolchain::cc();
-    let path = PathBuf::from(exec::read(cmd!(sh, "{cc} -print-file-name={name}"))?);
-    Ok(path.is_absolute().then_some(path))
-}
-
 /// Manifest of the installed libraries that end up in the emulators.
 fn installed_libraries(sh: &Shell) -> Result<Vec<String>> {
     let mut manifest = Vec::new();
     for library in STATIC_LIBRARIES {
-        let path = static_library(sh, library)?.with_context(|| format!("{library} is gone"))?;
+        let path = toolchain::library(sh, library)?.with_context(|| format!("{library} is gone"))?;
         manifest.push(format!("{library} installed {}", cache::sha256_file(&path)?));
     }
     Ok(manifest)

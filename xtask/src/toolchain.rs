@@ -3,13 +3,12 @@
 use std::env;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use xshell::{Shell, cmd};
 
 use crate::cache;
 use crate::exec;
-use crate::preflight::Preflight;
 
 /// What of the toolchain ends up in an emulator; none of it depends on where it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,27 +26,19 @@ pub(crate) fn cc() -> String {
     env::var("CC").ok().filter(|cc| !cc.is_empty()).unwrap_or_else(|| "cc".to_owned())
 }
 
+/// Where the compiler finds a static library; `None` if it does not.
+pub(crate) fn library(sh: &Shell, name: &str) -> Result<Option<PathBuf>> {
+    let cc = cc();
+    let path = PathBuf::from(exec::read(cmd!(sh, "{cc} -print-file-name={name}"))?);
+    // A name that it does not find comes back as it is.
+    Ok(path.is_absolute().then_some(path))
+}
+
 impl Toolchain {
-    /// Looks at the compiler, or lists all that is missing.
-    pub(crate) fn detect(sh: &Shell) -> Result<Self> {
+    /// Looks at a compiler that has passed preflight.
+    pub(crate) fn identify(sh: &Shell) -> Result<Self> {
         let cc = cc();
-        let remedy = "install a C compiler with the static C library, Python and git (Debian: apt-get install gcc libc6-dev python3 git)";
-        let mut preflight = Preflight::default();
-        preflight.program(&cc, "the C compiler that builds QEMU; CC names another", remedy);
-        preflight.program("strip", "takes symbols out of the emulators", remedy);
-        preflight.program("python3", "runs QEMU's configure", remedy);
-        preflight.program("git", "applies the patches", remedy);
-        preflight.finish()?;
-        let old = "import sys; sys.exit(sys.version_info < (3, 9))";
-        let mut preflight = Preflight::default();
-        preflight.check(
-            exec::read(cmd!(sh, "python3 -c {old}")).is_ok(),
-            "python3: at least version 3.9",
-            remedy,
-        );
-        let libc = PathBuf::from(exec::read(cmd!(sh, "{cc} -print-file-name=libc.a"))?);
-        preflight.check(libc.is_absolute(), "libc.a: the static C library", remedy);
-        preflight.finish()?;
+        let libc = library(sh, "libc.a")?.context("there is no static C library")?;
         let ld = exec::read(cmd!(sh, "{cc} -print-prog-name=ld"))?;
         let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
         Ok(Self {

@@ -71,9 +71,9 @@ fn a_source_that_is_not_there_is_named() {
 fn without_a_compiler_all_that_is_missing_is_listed() {
     let xtask = Xtask::new();
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("CC", "no-such-cc").output().unwrap());
-    ended.failed(1, &["no-such-cc: the C compiler", "remedy: install a C compiler"]);
+    ended.failed(1, &["no-such-cc: the C compiler", "remedy: "]);
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("PATH", "/nonexistent").output().unwrap());
-    ended.failed(1, &["cc: ", "strip: ", "python3: ", "git: ", "apt-get install gcc libc6-dev python3 git"]);
+    ended.failed(1, &["cc: ", "strip: ", "python3: ", "git: ", "remedy: "]);
 }
 
 #[test]
