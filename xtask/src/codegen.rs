@@ -18,6 +18,7 @@ use xshell::{Shell, cmd};
 use crate::apt::{Apt, Distribution};
 use crate::paths::Paths;
 use crate::progress::say;
+use crate::report::Skip;
 use crate::{cache, exec, out, readme};
 
 /// Write the derived files that are committed: probes and README tables
@@ -106,10 +107,13 @@ fn assemblers(sh: &Shell, paths: &Paths, probes: &Probes) -> Result<PathBuf> {
     }
     let log = paths.log("assemblers");
     exec::start_log(&log)?;
-    let distribution = Distribution::detect()?.context("assemblers can be fetched on Debian only")?;
     say("fetching assemblers (nothing is installed) …");
-    let apt = Apt::foreign(sh, &paths.apt("assemblers"), &log, &distribution, &probes.suite, &[])?;
-    cache::publish(&dir, |partial| apt.unpack(&packages, partial).map(drop))?;
+    let fetch = || {
+        let distribution = Distribution::detect()?.context("this machine has no apt")?;
+        let apt = Apt::foreign(sh, &paths.apt("assemblers"), &log, &distribution, &probes.suite, &[])?;
+        cache::publish(&dir, |partial| apt.unpack(&packages, partial).map(drop))
+    };
+    fetch().map_err(|error| Skip(format!("the assemblers come from Debian and cannot be had: {error:#}")))?;
     Ok(dir)
 }
 

@@ -81,7 +81,10 @@ impl Report {
         let line = match &outcome {
             Outcome::Passed => format!("passed   {level}  {name}\n"),
             Outcome::Failed(why) => format!("FAILED   {level}  {name}: {why}\n"),
-            Outcome::Skipped(why) => format!("skipped  {level}  {name}: {why}\n"),
+            Outcome::Skipped(why) => {
+                let why = why.lines().next().unwrap_or_default();
+                format!("skipped  {level}  {name}: {why}\n")
+            }
         };
         self.cases.push(Case { level, name, outcome });
         self.lines.write_all(line.as_bytes()).context(NO_STDOUT)

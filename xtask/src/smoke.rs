@@ -41,13 +41,6 @@ enum Level {
     Build,
 }
 
-impl Args {
-    /// Every level.
-    pub(crate) fn all(require: &[String]) -> Self {
-        Self { levels: Vec::new(), require: require.to_vec(), report: None }
-    }
-}
-
 pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     let mut report = Report::new("smoke", &args.require);
     let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
@@ -58,4 +51,10 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         build::run(sh, paths, &mut report)?;
     }
     report.finish(args.report.as_deref())
+}
+
+/// Every level, as part of a larger report.
+pub(crate) fn all(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
+    emulator::run(sh, paths, report)?;
+    build::run(sh, paths, report)
 }

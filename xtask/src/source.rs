@@ -140,6 +140,7 @@ fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
 fn keep(paths: &Paths, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<Source> {
     let archive = paths.download(pin.sha256, pin.file);
     if !archive.exists() {
+        say(format_args!("source: QEMU {} from {}", release.version, file.display()));
         cache::copy(file, &archive)?;
     }
     Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
