@@ -85,7 +85,7 @@ impl Sysroot {
         let mut cmd = cmd
             .env_clear()
             .env("LC_ALL", "C")
-            // QEMU's generators for hexagon write sets in the order of their hashes.
+            // QEMU's decodetree writes sets in the order of their hashes.
             .env("PYTHONHASHSEED", "0")
             .env("PYTHONPATH", self.dir.join("python"));
         for (name, value) in kept {
