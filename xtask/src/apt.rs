@@ -114,11 +114,19 @@ fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
     indexes
 }
 
-/// A private state of apt.
+/// A private state of apt, gone when dropped: indexes are many times the size of what is wanted, and
+/// old when they are wanted again.
 pub(crate) struct Apt<'a> {
     sh: &'a Shell,
+    dir: PathBuf,
     conf: PathBuf,
     log: PathBuf,
+}
+
+impl Drop for Apt<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
 }
 
 impl<'a> Apt<'a> {
@@ -186,7 +194,7 @@ impl<'a> Apt<'a> {
             conf += &format!("APT::Architectures:: \"{architecture}\";\n");
         }
         let conf = write("apt.conf", conf)?;
-        let this = Self { sh, conf, log: log.to_owned() };
+        let this = Self { sh, dir: dir.to_owned(), conf, log: log.to_owned() };
         this.update()?;
         Ok(this)
     }

@@ -104,8 +104,6 @@ fn fetch(sh: &Shell, paths: &Paths, debian: &str) -> Result<()> {
         let package = format!("busybox-static:{debian}");
         let fetched = Apt::foreign(sh, &state, &log, &distribution, suite, &[debian])
             .and_then(|apt| cache::publish(&dir, |partial| apt.unpack(&[package], partial).map(drop)));
-        // The index is ten times the size of the package, and needed once.
-        cache::remove(&state)?;
         match fetched {
             Ok(()) => {
                 say(format_args!("fetched busybox for {debian} from Debian {suite}"));
