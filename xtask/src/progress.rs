@@ -39,9 +39,8 @@ impl Bar {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         let what = what.into();
         let drawn = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(0).with_message(what.clone());
-            let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos}/{len} {elapsed}, {eta} left");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            let bar = ProgressBar::no_length().with_message(what.clone());
+            bar.set_style(style("{spinner} {msg} {elapsed}"));
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
@@ -54,6 +53,9 @@ impl Bar {
     /// Shows how far it is.
     pub(crate) fn set(&mut self, done: u64, all: u64) {
         if let Some(bar) = &self.drawn {
+            if bar.length().is_none() {
+                bar.set_style(style("{msg} [{bar:30}] {pos}/{len} {elapsed}, {eta} left"));
+            }
             bar.set_length(all);
             bar.set_position(done);
             return;
@@ -75,6 +77,10 @@ impl Bar {
         }
         say(format_args!("{}: done in {took}", self.what));
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Drop for Bar {

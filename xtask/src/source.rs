@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use qemu_src::{Debian, Pin, Release, Upstream};
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -216,29 +216,39 @@ fn from_debian(sh: &Shell, paths: &Paths, release: &Release, debian: &Debian, ex
     say(format_args!("source: looking in Debian {} …", debian.suite));
     let apt =
         Apt::source(sh, &paths.apt(&format!("source-{}", debian.suite)), &log, &distribution, &debian.suite)?;
-    let record = choose(&apt.source_records("qemu")?, debian, &release.version)
-        .with_context(|| format!("has neither {} nor a newer patch level of its series", debian.version))?;
-    let pinned = record.sha256 == debian.sha256;
-    if !pinned {
-        ensure!(
-            !exact,
-            "only has {} instead of the pinned {}, which --locked and the release profile refuse",
-            record.version,
-            debian.version
-        );
-        warn_substitute(release, &record.version);
+    let mut refused = anyhow!("has neither {} nor a newer patch level of its series", debian.version);
+    for record in candidates(&apt.source_records("qemu")?, debian, &release.version) {
+        let pinned = record.sha256 == debian.sha256;
+        if !pinned && exact {
+            return Err(refused.context(format!(
+                "only has {} instead of the pinned {}, which --locked and the release profile refuse",
+                record.version, release.version
+            )));
+        }
+        match download_record(paths, &apt, &record) {
+            Ok(archive) => {
+                if !pinned {
+                    warn_substitute(release, &record.version);
+                    cache::write(&substitute_note(paths, release), &serde_json::to_vec_pretty(&record)?)?;
+                }
+                return Ok(Source { version: record.version, sha256: record.sha256, archive });
+            }
+            // An index may still name what the mirror has dropped.
+            Err(error) => refused = error.context(format!("does not give {}", record.debian_version)),
+        }
     }
+    Err(refused)
+}
+
+fn download_record(paths: &Paths, apt: &Apt<'_>, record: &Record) -> Result<PathBuf> {
     let archive = paths.download(&record.sha256, &record.file);
     let folder = archive.parent().context("a download lies in a folder")?;
     cache::publish(folder, |partial| {
         apt.download_source("qemu", &record.debian_version, partial)?;
-        let file = partial.join(&record.file);
-        check_hash(&file, &[Pin { origin: "Debian", file: &record.file, sha256: &record.sha256 }]).map(drop)
+        let pin = Pin { origin: "Debian", file: &record.file, sha256: &record.sha256 };
+        check_hash(&partial.join(&record.file), &[pin]).map(drop)
     })?;
-    if !pinned {
-        cache::write(&substitute_note(paths, release), &serde_json::to_vec_pretty(&record)?)?;
-    }
-    Ok(Source { version: record.version, sha256: record.sha256, archive })
+    Ok(archive)
 }
 
 fn substitute_note(paths: &Paths, release: &Release) -> PathBuf {
@@ -253,15 +263,15 @@ fn warn_substitute(release: &Release, version: &Version) {
     ));
 }
 
-/// The pinned archive among the records of an index, else the newest later patch level of its series.
-fn choose(records: &str, pinned: &Debian, version: &Version) -> Option<Record> {
-    let mut records: Vec<Record> = records.split("\n\n").filter_map(record).collect();
-    if let Some(exact) = records.iter().position(|record| record.sha256 == pinned.sha256) {
-        return Some(records.swap_remove(exact));
-    }
+/// The pinned archive among the records of an index, then later patch levels of its series, the newest
+/// first.
+fn candidates(records: &str, pinned: &Debian, version: &Version) -> Vec<Record> {
     let series = |other: &Version| (other.major, other.minor) == (version.major, version.minor);
-    records.retain(|record| series(&record.version) && record.version > *version);
-    records.into_iter().max_by(|a, b| a.version.cmp(&b.version))
+    let is_pinned = |record: &Record| record.sha256 == pinned.sha256;
+    let mut records: Vec<Record> = records.split("\n\n").filter_map(record).collect();
+    records.retain(|record| is_pinned(record) || series(&record.version) && record.version > *version);
+    records.sort_by(|a, b| is_pinned(b).cmp(&is_pinned(a)).then(b.version.cmp(&a.version)));
+    records
 }
 
 /// One record; `None` if it is not one of a source package with an original archive.
@@ -307,27 +317,28 @@ mod tests {
         }
     }
 
-    fn choice(versions: &[(&str, &str)]) -> Option<String> {
-        choose(&index(versions), &pinned(), &Version::new(10, 2, 2)).map(|record| record.debian_version)
+    fn chosen(versions: &[(&str, &str)]) -> Vec<String> {
+        let candidates = candidates(&index(versions), &pinned(), &Version::new(10, 2, 2));
+        candidates.into_iter().map(|record| record.debian_version).collect()
     }
 
     #[test]
-    fn the_pinned_archive_wins_over_newer_ones() {
-        let versions = [("1:11.1.3+ds-1", "cccc"), ("1:10.2.2+ds-1", "aaaa"), ("1:10.2.4+ds-1", "bbbb")];
-        assert_eq!(choice(&versions).as_deref(), Some("1:10.2.2+ds-1"));
+    fn the_pinned_archive_comes_before_newer_ones() {
+        let versions = [("1:11.1.3+ds-1", "cccc"), ("1:10.2.4+ds-1", "bbbb"), ("1:10.2.2+ds-1", "aaaa")];
+        assert_eq!(chosen(&versions), ["1:10.2.2+ds-1", "1:10.2.4+ds-1"]);
     }
 
     #[test]
     fn only_a_newer_patch_level_of_the_series_replaces_it() {
         let versions = [("1:10.2.1+ds-1", "1111"), ("1:10.2.3+ds-2", "3333"), ("1:10.2.4+ds-1", "4444")];
-        assert_eq!(choice(&versions).as_deref(), Some("1:10.2.4+ds-1"));
-        assert_eq!(choice(&[("1:11.1.3+ds-1", "cccc"), ("1:10.0.13+ds-0+deb13u1", "dddd")]), None);
-        assert_eq!(choice(&[]), None);
+        assert_eq!(chosen(&versions), ["1:10.2.4+ds-1", "1:10.2.3+ds-2"]);
+        assert!(chosen(&[("1:11.1.3+ds-1", "cccc"), ("1:10.0.13+ds-0+deb13u1", "dddd")]).is_empty());
+        assert!(chosen(&[]).is_empty());
     }
 
     #[test]
     fn a_repacked_archive_under_the_pinned_version_is_not_taken() {
-        assert_eq!(choice(&[("1:10.2.2+ds-1", "eeee")]), None);
+        assert!(chosen(&[("1:10.2.2+ds-1", "eeee")]).is_empty());
     }
 
     #[test]
