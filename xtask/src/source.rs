@@ -216,8 +216,13 @@ fn from_debian(sh: &Shell, paths: &Paths, release: &Release, debian: &Debian, ex
     say(format_args!("source: looking in Debian {} …", debian.suite));
     let apt =
         Apt::source(sh, &paths.apt(&format!("source-{}", debian.suite)), &log, &distribution, &debian.suite)?;
-    let mut refused = anyhow!("has neither {} nor a newer patch level of its series", debian.version);
-    for record in candidates(&apt.source_records("qemu")?, debian, &release.version) {
+    let candidates = candidates(&apt.source_records("qemu")?, debian, &release.version);
+    let mut refused = if candidates.is_empty() {
+        anyhow!("has neither {} nor a newer patch level of its series", debian.version)
+    } else {
+        anyhow!("does not have {}", debian.version)
+    };
+    for record in candidates {
         let pinned = record.sha256 == debian.sha256;
         if !pinned && exact {
             return Err(refused.context(format!(
