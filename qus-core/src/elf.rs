@@ -2,13 +2,19 @@
 //! loader it asks for and the libraries it names.
 //!
 //! Written by hand because qus reads untrusted files of every class and byte order and needs so
-//! little of them: it never panics, never reads past the end, and allocates nothing. What it refuses:
-//! anything that is not ELF version 1, and headers that point outside the file. It does not look at
-//! section headers, which a stripped or hostile file need not have.
+//! little of them: it never panics, never reads past the end, and reads the few bytes it needs, so that
+//! a file may be large. What it refuses: anything that is not ELF version 1, and headers that point
+//! outside the file. It does not look at section headers, which a stripped or hostile file need not
+//! have.
 //!
 //! Field names and offsets are those of the System V ABI, "Object Files".
 
+use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 
 use crate::arch::{ARCHES, Arch};
 
@@ -61,7 +67,7 @@ pub enum Kind {
 
 /// What an ELF file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Elf<'a> {
+pub struct Elf {
     /// Word size.
     pub class: Class,
     /// Byte order.
@@ -75,7 +81,7 @@ pub struct Elf<'a> {
     /// `e_flags`, of which each machine has its own meaning.
     pub flags: u32,
     /// `PT_INTERP`: the dynamic loader, without its closing zero.
-    pub interpreter: Option<&'a [u8]>,
+    pub interpreter: Option<PathBuf>,
     /// Number of `DT_NEEDED` entries: libraries that have to be there.
     pub needed: usize,
 }
@@ -103,6 +109,27 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+/// Where a file's bytes come from.
+pub trait ReadAt {
+    /// Fills `buf` with the bytes from `offset` on; `None` if not all of them are there.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Option<()>;
+}
+
+impl ReadAt for [u8] {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Option<()> {
+        let start = usize::try_from(offset).ok()?;
+        let end = start.checked_add(buf.len())?;
+        buf.copy_from_slice(self.get(start..end)?);
+        Some(())
+    }
+}
+
+impl ReadAt for File {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Option<()> {
+        self.read_exact_at(buf, offset).ok()
+    }
+}
+
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
 const DT_NULL: u64 = 0;
@@ -111,16 +138,21 @@ const DT_NEEDED: u64 = 1;
 /// runs no such file.
 const PN_XNUM: u16 = 0xffff;
 
-impl<'a> Elf<'a> {
-    /// Reads the headers of a whole file.
+/// Longest path of a loader that the kernel takes, in bytes.
+const PATH_MAX: u64 = 4096;
+
+impl Elf {
+    /// Reads the headers of a file.
     ///
     /// # Errors
     /// See [`Error`]; every byte sequence is either read or refused.
-    pub fn parse(bytes: &'a [u8]) -> Result<Self, Error> {
-        if bytes.get(..4) != Some(b"\x7fELF") {
+    pub fn parse(file: &(impl ReadAt + ?Sized)) -> Result<Self, Error> {
+        let mut magic = [0; 4];
+        if file.read_at(0, &mut magic).is_none() || &magic != b"\x7fELF" {
             return Err(Error::NotElf);
         }
-        let ident = bytes.get(..16).ok_or(Error::Truncated("identification"))?;
+        let mut ident = [0; 16];
+        file.read_at(0, &mut ident).ok_or(Error::Truncated("identification"))?;
         let class = match ident[4] {
             1 => Class::Elf32,
             2 => Class::Elf64,
@@ -134,30 +166,59 @@ impl<'a> Elf<'a> {
         if ident[6] != 1 {
             return Err(Error::BadIdent);
         }
-        let file = Reader { bytes, class, endian };
-        file.elf(ident[7]).ok_or(Error::Truncated("header")).and_then(|(mut elf, table)| {
-            for segment in file.segments(table) {
-                let segment = segment.ok_or(Error::Truncated("program header"))?;
-                match segment.kind {
-                    PT_INTERP => {
-                        let path = file.part(segment).ok_or(Error::Truncated("interpreter"))?;
-                        let end = path.iter().position(|&byte| byte == 0).unwrap_or(path.len());
-                        elf.interpreter = Some(&path[..end]);
-                    }
-                    PT_DYNAMIC => {
-                        let part = file.part(segment).ok_or(Error::Truncated("dynamic section"))?;
-                        elf.needed += file.needed(part);
-                    }
-                    _ => {}
+        let file = Reader { file, class, endian };
+        let (mut elf, table) = file.elf(ident[7]).ok_or(Error::Truncated("header"))?;
+        for segment in file.segments(table) {
+            let segment = segment.ok_or(Error::Truncated("program header"))?;
+            match segment.kind {
+                PT_INTERP => {
+                    elf.interpreter = Some(file.path(segment).ok_or(Error::Truncated("interpreter"))?);
                 }
+                PT_DYNAMIC => {
+                    elf.needed += file.needed(segment).ok_or(Error::Truncated("dynamic section"))?;
+                }
+                _ => {}
             }
-            Ok(elf)
-        })
+        }
+        Ok(elf)
     }
 
     /// Whether it runs by itself: no loader asked for, no library needed.
     pub fn is_static(&self) -> bool {
         self.interpreter.is_none() && self.needed == 0
+    }
+
+    /// What its flags say of how it calls functions, where that decides which libraries it needs.
+    ///
+    /// From the psABI documents of the architectures: `EF_ARM_ABI_FLOAT_*`, `EF_RISCV_FLOAT_ABI`,
+    /// `EF_MIPS_ABI2`, `EF_PPC64_ABI`.
+    pub fn abi(&self) -> Option<&'static str> {
+        let flags = self.flags;
+        Some(match (self.arch()?.name, self.class) {
+            ("arm" | "armeb", _) if flags >> 24 < 4 => "older than EABI",
+            ("arm" | "armeb", _) if flags & 0x400 != 0 => "EABI, hard float (Debian armhf)",
+            ("arm" | "armeb", _) => "EABI, soft float (Debian armel) or not said",
+            ("riscv32" | "riscv64", _) => match flags & 6 {
+                0 => "soft float",
+                2 => "single float",
+                4 => "double float",
+                _ => "quad float",
+            },
+            (name, Class::Elf32) if name.starts_with("mips") => {
+                if flags & 0x20 == 0 {
+                    "o32"
+                } else {
+                    "n32"
+                }
+            }
+            (name, Class::Elf64) if name.starts_with("mips") => "n64",
+            ("ppc64" | "ppc64le", _) => match flags & 3 {
+                1 => "ELFv1",
+                2 => "ELFv2",
+                _ => return None,
+            },
+            _ => return None,
+        })
     }
 
     /// The row of the table whose emulator runs it.
@@ -172,9 +233,8 @@ impl<'a> Elf<'a> {
 }
 
 /// A file read with its own word size and byte order.
-#[derive(Clone, Copy)]
-struct Reader<'a> {
-    bytes: &'a [u8],
+struct Reader<'a, R: ?Sized> {
+    file: &'a R,
     class: Class,
     endian: Endian,
 }
@@ -194,8 +254,8 @@ struct Segment {
     size: u64,
 }
 
-impl<'a> Reader<'a> {
-    fn elf(self, os_abi: u8) -> Option<(Elf<'a>, Table)> {
+impl<R: ReadAt + ?Sized> Reader<'_, R> {
+    fn elf(&self, os_abi: u8) -> Option<(Elf, Table)> {
         let kind = match self.half(16)? {
             2 => Kind::Executable,
             3 => Kind::SharedObject,
@@ -226,7 +286,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The program headers in turn, `None` for one outside the file or too small to hold its fields.
-    fn segments(self, table: Table) -> impl Iterator<Item = Option<Segment>> {
+    fn segments(&self, table: Table) -> impl Iterator<Item = Option<Segment>> {
         let (size, p_offset, p_filesz) = match self.class {
             Class::Elf32 => (32, 4, 16),
             Class::Elf64 => (56, 8, 32),
@@ -244,53 +304,60 @@ impl<'a> Reader<'a> {
         })
     }
 
+    /// The loader's path, up to its closing zero.
+    fn path(&self, segment: Segment) -> Option<PathBuf> {
+        if segment.size > PATH_MAX {
+            return None;
+        }
+        let mut path = vec![0; segment.size as usize];
+        self.file.read_at(segment.offset, &mut path)?;
+        path.truncate(path.iter().position(|&byte| byte == 0).unwrap_or(path.len()));
+        Some(OsString::from_vec(path).into())
+    }
+
     /// Counts `DT_NEEDED` up to `DT_NULL` or the end.
-    fn needed(self, dynamic: &[u8]) -> usize {
-        let word = self.address_size();
-        dynamic
-            .chunks_exact(2 * word)
-            .map(|entry| self.number(&entry[..word]))
-            .take_while(|&tag| tag != DT_NULL)
-            .filter(|&tag| tag == DT_NEEDED)
-            .count()
+    fn needed(&self, segment: Segment) -> Option<usize> {
+        let entry = 2 * self.address_size() as u64;
+        let mut needed = 0;
+        for index in 0..segment.size / entry {
+            match self.address(segment.offset.checked_add(index * entry)?)? {
+                DT_NULL => break,
+                DT_NEEDED => needed += 1,
+                _ => {}
+            }
+        }
+        Some(needed)
     }
 
-    fn part(self, segment: Segment) -> Option<&'a [u8]> {
-        self.slice(segment.offset, segment.size)
-    }
-
-    fn slice(self, offset: u64, size: u64) -> Option<&'a [u8]> {
-        let start = usize::try_from(offset).ok()?;
-        let end = start.checked_add(usize::try_from(size).ok()?)?;
-        self.bytes.get(start..end)
-    }
-
-    fn address_size(self) -> usize {
+    fn address_size(&self) -> usize {
         match self.class {
             Class::Elf32 => 4,
             Class::Elf64 => 8,
         }
     }
 
-    fn address(self, offset: u64) -> Option<u64> {
-        Some(self.number(self.slice(offset, self.address_size() as u64)?))
+    fn address(&self, offset: u64) -> Option<u64> {
+        self.number(offset, self.address_size())
     }
 
-    fn word(self, offset: u64) -> Option<u32> {
-        Some(self.number(self.slice(offset, 4)?) as u32)
+    fn word(&self, offset: u64) -> Option<u32> {
+        Some(self.number(offset, 4)? as u32)
     }
 
-    fn half(self, offset: u64) -> Option<u16> {
-        Some(self.number(self.slice(offset, 2)?) as u16)
+    fn half(&self, offset: u64) -> Option<u16> {
+        Some(self.number(offset, 2)? as u16)
     }
 
     /// Reads at most eight bytes in the file's order.
-    fn number(self, bytes: &[u8]) -> u64 {
+    fn number(&self, offset: u64, size: usize) -> Option<u64> {
+        let mut bytes = [0; 8];
+        let bytes = &mut bytes[..size];
+        self.file.read_at(offset, bytes)?;
         let push = |number: u64, byte: &u8| number << 8 | u64::from(*byte);
-        match self.endian {
+        Some(match self.endian {
             Endian::Little => bytes.iter().rev().fold(0, push),
             Endian::Big => bytes.iter().fold(0, push),
-        }
+        })
     }
 }
 
@@ -337,10 +404,10 @@ mod tests {
 
     #[test]
     fn this_very_test_program_is_dynamic() {
-        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        let elf = Elf::parse(&bytes).unwrap();
+        let file = File::open(std::env::current_exe().unwrap()).unwrap();
+        let elf = Elf::parse(&file).unwrap();
         assert_eq!(elf.arch().map(|arch| arch.name), Some(std::env::consts::ARCH));
-        assert!(elf.interpreter.unwrap().starts_with(b"/lib"));
+        assert!(elf.interpreter.as_ref().unwrap().starts_with("/"));
         assert!(elf.needed > 0);
         assert!(!elf.is_static());
     }
@@ -353,25 +420,25 @@ mod tests {
             tail.extend(word.to_le_bytes());
         }
         let file = program(&[(PT_INTERP, start, 11), (PT_DYNAMIC, start + 11, 64)], &tail);
-        let elf = Elf::parse(&file).unwrap();
-        assert_eq!(elf.interpreter, Some(&b"/lib/ld.so"[..]));
+        let elf = Elf::parse(&*file).unwrap();
+        assert_eq!(elf.interpreter, Some("/lib/ld.so".into()));
         assert_eq!(elf.needed, 2, "an entry behind DT_NULL does not count");
     }
 
     #[test]
     fn damage_is_named() {
         let good = program(&[(1, 0, 0)], b"");
-        assert_eq!(Elf::parse(b"#!/bin/sh"), Err(Error::NotElf));
-        assert_eq!(Elf::parse(b""), Err(Error::NotElf));
+        assert_eq!(Elf::parse(&b"#!/bin/sh"[..]), Err(Error::NotElf));
+        assert_eq!(Elf::parse(&b""[..]), Err(Error::NotElf));
         assert_eq!(Elf::parse(&good[..10]), Err(Error::Truncated("identification")));
         assert_eq!(Elf::parse(&good[..40]), Err(Error::Truncated("header")));
         assert_eq!(Elf::parse(&good[..100]), Err(Error::Truncated("program header")));
         let outside = program(&[(PT_INTERP, u64::MAX, u64::MAX)], b"");
-        assert_eq!(Elf::parse(&outside), Err(Error::Truncated("interpreter")));
+        assert_eq!(Elf::parse(&*outside), Err(Error::Truncated("interpreter")));
         for (at, value) in [(4, 3), (5, 0), (6, 2)] {
             let mut bad = good.clone();
             bad[at] = value;
-            assert_eq!(Elf::parse(&bad), Err(Error::BadIdent));
+            assert_eq!(Elf::parse(&*bad), Err(Error::BadIdent));
         }
     }
 
@@ -379,7 +446,7 @@ mod tests {
     fn arbitrary_bytes_never_panic() {
         arbtest(|u| {
             let bytes: Vec<u8> = u.arbitrary()?;
-            let _ = Elf::parse(&bytes);
+            let _ = Elf::parse(&*bytes);
             Ok(())
         });
     }

@@ -37,8 +37,8 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[&Path]) -> Vec<String> {
     if matches!(elf.kind, Kind::Other(_)) {
         findings.push("it is not a program".to_owned());
     }
-    if let Some(loader) = elf.interpreter {
-        findings.push(format!("it asks for the loader {}", String::from_utf8_lossy(loader)));
+    if let Some(loader) = &elf.interpreter {
+        findings.push(format!("it asks for the loader {}", loader.display()));
     }
     if elf.needed > 0 {
         findings.push(format!("it needs {} shared libraries", elf.needed));
