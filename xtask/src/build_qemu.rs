@@ -24,9 +24,9 @@ use crate::paths::Paths;
 use crate::progress::say;
 use crate::source::{self, Given, Source};
 use crate::sysroot::Sysroot;
-use crate::table::Table;
 use crate::toolchain::Toolchain;
 use crate::{Usage, out, preflight};
+use qus_core::table::Table;
 
 /// Build static emulators from QEMU's source
 ///

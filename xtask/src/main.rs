@@ -17,7 +17,6 @@ mod report;
 mod smoke;
 mod source;
 mod sysroot;
-mod table;
 mod test;
 mod toolchain;
 mod tree;

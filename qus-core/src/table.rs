@@ -3,17 +3,18 @@
 use std::fmt;
 
 /// Rows of `N` cells.
-pub(crate) struct Table<const N: usize> {
+pub struct Table<const N: usize> {
     rows: Vec<[String; N]>,
 }
 
 impl<const N: usize> Table<N> {
     /// Begins with the heads of the columns.
-    pub(crate) fn new(heads: [&str; N]) -> Self {
+    pub fn new(heads: [&str; N]) -> Self {
         Self { rows: vec![heads.map(str::to_owned)] }
     }
 
-    pub(crate) fn row(&mut self, cells: [String; N]) {
+    /// Adds a row.
+    pub fn row(&mut self, cells: [String; N]) {
         self.rows.push(cells);
     }
 }
