@@ -1,163 +1,308 @@
-//! What the kernel's binfmt_misc compares to recognise a foreign binary, derived from the facts of
-//! the table and nothing else.
+//! The kernel's binfmt_misc: which programs it calls for foreign binaries.
 //!
-//! Upstream publishes a list of such values in `scripts/qemu-binfmt-conf.sh`. It is not copied: a
-//! test compares with it and names the rows where upstream is wrong, see [`Magic::of`] for where we
-//! differ on purpose.
+//! The mount point is a parameter, so that what is done here can be tried on a folder. Nothing here
+//! decides which handlers there should be. What it never does: write to `status`, which is everybody's
+//! switch, or touch a handler that is not ours ([`Entry::is_ours`]).
 
-use crate::arch::Arch;
-use crate::elf::{Class, Endian};
+pub mod entry;
+pub mod flags;
+pub mod magic;
+pub mod rule;
 
-/// Bytes at the start of a file and which of their bits count.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Magic {
-    /// What a file has to begin with.
-    pub magic: Vec<u8>,
-    /// The bits that are compared; as long as `magic`.
-    pub mask: Vec<u8>,
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
+use nix::unistd::{AccessFlags, faccessat};
+
+pub use entry::{BadEntry, Entry};
+pub use flags::Flags;
+pub use magic::Magic;
+pub use rule::{BadRule, Difference, Files, Rule};
+
+/// Where the kernel expects binfmt_misc to be mounted.
+pub const MOUNT_POINT: &str = "/proc/sys/fs/binfmt_misc";
+
+/// What can be done with binfmt_misc at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// There is no such folder: the kernel has no binfmt_misc, or /proc is not mounted.
+    Absent,
+    /// The folder is there and nothing is mounted on it.
+    NotMounted,
+    /// It can be read; why not written: mounted read-only (`EROFS`) or not our right (`EACCES`).
+    ReadOnly(Errno),
+    /// Handlers can be registered.
+    Writable,
 }
 
-impl Magic {
-    /// What identifies a row's programs: one value for each machine number that it accepts.
-    ///
-    /// Compared are the class, byte order and version; that the OS ABI is below 4, which leaves
-    /// System V and GNU/Linux in and FreeBSD (9) out; that the type is a program, fixed (2) or
-    /// position-independent (3); the machine; and the flags where the row needs them. The ABI version
-    /// and the padding (bytes 8 to 15) are not, since they say nothing of the architecture and
-    /// AppImages keep a mark of their own there.
-    pub fn of(arch: &Arch) -> impl Iterator<Item = Magic> {
-        arch.machines.iter().map(move |&machine| {
-            let mut this = Magic { magic: Vec::new(), mask: Vec::new() };
-            this.push(b"\x7fELF", &[0xff; 4]);
-            this.push(&[class_byte(arch.class), endian_byte(arch.endian), 1], &[0xff; 3]);
-            this.push(&[0; 9], &[0xfc, 0, 0, 0, 0, 0, 0, 0, 0]);
-            this.push(&half(arch, 2), &half(arch, 0xfffe));
-            this.push(&half(arch, machine), &[0xff; 2]);
-            if let Some(flags) = arch.flags {
-                // Only rows of the 32-bit layout need them; e_entry, e_phoff and e_shoff lie between.
-                debug_assert_eq!(arch.class, Class::Elf32);
-                this.push(&word(arch, 1), &[0xff; 4]);
-                this.push(&[0; 12], &[0; 12]);
-                this.push(&word(arch, flags.value), &word(arch, flags.mask));
+/// Why something could not be done with a handler.
+#[derive(Debug)]
+pub enum Error {
+    /// What was done, to which file, and the kernel's answer.
+    Io(&'static str, PathBuf, io::Error),
+    /// The rule cannot be written down.
+    Rule(BadRule),
+    /// The kernel's text cannot be understood.
+    Entry(BadEntry),
+    /// The handler is not ours, so it is left alone.
+    Foreign(OsString),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(what, path, _) => write!(f, "cannot {what} {}", path.display()),
+            Self::Rule(bad) => bad.fmt(f),
+            Self::Entry(bad) => bad.fmt(f),
+            Self::Foreign(name) => {
+                write!(f, "the handler {} was not registered by qus", name.to_string_lossy())
             }
-            this
-        })
-    }
-
-    /// Whether the kernel would take a file that begins with `header` for it.
-    pub fn matches(&self, header: &[u8]) -> bool {
-        header.len() >= self.magic.len()
-            && self
-                .magic
-                .iter()
-                .zip(&self.mask)
-                .zip(header)
-                .all(|((magic, mask), byte)| (byte ^ magic) & mask == 0)
-    }
-
-    fn push(&mut self, magic: &[u8], mask: &[u8]) {
-        self.magic.extend(magic);
-        self.mask.extend(mask);
+        }
     }
 }
 
-fn class_byte(class: Class) -> u8 {
-    match class {
-        Class::Elf32 => 1,
-        Class::Elf64 => 2,
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(_, _, error) => Some(error),
+            _ => None,
+        }
     }
 }
 
-fn endian_byte(endian: Endian) -> u8 {
-    match endian {
-        Endian::Little => 1,
-        Endian::Big => 2,
+impl From<BadRule> for Error {
+    fn from(bad: BadRule) -> Self {
+        Self::Rule(bad)
     }
 }
 
-fn half(arch: &Arch, value: u16) -> [u8; 2] {
-    match arch.endian {
-        Endian::Little => value.to_le_bytes(),
-        Endian::Big => value.to_be_bytes(),
+impl From<BadEntry> for Error {
+    fn from(bad: BadEntry) -> Self {
+        Self::Entry(bad)
     }
 }
 
-fn word(arch: &Arch, value: u32) -> [u8; 4] {
-    match arch.endian {
-        Endian::Little => value.to_le_bytes(),
-        Endian::Big => value.to_be_bytes(),
+/// A handler's name and what the kernel says of it.
+pub type Listed = (OsString, Result<Entry, Error>);
+
+/// An instance of binfmt_misc.
+#[derive(Debug, Clone)]
+pub struct Binfmt {
+    root: PathBuf,
+}
+
+impl Binfmt {
+    /// The one that is mounted, or to be mounted, at `root`.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where it is mounted.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What can be done with it now. Looking is enough to make an automounter mount it.
+    pub fn state(&self) -> State {
+        let register = self.root.join("register");
+        if fs::metadata(&register).is_err() {
+            return if self.root.is_dir() { State::NotMounted } else { State::Absent };
+        }
+        match faccessat(AT_FDCWD, &register, AccessFlags::W_OK, AtFlags::AT_EACCESS) {
+            Ok(()) => State::Writable,
+            Err(errno) => State::ReadOnly(errno),
+        }
+    }
+
+    /// Whether the kernel uses handlers at all, which the file `status` tells.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn is_switched_on(&self) -> Result<bool, Error> {
+        Ok(self.read(OsStr::new("status"))? != b"disabled\n")
+    }
+
+    /// All handlers in the order in which the kernel tries them: it lists the latest first, and asks the
+    /// latest first.
+    ///
+    /// # Errors
+    /// The folder cannot be listed. A handler that cannot be read is in the list with its own error.
+    pub fn entries(&self) -> Result<Vec<Listed>, Error> {
+        let failed = |error| Error::Io("list", self.root.clone(), error);
+        let mut entries = Vec::new();
+        for file in fs::read_dir(&self.root).map_err(failed)? {
+            let name = file.map_err(failed)?.file_name();
+            if name != "register" && name != "status" {
+                match self.entry(&name) {
+                    // Removed by somebody else since it was listed.
+                    Ok(None) => {}
+                    Ok(Some(entry)) => entries.push((name, Ok(entry))),
+                    Err(error) => entries.push((name, Err(error))),
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    /// The handler of a name; `None` if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read or understood.
+    pub fn entry(&self, name: &OsStr) -> Result<Option<Entry>, Error> {
+        rule::check_name(name)?;
+        match self.read(name) {
+            Ok(text) => Ok(Some(Entry::parse(name, &text)?)),
+            Err(Error::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Registers a handler; it is asked before all that were registered earlier.
+    ///
+    /// # Errors
+    /// The rule is bad, or the kernel refuses it; see [`refusal`] for what its answer means.
+    pub fn register(&self, rule: &Rule) -> Result<(), Error> {
+        let line = rule.line()?;
+        let path = self.root.join("register");
+        let failed = |error| Error::Io("register a handler in", path.clone(), error);
+        let mut file = File::options().write(true).open(&path).map_err(failed)?;
+        // One write is one rule; a second would be another.
+        match file.write(&line) {
+            Ok(written) if written == line.len() => Ok(()),
+            Ok(_) => Err(failed(io::ErrorKind::WriteZero.into())),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Removes a handler of ours; false if there was none.
+    ///
+    /// # Errors
+    /// It is not ours ([`Error::Foreign`]), or the kernel refuses.
+    pub fn remove(&self, name: &OsStr) -> Result<bool, Error> {
+        match self.entry(name)? {
+            None => Ok(false),
+            Some(entry) if entry.is_ours() => {
+                let path = self.root.join(name);
+                let removed = File::options().write(true).open(&path).and_then(|mut file| file.write(b"-1"));
+                match removed {
+                    Ok(_) => Ok(true),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                    Err(error) => Err(Error::Io("remove the handler", path, error)),
+                }
+            }
+            Some(_) => Err(Error::Foreign(name.to_owned())),
+        }
+    }
+
+    /// Waits until no other qus changes handlers, and keeps others waiting as long as the value lives.
+    ///
+    /// # Errors
+    /// There is nothing to lock.
+    pub fn lock(&self) -> Result<Flock<File>, Error> {
+        let path = self.root.join("status");
+        let failed = |error| Error::Io("lock", path.clone(), error);
+        let file = File::open(&path).map_err(failed)?;
+        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))
+    }
+
+    fn read(&self, name: &OsStr) -> Result<Vec<u8>, Error> {
+        let path = self.root.join(name);
+        fs::read(&path).map_err(|error| Error::Io("read", path, error))
+    }
+}
+
+/// What the kernel means when it refuses a rule that is well written.
+pub fn refusal(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EEXIST) => "a handler of that name has just been registered by somebody else",
+        Some(Errno::EINVAL) => "the kernel does not understand the rule: it may be too old for its flags",
+        Some(Errno::ENOENT) => "the kernel does not find the interpreter",
+        Some(Errno::EACCES) => "the interpreter may not be executed: its mode, or a noexec mount",
+        Some(Errno::EPERM) => "this needs root in the namespace that binfmt_misc belongs to",
+        Some(Errno::EROFS) => "binfmt_misc is mounted read-only here",
+        Some(Errno::ENOMEM | Errno::ENOSPC) => "the kernel has no memory for it",
+        Some(Errno::ETXTBSY) => "the interpreter is being written",
+        _ => "the kernel refuses it",
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arch::ARCHES;
-    use crate::probe;
+    use crate::arch::Arch;
 
-    /// Upstream's name of an entry, its magic and its mask, in hexadecimal.
-    const UPSTREAM: &str = include_str!("../testdata/qemu-binfmt-conf.txt");
-
-    /// Where upstream's list is wrong: the entry, the bytes that differ from ours, and what is wrong.
-    const UPSTREAM_MISTAKES: [(&str, &[usize], &str); 7] = [
-        ("i386", &[5, 6], "byte order and version may be 0"),
-        ("i486", &[5, 6], "byte order and version may be 0"),
-        ("x86_64", &[5, 6], "byte order and version may be 0"),
-        ("alpha", &[5, 6], "byte order and version may be 0"),
-        ("m68k", &[6], "the version may be 0"),
-        ("ppc64le", &[19], "the high byte of the machine may be anything"),
-        ("microblaze", &[16, 17], "the type is in the wrong byte order: it never matches"),
-    ];
-
-    fn hex(text: &str) -> Vec<u8> {
-        let digits: Vec<u8> = text.chars().map(|c| c.to_digit(16).expect("hexadecimal") as u8).collect();
-        digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
-    }
-
-    #[test]
-    fn upstream_agrees_where_it_is_right() {
-        let mut rows = 0;
-        for line in UPSTREAM.lines().filter(|line| !line.starts_with('#')) {
-            let fields: Vec<&str> = line.split(' ').collect();
-            let (name, magic, mask) = (fields[0], hex(fields[1]), hex(fields[2]));
-            let (arch, machine) = match name {
-                "i486" => ("i386", 1),
-                // Upstream has only the old machine number of these two.
-                "microblaze" | "microblazeel" => (name, 1),
-                _ => (name, 0),
-            };
-            let ours = Magic::of(arch.parse().unwrap()).nth(machine).unwrap();
-            assert_eq!((ours.magic.len(), ours.mask.len()), (magic.len(), mask.len()), "{name}");
-            let differing: Vec<usize> = (0..magic.len())
-                // OS ABI, ABI version, padding: ours is one rule for all, upstream's vary.
-                .filter(|at| !(7..16).contains(at))
-                .filter(|&at| (ours.magic[at], ours.mask[at]) != (magic[at], mask[at]))
-                .collect();
-            let known = UPSTREAM_MISTAKES.iter().find(|(mistaken, ..)| *mistaken == name);
-            assert_eq!(differing, known.map_or(&[][..], |(_, bytes, _)| bytes), "{name}");
-            rows += 1;
+    fn rule(name: &str) -> Rule {
+        let arch: &Arch = "arm".parse().unwrap();
+        Rule {
+            name: name.into(),
+            files: Files::Magic(0, Magic::of(arch, [0; 4]).next().unwrap()),
+            interpreter: "/usr/bin/qemu-arm".into(),
+            flags: Flags::DEFAULT,
         }
-        assert_eq!(rows, ARCHES.len() + 1, "all rows and i486");
     }
 
-    #[test]
-    fn freebsd_is_left_alone_and_appimages_are_not() {
-        let arch = "x86_64".parse().unwrap();
-        let mut header = probe::image(arch).to_vec();
-        let taken = |header: &[u8]| Magic::of(arch).any(|magic| magic.matches(header));
-        header[8..11].copy_from_slice(b"AI\x02");
-        assert!(taken(&header));
-        header[7] = 9;
-        assert!(!taken(&header));
-    }
-
-    #[test]
-    fn a_probe_is_matched_by_its_own_row_only() {
-        for arch in &ARCHES {
-            for other in &ARCHES {
-                let matched = Magic::of(other).any(|magic| magic.matches(probe::image(arch)));
-                assert_eq!(matched, arch == other, "{arch} by the magic of {other}");
-            }
+    /// A folder that looks like a mounted binfmt_misc.
+    fn folder(entries: &[(&str, &str)]) -> (tempfile::TempDir, Binfmt) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("register"), "").unwrap();
+        fs::write(dir.path().join("status"), "enabled\n").unwrap();
+        for (name, text) in entries {
+            fs::write(dir.path().join(name), text).unwrap();
         }
+        let binfmt = Binfmt::at(dir.path());
+        (dir, binfmt)
+    }
+
+    #[test]
+    fn states() {
+        let (dir, binfmt) = folder(&[]);
+        assert_eq!(binfmt.state(), State::Writable);
+        assert!(binfmt.is_switched_on().unwrap());
+        fs::write(dir.path().join("status"), "disabled\n").unwrap();
+        assert!(!binfmt.is_switched_on().unwrap());
+        fs::remove_file(dir.path().join("register")).unwrap();
+        assert_eq!(binfmt.state(), State::NotMounted);
+        assert_eq!(Binfmt::at("/no/such/folder").state(), State::Absent);
+    }
+
+    #[test]
+    fn registering_writes_the_line_and_nothing_else() {
+        let (dir, binfmt) = folder(&[]);
+        binfmt.register(&rule("qemu-arm")).unwrap();
+        let written = fs::read(dir.path().join("register")).unwrap();
+        assert_eq!(written, rule("qemu-arm").line().unwrap());
+        assert!(matches!(binfmt.register(&rule("status")), Err(Error::Rule(_))));
+        assert_eq!(fs::read_to_string(dir.path().join("status")).unwrap(), "enabled\n");
+    }
+
+    #[test]
+    fn only_ours_are_removed() {
+        let ours = entry::tests::text(&rule("qemu-arm"));
+        let foreign = ours.replace("717573", "000000");
+        assert_ne!(ours, foreign, "the mark is in the text");
+        let (dir, binfmt) = folder(&[("qemu-arm", &ours), ("qemu-sh4", &foreign), ("other", &ours)]);
+        assert!(binfmt.remove(OsStr::new("qemu-arm")).unwrap());
+        assert!(fs::read_to_string(dir.path().join("qemu-arm")).unwrap().starts_with("-1"));
+        for (name, text) in [("qemu-sh4", &foreign), ("other", &ours)] {
+            assert!(matches!(binfmt.remove(OsStr::new(name)), Err(Error::Foreign(_))));
+            assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), *text, "untouched");
+        }
+        assert!(!binfmt.remove(OsStr::new("qemu-alpha")).unwrap());
+        assert!(matches!(binfmt.remove(OsStr::new("status")), Err(Error::Rule(_))));
+    }
+
+    #[test]
+    fn a_bad_entry_does_not_hide_the_others() {
+        let (_dir, binfmt) = folder(&[("qemu-arm", &entry::tests::text(&rule("qemu-arm"))), ("bad", "?")]);
+        let mut entries = binfmt.entries().unwrap();
+        entries.sort_by(|a, b| a.0.cmp(&b.0));
+        assert_eq!(entries.len(), 2);
+        assert!(matches!(&entries[0], (name, Err(Error::Entry(_))) if name == "bad"));
+        assert!(entries[1].1.as_ref().unwrap().is_ours());
     }
 }

@@ -1,0 +1,428 @@
+//! A handler's rule: what it recognises, who interprets it, how. To and from the line that is written
+//! to `register`, which is also what a `binfmt.d` file holds.
+//!
+//! The form is the kernel's, `Documentation/admin-guide/binfmt-misc.rst` and `fs/binfmt_misc.c`. A rule
+//! that the kernel would misread is refused before it is written: names that are files of the
+//! file system itself or hold a separator, paths with a newline, lines that are too long.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use super::flags::Flags;
+use super::magic::Magic;
+
+/// Longest line that the kernel takes, in bytes (`MAX_REGISTER_LENGTH`).
+pub const MAX_LINE: usize = 1920;
+
+/// Longest name of a file, in bytes (`NAME_MAX`).
+const MAX_NAME: usize = 255;
+
+/// How many of a file's first bytes the kernel looks at (`BINPRM_BUF_SIZE`).
+const MAX_HEADER: usize = 256;
+
+/// Separators in the order in which they are tried: what people expect, then what no path has.
+const SEPARATORS: &[u8] = b":|,;!#%&@^~=+*?<>\x01\x02\x03\x04\x05\x06\x07";
+
+/// What the kernel is told about a kind of file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// The handler's name: a file below the mount point.
+    pub name: OsString,
+    /// Which files it is for.
+    pub files: Files,
+    /// The program that is called with the file.
+    pub interpreter: PathBuf,
+    /// How it is called.
+    pub flags: Flags,
+}
+
+/// Which files a rule is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Files {
+    /// Those with these bytes at an offset.
+    Magic(usize, Magic),
+    /// Those whose name ends in a dot and this.
+    Extension(OsString),
+}
+
+/// Why the kernel would not take a rule for what it is meant to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BadRule {
+    /// The name cannot be a handler's.
+    Name(OsString, &'static str),
+    /// The interpreter's path cannot be written down, or would not be found.
+    Interpreter(PathBuf, &'static str),
+    /// The extension is empty or has a slash or a newline.
+    Extension(OsString),
+    /// Magic is empty, differs in length from its mask, or lies outside the bytes that are looked at.
+    Magic,
+    /// The line has this many bytes, more than [`MAX_LINE`].
+    TooLong(usize),
+    /// Every separator occurs in the rule.
+    NoSeparator,
+    /// A letter that is no flag.
+    Flag(char),
+    /// A line that is not a rule: what is wrong with it.
+    Line(&'static str),
+}
+
+impl fmt::Display for BadRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name, why) => write!(f, "a handler cannot be called {name:?}: {why}"),
+            Self::Interpreter(path, why) => write!(f, "the interpreter cannot be {path:?}: {why}"),
+            Self::Extension(extension) => write!(f, "{extension:?} is not a file's extension"),
+            Self::Magic => write!(
+                f,
+                "magic has to lie in the first {MAX_HEADER} bytes, to be as long as its mask and not empty"
+            ),
+            Self::TooLong(len) => {
+                write!(f, "the rule takes {len} bytes, and the kernel reads {MAX_LINE}: use a shorter path")
+            }
+            Self::NoSeparator => f.write_str("every separator occurs in the name or the path"),
+            Self::Flag(letter) => write!(f, "`{letter}` is not a flag; flags are P, O, C and F"),
+            Self::Line(why) => write!(f, "not a rule: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for BadRule {}
+
+impl Rule {
+    /// The line to be written to `register`, without a newline.
+    ///
+    /// # Errors
+    /// See [`BadRule`].
+    pub fn line(&self) -> Result<Vec<u8>, BadRule> {
+        check_name(&self.name)?;
+        self.check_interpreter()?;
+        let flags = self.flags.to_string();
+        let (kind, offset, magic, mask) = match &self.files {
+            Files::Magic(offset, magic) => {
+                let len = magic.magic.len();
+                if len == 0 || magic.mask.len() != len || offset.saturating_add(len) > MAX_HEADER {
+                    return Err(BadRule::Magic);
+                }
+                (&b"M"[..], offset.to_string(), escape(&magic.magic), escape(&magic.mask))
+            }
+            Files::Extension(extension) => {
+                let bytes = extension.as_bytes();
+                if bytes.is_empty() || bytes.iter().any(|byte| b"/\n\0".contains(byte)) {
+                    return Err(BadRule::Extension(extension.clone()));
+                }
+                (&b"E"[..], String::new(), bytes.to_vec(), Vec::new())
+            }
+        };
+        let fields: [&[u8]; 7] = [
+            self.name.as_bytes(),
+            kind,
+            offset.as_bytes(),
+            &magic,
+            &mask,
+            self.interpreter.as_os_str().as_bytes(),
+            flags.as_bytes(),
+        ];
+        let free = |separator: &&u8| !fields.iter().any(|field| field.contains(separator));
+        let separator = *SEPARATORS.iter().find(free).ok_or(BadRule::NoSeparator)?;
+        let mut line = Vec::new();
+        for field in fields {
+            line.push(separator);
+            line.extend(field);
+        }
+        if line.len() > MAX_LINE { Err(BadRule::TooLong(line.len())) } else { Ok(line) }
+    }
+
+    fn check_interpreter(&self) -> Result<(), BadRule> {
+        let bad = |why| Err(BadRule::Interpreter(self.interpreter.clone(), why));
+        let bytes = self.interpreter.as_os_str().as_bytes();
+        if !self.interpreter.is_absolute() {
+            return bad("the path has to begin at the root");
+        }
+        if bytes.iter().any(|byte| b"\n\0".contains(byte)) {
+            return bad("the kernel's list has a line for each field");
+        }
+        Ok(())
+    }
+
+    /// Reads a line of a `binfmt.d` file or one that could be written to `register`.
+    ///
+    /// # Errors
+    /// See [`BadRule`].
+    pub fn parse(line: &[u8]) -> Result<Self, BadRule> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let (separator, rest) = line.split_first().ok_or(BadRule::Line("it is empty"))?;
+        let fields: Vec<&[u8]> = rest.split(|byte| byte == separator).collect();
+        // systemd and people end a line with a separator, or leave the flags out.
+        let [name, kind, offset, magic, mask, interpreter, flags @ ..] = &*fields else {
+            return Err(BadRule::Line("it has fewer than six fields"));
+        };
+        let flags = match flags {
+            [] | [[]] => "",
+            [flags] | [flags, []] => {
+                std::str::from_utf8(flags).map_err(|_| BadRule::Line("its flags are not letters"))?
+            }
+            _ => return Err(BadRule::Line("it has more than seven fields")),
+        };
+        let files = match *kind {
+            b"M" => {
+                let offset = if offset.is_empty() { b"0" } else { *offset };
+                let offset = std::str::from_utf8(offset).ok().and_then(|offset| offset.parse().ok());
+                let magic = unescape(magic);
+                let mask = if mask.is_empty() { vec![0xff; magic.len()] } else { unescape(mask) };
+                Files::Magic(
+                    offset.ok_or(BadRule::Line("its offset is not a number"))?,
+                    Magic { magic, mask },
+                )
+            }
+            b"E" => Files::Extension(OsString::from_vec(magic.to_vec())),
+            _ => return Err(BadRule::Line("it is neither for a magic (M) nor for an extension (E)")),
+        };
+        let rule = Self {
+            name: OsString::from_vec(name.to_vec()),
+            files,
+            interpreter: OsString::from_vec(interpreter.to_vec()).into(),
+            flags: flags.parse()?,
+        };
+        rule.line().map(|_| rule)
+    }
+
+    /// Whether it is for a file that begins with these bytes; by extension it never is.
+    pub fn matches(&self, header: &[u8]) -> bool {
+        match &self.files {
+            Files::Magic(offset, magic) => header.get(*offset..).is_some_and(|rest| magic.matches(rest)),
+            Files::Extension(_) => false,
+        }
+    }
+
+    /// The fields in which another rule differs, with its value and ours.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        let mut compare = |field, there: String, here: String| {
+            if there != here {
+                differences.push(Difference { field, registered: there, wanted: here });
+            }
+        };
+        let path = |rule: &Self| rule.interpreter.display().to_string();
+        compare("interpreter", path(other), path(self));
+        compare("flags", other.flags.to_string(), self.flags.to_string());
+        let (registered, wanted) = (other.files.split_build(), self.files.split_build());
+        compare("emulator's hash", registered.0, wanted.0);
+        compare("files", registered.1, wanted.1);
+        differences
+    }
+}
+
+/// A field in which a registered handler is not what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Difference {
+    /// `interpreter`, `flags`, `emulator's hash`, `files`, or `enabled`.
+    pub field: &'static str,
+    /// What the kernel has.
+    pub registered: String,
+    /// What was asked for.
+    pub wanted: String,
+}
+
+impl Files {
+    /// The emulator's build as far as it is known, and all else.
+    fn split_build(&self) -> (String, String) {
+        let mut rest = self.clone();
+        let build = match &mut rest {
+            Self::Magic(_, magic) => magic.take_build(),
+            Self::Extension(_) => None,
+        };
+        (build.map_or("unknown".to_owned(), |build| hex(&build)), rest.to_string())
+    }
+}
+
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Magic(offset, magic) => {
+                write!(f, "magic {} mask {} at {offset}", hex(&magic.magic), hex(&magic.mask))
+            }
+            Self::Extension(extension) => write!(f, "extension .{}", extension.to_string_lossy()),
+        }
+    }
+}
+
+/// Checks that a handler may be called this.
+///
+/// # Errors
+/// [`BadRule::Name`].
+pub fn check_name(name: &OsStr) -> Result<(), BadRule> {
+    let bytes = name.as_bytes();
+    let why = match bytes {
+        b"" => "it is empty",
+        b"." | b".." => "it means a folder",
+        b"register" | b"status" => "the kernel's own file has that name",
+        _ if bytes.len() > MAX_NAME => "it has more than 255 bytes",
+        _ if bytes.contains(&b'/') => "it has a slash",
+        _ if bytes.contains(&b':') => "it has a colon",
+        _ if bytes.iter().any(|byte| b"\n\0".contains(byte)) => "it has a newline or a zero",
+        _ => return Ok(()),
+    };
+    Err(BadRule::Name(name.to_owned(), why))
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Every byte as `\xNN`, so that none of them is taken for a separator.
+pub fn escape(bytes: &[u8]) -> Vec<u8> {
+    bytes.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()).collect()
+}
+
+/// Undoes `\xNN`, as the kernel does; all else stays.
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| text.get(at).and_then(|&digit| char::from(digit).to_digit(16));
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match (byte, text.get(at + 1), digit(at + 2), digit(at + 3)) {
+            (b'\\', Some(b'x'), Some(high), Some(low)) => {
+                bytes.push((high << 4 | low) as u8);
+                at += 4;
+            }
+            _ => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arbtest::arbtest;
+
+    fn rule() -> Rule {
+        let arch = "mipsn32".parse().unwrap();
+        Rule {
+            name: "qemu-mipsn32".into(),
+            files: Files::Magic(0, Magic::of(arch, [0; 4]).next().unwrap()),
+            interpreter: "/usr/bin/qemu-mipsn32".into(),
+            flags: Flags::DEFAULT,
+        }
+    }
+
+    #[test]
+    fn the_line_is_the_kernels() {
+        let rule =
+            Rule { files: Files::Magic(2, Magic { magic: b"\0:".to_vec(), mask: vec![255, 254] }), ..rule() };
+        let line = String::from_utf8(rule.line().unwrap()).unwrap();
+        assert_eq!(line, r":qemu-mipsn32:M:2:\x00\x3a:\xff\xfe:/usr/bin/qemu-mipsn32:POCF");
+    }
+
+    #[test]
+    fn a_path_with_colons_gets_another_separator() {
+        let with_path = |path: &str| Rule { interpreter: path.into(), ..rule() };
+        let colons = with_path("/a:b/ c");
+        assert_eq!(colons.line().unwrap()[0], b'|');
+        assert_eq!(Rule::parse(&colons.line().unwrap()), Ok(colons));
+        let all = with_path(&format!("/{}", String::from_utf8_lossy(SEPARATORS)));
+        assert_eq!(all.line(), Err(BadRule::NoSeparator));
+    }
+
+    #[test]
+    fn names_that_would_hit_another_file_are_refused() {
+        let long = "x".repeat(256);
+        for bad in ["", ".", "..", "register", "status", "a/b", "a:b", "a\nb", "a\0b", &long] {
+            let error = Rule { name: bad.into(), ..rule() }.line().unwrap_err();
+            assert!(matches!(error, BadRule::Name(..)), "{bad:?}: {error}");
+        }
+        assert!(Rule { name: OsString::from_vec(b"\xff \xfe".to_vec()), ..rule() }.line().is_ok());
+    }
+
+    #[test]
+    fn what_the_kernel_would_misread_is_refused() {
+        for bad in ["relative", "/new\nline", ""] {
+            let error = Rule { interpreter: bad.into(), ..rule() }.line().unwrap_err();
+            assert!(matches!(error, BadRule::Interpreter(..)), "{bad:?}: {error}");
+        }
+        let long = Rule { interpreter: format!("/{}", "x".repeat(MAX_LINE)).into(), ..rule() };
+        assert!(matches!(long.line(), Err(BadRule::TooLong(_))));
+        let outside = Files::Magic(250, Magic { magic: vec![1; 7], mask: vec![1; 7] });
+        assert_eq!(Rule { files: outside, ..rule() }.line(), Err(BadRule::Magic));
+    }
+
+    #[test]
+    fn every_rule_of_the_table_fits_with_room_for_a_path() {
+        for arch in &crate::arch::ARCHES {
+            for magic in Magic::of(arch, [0; 4]) {
+                let interpreter = format!("/{}", "x".repeat(1500)).into();
+                let rule = Rule { files: Files::Magic(0, magic), interpreter, ..rule() };
+                assert_eq!(Rule::parse(&rule.line().unwrap()), Ok(rule));
+            }
+        }
+    }
+
+    #[test]
+    fn differences_are_told_field_by_field() {
+        let arch = "mipsn32".parse().unwrap();
+        assert_eq!(rule().differences(&rule()), []);
+        let other = Rule {
+            files: Files::Magic(0, Magic::of(arch, [0xab; 4]).next().unwrap()),
+            flags: Flags::NO_CREDENTIALS,
+            interpreter: "/old".into(),
+            ..rule()
+        };
+        let fields: Vec<_> =
+            rule().differences(&other).into_iter().map(|d| (d.field, d.registered)).collect();
+        let expected = [("interpreter", "/old"), ("flags", "PF"), ("emulator's hash", "abababab")];
+        assert_eq!(fields, expected.map(|(field, value)| (field, value.to_owned())));
+    }
+
+    #[test]
+    fn systemds_lines_are_read() {
+        let line = br":DOSWin:M::MZ::/usr/bin/wine:";
+        let rule = Rule::parse(line).unwrap();
+        assert_eq!(rule.files, Files::Magic(0, Magic { magic: b"MZ".to_vec(), mask: vec![255; 2] }));
+        assert_eq!(rule.flags, Flags::default());
+        let extension = Rule::parse(b":java:E::jar::/usr/bin/java:\n").unwrap();
+        assert_eq!(extension.files, Files::Extension("jar".into()));
+        assert!(!extension.matches(b"jar"));
+        for bad in ["", ":a", ":a:X:::b:/c:", ":a:M:z:b::/c:", ":a:M:::b:/c:P:P:", ":a:M::b:cc:/d:"] {
+            assert!(Rule::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn arbitrary_rules_round_trip() {
+        arbtest(|u| {
+            let len = u.int_in_range(0..=40)?;
+            let magic = Magic { magic: u.bytes(len)?.to_vec(), mask: u.bytes(len)?.to_vec() };
+            let len = u.int_in_range(0..=20)?;
+            let name = OsString::from_vec(u.bytes(len)?.to_vec());
+            let len = u.int_in_range(0..=60)?;
+            let interpreter = OsString::from_vec([b"/", u.bytes(len)?].concat()).into();
+            let mut flags = Flags::default();
+            for letter in b"POCF" {
+                if u.arbitrary()? {
+                    flags.set(*letter);
+                }
+            }
+            let rule =
+                Rule { name, files: Files::Magic(u.int_in_range(0..=200)?, magic), interpreter, flags };
+            if let Ok(line) = rule.line() {
+                assert_eq!(Rule::parse(&line), Ok(rule));
+            }
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn arbitrary_lines_never_panic() {
+        arbtest(|u| {
+            let line: Vec<u8> = u.arbitrary()?;
+            let _ = Rule::parse(&[b":a:M:0:", &*line].concat());
+            let _ = Rule::parse(&line);
+            Ok(())
+        });
+    }
+}
