@@ -5,5 +5,6 @@
 pub mod arch;
 pub mod binfmt;
 pub mod elf;
+pub mod emulator;
 pub mod probe;
 pub mod table;

@@ -4,11 +4,30 @@
 //! failing loader or shell returns by chance. Running it is the only honest answer to "does this
 //! machine run that architecture", with or without an emulator. The sources are in `probes/`, the
 //! bytes beside them are made by `cargo xtask codegen`.
+//!
+//! A probe is run from memory, so that neither a writable folder nor one without `noexec` is needed;
+//! `/proc` has to be mounted.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::Mode;
 
 use crate::arch::Arch;
 
 /// Exit status of every probe.
 pub const STATUS: i32 = 42;
+
+/// How long a probe may take, which is a thousand times what it needs.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The probe's ELF file.
 pub fn image(arch: &Arch) -> &'static [u8] {
@@ -18,6 +37,113 @@ pub fn image(arch: &Arch) -> &'static [u8] {
 /// What the probe writes to its standard output.
 pub fn line(arch: &Arch) -> String {
     format!("qus-probe {}\n", arch.name)
+}
+
+/// Runs the probe as any program is run: natively, or by whoever the kernel calls for it.
+///
+/// # Errors
+/// Why it did not run, in words.
+pub fn run(arch: &Arch) -> Result<(), String> {
+    run_image(arch, image(arch), None)
+}
+
+/// Runs the probe under an emulator of our choice.
+///
+/// # Errors
+/// Why it did not run, in words.
+pub fn run_with(emulator: &Path, arch: &Arch) -> Result<(), String> {
+    run_image(arch, image(arch), Some(emulator))
+}
+
+/// Whether this machine runs the architecture itself, whatever handlers are registered.
+///
+/// Every handler in use compares the OS ABI or the padding of the ELF header, and no kernel does: a
+/// probe with impossible values there is taken by no handler.
+pub fn is_native(arch: &Arch) -> bool {
+    run_image(arch, &disguised(arch), None).is_ok()
+}
+
+/// The version that an emulator says it has; `None` if it says none.
+pub fn version_of(emulator: &Path) -> Option<String> {
+    let (_, stdout, _) = execute(Some(emulator), Path::new("--version")).ok()?;
+    let line = String::from_utf8_lossy(&stdout).lines().next()?.to_owned();
+    let (_, version) = line.split_once(" version ")?;
+    Some(version.split([' ', '(']).next()?.to_owned())
+}
+
+fn disguised(arch: &Arch) -> Vec<u8> {
+    let mut image = image(arch).to_vec();
+    image[7..16].fill(0xff);
+    image
+}
+
+fn run_image(arch: &Arch, image: &[u8], emulator: Option<&Path>) -> Result<(), String> {
+    let (path, _open) = in_memory(image).map_err(|error| format!("cannot prepare the probe: {error}"))?;
+    let (status, stdout, stderr) = execute(emulator, &path).map_err(|error| in_words(&error))?;
+    if status == Some(STATUS) && stdout == line(arch).as_bytes() {
+        return Ok(());
+    }
+    let ended = status.map_or("was killed by a signal".to_owned(), |status| format!("exited with {status}"));
+    let said = String::from_utf8_lossy(&stderr);
+    let said = said.lines().next().map_or(String::new(), |line| format!(": {line}"));
+    Err(format!("the probe {ended}{said}"))
+}
+
+fn in_words(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOEXEC) => "no handler takes it, and the machine does not run it itself".to_owned(),
+        Some(Errno::ENOENT) => "the handler's interpreter is not there".to_owned(),
+        Some(Errno::ELOOP) => "the handler's interpreter is itself taken by a handler".to_owned(),
+        Some(Errno::EACCES) => "the handler's interpreter may not be executed".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// A program that lies in memory: the path by which this process and its children run it, valid as long
+/// as the second value is.
+fn in_memory(image: &[u8]) -> nix::Result<(PathBuf, OwnedFd)> {
+    /// `MFD_EXEC`, which Linux 6.3 and later want to see where `vm.memfd_noexec` is 1.
+    const EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
+    let create = |flags| memfd_create(c"qus-probe", MFdFlags::MFD_CLOEXEC | flags);
+    let writer = create(EXEC).or_else(|_| create(MFdFlags::empty()))?;
+    let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    File::from(writer.try_clone().map_err(|_| Errno::EMFILE)?).write_all(image).map_err(|_| Errno::EIO)?;
+    // A file that is open for writing cannot be executed, and an interpreter that opens it by name needs
+    // it to stay open.
+    let reader = nix::fcntl::open(&path(&writer), OFlag::O_RDONLY, Mode::empty())?;
+    Ok((path(&reader), reader))
+}
+
+type Ended = (Option<i32>, Vec<u8>, Vec<u8>);
+
+#[expect(clippy::disallowed_methods, reason = "the one program that this crate starts is the probe")]
+fn execute(emulator: Option<&Path>, program: &Path) -> io::Result<Ended> {
+    let mut command = Command::new(emulator.unwrap_or(program));
+    if emulator.is_some() {
+        command.arg(program);
+    }
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let deadline = Instant::now() + PATIENCE;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the probe hangs"));
+        }
+        sleep(Duration::from_micros(200));
+    };
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    // A grandchild may hold the pipe's other end; what a probe says is short.
+    let read = |pipe: Option<&mut dyn Read>, into: &mut Vec<u8>| match pipe {
+        Some(pipe) => pipe.take(4096).read_to_end(into).map(drop),
+        None => Ok(()),
+    };
+    read(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read), &mut stdout)?;
+    read(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read), &mut stderr)?;
+    Ok((status.code(), stdout, stderr))
 }
 
 macro_rules! images {
@@ -37,6 +163,7 @@ static IMAGES: [(&str, &[u8]); 33] = images! {
 mod tests {
     use super::*;
     use crate::arch::ARCHES;
+    use crate::binfmt::Magic;
 
     #[test]
     fn all_of_them_are_small_and_name_themselves() {
@@ -46,5 +173,30 @@ mod tests {
             let line = line(arch);
             assert!(image(arch).windows(line.len()).any(|part| part == line.as_bytes()), "{arch}");
         }
+    }
+
+    #[test]
+    fn this_machine_runs_its_own() {
+        let own: &Arch = std::env::consts::ARCH.parse().unwrap();
+        assert!(is_native(own));
+        assert_eq!(run(own), Ok(()));
+        let other: &Arch = if own.name == "alpha" { "s390x" } else { "alpha" }.parse().unwrap();
+        assert!(!is_native(other));
+    }
+
+    #[test]
+    fn no_handler_of_ours_takes_a_disguised_probe() {
+        for arch in &ARCHES {
+            let image = disguised(arch);
+            assert!(!Magic::of(arch, [0; 4]).any(|magic| magic.matches(&image)), "{arch}");
+        }
+    }
+
+    #[test]
+    fn an_emulator_that_runs_nothing_is_found_out() {
+        let arch: &Arch = "alpha".parse().unwrap();
+        assert_eq!(run_with(Path::new("/bin/true"), arch), Err("the probe exited with 0".to_owned()));
+        let error = run_with(Path::new("/no/such/emulator"), arch).unwrap_err();
+        assert!(error.contains("is not there"), "{error}");
     }
 }
