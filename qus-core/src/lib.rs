@@ -6,5 +6,7 @@ pub mod arch;
 pub mod binfmt;
 pub mod elf;
 pub mod emulator;
+pub mod mount;
+pub mod namespace;
 pub mod probe;
 pub mod table;

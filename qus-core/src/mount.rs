@@ -1,0 +1,258 @@
+//! Puts binfmt_misc where it is needed, and where it lasts.
+//!
+//! Since Linux 6.7 all handlers of an instance vanish with its last mount. A container that mounts
+//! binfmt_misc, registers and ends has then installed nothing, unless the host has it mounted too. So a
+//! mount of ours is made where it outlives us, or it is an error; nothing is registered in vain.
+//!
+//! Whether another mount keeps an instance alive cannot be asked, but it can be tried: a handler that
+//! matches nothing is registered, our mount taken away and made again, and looked for.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::binfmt::magic::MARK;
+use crate::binfmt::{Binfmt, Files, Flags, MOUNT_POINT, Magic, Rule, State};
+
+/// The namespaces a kernel starts with have fixed numbers (`include/linux/nsfs.h`; that of the mount
+/// namespace only in recent kernels).
+const INITIAL: [(&str, u32); 3] = [("user", 0xefff_fffd), ("pid", 0xefff_fffc), ("mnt", 0xefff_fff8)];
+
+/// Where binfmt_misc is, after [`ensure`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mounted {
+    /// It was mounted already.
+    Before,
+    /// We have mounted it in the host's own mount namespace.
+    Here,
+    /// We have mounted it here; another mount keeps the handlers.
+    KeptElsewhere,
+    /// We have mounted it in the mount namespace of process 1, which is the host's unless this is one
+    /// container inside another.
+    FirstProcess,
+    /// We have mounted it on a folder that the host shares with this container.
+    Shared(PathBuf),
+}
+
+/// Why there is no binfmt_misc to register in.
+#[derive(Debug)]
+pub enum Error {
+    /// `/proc` is not mounted.
+    NoProc,
+    /// The kernel has none, or its module is not loaded.
+    NotSupported(PathBuf),
+    /// It cannot be mounted.
+    Mount(PathBuf, Errno),
+    /// It cannot be written.
+    ReadOnly(PathBuf, Errno),
+    /// Our mount would be the last one, and end with us.
+    WouldNotLast(PathBuf),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoProc => f.write_str("/proc is not mounted\nremedy: mount -t proc proc /proc"),
+            Self::NotSupported(root) => write!(
+                f,
+                "the kernel has no binfmt_misc: there is no {}\nremedy: modprobe binfmt_misc, on the host",
+                root.display()
+            ),
+            Self::Mount(root, errno) => {
+                write!(f, "cannot mount binfmt_misc at {}: {}", root.display(), errno.desc())?;
+                match errno {
+                    Errno::EPERM | Errno::EACCES => f.write_str(NEEDS_ROOT),
+                    Errno::ENODEV => f.write_str("\nremedy: modprobe binfmt_misc, on the host"),
+                    _ => Ok(()),
+                }
+            }
+            Self::ReadOnly(root, Errno::EROFS) => write!(
+                f,
+                "{0} is mounted read-only\nremedy: mount -o remount,rw {0}; in a container, run it with \
+                 --privileged",
+                root.display()
+            ),
+            Self::ReadOnly(root, errno) => {
+                write!(f, "{} cannot be written: {}{NEEDS_ROOT}", root.display(), errno.desc())
+            }
+            Self::WouldNotLast(root) => write!(
+                f,
+                "handlers would vanish when this container ends, since nothing else has binfmt_misc mounted\n\
+                 remedy: mount -t binfmt_misc binfmt_misc {MOUNT_POINT} on the host, then run this again\n\
+                 (or run the container in the host's PID namespace: --pid=host){}",
+                if root == Path::new(MOUNT_POINT) { "" } else { "; --mount names a mount point of your own" }
+            ),
+        }
+    }
+}
+
+const NEEDS_ROOT: &str = "\nremedy: run it as root; in a container, with --privileged; without any right, see \
+                          `qus run`";
+
+impl std::error::Error for Error {}
+
+/// Whether a namespace of ours is the one that the kernel started with; `None` if that cannot be told.
+pub fn is_initial(kind: &str) -> Option<bool> {
+    let (_, number) = INITIAL.iter().find(|(known, _)| *known == kind)?;
+    let link = fs::read_link(format!("/proc/self/ns/{kind}")).ok()?;
+    Some(link.as_os_str() == &*format!("{kind}:[{number}]"))
+}
+
+/// Makes sure that handlers can be registered and will last.
+///
+/// # Errors
+/// See [`Error`]; nothing of ours is left mounted then.
+pub fn ensure(binfmt: &Binfmt) -> Result<Mounted, Error> {
+    let root = binfmt.root();
+    match binfmt.state() {
+        State::Writable => return Ok(Mounted::Before),
+        State::ReadOnly(errno) => return Err(Error::ReadOnly(root.to_owned(), errno)),
+        State::Absent if !Path::new("/proc/self").exists() => return Err(Error::NoProc),
+        State::Absent => return Err(Error::NotSupported(root.to_owned())),
+        State::NotMounted => {}
+    }
+    let failed = |errno| Error::Mount(root.to_owned(), errno);
+    mount_at(root).map_err(failed)?;
+    if let State::ReadOnly(errno) = binfmt.state() {
+        unmount(root);
+        return Err(Error::ReadOnly(root.to_owned(), errno));
+    }
+    if is_host_mount_namespace() {
+        return Ok(Mounted::Here);
+    }
+    if is_kept_elsewhere(binfmt).map_err(failed)? {
+        return Ok(Mounted::KeptElsewhere);
+    }
+    if mount_for_first_process().is_some() {
+        return Ok(Mounted::FirstProcess);
+    }
+    if let Some(place) = shared_proc().map(|proc| proc.join("sys/fs/binfmt_misc")) {
+        if mount_at(&place).is_ok() {
+            return Ok(Mounted::Shared(place));
+        }
+    }
+    unmount(root);
+    Err(Error::WouldNotLast(root.to_owned()))
+}
+
+/// Mounts binfmt_misc, with the flags that systemd uses.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn mount_at(root: &Path) -> nix::Result<()> {
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RELATIME;
+    mount(Some("binfmt_misc"), root, Some("binfmt_misc"), flags, None::<&str>)
+}
+
+fn unmount(root: &Path) {
+    // It was mounted a moment ago and nobody else knows of it; there is nobody to tell.
+    let _ = umount2(root, MntFlags::MNT_DETACH);
+}
+
+/// Whether what is mounted here lasts as long as the machine runs.
+fn is_host_mount_namespace() -> bool {
+    let same = |first: &Path| {
+        let ours = fs::read_link("/proc/self/ns/mnt");
+        ours.is_ok_and(|ours| fs::read_link(first).is_ok_and(|first| first == ours))
+    };
+    is_initial("mnt") == Some(true) || is_initial("pid") == Some(true) && same(Path::new("/proc/1/ns/mnt"))
+}
+
+/// Takes our mount away and looks whether a handler survives it. Ends mounted.
+fn is_kept_elsewhere(binfmt: &Binfmt) -> nix::Result<bool> {
+    let errno = |error: &crate::binfmt::Error| match error {
+        crate::binfmt::Error::Io(_, _, error) => Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+        _ => Errno::EINVAL,
+    };
+    let sentinel = Rule {
+        name: format!("qemu-lasts-{}", std::process::id()).into(),
+        files: Files::Magic(
+            0,
+            Magic { magic: [b"no file \0", &MARK[..]].concat(), mask: [&[0xff; 9][..], &[0; 3]].concat() },
+        ),
+        interpreter: "/".into(),
+        flags: Flags::default(),
+    };
+    binfmt.register(&sentinel).map_err(|error| errno(&error))?;
+    umount2(binfmt.root(), MntFlags::empty())?;
+    mount_at(binfmt.root())?;
+    binfmt.remove(&sentinel.name).map_err(|error| errno(&error))
+}
+
+/// Mounts in the mount namespace of process 1, if that is not ours. A container has a process 1 of its own,
+/// in its own mount namespace, unless it was given the host's. Done by a thread, whose end leaves this
+/// process where it was.
+fn mount_for_first_process() -> Option<()> {
+    let namespace = File::open("/proc/1/ns/mnt").ok()?;
+    if fs::read_link("/proc/1/ns/mnt").ok()? == fs::read_link("/proc/self/ns/mnt").ok()? {
+        return None;
+    }
+    let mount = move || -> nix::Result<()> {
+        // A thread that shares its root folder with others may not enter.
+        unshare(CloneFlags::CLONE_FS)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        mount_at(Path::new(MOUNT_POINT))
+    };
+    std::thread::spawn(mount).join().ok()?.ok()
+}
+
+/// A procfs other than our own, mounted from the host so that mounts on it reach the host.
+fn shared_proc() -> Option<PathBuf> {
+    let mounts = fs::read("/proc/self/mountinfo").ok()?;
+    shared_proc_in(&mounts)
+}
+
+/// See `Documentation/filesystems/proc.rst`, 3.5.
+fn shared_proc_in(mountinfo: &[u8]) -> Option<PathBuf> {
+    mountinfo.split(|&byte| byte == b'\n').find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
+        let dash = fields.iter().position(|field| *field == b"-")?;
+        let [point, optional, kind] =
+            [fields.get(4)?, fields.get(6..dash)?.concat().as_slice(), fields.get(dash + 1)?]
+                .map(<[u8]>::to_vec);
+        let shared = optional.windows(7).any(|part| part == b"shared:");
+        let path = Path::new(std::ffi::OsStr::from_bytes(&point)).to_owned();
+        (shared && kind == b"proc" && path != Path::new("/proc") && path.ends_with("proc")).then_some(path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_proc_of_the_host_is_found() {
+        let line = |point: &str, optional: &str, kind: &str| {
+            format!("22 27 0:21 / {point} rw,relatime {optional}- {kind} proc rw\n").into_bytes()
+        };
+        let find = |lines: &[Vec<u8>]| shared_proc_in(&lines.concat());
+        let own = line("/proc", "shared:5 ", "proc");
+        let host = line("/host/proc", "shared:12 master:3 ", "proc");
+        assert_eq!(find(&[own.clone(), host]), Some("/host/proc".into()));
+        assert_eq!(find(&[own.clone(), line("/host/proc", "master:3 ", "proc")]), None);
+        assert_eq!(
+            find(&[own.clone(), line("/host/proc", "", "proc"), line("/x/proc", "shared:1 ", "ext4")]),
+            None
+        );
+        assert_eq!(find(&[b"garbage - \n\n".to_vec(), own]), None);
+    }
+
+    #[test]
+    fn the_remedy_is_one_line() {
+        let text = Error::WouldNotLast(MOUNT_POINT.into()).to_string();
+        assert!(
+            text.contains("remedy: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc on the host")
+        );
+    }
+
+    #[test]
+    fn a_folder_that_is_not_there_is_not_mounted_on() {
+        let binfmt = Binfmt::at("/no/such/folder");
+        assert!(matches!(ensure(&binfmt), Err(Error::NotSupported(_))));
+    }
+}
