@@ -1,0 +1,312 @@
+//! The argument forms of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static, as commands of qus.
+//!
+//! Recognised by how they look, without a mode switch: of our own commands none begins with an option but
+//! `--mount`. What they asked for is what is done; what differs is that a failure is one, that handlers
+//! always have the flags P and F, and that only our own are removed. Options that run a shell or write
+//! others' files are refused.
+
+use std::fmt;
+
+use crate::arch::{ARCHES, Arch};
+
+/// Commands of qus with their arguments, to be run one after the other.
+pub type Commands = Vec<Vec<String>>;
+
+/// Why arguments in an old form cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unclear(String);
+
+impl fmt::Display for Unclear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Unclear {}
+
+/// Translates arguments, without the program's name; `None` if they are in none of the old forms.
+///
+/// # Errors
+/// They are in an old form, and ask for something that is not there or not understood.
+pub fn translate(args: &[String]) -> Option<Result<Commands, Unclear>> {
+    match args {
+        [] => return Some(Ok(vec![words(&["platforms"])])),
+        [only] if only == "-version" => return Some(Ok(vec![words(&["--version"])])),
+        [only] if ["--help", "-h", "--version", "-V"].contains(&&**only) => return None,
+        [first, ..] if !first.starts_with('-') => return None,
+        // Ours has it before a command, theirs before another option.
+        [mount, _, command, ..] if mount == "--mount" && !command.starts_with('-') => return None,
+        [mount, command, ..] if mount.starts_with("--mount=") && !command.starts_with('-') => return None,
+        _ => {}
+    }
+    Some(Request::read(args).map(Request::commands))
+}
+
+/// What was asked for in an old form.
+#[derive(Debug, Default)]
+struct Request {
+    /// tonistiigi's: it ends with a list of platforms, and registers with credentials.
+    platforms: bool,
+    list: bool,
+    remove: Option<Vec<String>>,
+    install: bool,
+    /// Nothing is registered, whatever else is said.
+    no_install: bool,
+    force: bool,
+    credentials: bool,
+    dry_run: bool,
+    targets: Vec<String>,
+    dir: Option<String>,
+    mount: Option<String>,
+}
+
+impl Request {
+    fn read(args: &[String]) -> Result<Self, Unclear> {
+        let mut this = Self::default();
+        let mut args = Args { rest: args, value: None };
+        // Behind `--` dbhi/qus has arguments for another script, where -r and -t mean something else.
+        let mut behind = false;
+        while let Some(name) = args.next() {
+            match (name, behind) {
+                ("--", false) => behind = true,
+                ("--install" | "-install", _) => {
+                    (this.platforms, this.install) = (true, true);
+                    this.targets.extend(list(args.value(name)?));
+                }
+                ("--uninstall" | "-uninstall", _) => {
+                    this.platforms = true;
+                    let removed = list(args.value(name)?).flat_map(|pattern| architectures(&pattern));
+                    this.remove.get_or_insert_default().extend(removed);
+                }
+                ("--mount" | "-mount", _) => {
+                    this.platforms = true;
+                    this.mount = Some(args.value(name)?.to_owned());
+                }
+                ("-Q" | "--path" | "--qemu-path", _) => this.dir = Some(args.value(name)?.to_owned()),
+                // Emulators are found with and without a suffix.
+                ("-F" | "--suffix" | "--qemu-suffix", _) => drop(args.value(name)?),
+                ("-s" | "--static" | "-static", false) => this.install = true,
+                ("-l" | "--list" | "-list", false) => this.list = true,
+                ("-e" | "--exit" | "-exit", false) => this.no_install = true,
+                ("-r" | "--reset" | "-reset", false) => {
+                    this.remove = Some(words(&["all"]));
+                    (this.install, this.force) = (true, true);
+                }
+                ("-t" | "--targets" | "-targets", false) => {
+                    this.install = true;
+                    this.targets.extend(list(args.value(name)?));
+                }
+                ("-r" | "--clear", true) => (this.remove, this.no_install) = (Some(Vec::new()), true),
+                ("-t" | "--test", true) => (this.install, this.dry_run) = (true, true),
+                // Emulators are kept open in any case.
+                ("-p" | "--persistent", _) => (this.install, _) = (true, args.yes()),
+                ("-c" | "--credential", _) => (this.install, this.credentials) = (true, args.yes()),
+                ("-i" | "--interactive" | "-interactive", _) => {
+                    return Err(Unclear("-i runs a shell, which is not here".to_owned()));
+                }
+                ("-d" | "--debian" | "--systemd" | "-s" | "-e" | "--exportdir", _) => {
+                    return Err(Unclear(format!("{name} writes files for others: see `qus export`")));
+                }
+                (target, true) if !target.starts_with('-') => {
+                    this.install = true;
+                    this.targets.push(target.to_owned());
+                }
+                _ => return Err(Unclear(format!("`{name}` is not known here: see `qus --help`"))),
+            }
+        }
+        if behind && this.remove.as_ref().is_some_and(Vec::is_empty) {
+            this.remove = Some(std::mem::take(&mut this.targets));
+        }
+        this.install &= !this.no_install;
+        Ok(this)
+    }
+
+    fn commands(self) -> Commands {
+        let all_if_none = |names: Vec<String>| if names.is_empty() { words(&["all"]) } else { names };
+        let mut commands = Commands::new();
+        if self.list {
+            commands.push(words(&["status"]));
+        }
+        if let Some(remove) = self.remove {
+            commands.push([words(&["remove"]), all_if_none(remove)].concat());
+        }
+        if self.install {
+            let mut command = words(&["install"]);
+            let options = [
+                ("--no-credentials", !self.credentials && !self.platforms),
+                ("--force", self.force),
+                ("--dry-run", self.dry_run),
+            ];
+            command.extend(options.into_iter().filter(|(_, set)| *set).map(|(option, _)| option.to_owned()));
+            command.extend(self.dir.map(|dir| format!("--dir={dir}")));
+            commands.push([command, all_if_none(self.targets)].concat());
+        }
+        if self.platforms || commands.is_empty() {
+            commands.push(words(&["platforms"]));
+        }
+        let mount = self.mount.map(|mount| format!("--mount={mount}"));
+        commands.into_iter().map(|command| mount.iter().cloned().chain(command).collect()).collect()
+    }
+}
+
+/// Arguments, of which one may be split at its `=`.
+struct Args<'a> {
+    rest: &'a [String],
+    value: Option<&'a str>,
+}
+
+impl<'a> Args<'a> {
+    fn next(&mut self) -> Option<&'a str> {
+        let (arg, rest) = self.rest.split_first()?;
+        self.rest = rest;
+        let (name, value) = match arg.split_once('=') {
+            Some((name, value)) if name.starts_with('-') => (name, Some(value)),
+            _ => (&**arg, None),
+        };
+        self.value = value;
+        Some(name)
+    }
+
+    fn value(&mut self, name: &str) -> Result<&'a str, Unclear> {
+        if let Some(value) = self.value.take() {
+            return Ok(value);
+        }
+        let (value, rest) =
+            self.rest.split_first().ok_or_else(|| Unclear(format!("{name} needs a value")))?;
+        self.rest = rest;
+        Ok(value)
+    }
+
+    /// An optional `yes` or `no`; without one it is yes.
+    fn yes(&mut self) -> bool {
+        let next = self.value.take().or_else(|| self.rest.first().map(|next| &**next));
+        if let Some("yes" | "no") = self.rest.first().map(|next| &**next) {
+            self.rest = &self.rest[1..];
+        }
+        next != Some("no")
+    }
+}
+
+/// The architectures whose handlers a pattern of tonistiigi's means: a handler's name, with a star at its
+/// end or not, or any spelling of an architecture. What means none is left for `remove` to refuse.
+fn architectures(pattern: &str) -> Vec<String> {
+    match pattern.strip_suffix('*') {
+        Some("qemu-" | "") => words(&["all"]),
+        Some(prefix) => {
+            let begins = |arch: &&Arch| arch.emulator().starts_with(prefix);
+            ARCHES.iter().filter(begins).map(|arch| arch.name.to_owned()).collect()
+        }
+        None => vec![pattern.strip_prefix("qemu-").unwrap_or(pattern).to_owned()],
+    }
+}
+
+fn list(value: &str) -> impl Iterator<Item = String> {
+    value.split(',').filter(|word| !word.is_empty()).map(str::to_owned)
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Old forms and what they mean, for the README and its test: program, arguments, commands of ours.
+pub const FORMS: [(&str, &str, &str); 16] = [
+    ("dbhi/qus", "-s -- -p", "install --no-credentials all"),
+    ("dbhi/qus", "-s -- -p aarch64", "install --no-credentials aarch64"),
+    ("dbhi/qus", "-s -- -c -p aarch64 arm", "install aarch64 arm"),
+    ("dbhi/qus", "-s -- -t aarch64", "install --no-credentials --dry-run aarch64"),
+    ("dbhi/qus", "-- -r", "remove all"),
+    ("dbhi/qus", "-- -r aarch64", "remove aarch64"),
+    ("dbhi/qus", "-l", "status"),
+    ("dbhi/qus, older", "-s -t aarch64,arm -- -p yes", "install --no-credentials aarch64 arm"),
+    ("dbhi/qus, older", "-r -e", "remove all"),
+    ("tonistiigi/binfmt", "", "platforms"),
+    ("tonistiigi/binfmt", "--install all", "install all; platforms"),
+    ("tonistiigi/binfmt", "--install arm64,riscv64", "install arm64 riscv64; platforms"),
+    ("tonistiigi/binfmt", "--uninstall qemu-*", "remove all; platforms"),
+    ("tonistiigi/binfmt", "--uninstall qemu-aarch64", "remove aarch64; platforms"),
+    ("multiarch/qemu-user-static", "--reset -p yes", "remove all; install --no-credentials --force all"),
+    ("multiarch/qemu-user-static", "--reset -p yes --credential yes", "remove all; install --force all"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arbtest::arbtest;
+
+    fn args(line: &str) -> Vec<String> {
+        line.split_whitespace().map(str::to_owned).collect()
+    }
+
+    fn said(line: &str) -> String {
+        match translate(&args(line)) {
+            None => "ours".to_owned(),
+            Some(Ok(commands)) => {
+                commands.iter().map(|command| command.join(" ")).collect::<Vec<_>>().join("; ")
+            }
+            Some(Err(unclear)) => format!("error: {unclear}"),
+        }
+    }
+
+    #[test]
+    fn the_published_forms() {
+        for (program, line, ours) in FORMS {
+            assert_eq!(said(line), ours, "{program} {line}");
+        }
+    }
+
+    #[test]
+    fn further_spellings() {
+        assert_eq!(said("-install=all"), "install all; platforms");
+        assert_eq!(
+            said("--uninstall qemu-mips*"),
+            "remove mips mips64 mips64el mipsel mipsn32 mipsn32el; platforms"
+        );
+        assert_eq!(
+            said("--uninstall linux/arm64,s390x --install arm"),
+            "remove linux/arm64 s390x; install arm; platforms"
+        );
+        assert_eq!(said("--mount /m --install all"), "--mount=/m install all; --mount=/m platforms");
+        assert_eq!(
+            said("--reset --persistent no --credential=no -Q /b"),
+            "remove all; install --no-credentials --force --dir=/b all"
+        );
+        assert_eq!(said("-version"), "--version");
+        assert_eq!(said("--credential yes"), "install all");
+    }
+
+    #[test]
+    fn ours_are_left_alone() {
+        for line in [
+            "install all",
+            "--help",
+            "-h",
+            "--version",
+            "-V",
+            "--mount /m status",
+            "--mount=/m status",
+            "run -- a",
+        ] {
+            assert_eq!(said(line), "ours", "{line}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_followed_says_so() {
+        for line in ["-i ls", "--install", "-- -d", "--nonsense", "-s extra", "-- -s"] {
+            assert!(said(line).starts_with("error: "), "{line}: {}", said(line));
+        }
+    }
+
+    #[test]
+    fn arbitrary_arguments_never_panic() {
+        arbtest(|u| {
+            const WORDS: [&str; 12] =
+                ["-s", "--", "-p", "yes", "-r", "-t", "--install", "--mount", "a=b", "--reset", "-c=no", "*"];
+            let args: Vec<String> = (0..u.int_in_range(0..=6)?)
+                .map(|_| if u.arbitrary()? { u.arbitrary() } else { Ok((*u.choose(&WORDS)?).to_owned()) })
+                .collect::<Result<_, _>>()?;
+            let _ = translate(&args);
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,499 @@
+//! What is wrong with a machine's handlers, why, and the command that mends it.
+//!
+//! [`Machine`] is what was seen, [`findings`] what follows from it: a function of its argument, so that
+//! machines which are not at hand can be examined in tests. It changes nothing.
+
+mod machine;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use serde::Serialize;
+
+use crate::arch::{ARCHES, Arch};
+use crate::binfmt::{Entry, Files, State};
+use crate::handler;
+use crate::owner::Owner;
+use crate::probe;
+
+pub use machine::{Handler, Interpreter, Machine};
+
+/// How much a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Note,
+    /// Something will fail under circumstances that are told.
+    Warning,
+    /// Something that was asked for, or is registered, cannot work.
+    Error,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// Something that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub severity: Severity,
+    /// What it is about: a handler's name, or a part of the machine.
+    pub subject: String,
+    /// What was found.
+    pub what: String,
+    /// What follows from it.
+    pub why: String,
+    /// The command that mends it, where there is one.
+    pub fix: Option<String>,
+}
+
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(
+        &mut self,
+        severity: Severity,
+        subject: impl Into<String>,
+        what: impl Into<String>,
+        why: impl Into<String>,
+        fix: Option<String>,
+    ) {
+        let (subject, what, why) = (subject.into(), what.into(), why.into());
+        self.0.push(Finding { severity, subject, what, why, fix });
+    }
+}
+
+use Severity::{Error, Note, Warning};
+
+/// Everything that follows from what was seen, the gravest first. `asked` are architectures that have to
+/// work.
+pub fn findings(machine: &Machine, asked: &[&'static Arch]) -> Vec<Finding> {
+    let mut found = Findings(Vec::new());
+    kernel(machine, &mut found);
+    file_system(machine, &mut found);
+    memory(machine, &mut found);
+    for handler in &machine.handlers {
+        match &handler.entry {
+            Ok(entry) => one_handler(machine, handler, entry, &mut found),
+            Err(why) => found.add(
+                Warning,
+                handler.name(),
+                format!("its text cannot be read: {why}"),
+                "nobody can tell what it is for",
+                None,
+            ),
+        }
+    }
+    overlaps(machine, &mut found);
+    configured(machine, &mut found);
+    probes(machine, asked, &mut found);
+    found.0.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
+    found.0
+}
+
+fn kernel(machine: &Machine, found: &mut Findings) {
+    let (major, minor) = machine.kernel;
+    let older = |than| machine.kernel < than;
+    let version = format!("Linux {major}.{minor}");
+    if older((4, 8)) {
+        found.add(Error, "kernel", version, "before Linux 4.8 no handler works in containers", None);
+    } else if older((5, 12)) {
+        let why =
+            "before Linux 5.12 emulators are not told about argv[0]: busybox and others see a path there";
+        found.add(Warning, "kernel", version, why, None);
+    } else if older((6, 7)) {
+        let why = "before Linux 6.7 users cannot have handlers of their own: `qus run` does not work";
+        found.add(Note, "kernel", version, why, None);
+    }
+}
+
+fn file_system(machine: &Machine, found: &mut Findings) {
+    let root = machine.root.display();
+    let mut add = |severity, what: String, why: &str, fix: Option<String>| {
+        found.add(severity, "binfmt_misc", what, why, fix);
+    };
+    match machine.state {
+        State::Absent if !machine.supported => add(
+            Error,
+            "the kernel does not know it".to_owned(),
+            "no foreign program is run",
+            Some("modprobe binfmt_misc".to_owned()),
+        ),
+        State::Absent => {
+            add(Error, format!("there is no {root}"), "/proc is not mounted, or masked by a container", None);
+        }
+        State::NotMounted => add(
+            Error,
+            format!("it is not mounted at {root}"),
+            "since Linux 6.7 nothing is registered then; before, nothing can be seen",
+            Some(format!("mount -t binfmt_misc binfmt_misc {root}")),
+        ),
+        State::ReadOnly(Errno::EROFS) => add(
+            Warning,
+            format!("it is mounted read-only at {root}"),
+            "handlers can be neither registered nor removed from here",
+            Some(format!("mount -o remount,rw {root}")),
+        ),
+        State::ReadOnly(_) => add(
+            Note,
+            "only root may write to it".to_owned(),
+            "you can look at handlers, and have some of your own with `qus run`",
+            None,
+        ),
+        State::Writable => {}
+    }
+    if machine.switched_on == Some(false) {
+        add(
+            Error,
+            "it is switched off".to_owned(),
+            "the kernel uses no handler at all",
+            Some(format!("echo 1 > {root}/status")),
+        );
+    }
+    if machine.initial_user_namespace == Some(false) {
+        let why = "it may have handlers of its own, which the host does not see, and not see the host's";
+        add(Note, "this is a user namespace".to_owned(), why, None);
+    }
+    if machine.mounts_on_top > 1 {
+        add(
+            Warning,
+            format!("{} of them are mounted one over another at {root}", machine.mounts_on_top),
+            "only the handlers of the topmost can be seen; the kernel uses those of your user namespace",
+            Some(format!("umount {root}")),
+        );
+    }
+}
+
+fn memory(machine: &Machine, found: &mut Findings) {
+    if let Some(size) = machine.page_size.filter(|&size| size != 4096) {
+        let why = "programs whose parts are aligned to 4096 bytes only are mapped in pieces, or not at all";
+        found.add(Note, "memory", format!("pages have {size} bytes"), why, None);
+    }
+    // The lowest address at which a common linker puts a program: 64 KiB, on Arm.
+    if let Some(lowest) = machine.mmap_min_addr.filter(|&lowest| lowest > 0x10000) {
+        let why = "programs that are linked to low addresses have to be moved, which not all survive";
+        let fix = Some("sysctl vm.mmap_min_addr=65536".to_owned());
+        found.add(Warning, "memory", format!("vm.mmap_min_addr is {lowest}"), why, fix);
+    }
+    if let Some(bits) = machine.mmap_rnd_bits.filter(|&bits| bits > 28) {
+        let why = "emulators before QEMU 8.1, such as those of old images, crash under so much randomisation";
+        found.add(Note, "memory", format!("vm.mmap_rnd_bits is {bits}"), why, None);
+    }
+}
+
+fn one_handler(machine: &Machine, handler: &Handler, entry: &Entry, found: &mut Findings) {
+    let arch = handler::arch_of(&handler.name);
+    if arch.is_none() && handler.owner != Owner::Qus {
+        return;
+    }
+    let ours = handler.owner == Owner::Qus;
+    let flags = entry.rule.flags;
+    let path = entry.rule.interpreter.display();
+    let reinstall = || arch.filter(|_| ours).map(|arch| format!("qus install {arch} --force"));
+    let mut add =
+        |severity, what: String, why: &str, fix| found.add(severity, handler.name(), what, why, fix);
+    if !entry.enabled {
+        let fix = format!("echo 1 > {}", machine.root.join(&handler.name).display());
+        add(
+            if ours { Error } else { Note },
+            "it is disabled".to_owned(),
+            "the kernel does not use it",
+            Some(fix),
+        );
+    }
+    match &handler.interpreter {
+        Interpreter::Missing if flags.fix_binary => add(
+            Note,
+            format!("there is no {path} here"),
+            "the kernel keeps it open, so that it works; after the next boot it has to be installed again",
+            None,
+        ),
+        Interpreter::Missing => add(
+            Error,
+            format!("there is no {path}"),
+            "every program that it is for ends with: no such file or directory",
+            reinstall(),
+        ),
+        Interpreter::Dynamic(loader) => add(
+            Warning,
+            format!("{path} is not static"),
+            &format!("in containers without {} every program ends with: no such file", loader.display()),
+            Some("qus install".to_owned() + " --force " + arch.map_or("", |arch| arch.name)),
+        ),
+        Interpreter::Static => {}
+    }
+    if !flags.fix_binary {
+        let why = format!("containers that have no {path} of their own cannot use it");
+        add(Warning, "it has no flag F".to_owned(), &why, reinstall());
+    }
+    if !flags.preserve_argv0 {
+        add(Note, "it has no flag P".to_owned(), "programs see a path instead of their argv[0]", reinstall());
+    }
+    if !flags.credentials {
+        add(Note, "it has no flag C".to_owned(), "sudo and other setuid programs run as the caller", None);
+    }
+    if let Some(label) = handler.label.as_ref().filter(|label| !label.contains(":bin_t:")) {
+        add(
+            Warning,
+            format!("SELinux labels {path} as {label}"),
+            "containers may be forbidden to execute it",
+            Some(format!("chcon -t bin_t {path}")),
+        );
+    }
+}
+
+/// Handlers for the same files: the kernel takes the latest.
+fn overlaps(machine: &Machine, found: &mut Findings) {
+    let entries: Vec<(&Handler, &Entry)> =
+        machine.handlers.iter().filter_map(|handler| Some((handler, handler.entry.as_ref().ok()?))).collect();
+    let emulates =
+        |handler: &Handler| handler.owner == Owner::Qus || handler::arch_of(&handler.name).is_some();
+    for (index, (first, winner)) in entries.iter().enumerate() {
+        for (second, loser) in &entries[index + 1..] {
+            if (emulates(first) || emulates(second))
+                && winner.enabled
+                && loser.enabled
+                && overlap(&winner.rule.files, &loser.rule.files)
+            {
+                found.add(
+                    Note,
+                    second.name(),
+                    format!("{} takes the same files ({})", first.name(), first.owner),
+                    "it was registered later, and the kernel asks the latest first",
+                    None,
+                );
+            }
+        }
+    }
+}
+
+/// Whether some file is for both.
+fn overlap(a: &Files, b: &Files) -> bool {
+    match (a, b) {
+        (Files::Magic(a_offset, a), Files::Magic(b_offset, b)) => {
+            let end = (a_offset + a.magic.len()).min(b_offset + b.magic.len());
+            let agree = |at: usize| {
+                let (i, j) = (at - a_offset, at - b_offset);
+                (a.magic[i] ^ b.magic[j]) & a.mask[i] & b.mask[j] == 0
+            };
+            (*a_offset.max(b_offset)..end).all(agree)
+        }
+        (Files::Extension(a), Files::Extension(b)) => a == b,
+        _ => false,
+    }
+}
+
+/// What others will register at the next boot under a name that is ours now.
+fn configured(machine: &Machine, found: &mut Findings) {
+    let ours = machine.handlers.iter().filter(|handler| handler.owner == Owner::Qus);
+    for handler in ours {
+        let Ok(entry) = &handler.entry else { continue };
+        for (file, rule) in machine.configured.systemd.iter().filter(|(_, rule)| rule.name == handler.name) {
+            if !rule.differences(&entry.rule).is_empty() {
+                let why = "systemd-binfmt replaces the handler when the machine starts or systemd is updated";
+                let fix = Some(format!("ln -s /dev/null {}", etc(file).display()));
+                found.add(
+                    Warning,
+                    handler.name(),
+                    format!("{} says something else", file.display()),
+                    why,
+                    fix.filter(|_| !file.ends_with("qus.conf")),
+                );
+            }
+        }
+        if let Some(file) = machine.configured.debian(&handler.name) {
+            found.add(
+                Warning,
+                handler.name(),
+                format!("update-binfmts has a handler of the same name ({})", file.display()),
+                "it replaces ours when the machine starts",
+                Some(format!("update-binfmts --disable {}", handler.name())),
+            );
+        }
+    }
+}
+
+/// The file that hides one of systemd's.
+fn etc(file: &Path) -> PathBuf {
+    Path::new("/etc/binfmt.d").join(file.file_name().unwrap_or_default())
+}
+
+fn probes(machine: &Machine, asked: &[&'static Arch], found: &mut Findings) {
+    for arch in &ARCHES {
+        let header = probe::image(arch);
+        let takes = |handler: &&Handler| {
+            handler.entry.as_ref().is_ok_and(|entry| entry.enabled && entry.rule.matches(header))
+        };
+        let handler = machine.handlers.iter().find(takes);
+        let wanted = asked.contains(&arch);
+        if handler.is_none() && !wanted {
+            continue;
+        }
+        let Some(Err(why)) = machine.probes.get(arch.name) else { continue };
+        let subject = handler.map_or_else(|| arch.to_string(), Handler::name);
+        let fix = match handler {
+            Some(handler) if handler.owner != Owner::Qus => format!("qus install {arch} --force"),
+            Some(_) => format!("qus remove {arch} && qus install {arch}"),
+            None => format!("qus install {arch}"),
+        };
+        found.add(
+            Error,
+            subject,
+            format!("programs for {arch} do not run: {why}"),
+            "a tiny program of that architecture was started and did not do its work",
+            Some(fix),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binfmt::{Flags, Magic, Rule};
+    use crate::owner::Configured;
+
+    fn machine() -> Machine {
+        Machine {
+            root: "/proc/sys/fs/binfmt_misc".into(),
+            kernel: (6, 12),
+            supported: true,
+            state: State::Writable,
+            switched_on: Some(true),
+            initial_user_namespace: Some(true),
+            mounts_on_top: 1,
+            page_size: Some(4096),
+            mmap_min_addr: Some(65536),
+            mmap_rnd_bits: Some(28),
+            handlers: Vec::new(),
+            configured: Configured::default(),
+            probes: Default::default(),
+        }
+    }
+
+    fn handler(name: &str, arch: &str, flags: &str) -> Handler {
+        let magic = Magic::of(arch.parse().unwrap(), [0; 4]).next().unwrap();
+        let rule = Rule {
+            name: name.into(),
+            files: Files::Magic(0, magic),
+            interpreter: format!("/usr/bin/{name}").into(),
+            flags: flags.parse::<Flags>().unwrap(),
+        };
+        Handler {
+            name: name.into(),
+            entry: Ok(Entry { enabled: true, rule, unknown: Vec::new() }),
+            owner: Owner::Qus,
+            interpreter: Interpreter::Static,
+            label: None,
+        }
+    }
+
+    /// Severity and subject of all findings.
+    fn found(machine: &Machine) -> Vec<(Severity, String)> {
+        findings(machine, &[]).into_iter().map(|finding| (finding.severity, finding.subject)).collect()
+    }
+
+    #[test]
+    fn a_healthy_machine_has_no_findings() {
+        let healthy = Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], ..machine() };
+        assert_eq!(findings(&healthy, &[]), []);
+    }
+
+    #[test]
+    fn every_kind_of_trouble_is_found() {
+        let one = |machine: Machine, severity, subject: &str| {
+            assert_eq!(found(&machine), [(severity, subject.to_owned())]);
+        };
+        one(Machine { kernel: (4, 4), ..machine() }, Error, "kernel");
+        one(Machine { kernel: (5, 10), ..machine() }, Warning, "kernel");
+        one(Machine { kernel: (6, 1), ..machine() }, Note, "kernel");
+        one(Machine { state: State::Absent, supported: false, ..machine() }, Error, "binfmt_misc");
+        one(Machine { state: State::Absent, ..machine() }, Error, "binfmt_misc");
+        one(Machine { state: State::NotMounted, ..machine() }, Error, "binfmt_misc");
+        one(Machine { state: State::ReadOnly(Errno::EROFS), ..machine() }, Warning, "binfmt_misc");
+        one(Machine { state: State::ReadOnly(Errno::EACCES), ..machine() }, Note, "binfmt_misc");
+        one(Machine { switched_on: Some(false), ..machine() }, Error, "binfmt_misc");
+        one(Machine { initial_user_namespace: Some(false), ..machine() }, Note, "binfmt_misc");
+        one(Machine { mounts_on_top: 2, ..machine() }, Warning, "binfmt_misc");
+        one(Machine { page_size: Some(65536), ..machine() }, Note, "memory");
+        one(Machine { mmap_min_addr: Some(1 << 20), ..machine() }, Warning, "memory");
+        one(Machine { mmap_rnd_bits: Some(32), ..machine() }, Note, "memory");
+    }
+
+    #[test]
+    fn every_kind_of_bad_handler_is_found() {
+        let of = |change: &dyn Fn(&mut Handler)| {
+            let mut handler = handler("qemu-arm", "arm", "POCF");
+            change(&mut handler);
+            found(&Machine { handlers: vec![handler], ..machine() })
+        };
+        let name = || "qemu-arm".to_owned();
+        let entry =
+            |handler: &mut Handler, change: &dyn Fn(&mut Entry)| change(handler.entry.as_mut().unwrap());
+        assert_eq!(of(&|handler| entry(handler, &|entry| entry.enabled = false)), [(Error, name())]);
+        assert_eq!(of(&|handler| handler.interpreter = Interpreter::Missing), [(Note, name())]);
+        assert_eq!(
+            of(&|handler| handler.interpreter = Interpreter::Dynamic("/ld".into())),
+            [(Warning, name())]
+        );
+        assert_eq!(of(&|handler| handler.entry = Err("garbage".into())), [(Warning, name())]);
+        assert_eq!(
+            of(&|handler| handler.label = Some("system_u:object_r:user_home_t:s0".into())),
+            [(Warning, name())]
+        );
+        assert_eq!(of(&|handler| handler.label = Some("system_u:object_r:bin_t:s0".into())), []);
+        let bare = |handler: &mut Handler| entry(handler, &|entry| entry.rule.flags = Flags::default());
+        let missing = |handler: &mut Handler| {
+            bare(handler);
+            handler.interpreter = Interpreter::Missing;
+        };
+        assert_eq!(of(&bare), [(Warning, name()), (Note, name()), (Note, name())]);
+        assert_eq!(of(&missing)[0], (Error, name()));
+    }
+
+    #[test]
+    fn the_latest_of_two_wins_and_the_other_is_told() {
+        let handlers = vec![handler("qemu-arm-qus", "arm", "POCF"), handler("qemu-arm", "arm", "POCF")];
+        let findings = findings(&Machine { handlers, ..machine() }, &[]);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].subject, "qemu-arm");
+        assert!(findings[0].what.starts_with("qemu-arm-qus takes the same files"));
+        let apart = vec![handler("qemu-arm", "arm", "POCF"), handler("qemu-sh4", "sh4", "POCF")];
+        assert_eq!(found(&Machine { handlers: apart, ..machine() }), []);
+    }
+
+    #[test]
+    fn what_was_asked_for_has_to_run() {
+        let arm: &'static Arch = "arm".parse().unwrap();
+        let mut ill = machine();
+        ill.probes.insert("arm", Err("no handler".into()));
+        assert_eq!(findings(&ill, &[]), [], "nobody asked, nobody is registered");
+        let asked = findings(&ill, &[arm]);
+        assert_eq!((asked[0].severity, asked[0].fix.as_deref()), (Error, Some("qus install arm")));
+        ill.handlers.push(handler("qemu-arm", "arm", "POCF"));
+        assert_eq!(found(&ill), [(Error, "qemu-arm".to_owned())]);
+    }
+
+    #[test]
+    fn a_contradicting_file_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        for dir in ["usr/lib/binfmt.d", "var/lib/binfmts"] {
+            std::fs::create_dir_all(root.path().join(dir)).unwrap();
+        }
+        std::fs::write(root.path().join("usr/lib/binfmt.d/q.conf"), ":qemu-arm:M::x::/usr/bin/other:F\n")
+            .unwrap();
+        std::fs::write(root.path().join("var/lib/binfmts/qemu-arm"), "").unwrap();
+        let configured = Configured::read(root.path());
+        let ill = Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], configured, ..machine() };
+        let fixes: Vec<_> = findings(&ill, &[]).into_iter().map(|finding| finding.fix.unwrap()).collect();
+        assert_eq!(fixes, ["ln -s /dev/null /etc/binfmt.d/q.conf", "update-binfmts --disable qemu-arm"]);
+    }
+}

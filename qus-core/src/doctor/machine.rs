@@ -1,0 +1,161 @@
+//! What can be seen of a machine and its handlers, without changing anything.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use nix::unistd::{SysconfVar, sysconf};
+
+use crate::arch::{ARCHES, Arch};
+use crate::binfmt::{Binfmt, Entry, State};
+use crate::elf::Elf;
+use crate::mount::is_initial;
+use crate::namespace::kernel;
+use crate::owner::{Configured, Owner};
+use crate::probe;
+
+/// What was seen of a machine.
+#[derive(Debug)]
+pub struct Machine {
+    /// Where binfmt_misc is, or should be.
+    pub root: PathBuf,
+    /// Version of the kernel, major and minor.
+    pub kernel: (u32, u32),
+    /// Whether the kernel knows binfmt_misc.
+    pub supported: bool,
+    /// What can be done with it.
+    pub state: State,
+    /// Whether it is used at all; `None` if that cannot be seen.
+    pub switched_on: Option<bool>,
+    /// Whether this is the host's user namespace.
+    pub initial_user_namespace: Option<bool>,
+    /// How many of them are mounted one over another.
+    pub mounts_on_top: usize,
+    /// In bytes.
+    pub page_size: Option<u64>,
+    /// `vm.mmap_min_addr`, in bytes.
+    pub mmap_min_addr: Option<u64>,
+    /// `vm.mmap_rnd_bits`; `None` also where addresses are not randomised.
+    pub mmap_rnd_bits: Option<u64>,
+    /// Handlers in the kernel's order.
+    pub handlers: Vec<Handler>,
+    /// What others register by themselves.
+    pub configured: Configured,
+    /// How the probes went that were run.
+    pub probes: BTreeMap<&'static str, Result<(), String>>,
+}
+
+/// What was seen of a handler.
+#[derive(Debug)]
+pub struct Handler {
+    /// Its name.
+    pub name: OsString,
+    /// What the kernel says of it, or why that cannot be read.
+    pub entry: Result<Entry, String>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Its interpreter, as seen from here.
+    pub interpreter: Interpreter,
+    /// SELinux's label of the interpreter, where SELinux is on.
+    pub label: Option<String>,
+}
+
+impl Handler {
+    /// Its name for people.
+    pub fn name(&self) -> String {
+        self.name.to_string_lossy().into_owned()
+    }
+}
+
+/// What a handler's interpreter is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Interpreter {
+    /// Not there, as seen from here.
+    Missing,
+    /// It asks for this loader.
+    Dynamic(PathBuf),
+    /// It runs by itself, or is not ELF.
+    Static,
+}
+
+impl Machine {
+    /// Looks at everything. Probes are run for all architectures that a handler takes, and those asked for.
+    pub fn look(binfmt: &Binfmt, asked: &[&'static Arch]) -> Self {
+        let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
+        let configured = Configured::read(Path::new("/"));
+        let listed = binfmt.entries().unwrap_or_default();
+        let handlers: Vec<Handler> = listed
+            .into_iter()
+            .map(|(name, entry)| match entry {
+                Ok(entry) => Handler {
+                    name,
+                    owner: configured.owner(&entry),
+                    interpreter: interpreter(&entry.rule.interpreter),
+                    label: label(&entry.rule.interpreter),
+                    entry: Ok(entry),
+                },
+                Err(error) => Handler {
+                    name,
+                    entry: Err(error.to_string()),
+                    owner: Owner::Other,
+                    interpreter: Interpreter::Static,
+                    label: None,
+                },
+            })
+            .collect();
+        let taken = |arch: &Arch| {
+            let header = probe::image(arch);
+            let takes = |entry: &Entry| entry.enabled && entry.rule.matches(header);
+            handlers.iter().any(|handler| handler.entry.as_ref().is_ok_and(takes))
+        };
+        let probed = ARCHES.iter().filter(|arch| asked.contains(arch) || taken(arch));
+        let probes = probed.map(|arch| (arch.name, probe::run(arch))).collect();
+        let randomised = number("/proc/sys/kernel/randomize_va_space") != Some(0);
+        Self {
+            root: binfmt.root().to_owned(),
+            kernel: kernel().unwrap_or((0, 0)),
+            supported: fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("binfmt_misc")),
+            state: binfmt.state(),
+            switched_on: binfmt.is_switched_on().ok(),
+            initial_user_namespace: is_initial("user"),
+            mounts_on_top: mounts_at(binfmt.root()),
+            page_size: sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok()),
+            mmap_min_addr: number("/proc/sys/vm/mmap_min_addr"),
+            mmap_rnd_bits: number("/proc/sys/vm/mmap_rnd_bits").filter(|_| randomised),
+            handlers,
+            configured,
+            probes,
+        }
+    }
+}
+
+fn interpreter(path: &Path) -> Interpreter {
+    match File::open(path) {
+        Err(_) => Interpreter::Missing,
+        Ok(file) => match Elf::parse(&file).ok().and_then(|elf| elf.interpreter) {
+            Some(loader) => Interpreter::Dynamic(loader),
+            None => Interpreter::Static,
+        },
+    }
+}
+
+fn label(path: &Path) -> Option<String> {
+    if !Path::new("/sys/fs/selinux/enforce").exists() {
+        return None;
+    }
+    let mut label = [0; 256];
+    let (label, _) =
+        rustix::fs::getxattr(path, c"security.selinux", &mut label[..]).ok().map(|n| label.split_at(n))?;
+    Some(String::from_utf8_lossy(label).trim_end_matches('\0').to_owned())
+}
+
+/// How many instances of binfmt_misc are mounted at a path.
+fn mounts_at(root: &Path) -> usize {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is = |line: &&str| {
+        let mut fields = line.split(' ');
+        fields.nth(4) == root.to_str() && line.contains(" - binfmt_misc ")
+    };
+    mounts.lines().filter(is).count()
+}

@@ -1,0 +1,352 @@
+//! Why a file runs here, or why it does not: what it is, what it needs, and whom the kernel calls.
+//!
+//! It follows the kernel's own way: handlers are asked first, the latest first; then `#!`; then the
+//! machine itself. The file is never started; whether an architecture runs is found out by its probe.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::arch::Arch;
+use crate::binfmt::{Entry, Files};
+use crate::elf::{Elf, Kind, ReadAt};
+use crate::{handler, probe};
+
+/// How deep the kernel follows interpreters of interpreters.
+const MAX_DEPTH: usize = 5;
+
+/// `EI_OSABI` of FreeBSD.
+const FREEBSD: u8 = 9;
+
+/// What is known of a file.
+#[derive(Debug, Serialize)]
+pub struct Explanation {
+    /// The file.
+    pub file: String,
+    /// What it is, in words.
+    pub what: String,
+    /// The row of the table that it belongs to.
+    pub arch: Option<&'static str>,
+    /// Particulars of its ABI.
+    pub abi: Option<&'static str>,
+    /// The loader that it asks for.
+    pub loader: Option<String>,
+    /// Whether this machine runs its architecture by itself.
+    pub native: Option<bool>,
+    /// The handler that the kernel calls.
+    pub handler: Option<String>,
+    /// The interpreter of a script, explained in turn.
+    pub interpreter: Option<Box<Explanation>>,
+    /// Whether it can be started.
+    pub runs: bool,
+    /// What keeps it from running, and what to know about it.
+    pub why: Vec<String>,
+    /// What to do about it.
+    pub remedy: Option<String>,
+}
+
+impl Explanation {
+    fn new(file: &Path, what: impl Into<String>) -> Self {
+        Self {
+            file: file.display().to_string(),
+            what: what.into(),
+            arch: None,
+            abi: None,
+            loader: None,
+            native: None,
+            handler: None,
+            interpreter: None,
+            runs: true,
+            why: Vec::new(),
+            remedy: None,
+        }
+    }
+
+    fn fails(mut self, why: impl Into<String>, remedy: Option<String>) -> Self {
+        self.runs = false;
+        self.why.push(why.into());
+        self.remedy = self.remedy.or(remedy);
+        self
+    }
+}
+
+/// Explains a file, given the registered handlers in the kernel's order.
+pub fn explain(path: &Path, entries: &[Entry]) -> Explanation {
+    follow(path, entries, 0)
+}
+
+fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return Explanation::new(path, "not a regular file").fails("only files are run", None),
+        Err(error) => {
+            return Explanation::new(path, "unknown").fails(format!("cannot be read: {error}"), None);
+        }
+    };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) => {
+            return Explanation::new(path, "unknown").fails(format!("cannot be read: {error}"), None);
+        }
+    };
+    let header = header(&file);
+    let mut this = match Elf::parse(&file) {
+        Ok(elf) => explain_elf(path, &elf),
+        Err(_) => Explanation::new(path, what_else(&header)),
+    };
+    if metadata.permissions().mode() & 0o111 == 0 {
+        let remedy = format!("chmod +x {}", path.display());
+        this = this.fails("it is not executable", Some(remedy));
+    }
+    let arch: Option<&Arch> = this.arch.and_then(|name| name.parse().ok());
+    this.native = arch.map(probe::is_native);
+    if let Some(entry) = entries.iter().find(|entry| entry.enabled && takes(entry, path, &header)) {
+        return handled(this, arch, entry);
+    }
+    if let Some(interpreter) = header.strip_prefix(b"#!") {
+        return script(this, interpreter, entries, depth);
+    }
+    match (arch, this.native) {
+        (_, Some(true)) => this,
+        (Some(arch), _) => {
+            let mut why =
+                format!("this machine does not run {arch} itself, and no handler is registered for it");
+            let disabled = |entry: &&Entry| !entry.enabled && takes(entry, path, &header);
+            if let Some(entry) = entries.iter().find(disabled) {
+                why = format!("the handler {} for it is disabled", entry.rule.name.to_string_lossy());
+            }
+            this.fails(
+                why,
+                Some(format!("qus install {arch}, as root; or: qus run {arch} -- {}", path.display())),
+            )
+        }
+        (None, _) => {
+            let why = "neither the kernel nor a registered handler knows this kind of file".to_owned();
+            this.fails(why, None)
+        }
+    }
+}
+
+/// The bytes that the kernel looks at; fewer if the file is shorter.
+fn header(file: &File) -> Vec<u8> {
+    let mut header = vec![0; 256];
+    let length = file.metadata().map_or(0, |metadata| metadata.len().min(256)) as usize;
+    header.truncate(length);
+    if file.read_at(0, &mut header).is_none() {
+        header.clear();
+    }
+    header
+}
+
+fn takes(entry: &Entry, path: &Path, header: &[u8]) -> bool {
+    match &entry.rule.files {
+        Files::Magic(..) => {
+            // The kernel fills the rest of a short file with zeros.
+            let mut padded = header.to_vec();
+            padded.resize(256, 0);
+            entry.rule.matches(&padded)
+        }
+        Files::Extension(extension) => {
+            let name = path.file_name().unwrap_or_default().as_bytes();
+            name.iter()
+                .rposition(|&byte| byte == b'.')
+                .is_some_and(|dot| &name[dot + 1..] == extension.as_bytes())
+        }
+    }
+}
+
+fn explain_elf(path: &Path, elf: &Elf) -> Explanation {
+    let arch = elf.arch();
+    let name = arch.map_or_else(|| format!("machine number {}", elf.machine), ToString::to_string);
+    let kind = match (elf.kind, &elf.interpreter, elf.needed) {
+        (Kind::Other(_), ..) => "object file or core dump",
+        (_, Some(_), _) => "dynamic program",
+        (Kind::Executable, ..) => "static program",
+        (Kind::SharedObject, None, 0) => "static position-independent program",
+        (Kind::SharedObject, None, _) => "shared library",
+    };
+    let mut this = Explanation::new(path, format!("{} {} {kind} for {name}", elf.class, elf.endian));
+    this.arch = arch.map(|arch| arch.name);
+    this.abi = elf.abi();
+    this.loader = elf.interpreter.as_ref().map(|loader| loader.display().to_string());
+    if matches!(elf.kind, Kind::Other(_)) {
+        return this.fails("it is not a program", None);
+    }
+    if elf.os_abi == FREEBSD {
+        return this.fails("it is a program for FreeBSD, which Linux does not run", None);
+    }
+    if arch.is_none() {
+        return this.fails("QEMU emulates no such machine for Linux programs", None);
+    }
+    match &elf.interpreter {
+        Some(loader) if !loader.exists() => {
+            let remedy = format!(
+                "run it inside a root folder of its system: qus run {name} --root DIR -- CMD; or name that folder in \
+                 QEMU_LD_PREFIX"
+            );
+            this.fails(format!("its loader {} is not there", loader.display()), Some(remedy))
+        }
+        _ => this,
+    }
+}
+
+fn handled(mut this: Explanation, arch: Option<&'static Arch>, entry: &Entry) -> Explanation {
+    let rule = &entry.rule;
+    this.handler = Some(rule.name.to_string_lossy().into_owned());
+    if !rule.flags.fix_binary && !rule.interpreter.exists() {
+        let why = format!("the handler's interpreter {} is not there", rule.interpreter.display());
+        return this
+            .fails(why, handler::arch_of(&rule.name).map(|arch| format!("qus install {arch} --force")));
+    }
+    if let Some(Err(why)) = arch.map(probe::run) {
+        let remedy = Some("qus doctor".to_owned());
+        return this
+            .fails(format!("the handler {} does not work: {why}", rule.name.to_string_lossy()), remedy);
+    }
+    this
+}
+
+/// Follows the line behind `#!` to the program that it names.
+fn script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: usize) -> Explanation {
+    let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let words = line.split(|byte| b" \t".contains(byte)).find(|word| !word.is_empty());
+    let Some(interpreter) = words.map(|word| PathBuf::from(OsString::from_vec(word.to_vec()))) else {
+        return this.fails("its first line names no interpreter", None);
+    };
+    if depth == MAX_DEPTH {
+        return this.fails("its interpreter is a script, and so on: the kernel gives up", None);
+    }
+    if line.ends_with(b"\r") {
+        this.why.push(
+            "its first line ends in a carriage return, which the kernel takes for a part of it".to_owned(),
+        );
+    }
+    let interpreter = follow(&interpreter, entries, depth + 1);
+    if !interpreter.runs {
+        let why = format!("its interpreter {} does not run", interpreter.file);
+        let remedy = interpreter.remedy.clone();
+        this = this.fails(why, remedy);
+    }
+    this.interpreter = Some(Box::new(interpreter));
+    this
+}
+
+/// Names what is no ELF file by its first bytes.
+fn what_else(header: &[u8]) -> &'static str {
+    let begins = |magic: &[u8]| header.starts_with(magic);
+    match header {
+        [] => "empty file",
+        _ if begins(b"#!") => "script",
+        _ if begins(b"MZ") => "Windows or EFI program",
+        _ if begins(b"\0asm") => "WebAssembly module",
+        _ if begins(&[0xcf, 0xfa, 0xed, 0xfe]) || begins(&[0xca, 0xfe, 0xba, 0xbe]) => {
+            "macOS program or Java class"
+        }
+        _ if begins(b"\x7fELF") => "damaged ELF file",
+        _ => "data",
+    }
+}
+
+/// The handlers that could be read, in the kernel's order.
+pub fn readable(listed: Vec<crate::binfmt::Listed>) -> Vec<Entry> {
+    listed.into_iter().filter_map(|(_, entry)| entry.ok()).collect()
+}
+
+/// The handler that takes a file which begins like this, if any.
+pub fn handler_of<'a>(header: &[u8], entries: &'a [Entry]) -> Option<&'a Entry> {
+    entries.iter().find(|entry| entry.enabled && takes(entry, Path::new(OsStr::new("")), header))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::binfmt::{Flags, Magic, Rule};
+
+    struct Folder(tempfile::TempDir);
+
+    impl Folder {
+        fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+            let path = self.0.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        }
+    }
+
+    fn folder() -> Folder {
+        Folder(tempfile::tempdir().unwrap())
+    }
+
+    fn own() -> &'static Arch {
+        std::env::consts::ARCH.parse().unwrap()
+    }
+
+    fn entry(name: &str, files: Files, interpreter: &str) -> Entry {
+        let rule =
+            Rule { name: name.into(), files, interpreter: interpreter.into(), flags: Flags::default() };
+        Entry { enabled: true, rule, unknown: Vec::new() }
+    }
+
+    #[test]
+    fn a_native_program_runs_and_a_script_follows_it() {
+        let folder = folder();
+        let program = folder.put("own", probe::image(own()));
+        let this = explain(&program, &[]);
+        assert!(this.runs && this.native == Some(true) && this.handler.is_none(), "{this:?}");
+        let script = folder.put("script", format!("#! {}  -x\n", program.display()).as_bytes());
+        let this = explain(&script, &[]);
+        assert!(this.runs, "{this:?}");
+        assert_eq!(this.interpreter.unwrap().arch, Some(own().name));
+        let lost = folder.put("lost", b"#!/no/such/interpreter\n");
+        assert!(explain(&lost, &[]).why[0].contains("/no/such/interpreter does not run"));
+        let circle = folder.0.path().join("circle");
+        folder.put("circle", format!("#!{}\n", circle.display()).as_bytes());
+        assert!(!explain(&circle, &[]).runs);
+    }
+
+    #[test]
+    fn what_keeps_a_foreign_program_from_running() {
+        let folder = folder();
+        let foreign: &Arch = if own().name == "alpha" { "hppa" } else { "alpha" }.parse().unwrap();
+        let program = folder.put("foreign", probe::image(foreign));
+        let this = explain(&program, &[]);
+        assert!(this.why[0].contains("no handler is registered"), "{this:?}");
+        assert!(this.remedy.unwrap().starts_with(&format!("qus install {foreign}")));
+        let magic = Files::Magic(0, Magic::of(foreign, [0; 4]).next().unwrap());
+        let this = explain(&program, &[entry("qemu-alpha", magic.clone(), "/no/such/emulator")]);
+        assert!(this.why[0].contains("interpreter /no/such/emulator is not there"), "{this:?}");
+        let mut disabled = entry("qemu-alpha", magic, "/bin/true");
+        disabled.enabled = false;
+        assert!(explain(&program, &[disabled]).why[0].contains("is disabled"));
+        let mut freebsd = probe::image(own()).to_vec();
+        freebsd[7] = FREEBSD;
+        assert!(explain(&folder.put("freebsd", &freebsd), &[]).why[0].contains("FreeBSD"));
+    }
+
+    #[test]
+    fn what_is_no_program_is_named() {
+        let folder = folder();
+        for (bytes, what) in [
+            (&b"MZ\x90"[..], "Windows"),
+            (b"", "empty file"),
+            (b"\0asm", "WebAssembly"),
+            (b"\x7fELF", "damaged"),
+            (b"hello", "data"),
+        ] {
+            let this = explain(&folder.put("file", bytes), &[]);
+            assert!(!this.runs && this.what.contains(what), "{this:?}");
+        }
+        let jar = folder.put("x.jar", b"PK");
+        let java = entry("java", Files::Extension("jar".into()), "/bin/sh");
+        assert_eq!(explain(&jar, &[java]).handler.as_deref(), Some("java"));
+        assert!(!explain(folder.0.path(), &[]).runs);
+        assert!(explain(Path::new("/no/such/file"), &[]).why[0].contains("cannot be read"));
+        let plain = folder.put("plain", probe::image(own()));
+        fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(explain(&plain, &[]).remedy.unwrap().starts_with("chmod +x"));
+    }
+}

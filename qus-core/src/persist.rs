@@ -1,0 +1,437 @@
+//! Handlers that are there again after the next start of the machine: emulators copied to a folder of
+//! their own, and the rules written where the host's own service reads them.
+//!
+//! systemd-binfmt reads `/etc/binfmt.d`; for OpenRC there is a service. A manifest lists every file with
+//! its hash and is written before the first of them, so that whatever happens, exactly what was written
+//! is taken back; a file that was changed since is left and told.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::binfmt::{BadRule, Flags};
+use crate::emulator::{Emulator, PERSISTENT};
+
+/// The rules for systemd.
+const BINFMT_D: &str = "/etc/binfmt.d/qus.conf";
+
+/// The service for OpenRC, and its place in the runlevel in which it starts.
+const OPENRC: [&str; 2] = ["/etc/init.d/qus", "/etc/runlevels/boot/qus"];
+
+/// Where the manifest lies.
+const MANIFEST: &str = "manifest.json";
+
+/// What registers handlers when a host starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Service {
+    /// systemd-binfmt.
+    Systemd,
+    /// OpenRC.
+    OpenRc,
+}
+
+impl Service {
+    /// What the host with this root folder has; `None` if neither.
+    pub fn of(root: &Path) -> Option<Self> {
+        let has = |paths: &[&str]| paths.iter().any(|path| root.join(path).exists());
+        if has(&["usr/lib/systemd/systemd-binfmt", "lib/systemd/systemd-binfmt"]) {
+            Some(Self::Systemd)
+        } else if has(&["sbin/openrc-run", "usr/sbin/openrc-run", "usr/bin/openrc-run"]) {
+            Some(Self::OpenRc)
+        } else {
+            None
+        }
+    }
+}
+
+/// Why handlers could not be made to last, or taken back.
+#[derive(Debug)]
+pub enum Error {
+    /// Neither systemd-binfmt nor OpenRC is there.
+    NoService,
+    /// What could not be done, to which file.
+    Io(&'static str, PathBuf, io::Error),
+    /// A rule cannot be written down.
+    Rule(BadRule),
+    /// The manifest is damaged.
+    Manifest(PathBuf, String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoService => f.write_str(
+                "nothing here would register handlers at the next start: there is neither systemd-binfmt nor \
+                 OpenRC\nremedy: have `qus install all` run when the machine starts, or install systemd's package \
+                 with systemd-binfmt",
+            ),
+            Self::Io(what, path, error) => write!(f, "cannot {what} {}: {error}", path.display()),
+            Self::Rule(bad) => bad.fmt(f),
+            Self::Manifest(path, why) => write!(f, "{} is damaged: {why}", path.display()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The files that were written, as paths of the host.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Manifest {
+    files: Vec<Written>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Written {
+    path: PathBuf,
+    /// Of a link, the hash of its target's path.
+    sha256: String,
+}
+
+/// A file to be written.
+struct Planned {
+    path: PathBuf,
+    content: Content,
+}
+
+enum Content {
+    Copy(PathBuf),
+    Text(String, u32),
+    Link(PathBuf),
+}
+
+/// A host's root folder, in which things are made to last.
+#[derive(Debug, Clone)]
+pub struct Host {
+    root: PathBuf,
+}
+
+impl Host {
+    /// The host whose root folder this is: `/`, or where it is mounted in a container.
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where emulators of a version are kept, as a path of the host.
+    pub fn folder(version: &str) -> PathBuf {
+        Path::new(PERSISTENT).join(version)
+    }
+
+    /// Copies emulators, writes the rules for them, and takes away what an earlier call has written and
+    /// this one has not. Returns the emulators at their new paths of the host.
+    ///
+    /// # Errors
+    /// See [`Error`]. What was written is in the manifest; the same call continues.
+    pub fn install(
+        &self,
+        version: &str,
+        emulators: &[Emulator],
+        flags: Flags,
+    ) -> Result<Vec<Emulator>, Error> {
+        let service = Service::of(&self.root).ok_or(Error::NoService)?;
+        let dir = Self::folder(version);
+        let moved: Vec<Emulator> = emulators
+            .iter()
+            .map(|emulator| Emulator { path: dir.join(emulator.arch.emulator()), ..emulator.clone() })
+            .collect();
+        let mut planned: Vec<Planned> = Vec::new();
+        for (from, to) in emulators.iter().zip(&moved) {
+            planned.push(Planned { path: to.path.clone(), content: Content::Copy(from.path.clone()) });
+        }
+        let bundle = emulators.first().and_then(|emulator| Some(emulator.path.parent()?.join("bundle.json")));
+        if let Some(bundle) = bundle.filter(|bundle| bundle.exists()) {
+            planned.push(Planned { path: dir.join("bundle.json"), content: Content::Copy(bundle) });
+        }
+        planned.extend(service_files(service, &moved, flags)?);
+        self.write(&planned)?;
+        Ok(moved)
+    }
+
+    fn write(&self, planned: &[Planned]) -> Result<(), Error> {
+        let old = self.manifest()?;
+        let mut new = Manifest::default();
+        for file in planned {
+            new.files.push(Written { path: file.path.clone(), sha256: file.content.sha256()? });
+        }
+        let kept = |written: &Written| new.files.iter().any(|file| file.path == written.path);
+        let (_, stale): (Vec<_>, Vec<_>) = old.files.into_iter().partition(kept);
+        let both = Manifest { files: [stale.clone(), new.files.clone()].concat() };
+        self.write_manifest(&both)?;
+        for (file, written) in planned.iter().zip(&new.files) {
+            let path = self.inside(&file.path);
+            if sha256(&path).ok().as_ref() != Some(&written.sha256) {
+                file.content.put(&path)?;
+            }
+        }
+        for file in stale {
+            self.take_back(&file)?;
+        }
+        self.write_manifest(&new)
+    }
+
+    /// Takes back all that was written. Returns the files that were changed since and are left.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remove(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
+        let manifest = self.manifest()?;
+        let (mut removed, mut left) = (Vec::new(), Vec::new());
+        for file in &manifest.files {
+            match self.take_back(file)? {
+                Some(true) => removed.push(file.path.clone()),
+                Some(false) => left.push(file.path.clone()),
+                None => {}
+            }
+        }
+        let path = self.manifest_path();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::Io("remove", path, error));
+            }
+            _ => {}
+        }
+        self.remove_if_empty(Path::new(PERSISTENT));
+        Ok((removed, left))
+    }
+
+    /// The files that are kept for the next start, as paths of the host.
+    ///
+    /// # Errors
+    /// The manifest is damaged or cannot be read.
+    pub fn files(&self) -> Result<Vec<PathBuf>, Error> {
+        Ok(self.manifest()?.files.into_iter().map(|file| file.path).collect())
+    }
+
+    /// True if it was there and was removed, false if it was changed, `None` if it was not there.
+    fn take_back(&self, file: &Written) -> Result<Option<bool>, Error> {
+        let path = self.inside(&file.path);
+        if fs::symlink_metadata(&path).is_err() {
+            return Ok(None);
+        }
+        if sha256(&path).map_err(|error| Error::Io("read", path.clone(), error))? != file.sha256 {
+            return Ok(Some(false));
+        }
+        fs::remove_file(&path).map_err(|error| Error::Io("remove", path, error))?;
+        if let Some(dir) = file.path.parent().filter(|dir| dir.starts_with(PERSISTENT)) {
+            self.remove_if_empty(dir);
+        }
+        Ok(Some(true))
+    }
+
+    /// A folder with something of others in it stays.
+    fn remove_if_empty(&self, dir: &Path) {
+        let _ = fs::remove_dir(self.inside(dir));
+    }
+
+    fn inside(&self, path: &Path) -> PathBuf {
+        self.root.join(path.strip_prefix("/").unwrap_or(path))
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.inside(Path::new(PERSISTENT)).join(MANIFEST)
+    }
+
+    fn manifest(&self) -> Result<Manifest, Error> {
+        let path = self.manifest_path();
+        match fs::read(&path) {
+            Ok(text) => {
+                serde_json::from_slice(&text).map_err(|error| Error::Manifest(path, error.to_string()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Manifest::default()),
+            Err(error) => Err(Error::Io("read", path, error)),
+        }
+    }
+
+    fn write_manifest(&self, manifest: &Manifest) -> Result<(), Error> {
+        let path = self.manifest_path();
+        let text = serde_json::to_string_pretty(manifest)
+            .map_err(|error| Error::Manifest(path.clone(), error.to_string()))?;
+        Content::Text(text + "\n", 0o644).put(&path)
+    }
+}
+
+impl Content {
+    fn sha256(&self) -> Result<String, Error> {
+        match self {
+            Self::Copy(from) => sha256(from).map_err(|error| Error::Io("read", from.clone(), error)),
+            Self::Text(text, _) => Ok(hex(&Sha256::digest(text))),
+            Self::Link(to) => Ok(hex(&Sha256::digest(to.as_os_str().as_encoded_bytes()))),
+        }
+    }
+
+    /// Writes beside the file and renames, so that it is never there in part.
+    fn put(&self, path: &Path) -> Result<(), Error> {
+        let failed = |error| Error::Io("write", path.to_owned(), error);
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".part");
+        let partial = PathBuf::from(partial);
+        let write = || -> io::Result<()> {
+            fs::create_dir_all(path.parent().unwrap_or(path))?;
+            match fs::remove_file(&partial) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            match self {
+                Self::Copy(from) => {
+                    fs::copy(from, &partial)?;
+                    fs::set_permissions(&partial, fs::metadata(from)?.permissions())?;
+                }
+                Self::Text(text, mode) => {
+                    let mut file = File::create(&partial)?;
+                    file.write_all(text.as_bytes())?;
+                    file.set_permissions(fs::Permissions::from_mode(*mode))?;
+                }
+                Self::Link(to) => symlink(to, &partial)?,
+            }
+            fs::rename(&partial, path)
+        };
+        write().map_err(|error| {
+            let _ = fs::remove_file(&partial);
+            failed(error)
+        })
+    }
+}
+
+fn service_files(service: Service, emulators: &[Emulator], flags: Flags) -> Result<Vec<Planned>, Error> {
+    let text = match service {
+        Service::Systemd => crate::export::systemd(emulators, flags),
+        Service::OpenRc => crate::export::openrc(emulators, flags),
+    }
+    .map_err(Error::Rule)?;
+    let file = |path: &str, content| Planned { path: path.into(), content };
+    Ok(match service {
+        Service::Systemd => vec![file(BINFMT_D, Content::Text(text, 0o644))],
+        Service::OpenRc => vec![
+            file(OPENRC[0], Content::Text(text, 0o755)),
+            file(OPENRC[1], Content::Link(OPENRC[0].into())),
+        ],
+    })
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    if fs::symlink_metadata(path)?.is_symlink() {
+        return Ok(hex(&Sha256::digest(fs::read_link(path)?.as_os_str().as_encoded_bytes())));
+    }
+    let mut file = File::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&hasher.finalize())),
+            length => hasher.update(&buffer[..length]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A host with systemd, and two emulators beside it.
+    fn host(service: &str) -> (tempfile::TempDir, Host, Vec<Emulator>) {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |path: &str, text: &str| {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        };
+        put(&format!("root/{service}"), "");
+        put("bundle/bundle.json", "{}");
+        let emulators = ["arm", "sh4"].map(|arch| Emulator {
+            arch: arch.parse().unwrap(),
+            path: put(&format!("bundle/qemu-{arch}"), arch),
+            build: [0; 4],
+        });
+        let host = Host::at(dir.path().join("root"));
+        (dir, host, emulators.to_vec())
+    }
+
+    fn all_files(dir: &Path) -> Vec<String> {
+        let mut found = Vec::new();
+        let mut folders = vec![dir.to_owned()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() && !path.is_symlink() {
+                    folders.push(path);
+                } else {
+                    found.push(path.strip_prefix(dir).unwrap().display().to_string());
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn what_was_written_is_taken_back() {
+        for (service, own) in [
+            ("usr/lib/systemd/systemd-binfmt", &["etc/binfmt.d/qus.conf"][..]),
+            ("sbin/openrc-run", &["etc/init.d/qus", "etc/runlevels/boot/qus"]),
+        ] {
+            let (dir, host, emulators) = host(service);
+            let root = dir.path().join("root");
+            let before = all_files(&root);
+            let moved = host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
+            assert_eq!(moved[0].path, Path::new("/usr/local/lib/qus/1.2/qemu-arm"));
+            for path in
+                own.iter().chain(&["usr/local/lib/qus/1.2/qemu-sh4", "usr/local/lib/qus/1.2/bundle.json"])
+            {
+                assert!(all_files(&root).contains(&(*path).to_owned()), "{path}");
+            }
+            let after = all_files(&root);
+            host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
+            assert_eq!(all_files(&root), after, "again is the same");
+            let (removed, left) = host.remove().unwrap();
+            assert_eq!((removed.len(), left.len()), (own.len() + 3, 0));
+            assert_eq!(all_files(&root), before);
+            assert!(!root.join("usr/local/lib/qus").exists());
+            assert_eq!(host.remove().unwrap().0.len(), 0, "nothing is left to be removed");
+        }
+    }
+
+    #[test]
+    fn another_version_replaces_the_first() {
+        let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
+        host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
+        host.install("1.3", &emulators[..1], Flags::DEFAULT).unwrap();
+        let lib = dir.path().join("root/usr/local/lib/qus");
+        assert_eq!(all_files(&lib), ["1.3/bundle.json", "1.3/qemu-arm", "manifest.json"]);
+        assert!(!lib.join("1.2").exists());
+    }
+
+    #[test]
+    fn what_others_changed_is_left() {
+        let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
+        host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
+        let conf = dir.path().join("root/etc/binfmt.d/qus.conf");
+        fs::write(&conf, "# mine\n").unwrap();
+        assert_eq!(host.remove().unwrap().1, [PathBuf::from(BINFMT_D)]);
+        assert_eq!(fs::read_to_string(conf).unwrap(), "# mine\n");
+    }
+
+    #[test]
+    fn failures_are_told_and_nothing_is_there_in_part() {
+        let (dir, host, mut emulators) = host("no/service");
+        assert!(matches!(host.install("1", &emulators, Flags::DEFAULT), Err(Error::NoService)));
+        fs::create_dir_all(dir.path().join("root/sbin")).unwrap();
+        fs::write(dir.path().join("root/sbin/openrc-run"), "").unwrap();
+        emulators[1].path = "/no/such/emulator".into();
+        let error = host.install("1", &emulators, Flags::DEFAULT).unwrap_err().to_string();
+        assert!(error.contains("cannot read /no/such/emulator"), "{error}");
+        assert!(!dir.path().join("root/usr").exists());
+        fs::create_dir_all(dir.path().join("root/usr/local/lib/qus")).unwrap();
+        fs::write(dir.path().join("root/usr/local/lib/qus/manifest.json"), "garbage").unwrap();
+        assert!(matches!(host.remove(), Err(Error::Manifest(..))));
+    }
+}
