@@ -1,6 +1,13 @@
 //! What foreign binaries need, and how the kernel is told to run them.
 //!
-//! [`arch`] is the one table of architectures from which everything else is derived.
+//! [`arch`] is the one table of architectures from which everything else is derived, [`elf`] reads
+//! what a binary needs, [`probe`] holds a tiny program for each row that shows whether it runs.
+//! [`binfmt`] speaks with the kernel, [`mount`] puts its file system where it lasts, [`emulator`] looks at
+//! the programs to be registered, [`handler`] registers them and [`owner`] knows whose the others are.
+//! [`doctor`], [`explain`], [`export`], [`persist`] and [`compat`] hold what the commands of those names know.
+//!
+//! This crate starts no program but its own probes, never opens a network socket, and only its program
+//! `qus` writes to the terminal.
 
 pub mod arch;
 pub mod binfmt;

@@ -1,0 +1,87 @@
+//! What all commands share: where binfmt_misc is, which architectures are meant, where emulators lie.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use nix::mount::{MntFlags, umount2};
+use qus_core::arch::{Arch, UnknownArch};
+use qus_core::binfmt::{Binfmt, State};
+use qus_core::emulator::Folder;
+use qus_core::mount::mount_at;
+
+/// Where the kernel's list of handlers is.
+pub(crate) struct Context {
+    pub(crate) binfmt: Binfmt,
+}
+
+/// Mounted as long as the value lives, if it was not mounted before.
+pub(crate) struct Visible<'a>(Option<&'a Path>);
+
+impl Drop for Visible<'_> {
+    fn drop(&mut self) {
+        if let Some(root) = self.0 {
+            // Nothing was changed by mounting, so nothing is lost if it stays.
+            let _ = umount2(root, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+impl Context {
+    pub(crate) fn new(mount: &Path) -> Self {
+        Self { binfmt: Binfmt::at(mount) }
+    }
+
+    /// Makes handlers visible that are registered while binfmt_misc is not mounted here, as in a container.
+    /// Where that is forbidden, there is nothing to be seen.
+    pub(crate) fn look(&self) -> Visible<'_> {
+        let root = self.binfmt.root();
+        let mounted = self.binfmt.state() == State::NotMounted && mount_at(root).is_ok();
+        Visible(mounted.then_some(root))
+    }
+}
+
+/// The architectures that were asked for.
+pub(crate) struct Wanted {
+    pub(crate) archs: Vec<&'static Arch>,
+    pub(crate) all: bool,
+    pub(crate) unknown: Vec<UnknownArch>,
+}
+
+impl Wanted {
+    /// Resolves names. Those that nobody knows do not keep the others from being served.
+    pub(crate) fn new(names: &[String]) -> Self {
+        let mut this = Self { archs: Vec::new(), all: false, unknown: Vec::new() };
+        for name in names {
+            match name.parse::<&'static Arch>() {
+                _ if name == "all" => this.all = true,
+                Ok(arch) if this.archs.contains(&arch) => {}
+                Ok(arch) => this.archs.push(arch),
+                Err(unknown) => this.unknown.push(unknown),
+            }
+        }
+        this
+    }
+
+    /// Fails if a name is unknown, for commands that are all or nothing.
+    pub(crate) fn known(names: &[String]) -> Result<Self> {
+        let mut this = Self::new(names);
+        match this.unknown.pop() {
+            Some(unknown) => bail!(unknown),
+            None => Ok(this),
+        }
+    }
+}
+
+/// The folder with emulators: the argument, the environment, or where they usually lie.
+pub(crate) fn emulators(dir: Option<&Path>) -> Result<Folder> {
+    let variable = ["QEMU_BIN_DIR", "QEMU_BINARY_PATH"]
+        .into_iter()
+        .find_map(|name| env::var_os(name).filter(|dir| !dir.is_empty()))
+        .map(PathBuf::from);
+    match dir.or(variable.as_deref()) {
+        Some(dir) => Folder::open(dir)
+            .with_context(|| format!("cannot read the folder with emulators {}", dir.display())),
+        None => Folder::find().context("cannot find a folder with emulators; name it with --dir"),
+    }
+}

@@ -1,0 +1,71 @@
+//! `qus explain`: why a file runs here, or why it does not.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use qus_core::explain::{Explanation, explain, readable};
+
+use crate::context::Context;
+use crate::output::{json, out};
+
+/// Explain what a program needs, and why it does or does not run
+///
+/// Follows scripts to their interpreters. The files are not started. Exit status 1 if one cannot run.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Programs or scripts
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    let switched_on = context.binfmt.is_switched_on().unwrap_or(false);
+    let entries = if switched_on { readable(context.binfmt.entries()?) } else { Vec::new() };
+    let explained: Vec<Explanation> = args.files.iter().map(|file| explain(file, &entries)).collect();
+    if args.json {
+        json(&explained)?;
+    } else {
+        let mut text = String::new();
+        for this in &explained {
+            write_text(&mut text, this, "")?;
+        }
+        out(text)?;
+    }
+    let failing = explained.iter().filter(|this| !this.runs).count();
+    if failing > 0 {
+        bail!("{failing} of {} files cannot be run here", explained.len());
+    }
+    Ok(())
+}
+
+fn write_text(text: &mut String, this: &Explanation, indent: &str) -> Result<()> {
+    writeln!(text, "{indent}{}: {}", this.file, this.what)?;
+    let mut line = |head: &str, value: &str| writeln!(text, "{indent}  {head:10} {value}");
+    if let Some(abi) = this.abi {
+        line("abi", abi)?;
+    }
+    if let Some(loader) = &this.loader {
+        line("loader", loader)?;
+    }
+    if let Some(native) = this.native {
+        line("native", if native { "yes" } else { "no" })?;
+    }
+    if let Some(handler) = &this.handler {
+        line("handler", handler)?;
+    }
+    line("runs", if this.runs { "yes" } else { "no" })?;
+    for why in &this.why {
+        line("because", why)?;
+    }
+    if let Some(remedy) = &this.remedy {
+        line("remedy", remedy)?;
+    }
+    if let Some(interpreter) = &this.interpreter {
+        write_text(text, interpreter, &format!("{indent}    "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! `qus platforms`: what runs here, in the form that docker/setup-qemu-action reads.
+
+use anyhow::Result;
+use qus_core::arch::ARCHES;
+use qus_core::explain::readable;
+use qus_core::probe;
+use serde::Serialize;
+
+use crate::context::Context;
+use crate::output::json;
+
+/// Print the platforms that run here, as JSON
+///
+/// The form of tonistiigi/binfmt: `supported` are OCI platforms, found out by running a tiny program of each,
+/// those of the machine first; `emulators` are the enabled handlers.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+#[derive(Serialize)]
+struct Platforms {
+    supported: Vec<String>,
+    emulators: Vec<String>,
+}
+
+pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
+    let _visible = context.look();
+    let mut native = Vec::new();
+    let mut emulated = Vec::new();
+    for arch in ARCHES.iter().filter(|arch| !arch.platforms.is_empty()) {
+        // The emulated CPU has what every variant of Arm needs; of others variants are not found out.
+        let count = if arch.name == "arm" { arch.platforms.len() } else { 1 };
+        let platforms = arch.platforms.iter().take(count).map(|platform| format!("linux/{platform}"));
+        if probe::is_native(arch) {
+            native.extend(platforms);
+        } else if probe::run(arch).is_ok() {
+            emulated.extend(platforms);
+        }
+    }
+    let entries = readable(context.binfmt.entries().unwrap_or_default());
+    let mut emulators: Vec<String> = entries
+        .iter()
+        .filter(|entry| entry.enabled)
+        .map(|entry| entry.rule.name.to_string_lossy().into_owned())
+        .collect();
+    emulators.sort();
+    json(&Platforms { supported: [native, emulated].concat(), emulators })
+}
