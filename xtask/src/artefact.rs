@@ -17,14 +17,14 @@ use xshell::{Shell, cmd};
 use crate::exec;
 
 /// Checks an emulator's file; all findings go into one error.
-pub(crate) fn verify(emulator: &Path, host: &Host, build_paths: &[&Path]) -> Result<()> {
+pub(crate) fn verify(emulator: &Path, host: &Host, build_paths: &[impl AsRef<Path>]) -> Result<()> {
     let bytes = fs::read(emulator).with_context(|| format!("cannot read {}", emulator.display()))?;
     let findings = inspect(&bytes, host, build_paths);
     ensure!(findings.is_empty(), "{} is not fit to be shipped: {}", emulator.display(), findings.join("; "));
     Ok(())
 }
 
-fn inspect(bytes: &[u8], host: &Host, build_paths: &[&Path]) -> Vec<String> {
+fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<String> {
     let elf = match Elf::parse(bytes) {
         Ok(elf) => elf,
         Err(error) => return vec![error.to_string()],
@@ -43,7 +43,7 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[&Path]) -> Vec<String> {
     if elf.needed > 0 {
         findings.push(format!("it needs {} shared libraries", elf.needed));
     }
-    for path in build_paths {
+    for path in build_paths.iter().map(AsRef::as_ref) {
         // As a folder: a home of `/root` is not told by `/rootfs`. An empty path and `/` tell nothing.
         let folder = format!("{}/", path.display());
         if path.parent().is_some() && memmem::find(bytes, folder.as_bytes()).is_some() {
@@ -93,7 +93,7 @@ mod tests {
             assert!(findings.contains(expected), "{expected} in {findings}");
         }
         assert_eq!(findings.matches("build path").count(), 1, "{findings}");
-        assert_eq!(inspect(b"#!/bin/sh", amd64(), &[]), ["not an ELF file"]);
+        assert_eq!(inspect(b"#!/bin/sh", amd64(), &[] as &[&Path]), ["not an ELF file"]);
     }
 
     #[test]

@@ -353,7 +353,7 @@ impl Cached<'_> {
                     dir.display()
                 ));
             }
-            cache::remove(dir)?;
+            clear(dir)?;
         }
         let mut emulators = intact;
         for arch in new {
@@ -366,6 +366,19 @@ impl Cached<'_> {
         bundle.write(dir)?;
         Ok(bundle)
     }
+}
+
+/// Removes what this command puts into a bundle; `qus` lies there too.
+fn clear(dir: &Path) -> Result<()> {
+    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("qemu-") || ["bundle.json", "SHA256SUMS"].contains(&&*name) {
+            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Emulators of an earlier run that were built by the same recipe and have not been changed since.

@@ -4,6 +4,7 @@
 mod apt;
 mod artefact;
 mod build_qemu;
+mod build_qus;
 mod bundle;
 mod cache;
 mod codegen;
@@ -38,6 +39,7 @@ use paths::Paths;
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 enum Command {
     BuildQemu(build_qemu::Args),
+    BuildQus(build_qus::Args),
     Codegen(codegen::Args),
     Smoke(smoke::Args),
     Test(test::Args),
@@ -78,6 +80,7 @@ fn run(command: &Command) -> Result<()> {
 fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
     match command {
         Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
+        Command::BuildQus(args) => build_qus::run(sh, paths, args),
         Command::Codegen(args) => codegen::run(sh, paths, args),
         Command::Smoke(args) => smoke::run(sh, paths, args),
         Command::Test(args) => test::run(sh, paths, args),
