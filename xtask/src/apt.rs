@@ -213,8 +213,24 @@ impl<'a> Apt<'a> {
         let (sh, conf) = (self.sh, &self.conf);
         let _dir = sh.push_dir(debs.path());
         exec::run(cmd!(sh, "apt-get -c {conf} download {packages...}"), &self.log, |_| {})?;
-        let files = fs::read_dir(debs.path())?.map(|entry| Ok(entry?.path()));
+        self.extract(debs.path(), into)
+    }
+
+    /// As [`Apt::unpack`], with everything that the packages depend on.
+    pub(crate) fn unpack_all(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
+        fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        let (sh, conf) = (self.sh, &self.conf);
+        let install =
+            cmd!(sh, "apt-get -c {conf} --yes --no-install-recommends --download-only install {packages...}");
+        exec::run(install, &self.log, |_| {})?;
+        self.extract(&self.dir.join("cache/archives"), into)
+    }
+
+    fn extract(&self, debs: &Path, into: &Path) -> Result<Vec<String>> {
+        let sh = self.sh;
+        let files = fs::read_dir(debs)?.map(|entry| Ok(entry?.path()));
         let mut files: Vec<PathBuf> = files.collect::<Result<_>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
         files.sort();
         let mut manifest = Vec::new();
         for deb in files {

@@ -109,9 +109,15 @@ impl Paths {
         self.cache.join("emulators").join(key)
     }
 
-    /// Binaries of a Debian architecture that the smoke tests run.
-    pub(crate) fn guest(&self, debian: &str) -> PathBuf {
-        self.cache.join("guests").join(debian)
+    /// A program of a Debian architecture that the smoke tests run.
+    pub(crate) fn guest(&self, debian: &str, program: &str) -> PathBuf {
+        self.cache.join("guests").join(format!("{debian}-{program}"))
+    }
+
+    /// A root folder of unpacked packages in which the smoke tests run other programs; `id` stands for what
+    /// was asked for.
+    pub(crate) fn root_folder(&self, id: &str) -> PathBuf {
+        self.cache.join("roots").join(id)
     }
 
     /// The package manager's private state.

@@ -35,7 +35,7 @@ pub(crate) struct Report {
     title: &'static str,
     require: Vec<String>,
     cases: Vec<Case>,
-    lines: Box<dyn Write>,
+    lines: Box<dyn Write + Send>,
 }
 
 /// A reason not to run a check, as an error so that `?` ends it.
@@ -57,7 +57,7 @@ impl Report {
         Self::to(Box::new(io::stdout()), title, require)
     }
 
-    fn to(lines: Box<dyn Write>, title: &'static str, require: &[String]) -> Self {
+    fn to(lines: Box<dyn Write + Send>, title: &'static str, require: &[String]) -> Self {
         Self { title, require: require.to_vec(), cases: Vec::new(), lines }
     }
 

@@ -1,11 +1,12 @@
 //! `cargo xtask smoke`: real foreign programs, real failures.
 //!
 //! Levels: `emulator` runs the emulators of the bundle with every probe and with Debian's busybox of
-//! every architecture; `build` interrupts, starves and breaks a build. What cannot run here is skipped
-//! with its reason and counted.
+//! every architecture; `kernel` has the kernel run them, registered by `qus`; `build` interrupts, starves and
+//! breaks a build. What cannot run here is skipped with its reason and counted.
 
 mod build;
 mod emulator;
+mod kernel;
 
 use std::path::PathBuf;
 
@@ -18,7 +19,8 @@ use crate::report::Report;
 /// Run foreign programs with the emulators that were built, and builds that fail
 ///
 /// Prints one line for each check and ends with the totals. Exit status 1 if a check failed, or if none
-/// ran. Emulators come from the bundle in target/qus/bundle; build them first.
+/// ran. Emulators and qus come from the bundle in target/qus/bundle; build them first. The level `kernel`
+/// wants root, and leaves the machine as it was.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which levels [default: all]
@@ -33,11 +35,12 @@ pub(crate) struct Args {
 }
 
 /// What `--require` takes: the levels, the steps of `cargo xtask test`, everything.
-pub(crate) const REQUIRABLE: [&str; 4] = ["emulator", "build", "test", "all"];
+pub(crate) const REQUIRABLE: [&str; 5] = ["emulator", "kernel", "build", "test", "all"];
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
     Emulator,
+    Kernel,
     Build,
 }
 
@@ -46,6 +49,9 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
     if wanted(Level::Emulator) {
         emulator::run(sh, paths, &mut report)?;
+    }
+    if wanted(Level::Kernel) {
+        kernel::run(paths, &mut report)?;
     }
     if wanted(Level::Build) {
         build::run(sh, paths, &mut report)?;
@@ -56,5 +62,6 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
 /// Every level, as part of a larger report.
 pub(crate) fn all(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     emulator::run(sh, paths, report)?;
+    kernel::run(paths, report)?;
     build::run(sh, paths, report)
 }

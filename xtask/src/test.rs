@@ -43,6 +43,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     })?;
     step("unit and integration tests", &|| cargo(cmd!(sh, "cargo test --quiet --workspace --locked")))?;
     step("emulators", &|| same_program(sh, paths, &["build-qemu", "--all"]))?;
+    step("program qus", &|| same_program(sh, paths, &["build-qus"]))?;
     step("licences", &|| licences(sh, paths))?;
     step("derived files", &|| same_program(sh, paths, &["codegen", "--check"]))?;
     smoke::all(sh, paths, &mut report)?;

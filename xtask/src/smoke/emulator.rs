@@ -18,13 +18,13 @@ use crate::{artefact, cache, exec};
 const LEVEL: &str = "emulator";
 
 /// A Debian architecture and what its `uname -m` says.
-struct Guest {
-    debian: &'static str,
-    machine: &'static str,
+pub(super) struct Guest {
+    pub(super) debian: &'static str,
+    pub(super) machine: &'static str,
 }
 
 /// All that Debian 12 and 13 build. Their 32-bit programs see the machine that QEMU's default CPU is.
-const GUESTS: [Guest; 10] = [
+pub(super) const GUESTS: [Guest; 10] = [
     Guest { debian: "amd64", machine: "x86_64" },
     Guest { debian: "arm64", machine: "aarch64" },
     Guest { debian: "armel", machine: "armv7l" },
@@ -51,20 +51,11 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
     }
     for guest in &GUESTS {
         let arch: &Arch = guest.debian.parse()?;
-        // A failure to fetch is the reason of every skip of this guest.
-        let fetched = fetch(sh, paths, guest.debian).map_err(|error| format!("{error:#}"));
+        // Fetched once, and a failure to is the reason of every skip of this guest.
+        let program = guest_program(sh, paths, guest.debian, "busybox").map_err(|error| format!("{error:#}"));
         let busybox = || -> Result<Busybox<'_>> {
-            fetched.as_ref().map_err(|why| Skip(why.clone()))?;
-            let dir = paths.guest(guest.debian);
-            let program = ["usr/bin/busybox", "bin/busybox"]
-                .map(|path| dir.join(path))
-                .into_iter()
-                .find(|path| path.exists());
-            Ok(Busybox {
-                sh,
-                emulator: emulator(&bundle, arch)?,
-                program: program.context("the package has no busybox")?,
-            })
+            let program = program.clone().map_err(Skip)?;
+            Ok(Busybox { sh, emulator: emulator(&bundle, arch)?, program })
         };
         let name = |what: &str| format!("busybox {}: {what}", guest.debian);
         report.check(LEVEL, name("uname"), || {
@@ -88,31 +79,40 @@ fn emulator(bundle: &Path, arch: &Arch) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Gets the package of an architecture, if it is not in the cache, from the first suite that gives it.
-fn fetch(sh: &Shell, paths: &Paths, debian: &str) -> Result<()> {
-    let dir = paths.guest(debian);
+/// The static program of a package of an architecture, fetched if it is not in the cache, from the first
+/// suite that gives it. A failure to fetch is the reason of a skip.
+pub(super) fn guest_program(sh: &Shell, paths: &Paths, debian: &str, program: &str) -> Result<PathBuf> {
+    let dir = paths.guest(debian, program);
+    fetch(sh, paths, debian, program, &dir).map_err(|error| Skip(format!("{error:#}")))?;
+    let names = [program.to_owned(), format!("{program}-static")];
+    let mut places =
+        names.iter().flat_map(|name| [dir.join("usr/bin").join(name), dir.join("bin").join(name)]);
+    places.find(|path| path.exists()).with_context(|| format!("the package has no {program}"))
+}
+
+fn fetch(sh: &Shell, paths: &Paths, debian: &str, program: &str, dir: &Path) -> Result<()> {
     if dir.exists() {
         return Ok(());
     }
     let distribution =
-        Distribution::detect()?.context("busybox comes from a Debian mirror, and this machine has no apt")?;
+        Distribution::detect()?.context("guests come from a Debian mirror, and this machine has no apt")?;
     let mut failures = Vec::new();
     for suite in SUITES {
-        let name = format!("guest-{debian}-{suite}");
+        let name = format!("guest-{debian}-{program}-{suite}");
         let (log, state) = (paths.log(&name), paths.apt(&name));
         exec::start_log(&log)?;
-        let package = format!("busybox-static:{debian}");
+        let package = format!("{program}-static:{debian}");
         let fetched = Apt::foreign(sh, &state, &log, &distribution, suite, &[debian])
-            .and_then(|apt| cache::publish(&dir, |partial| apt.unpack(&[package], partial).map(drop)));
+            .and_then(|apt| cache::publish(dir, |partial| apt.unpack(&[package], partial).map(drop)));
         match fetched {
             Ok(()) => {
-                say(format_args!("fetched busybox for {debian} from Debian {suite}"));
+                say(format_args!("fetched {program} for {debian} from Debian {suite}"));
                 return Ok(());
             }
             Err(_) => failures.push(format!("Debian {suite} (see {})", log.display())),
         }
     }
-    bail!("no suite gave busybox-static for {debian}: {}", failures.join(", "))
+    bail!("no suite gave {program}-static for {debian}: {}", failures.join(", "))
 }
 
 /// A foreign busybox under an emulator.

@@ -75,6 +75,10 @@ impl Wanted {
 
 /// The folder with emulators: the argument, the environment, or where they usually lie.
 pub(crate) fn emulators(dir: Option<&Path>) -> Result<Folder> {
+    // Neither a usual place nor a probe is found without it.
+    if !Path::new("/proc/self").exists() {
+        bail!(qus_core::mount::Error::NoProc);
+    }
     let variable = ["QEMU_BIN_DIR", "QEMU_BINARY_PATH"]
         .into_iter()
         .find_map(|name| env::var_os(name).filter(|dir| !dir.is_empty()))
