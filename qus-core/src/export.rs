@@ -54,8 +54,7 @@ description="Registers qus's emulators with the kernel"
 dir=/proc/sys/fs/binfmt_misc
 
 depend() {{
-	use modules
-	need localmount
+	after modules localmount
 }}
 
 start() {{

@@ -83,6 +83,9 @@ impl std::error::Error for Error {}
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Manifest {
     files: Vec<Written>,
+    /// Folders that were made for them, inner ones last.
+    #[serde(default)]
+    folders: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -159,8 +162,18 @@ impl Host {
         }
         let kept = |written: &Written| new.files.iter().any(|file| file.path == written.path);
         let (_, stale): (Vec<_>, Vec<_>) = old.files.into_iter().partition(kept);
-        let both = Manifest { files: [stale.clone(), new.files.clone()].concat() };
-        self.write_manifest(&both)?;
+        let manifest = self.manifest_path();
+        let paths = planned.iter().map(|file| self.inside(&file.path)).chain([manifest]);
+        new.folders = old.folders;
+        for path in paths {
+            for folder in self.missing_folders(&path) {
+                if !new.folders.contains(&folder) {
+                    new.folders.push(folder);
+                }
+            }
+        }
+        let files = [stale.clone(), new.files.clone()].concat();
+        self.write_manifest(&Manifest { files, folders: new.folders.clone() })?;
         for (file, written) in planned.iter().zip(&new.files) {
             let path = self.inside(&file.path);
             if sha256(&path).ok().as_ref() != Some(&written.sha256) {
@@ -194,7 +207,9 @@ impl Host {
             }
             _ => {}
         }
-        self.remove_if_empty(Path::new(PERSISTENT));
+        for folder in manifest.folders.iter().rev() {
+            self.remove_if_empty(folder);
+        }
         Ok((removed, left))
     }
 
@@ -220,6 +235,16 @@ impl Host {
             self.remove_if_empty(dir);
         }
         Ok(Some(true))
+    }
+
+    /// The folders that have to be made for a file, the outermost first, as paths of the host.
+    fn missing_folders(&self, path: &Path) -> Vec<PathBuf> {
+        let missing = path.ancestors().skip(1).take_while(|folder| !folder.exists());
+        let mut missing: Vec<PathBuf> = missing
+            .filter_map(|folder| Some(Path::new("/").join(folder.strip_prefix(&self.root).ok()?)))
+            .collect();
+        missing.reverse();
+        missing
     }
 
     /// A folder with something of others in it stays.
@@ -356,16 +381,19 @@ mod tests {
         (dir, host, emulators.to_vec())
     }
 
+    /// All that is there, folders with a slash.
     fn all_files(dir: &Path) -> Vec<String> {
         let mut found = Vec::new();
         let mut folders = vec![dir.to_owned()];
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).unwrap() {
                 let path = entry.unwrap().path();
+                let name = path.strip_prefix(dir).unwrap().display().to_string();
                 if path.is_dir() && !path.is_symlink() {
+                    found.push(name + "/");
                     folders.push(path);
                 } else {
-                    found.push(path.strip_prefix(dir).unwrap().display().to_string());
+                    found.push(name);
                 }
             }
         }
@@ -395,7 +423,6 @@ mod tests {
             let (removed, left) = host.remove().unwrap();
             assert_eq!((removed.len(), left.len()), (own.len() + 3, 0));
             assert_eq!(all_files(&root), before);
-            assert!(!root.join("usr/local/lib/qus").exists());
             assert_eq!(host.remove().unwrap().0.len(), 0, "nothing is left to be removed");
         }
     }
@@ -406,8 +433,7 @@ mod tests {
         host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
         host.install("1.3", &emulators[..1], Flags::DEFAULT).unwrap();
         let lib = dir.path().join("root/usr/local/lib/qus");
-        assert_eq!(all_files(&lib), ["1.3/bundle.json", "1.3/qemu-arm", "manifest.json"]);
-        assert!(!lib.join("1.2").exists());
+        assert_eq!(all_files(&lib), ["1.3/", "1.3/bundle.json", "1.3/qemu-arm", "manifest.json"]);
     }
 
     #[test]

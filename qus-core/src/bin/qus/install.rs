@@ -248,7 +248,8 @@ fn say_where(mounted: &Mounted, binfmt: &Binfmt) {
 fn keep(fit: &mut [Fit], folder: &Folder, flags: Flags, host_root: &Path) -> Result<()> {
     let version = folder.version.as_deref().unwrap_or(concat!("qus-", env!("CARGO_PKG_VERSION")));
     let emulators: Vec<Emulator> = fit.iter().map(|fit| fit.emulator.clone()).collect();
-    let kept = persist::Host::at(host_root).install(version, &emulators, flags)?;
+    let host_root = std::path::absolute(host_root)?;
+    let kept = persist::Host::at(&host_root).install(version, &emulators, flags)?;
     for (fit, kept) in fit.iter_mut().zip(kept) {
         let path = host_root.join(kept.path.strip_prefix("/").unwrap_or(&kept.path));
         fit.identity = Identity::now(&path).with_context(|| format!("{} has vanished", path.display()))?;

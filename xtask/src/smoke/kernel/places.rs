@@ -15,7 +15,7 @@ use crate::exec;
 const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];
 
 /// A machine on which binfmt_misc is not mounted: a user namespace has none at first.
-const MACHINE: [&str; 5] = ["--user", "--map-root-user", "--mount", "--pid", "--fork"];
+pub(super) const MACHINE: [&str; 5] = ["--user", "--map-root-user", "--mount", "--pid", "--fork"];
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("a container's handlers would vanish: refused; with the remedy they last", lasting)?;
