@@ -1,13 +1,14 @@
-//! The programs that register handlers when a machine starts, from Debian's packages, with the rules that
-//! `qus` writes for them.
+//! The programs that register handlers or mount binfmt_misc when a machine starts, from Debian's packages,
+//! with the rules that `qus` writes for them.
 //!
-//! Each runs in a root folder of its own, in a user namespace: systemd-binfmt begins by removing every
-//! handler there is.
+//! Each runs in a root folder of its own, and in a user namespace where it can: systemd-binfmt begins by
+//! removing every handler there is.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
@@ -19,7 +20,7 @@ use crate::report::Skip;
 use crate::{cache, exec};
 
 /// What is unpacked, with all that it depends on.
-const PACKAGES: [&str; 4] = ["binfmt-support", "dash", "openrc", "systemd"];
+const PACKAGES: [&str; 6] = ["autofs", "binfmt-support", "dash", "mount", "openrc", "systemd"];
 
 /// Rows with longer magic, and with two machine numbers.
 const MORE: &str = "mipsn32 microblaze";
@@ -29,6 +30,8 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("install --persist, then OpenRC; remove --persist", openrc)?;
     checks.check("export debian, then update-binfmts", debian)?;
     checks.check("export raw, then the kernel itself", raw)?;
+    checks.check("an automounter mounts binfmt_misc when qus looks", automounter)?;
+    checks.check("--persist on a full disk", full_disk)?;
     checks.check("--persist where nothing would register at the next start", nothing_there)
 }
 
@@ -166,6 +169,64 @@ fn raw(bench: &Bench<'_>) -> Result<()> {
         {REGISTERED}"#
     );
     bench.on_a_machine(&root, &script)?.fails(0, &["unchanged"])
+}
+
+/// In the kernel's first user namespace: an automounter cannot be in another.
+fn automounter(bench: &Bench<'_>) -> Result<()> {
+    let sh = bench.sh;
+    let root = bench.root_folder("autofs")?;
+    fs::write(root.join("etc/auto.master"), "/- /etc/auto.direct\n")?;
+    fs::write(root.join("etc/auto.direct"), format!("{MOUNT_POINT} -fstype=binfmt_misc :binfmt_misc\n"))?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    fs::create_dir_all(root.join("var/run"))?;
+    fs::copy(&qus, root.join("tmp/qus"))?;
+    fs::copy(bench.bundle.join(format!("qemu-{arch}")), root.join(format!("tmp/qemu-{arch}")))?;
+    // Processes of the automounter's own group do not make it mount anything.
+    let script = format!(
+        r#"cd "$0"
+        umount {MOUNT_POINT}
+        mount --rbind /proc proc && mount --rbind /dev dev && mount -t tmpfs none run || exit 10
+        setsid chroot . /usr/sbin/automount --foreground --verbose /etc/auto.master > log 2>&1 &
+        automounter=$!
+        tries=0
+        until grep -q 'mounted direct' log; do
+            tries=$((tries + 1))
+            test $tries -lt 100 || break
+            sleep 0.1
+        done
+        grep -q 'binfmt_misc autofs' proc/mounts
+        was_autofs=$?
+        chroot . /tmp/qus install {arch}
+        installed=$?
+        grep -q 'binfmt_misc binfmt_misc' proc/mounts
+        is_mounted=$?
+        chroot . /tmp/qus remove all
+        kill $automounter
+        wait $automounter
+        echo $was_autofs $installed $is_mounted"#
+    );
+    bench.ends(cmd!(sh, "unshare --mount sh -c {script} {root}"))?.writes("0 0 0\n")
+}
+
+/// What cannot be kept is not registered, and nothing of it is left.
+fn full_disk(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.path("full");
+    fs::create_dir(&root)?;
+    mount(Some("none"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=9m"))?;
+    let kept = || -> Result<()> {
+        fs::create_dir_all(root.join("usr/lib/systemd"))?;
+        fs::write(root.join("usr/lib/systemd/systemd-binfmt"), "")?;
+        let root = root.to_string_lossy().into_owned();
+        let words = ["cannot write", "No space left on device"];
+        bench.qus(&["install", "all", "--persist", "--host-root", &root])?.fails(1, &words)?;
+        ensure!(bench.texts()?.is_empty(), "something was registered");
+        bench.qus(&["remove", "--persist", "--host-root", &root])?.succeeds()?;
+        let left = bench.ends(cmd!(bench.sh, "find {root} -type f"))?;
+        left.writes(&format!("{root}/usr/lib/systemd/systemd-binfmt\n"))
+    };
+    let kept = kept();
+    umount2(&root, MntFlags::MNT_DETACH)?;
+    kept
 }
 
 fn nothing_there(bench: &Bench<'_>) -> Result<()> {
