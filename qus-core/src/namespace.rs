@@ -160,15 +160,28 @@ fn map_one(user: (u32, u32), group: (u32, u32)) -> Result<(), Error> {
     write("gid_map", format!("{} {} 1", group.0, group.1))
 }
 
-/// Maps every user and group of the namespace of a process to itself. Only root can, and only from outside.
+/// Maps every user and group that there is here to itself in the namespace of a process inside. Only root
+/// can, and only from outside.
 ///
 /// # Errors
 /// The process has ended, or the right is missing.
 pub fn map_all(process: u32) -> io::Result<()> {
     for file in ["uid_map", "gid_map"] {
-        fs::write(format!("/proc/{process}/{file}"), format!("0 0 {}", u32::MAX))?;
+        let here = fs::read_to_string(Path::new("/proc/self").join(file))?;
+        fs::write(format!("/proc/{process}/{file}"), identity(&here))?;
     }
     Ok(())
+}
+
+/// From a map the one by which all that it knows stay what they are. Its lines hold the first number inside,
+/// the first outside, and how many.
+fn identity(map: &str) -> String {
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace();
+        let (inside, count) = (numbers.next()?, numbers.nth(1)?);
+        Some(format!("{inside} {inside} {count}\n"))
+    };
+    map.lines().filter_map(line).collect()
 }
 
 /// Gives a folder that is to be the root the host's `/proc`, `/sys` and `/dev`, where it has folders for them.
@@ -204,6 +217,13 @@ mod tests {
     #[test]
     fn the_kernel_has_a_version() {
         assert!(kernel().unwrap() > (3, 0));
+    }
+
+    #[test]
+    fn everybody_stays_who_he_is() {
+        assert_eq!(identity("         0          0 4294967295\n"), "0 0 4294967295\n");
+        assert_eq!(identity("0 1001 1\n1 100000 65536\n"), "0 0 1\n1 1 65536\n");
+        assert_eq!(identity(""), "");
     }
 
     #[test]
