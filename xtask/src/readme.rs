@@ -1,4 +1,4 @@
-//! The tables of README files that are derived from the table of architectures.
+//! The tables of README files that are derived from the code.
 //!
 //! Each stands between two comments that name it; what is between them is replaced, the rest is left
 //! as it is.
@@ -8,22 +8,26 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use qus_core::arch::{ARCHES, HOSTS};
+use qus_core::compat::FORMS;
 
 use crate::paths::Paths;
 
 /// Every file with such tables, as it should be.
 pub(crate) fn all(paths: &Paths) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    [("README.md", "targets", targets()), ("images/README.md", "hosts", hosts())]
-        .into_iter()
-        .map(|(file, name, table)| {
-            let path = paths.root().join(file);
-            let text =
-                fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            let text =
-                replace(&text, name, &table).with_context(|| format!("{file} has no place for {name}"))?;
-            Ok((path, text.into_bytes()))
-        })
-        .collect()
+    let files: [(&str, &[(&str, String)]); 2] = [
+        ("README.md", &[("forms", forms()), ("targets", targets())]),
+        ("images/README.md", &[("hosts", hosts())]),
+    ];
+    let filled = |(file, tables): (&str, &[(&str, String)])| {
+        let path = paths.root().join(file);
+        let mut text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        for (name, table) in tables {
+            text = replace(&text, name, table).with_context(|| format!("{file} has no place for {name}"))?;
+        }
+        Ok((path, text.into_bytes()))
+    };
+    files.into_iter().map(filled).collect()
 }
 
 /// Puts a table between its two comments; `None` if they are not there.
@@ -33,6 +37,16 @@ fn replace(text: &str, name: &str, table: &str) -> Option<String> {
     let (before, rest) = text.split_once(&begin)?;
     let (_, after) = rest.split_once(&end)?;
     Some(format!("{before}{begin}{table}{end}{after}"))
+}
+
+fn forms() -> String {
+    let mut table = String::from("| tool | arguments | means |\n|---|---|---|\n");
+    for (tool, arguments, ours) in FORMS {
+        let arguments = if arguments.is_empty() { "none".to_owned() } else { format!("`{arguments}`") };
+        let ours: Vec<_> = ours.split("; ").map(|command| format!("`qus {command}`")).collect();
+        table += &format!("| {tool} | {arguments} | {} |\n", ours.join(", then "));
+    }
+    table
 }
 
 fn targets() -> String {

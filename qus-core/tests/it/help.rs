@@ -1,0 +1,84 @@
+//! Help that teaches, wrong usage, and what is generated from the commands.
+
+use std::fs;
+
+use super::{Folder, qus, workspace};
+
+const COMMANDS: [&str; 11] = [
+    "install",
+    "remove",
+    "status",
+    "doctor",
+    "explain",
+    "run",
+    "export",
+    "probe",
+    "platforms",
+    "completions",
+    "man",
+];
+
+#[test]
+fn every_command_is_listed_and_has_its_own_help() {
+    let all = qus(&["--help"]).stdout;
+    assert!(all.contains("Exit status:\n  0  all that was asked for is true now"), "{all}");
+    for command in COMMANDS {
+        assert!(all.contains(&format!("  {command} ")), "{command} in {all}");
+        let help = qus(&[command, "--help"]);
+        assert_eq!(help.status, Some(0));
+        assert!(help.stdout.contains(&format!("Usage: qus {command}")), "{}", help.stdout);
+    }
+    let listed =
+        all.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    assert_eq!(listed.count(), COMMANDS.len() + 1, "a command is missing in this test, or `help` in {all}");
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    qus(&["nonsense"]).says(2, &["nonsense"]);
+    qus(&["install"]).says(2, &["<ARCH>"]);
+    qus(&["remove"]).says(2, &["<ARCH>"]);
+    qus(&["run", "aarch64"]).says(2, &["CMD"]);
+    qus(&["export", "yaml", "all"]).says(2, &["systemd", "debian", "openrc", "raw"]);
+    qus(&["-i", "ls"]).says(2, &["-i runs a shell"]);
+    qus(&["--install"]).says(2, &["--install needs a value"]);
+    qus(&["install", "arm", "--host-root", "/x"]).says(2, &["--persist"]);
+}
+
+#[test]
+fn completions_know_every_command() {
+    for shell in ["bash", "elvish", "fish", "zsh", "powershell"] {
+        let script = qus(&["completions", shell]).stdout;
+        for command in COMMANDS {
+            assert!(script.contains(command), "{command} for {shell}");
+        }
+        assert!(!script.contains("map-ids ("), "a hidden command is offered in {shell}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = Folder::new();
+    qus(&["man", &folder.arg("man1")]).says(0, &[]);
+    for command in COMMANDS {
+        let page = folder.read(&format!("man1/qus-{command}.1"));
+        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+    }
+    assert!(folder.read("man1/qus.1").contains("QEMU_BIN_DIR"));
+    qus(&["man", "/proc/no/such/folder"]).says(1, &["cannot write manual pages"]);
+}
+
+#[test]
+fn the_readme_names_only_commands_that_exist() {
+    let text = fs::read_to_string(workspace().join("README.md")).unwrap();
+    let mut found = 0;
+    for prefix in ["./qus ", "`qus "] {
+        for (at, _) in text.match_indices(prefix) {
+            let name: String =
+                text[at + prefix.len()..].chars().take_while(|c| c.is_ascii_lowercase()).collect();
+            assert!(name == "help" || COMMANDS.contains(&&*name), "README.md names `qus {name}`");
+            found += 1;
+        }
+    }
+    assert!(found > 20, "the README was not searched");
+}
