@@ -51,7 +51,7 @@ pub enum Error {
     /// It cannot be written.
     ReadOnly(PathBuf, Errno),
     /// Our mount would be the last one, and end with us.
-    WouldNotLast(PathBuf),
+    WouldNotLast,
 }
 
 impl fmt::Display for Error {
@@ -80,12 +80,11 @@ impl fmt::Display for Error {
             Self::ReadOnly(root, errno) => {
                 write!(f, "{} cannot be written: {}{NEEDS_ROOT}", root.display(), errno.desc())
             }
-            Self::WouldNotLast(root) => write!(
+            Self::WouldNotLast => write!(
                 f,
                 "handlers would vanish when this container ends, since nothing else has binfmt_misc mounted\n\
                  remedy: mount -t binfmt_misc binfmt_misc {MOUNT_POINT} on the host, then run this again\n\
-                 (or run the container in the host's PID namespace: --pid=host){}",
-                if root == Path::new(MOUNT_POINT) { "" } else { "; --mount names a mount point of your own" }
+                 (or run the container in the host's PID namespace: --pid=host)"
             ),
         }
     }
@@ -116,16 +115,25 @@ pub fn ensure(binfmt: &Binfmt) -> Result<Mounted, Error> {
         State::Absent => return Err(Error::NotSupported(root.to_owned())),
         State::NotMounted => {}
     }
-    let failed = |errno| Error::Mount(root.to_owned(), errno);
-    mount_at(root).map_err(failed)?;
+    mount_at(root).map_err(|errno| Error::Mount(root.to_owned(), errno))?;
+    let placed = place(binfmt);
+    if placed.is_err() {
+        // It was mounted a moment ago and nobody else knows of it; there is nobody to tell.
+        let _ = umount2(root, MntFlags::MNT_DETACH);
+    }
+    placed
+}
+
+/// Sees to it that what was mounted a moment ago lasts.
+fn place(binfmt: &Binfmt) -> Result<Mounted, Error> {
+    let root = binfmt.root();
     if let State::ReadOnly(errno) = binfmt.state() {
-        unmount(root);
         return Err(Error::ReadOnly(root.to_owned(), errno));
     }
     if is_host_mount_namespace() {
         return Ok(Mounted::Here);
     }
-    if is_kept_elsewhere(binfmt).map_err(failed)? {
+    if is_kept_elsewhere(binfmt).map_err(|errno| Error::Mount(root.to_owned(), errno))? {
         return Ok(Mounted::KeptElsewhere);
     }
     if mount_for_first_process().is_some() {
@@ -136,8 +144,7 @@ pub fn ensure(binfmt: &Binfmt) -> Result<Mounted, Error> {
             return Ok(Mounted::Shared(place));
         }
     }
-    unmount(root);
-    Err(Error::WouldNotLast(root.to_owned()))
+    Err(Error::WouldNotLast)
 }
 
 /// Mounts binfmt_misc, with the flags that systemd uses.
@@ -147,11 +154,6 @@ pub fn ensure(binfmt: &Binfmt) -> Result<Mounted, Error> {
 pub fn mount_at(root: &Path) -> nix::Result<()> {
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC | MsFlags::MS_RELATIME;
     mount(Some("binfmt_misc"), root, Some("binfmt_misc"), flags, None::<&str>)
-}
-
-fn unmount(root: &Path) {
-    // It was mounted a moment ago and nobody else knows of it; there is nobody to tell.
-    let _ = umount2(root, MntFlags::MNT_DETACH);
 }
 
 /// Whether what is mounted here lasts as long as the machine runs.
@@ -244,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_remedy_is_one_line() {
-        let text = Error::WouldNotLast(MOUNT_POINT.into()).to_string();
+        let text = Error::WouldNotLast.to_string();
         assert!(
             text.contains("remedy: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc on the host")
         );
