@@ -80,7 +80,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         })?;
     }
     out(&format!(
-        "{} probes from their sources ({by_hand} of them encoded by hand), {} tables\n",
+        "{} probes from their sources ({by_hand} of them encoded by hand), the tables of {} README files\n",
         ARCHES.len(),
         derived.len() - ARCHES.len()
     ))

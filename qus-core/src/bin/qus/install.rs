@@ -190,7 +190,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 /// The architectures to be served, in the order of the table.
-fn archs(folder: &Folder, wanted: &Wanted) -> Result<Vec<&'static Arch>> {
+pub(crate) fn archs(folder: &Folder, wanted: &Wanted) -> Result<Vec<&'static Arch>> {
     let mut archs = wanted.archs.clone();
     if wanted.all {
         let found: Vec<_> = folder.emulators.iter().map(|emulator| emulator.arch).collect();
@@ -323,24 +323,4 @@ fn report(rows: &[Row], args: &Args) -> Result<()> {
         bail!("not installed: {}", failed.join(" "));
     }
     Ok(())
-}
-
-/// Registers what was asked for in a namespace of our own, where nothing else is.
-pub(crate) fn register_privately(names: &[String], dir: Option<&Path>, flags: Flags) -> Result<Vec<Rule>> {
-    let folder = emulators(dir)?;
-    let mut wanted = Wanted::known(names)?;
-    wanted.all |= wanted.archs.is_empty();
-    let mut rules = Vec::new();
-    for arch in archs(&folder, &wanted)? {
-        if emulator::is_own(arch) || probe::is_native(arch) {
-            continue;
-        }
-        let emulator = folder
-            .get(arch)
-            .with_context(|| format!("there is no {} in {}", arch.emulator(), folder.dir.display()))?;
-        emulator::inspect(&emulator.path)
-            .with_context(|| format!("{} is not fit", emulator.path.display()))?;
-        rules.extend(handler::rules_of(emulator, flags));
-    }
-    Ok(rules)
 }

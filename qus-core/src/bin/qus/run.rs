@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio, exit};
 
 use anyhow::{Context as _, Result, ensure};
-use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT};
+use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT, Rule};
 use qus_core::namespace::{Caller, enter_root, furnish, map_all};
+use qus_core::{emulator, handler, probe};
 
-use crate::install::register_privately;
+use crate::context::{Wanted, emulators};
+use crate::install::archs;
 use crate::output::say;
 
 /// Run a command with handlers of its own, without root
@@ -51,12 +53,11 @@ pub(crate) struct MapIdsArgs {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
     if let Some(root) = &args.root {
         ensure!(root.is_dir(), "{} is not a folder", root.display());
     }
     // Emulators are looked at from outside, where all users are seen.
-    let rules = register_privately(&args.archs, args.dir.as_deref(), flags)?;
+    let rules = rules(args)?;
     let caller = Caller::now();
     let helper = if caller.is_root() { Some(spawn_helper()?) } else { None };
     caller.enter(|| helper.map_or(Ok(()), finish_helper))?;
@@ -74,6 +75,27 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         enter_root(root)?;
     }
     execute(&args.command)
+}
+
+/// The rules for what was asked for and this machine does not run itself.
+fn rules(args: &Args) -> Result<Vec<Rule>> {
+    let folder = emulators(args.dir.as_deref())?;
+    let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
+    let mut wanted = Wanted::known(&args.archs)?;
+    wanted.all |= wanted.archs.is_empty();
+    let mut rules = Vec::new();
+    for arch in archs(&folder, &wanted)? {
+        if emulator::is_own(arch) || probe::is_native(arch) {
+            continue;
+        }
+        let emulator = folder
+            .get(arch)
+            .with_context(|| format!("there is no {} in {}", arch.emulator(), folder.dir.display()))?;
+        emulator::inspect(&emulator.path)
+            .with_context(|| format!("{} is not fit", emulator.path.display()))?;
+        rules.extend(handler::rules_of(emulator, flags));
+    }
+    Ok(rules)
 }
 
 /// Becomes the command, so that its exit status and signals are nobody else's.
@@ -108,8 +130,9 @@ fn finish_helper(mut helper: Child) -> io::Result<()> {
 }
 
 pub(crate) fn map_ids(args: &MapIdsArgs) -> Result<()> {
-    // Without the byte `qus run` has ended, and its number may be another's.
-    let told = io::stdin().read(&mut [0])?;
-    ensure!(told == 1, "there is nobody to map users for");
+    // Without the byte `qus run` has ended, has said why, and its number may be another's.
+    if io::stdin().read(&mut [0])? == 0 {
+        exit(1);
+    }
     map_all(args.process).context("cannot map users")
 }
