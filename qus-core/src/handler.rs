@@ -45,13 +45,9 @@ pub fn names(arch: &Arch) -> impl Iterator<Item = OsString> {
 
 /// The architecture whose handler has this name, ours or in the usual form of others.
 pub fn arch_of(name: &OsStr) -> Option<&'static Arch> {
-    let with = |name: &OsStr, suffix: &str| {
-        let mut name = name.to_owned();
-        name.push(suffix);
-        name
-    };
-    let is = |known: OsString| [NEW, IN_FRONT, ""].iter().any(|suffix| with(&known, suffix) == *name);
-    ARCHES.iter().find(|arch| names(arch).any(is))
+    let name = name.to_str().filter(|name| name.starts_with("qemu-"))?;
+    let base = name.strip_suffix(NEW).or_else(|| name.strip_suffix(IN_FRONT)).unwrap_or(name);
+    ARCHES.iter().find(|arch| names(arch).any(|known| known == base))
 }
 
 /// What was done to register a rule.
@@ -142,8 +138,6 @@ fn settle(rule: Rule, entry: &Entry, force: bool) -> Result<(Rule, Change), Erro
 pub fn put(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, Change), Error> {
     let (rule, change) = plan(binfmt, rule, force)?;
     let new = renamed(&rule, NEW);
-    // An interrupted replacement may have left it.
-    binfmt.remove(&new.name)?;
     match change {
         Change::None => {}
         Change::Registered => {

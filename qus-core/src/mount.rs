@@ -45,7 +45,9 @@ pub enum Error {
     /// `/proc` is not mounted.
     NoProc,
     /// The kernel has none, or its module is not loaded.
-    NotSupported(PathBuf),
+    NotSupported,
+    /// There is no folder at which it could be mounted.
+    NoFolder(PathBuf),
     /// It cannot be mounted.
     Mount(PathBuf, Errno),
     /// It cannot be written.
@@ -58,9 +60,13 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoProc => f.write_str("/proc is not mounted\nremedy: mount -t proc proc /proc"),
-            Self::NotSupported(root) => write!(
+            Self::NotSupported => {
+                f.write_str("the kernel has no binfmt_misc\nremedy: modprobe binfmt_misc, on the host")
+            }
+            Self::NoFolder(root) => write!(
                 f,
-                "the kernel has no binfmt_misc: there is no {}\nremedy: modprobe binfmt_misc, on the host",
+                "there is no folder {} at which binfmt_misc could be mounted\nremedy: in a container, run it with \
+                 --privileged; elsewhere make it, or leave --mount out",
                 root.display()
             ),
             Self::Mount(root, errno) => {
@@ -102,6 +108,11 @@ pub fn is_initial(kind: &str) -> Option<bool> {
     Some(link.as_os_str() == &*format!("{kind}:[{number}]"))
 }
 
+/// Whether the kernel knows binfmt_misc now. If it is a module, mounting may load it.
+pub fn is_supported() -> bool {
+    fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("binfmt_misc"))
+}
+
 /// Makes sure that handlers can be registered and will last.
 ///
 /// # Errors
@@ -112,7 +123,8 @@ pub fn ensure(binfmt: &Binfmt) -> Result<Mounted, Error> {
         State::Writable => return Ok(Mounted::Before),
         State::ReadOnly(errno) => return Err(Error::ReadOnly(root.to_owned(), errno)),
         State::Absent if !Path::new("/proc/self").exists() => return Err(Error::NoProc),
-        State::Absent => return Err(Error::NotSupported(root.to_owned())),
+        State::Absent if !is_supported() => return Err(Error::NotSupported),
+        State::Absent => return Err(Error::NoFolder(root.to_owned())),
         State::NotMounted => {}
     }
     mount_at(root).map_err(|errno| Error::Mount(root.to_owned(), errno))?;
@@ -255,6 +267,6 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_not_mounted_on() {
         let binfmt = Binfmt::at("/no/such/folder");
-        assert!(matches!(ensure(&binfmt), Err(Error::NotSupported(_))));
+        assert!(matches!(ensure(&binfmt), Err(Error::NotSupported | Error::NoFolder(_))));
     }
 }

@@ -10,7 +10,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Binfmt, Entry, State};
 use crate::elf::Elf;
-use crate::mount::is_initial;
+use crate::mount::{is_initial, is_supported};
 use crate::namespace::kernel;
 use crate::owner::{Configured, Owner};
 use crate::probe;
@@ -115,7 +115,7 @@ impl Machine {
         Self {
             root: binfmt.root().to_owned(),
             kernel: kernel().unwrap_or((0, 0)),
-            supported: fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("binfmt_misc")),
+            supported: is_supported(),
             state: binfmt.state(),
             switched_on: binfmt.is_switched_on().ok(),
             initial_user_namespace: is_initial("user"),

@@ -128,7 +128,7 @@ fn what_is_not_there_is_named() {
     let folder = folder();
     let dir = folder.arg("bin");
     let ended = qus(&["--mount", "/no/such/mount", "install", FOREIGN, "--no-probe", "--dir", &dir]);
-    ended.says(1, &["there is no /no/such/mount", "remedy: modprobe binfmt_misc"]);
+    ended.says(1, &["binfmt_misc", "remedy: "]);
     qus(&["install", FOREIGN, "--dir", "/no/such/folder"]).says(1, &["/no/such/folder", "No such file"]);
     qus(&["install", "s390x", "--no-probe", "--dir", &dir]).says(1, &["there is no qemu-s390x in"]);
     qus(&["explain", "/no/such/file"]).says(1, &["1 of 1 files cannot be run here"]);

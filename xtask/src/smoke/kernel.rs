@@ -21,6 +21,7 @@ use qus_core::arch::Host;
 use qus_core::binfmt::{Binfmt, MOUNT_POINT};
 use qus_core::handler::arch_of;
 use qus_core::mount::mount_at;
+use qus_core::namespace::kernel;
 use serde_json::Value;
 use xshell::{Cmd, Shell, cmd};
 
@@ -94,10 +95,14 @@ impl<'a> Bench<'a> {
         if !bundle.join("qus").exists() {
             bail!(Skip("there is no qus in the bundle; build it: cargo xtask build-qus".to_owned()));
         }
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
         let binfmt = Binfmt::at(MOUNT_POINT);
-        mount_at(binfmt.root()).context("cannot mount binfmt_misc")?;
+        unshare(CloneFlags::CLONE_NEWNS)
+            .and_then(|()| {
+                let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+                mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
+            })
+            .and_then(|()| mount_at(binfmt.root()))
+            .map_err(|errno| Skip(format!("binfmt_misc cannot be mounted here: {}", errno.desc())))?;
         let taken = binfmt.entries()?.into_iter().find(|(name, _)| arch_of(name).is_some());
         if let Some((name, _)) = taken {
             bail!(Skip(format!("this machine has a handler {} that may be in use", name.to_string_lossy())));
@@ -130,6 +135,16 @@ impl<'a> Bench<'a> {
     fn install(&self, args: &[&str]) -> Result<Vec<Value>> {
         let said = self.qus(&[&["install", "--json"], args].concat())?.succeeds()?;
         Ok(serde_json::from_str(&said)?)
+    }
+
+    /// Skips what needs a binfmt_misc in a user namespace.
+    fn needs_instances(&self) -> Result<()> {
+        match kernel() {
+            Some(version) if version < (6, 7) => {
+                bail!(Skip("before Linux 6.7 there is one binfmt_misc for all".to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A static program for another architecture, from Debian.

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Replace handlers of ours that differ; stand in front of others'
     #[arg(long)]
     force: bool,
-    /// Do not run anything, neither emulators nor programs through them
+    /// Run neither emulators nor programs through them
     #[arg(long)]
     no_probe: bool,
     /// Say what would be done, change nothing

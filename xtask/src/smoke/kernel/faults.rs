@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use qus_core::binfmt::MOUNT_POINT;
+use qus_core::binfmt::{MOUNT_POINT, Rule};
 use xshell::cmd;
 
 use super::{Bench, Checks, FOREIGN, NOBODY};
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("not root", not_root)?;
-    checks.check("binfmt_misc read-only, not there, not mounted, no /proc", not_writable)?;
+    checks.check("binfmt_misc read-only, not there, not mounted, mounted twice; no /proc", not_writable)?;
     checks.check("switched off, and 1,000 handlers of others", crowded)?;
     checks.check("interpreters that are unfit", unfit)?;
     checks.check("an interpreter replaced while it is registered", swapped)?;
@@ -55,7 +55,7 @@ fn not_writable(bench: &Bench<'_>) -> Result<()> {
     bench.ends(cmd!(sh, "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
     bench
         .qus(&["--mount", "/no/such/folder", "install", arch])?
-        .fails(1, &["there is no /no/such/folder"])?;
+        .fails(1, &["there is no folder /no/such/folder"])?;
     let script = r#"mount -t tmpfs none /proc && exec "$0" --mount /proc/sys/fs/binfmt_misc doctor"#;
     let doctor = bench.ends(cmd!(sh, "unshare --mount sh -c {script} {qus}"))?;
     ensure!(
@@ -73,12 +73,16 @@ fn not_writable(bench: &Bench<'_>) -> Result<()> {
         format!(r#"umount {MOUNT_POINT} && setpriv --bounding-set=-all --inh-caps=-all "$0" doctor"#);
     let doctor = bench.ends(cmd!(sh, "unshare --mount sh -c {script} {qus}"))?;
     ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
+    let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" doctor"#);
+    let doctor = bench.ends(cmd!(sh, "unshare --mount sh -c {script} {qus}"))?;
+    ensure!(doctor.stdout.contains("are mounted one over another"), "{}", doctor.stdout);
     ensure!(bench.texts()?.is_empty(), "something was registered");
     Ok(())
 }
 
 /// In a user namespace, whose own switch can be thrown.
 fn crowded(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let sh = bench.sh;
     let (arch, qus) = (FOREIGN[0], bench.program());
     let script = format!(
@@ -235,7 +239,25 @@ fn killed(bench: &Bench<'_>) -> Result<()> {
     ensure!(before < 31, "all {before} were registered before the kill");
     bench.qus(&["install", "all"])?.fails(0, &["unchanged", "installed"])?;
     ensure!(bench.texts()?.len() > before, "nothing was added");
-    bench.qus(&["status", "arm", "xtensaeb"])?.succeeds().map(drop)
+    bench.qus(&["status", "arm", "xtensaeb"])?.succeeds()?;
+
+    // A replacement that was killed after its first or its second step.
+    let arm = bench.binfmt.entry(OsStr::new("qemu-arm"))?.context("arm is not registered")?;
+    let new = Rule { name: "qemu-arm.new".into(), ..arm.rule };
+    for steps in 1..=2 {
+        bench.binfmt.register(&new)?;
+        if steps == 2 {
+            bench.binfmt.remove(OsStr::new("qemu-arm"))?;
+        }
+        bench.qus(&["probe", "arm"])?.succeeds()?;
+        bench.qus(&["install", "arm"])?.succeeds()?;
+        let names: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+        ensure!(
+            names.contains(&"qemu-arm".to_owned()) && !names.contains(&"qemu-arm.new".to_owned()),
+            "{names:?}"
+        );
+    }
+    Ok(())
 }
 
 fn twice_at_once(bench: &Bench<'_>) -> Result<()> {

@@ -68,6 +68,7 @@ impl Bench<'_> {
     /// Runs a script on a machine of its own with the root folder `$root`, as which `inside` runs a program,
     /// `$qus`, and the architectures `$archs`.
     fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<Ended> {
+        self.needs_instances()?;
         let (sh, qus) = (self.sh, self.program());
         let script = format!(
             r#"set -e

@@ -28,6 +28,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 }
 
 fn lasting(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let sh = bench.sh;
     let (arch, qus) = (FOREIGN[0], bench.program());
     let container = CONTAINER.join(" ");
@@ -56,6 +57,7 @@ fn lasting(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn host_processes(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let sh = bench.sh;
     let (arch, qus) = (FOREIGN[0], bench.program());
     let script = format!(
@@ -70,6 +72,7 @@ fn host_processes(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn host_root(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let sh = bench.sh;
     let (arch, qus) = (FOREIGN[0], bench.program());
     let host = bench.path("host");
@@ -98,6 +101,7 @@ impl Bench<'_> {
 }
 
 fn ordinary_user(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let arch = FOREIGN[0];
     let foreign = bench.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
     let before = bench.texts()?;
@@ -123,6 +127,7 @@ fn ordinary_user(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn as_root(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let sh = bench.sh;
     let qus = bench.program();
     let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
@@ -137,6 +142,7 @@ fn as_root(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn foreign_root(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let root = bench.path("foreign-root");
     for dir in ["bin", "proc", "dev"] {
         fs::create_dir_all(root.join(dir))?;
@@ -156,6 +162,7 @@ fn foreign_root(bench: &Bench<'_>) -> Result<()> {
 
 /// Inside another user namespace, whose own limit can be set.
 fn forbidden(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
     let sh = bench.sh;
     let qus = bench.program();
     let arch = FOREIGN[0];
