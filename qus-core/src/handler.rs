@@ -149,12 +149,14 @@ pub fn put(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, Change), 
         Change::Replaced => {
             // The kernel cannot replace a handler. Registered under a second name first, the new one is
             // asked before the old one from then on, so that there is no moment without a handler.
+            binfmt.remove(&new.name)?;
             binfmt.register(&new)?;
             binfmt.remove(&rule.name)?;
             binfmt.register(&rule)?;
-            binfmt.remove(&new.name)?;
         }
     }
+    // It has done its service, or an interrupted replacement has left it.
+    binfmt.remove(&new.name)?;
     Ok((rule, change))
 }
 
