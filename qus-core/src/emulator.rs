@@ -66,6 +66,13 @@ impl Bundle {
             .unwrap_or_default()
     }
 
+    /// The version, if it can be the name of a folder.
+    fn version(self) -> Option<String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".+-~".contains(c);
+        self.qemu
+            .filter(|version| version.starts_with(|c: char| c.is_ascii_digit()) && version.chars().all(plain))
+    }
+
     fn build(&self, file: &str) -> Build {
         let hash = self.emulators.iter().find(|emulator| emulator.file == file);
         let number = hash.and_then(|hash| u32::from_str_radix(hash.sha256.get(..8)?, 16).ok());
@@ -88,7 +95,7 @@ impl Folder {
             Some(Emulator { arch, path: dir.join(&name), build: bundle.build(&name) })
         };
         let emulators = ARCHES.iter().filter_map(emulator).collect();
-        Ok(Self { emulators, dir, version: bundle.qemu })
+        Ok(Self { emulators, dir, version: bundle.version() })
     }
 
     /// The first folder with any emulator: beside this program, then those of [`PERSISTENT`], the
@@ -123,7 +130,7 @@ impl Folder {
 
 /// QEMU's version of the emulators in a folder; `None` where no `bundle.json` tells.
 pub fn version(dir: &Path) -> Option<String> {
-    Bundle::read(dir).qemu
+    Bundle::read(dir).version()
 }
 
 /// Why a file cannot be registered as an emulator.
@@ -272,5 +279,7 @@ mod tests {
         assert_eq!(folder.version.as_deref(), Some("10.2.2"));
         assert_eq!(folder.get("sh4".parse().unwrap()).unwrap().build, [1, 2, 3, 4]);
         assert!(Folder::open(&dir.path().join("absent")).is_err());
+        write(&dir, "bundle.json", br#"{"qemu":"../../etc"}"#, 0o644);
+        assert_eq!(version(dir.path()), None);
     }
 }

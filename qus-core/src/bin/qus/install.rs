@@ -63,7 +63,7 @@ struct Row {
     arch: String,
     state: State,
     handlers: Vec<String>,
-    interpreter: Option<PathBuf>,
+    interpreter: Option<String>,
     flags: Option<String>,
     /// Whether its probe ran through the kernel; `None` if it was not tried.
     probe: Option<bool>,
@@ -134,7 +134,7 @@ impl Row {
     fn say(&self, dry_run: bool) {
         let changes = !matches!(self.state, State::Failed | State::Native | State::Unchanged);
         let would = if dry_run && changes { "would be " } else { "" };
-        let place = self.interpreter.as_ref().map_or(String::new(), |path| format!("  {}", path.display()));
+        let place = self.interpreter.as_ref().map_or(String::new(), |path| format!("  {path}"));
         let why = self.why.as_ref().map_or(String::new(), |why| format!("  {why}"));
         say(format_args!("{:12} {would}{}{place}{why}", self.arch, self.state));
         for difference in &self.differences {
@@ -265,7 +265,7 @@ fn keep(fit: &mut [Fit], folder: &Folder, flags: Flags, host_root: &Path) -> Res
 /// The row of an emulator after something was done with it.
 fn try_row(fit: &Fit, flags: Flags, work: impl FnOnce(&mut Row) -> Result<()>) -> Row {
     let mut row = Row::new(fit.emulator.arch, State::Unchanged, None);
-    row.interpreter = Some(fit.emulator.path.clone());
+    row.interpreter = Some(fit.emulator.path.display().to_string());
     row.flags = Some(flags.to_string());
     if let Err(error) = work(&mut row) {
         row.fail(&error);

@@ -3,14 +3,17 @@
 #![expect(clippy::print_stderr, reason = "the one place that may")]
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// Writes data to standard output.
+/// Writes data to standard output. Who has read enough of it, as `head` has, is not an error.
 pub(crate) fn out(text: impl AsRef<[u8]>) -> Result<()> {
-    io::stdout().write_all(text.as_ref()).context("cannot write to standard output")
+    match io::stdout().write_all(text.as_ref()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }
 
 /// Writes data as JSON.

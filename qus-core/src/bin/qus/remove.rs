@@ -39,9 +39,9 @@ struct Report {
     removed: Vec<String>,
     /// Handlers of others that stay.
     foreign: Vec<String>,
-    files: Vec<PathBuf>,
+    files: Vec<String>,
     /// Files that were changed since they were written, and stay.
-    changed: Vec<PathBuf>,
+    changed: Vec<String>,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
@@ -52,10 +52,12 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
     if args.persist {
         let host = persist::Host::at(&args.host_root);
+        let text = |files: Vec<PathBuf>| files.iter().map(|file| file.display().to_string()).collect();
         if args.dry_run {
-            report.files = host.files()?;
+            report.files = text(host.files()?);
         } else {
-            (report.files, report.changed) = host.remove()?;
+            let (removed, changed) = host.remove()?;
+            (report.files, report.changed) = (text(removed), text(changed));
         }
     }
     if args.json {
@@ -66,16 +68,14 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         say(format_args!("{name} {would}"));
     }
     for file in &report.files {
-        say(format_args!("{} {would}", file.display()));
+        say(format_args!("{file} {would}"));
     }
     if report.removed.is_empty() && report.files.is_empty() {
         say("nothing of ours was there");
     }
     let mut problems: Vec<String> = wanted.unknown.iter().map(ToString::to_string).collect();
     problems.extend(report.foreign.iter().map(|name| format!("{name} was not registered by qus, and stays")));
-    problems.extend(
-        report.changed.iter().map(|file| format!("{} was changed by somebody, and stays", file.display())),
-    );
+    problems.extend(report.changed.iter().map(|file| format!("{file} was changed by somebody, and stays")));
     if !problems.is_empty() {
         bail!("{}", problems.join("\n       "));
     }

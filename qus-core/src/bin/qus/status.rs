@@ -36,7 +36,7 @@ pub(crate) struct Args {
 
 #[derive(Serialize)]
 struct Report {
-    mount: PathBuf,
+    mount: String,
     state: &'static str,
     switched_on: Option<bool>,
     handlers: Vec<Row>,
@@ -49,7 +49,7 @@ struct Row {
     enabled: Option<bool>,
     owner: String,
     /// The file from which its owner registers it.
-    file: Option<PathBuf>,
+    file: Option<String>,
     interpreter: Option<String>,
     flags: Option<String>,
     flags_in_words: Option<String>,
@@ -72,7 +72,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         State::Writable => "writable",
     };
     let mut report = Report {
-        mount: binfmt.root().to_owned(),
+        mount: binfmt.root().display().to_string(),
         state,
         switched_on: binfmt.is_switched_on().ok(),
         handlers: Vec::new(),
@@ -122,7 +122,7 @@ fn row(
     let rule = &entry.rule;
     let owner = configured.owner(entry);
     let file = match &owner {
-        Owner::Systemd(file) | Owner::Debian(file) => Some(file.clone()),
+        Owner::Systemd(file) | Owner::Debian(file) => Some(file.display().to_string()),
         Owner::Qus | Owner::Other => None,
     };
     let dir = rule.interpreter.parent().unwrap_or(Path::new("/")).to_owned();
@@ -166,7 +166,7 @@ fn garbage(name: String, why: String) -> Row {
 
 fn print(report: &Report) -> Result<()> {
     if report.switched_on.is_none() {
-        say(format_args!("binfmt_misc at {}: {}; see `qus doctor`", report.mount.display(), report.state));
+        say(format_args!("binfmt_misc at {}: {}; see `qus doctor`", report.mount, report.state));
         return Ok(());
     }
     if report.switched_on == Some(false) {

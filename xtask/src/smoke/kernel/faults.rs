@@ -211,7 +211,8 @@ fn odd_path(bench: &Bench<'_>) -> Result<()> {
     let (arch, qus) = (FOREIGN[0], bench.program());
     let emulator = dir.join(format!("qemu-{arch}"));
     fs::copy(bench.bundle.join(format!("qemu-{arch}")), &emulator)?;
-    bench.ends(cmd!(sh, "{qus} install {arch}").arg("--dir").arg(&dir))?.succeeds()?;
+    bench.ends(cmd!(sh, "{qus} install {arch} --json").arg("--dir").arg(&dir))?.succeeds()?;
+    bench.qus(&["status", "--json"])?.succeeds()?;
     let entry = bench.binfmt.entry(OsStr::new(&format!("qemu-{arch}")))?.context("nothing is registered")?;
     ensure!(entry.rule.interpreter == emulator, "the kernel has {:?}", entry.rule.interpreter);
     bench.ends(cmd!(sh, "{qus} install {arch}").arg("--dir").arg(&dir))?.fails(0, &["unchanged"])
