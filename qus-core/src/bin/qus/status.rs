@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use qus_core::arch::Arch;
 use qus_core::binfmt::{Entry, State};
 use qus_core::emulator::version;
@@ -20,7 +20,8 @@ use crate::output::{json, out, say};
 /// Show all handlers
 ///
 /// Those of others are shown too, with whose they are. With architectures: only theirs, and exit status 1
-/// if one of them neither has a handler nor is run by the machine itself.
+/// if one of them neither has a handler nor is run by the machine itself. With --probe also if a program
+/// does not run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Architectures
@@ -108,6 +109,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         let names: Vec<_> = missing.iter().map(|arch| arch.name).collect();
         bail!("no handler for {}\nremedy: qus install {0}", names.join(" "));
     }
+    let failing = report.handlers.iter().filter(|row| row.probe == Some(false)).count();
+    ensure!(failing == 0, "{failing} of {} handlers do not work; see `qus doctor`", report.handlers.len());
     Ok(())
 }
 

@@ -218,6 +218,7 @@ fn overlap(bench: &Bench<'_>) -> Result<()> {
         ensure!(told.stdout.contains(expected), "`{expected}` is not in {}", told.stdout);
     }
     told.fails(1, &["keep programs from running"])?;
+    bench.qus(&["status", "sh4", "--probe"])?.fails(1, &["1 of 1 handlers do not work"])?;
     drop((first, second));
     Ok(())
 }
