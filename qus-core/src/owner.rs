@@ -101,6 +101,7 @@ impl Configured {
 mod tests {
     use super::*;
     use crate::binfmt::Magic;
+    use crate::binfmt::rule::hex;
 
     #[test]
     fn owners() {
@@ -129,7 +130,6 @@ mod tests {
         assert_eq!(owner("hidden", "/hidden"), Owner::Other);
         assert_eq!(owner("jar", "/usr/bin/jexec"), Owner::Debian(root.path().join("var/lib/binfmts/jar")));
         let magic = Magic::of("arm".parse().unwrap(), [0; 4]).next().unwrap();
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let text = format!(
             "enabled\ninterpreter /i\nflags: F\noffset 0\nmagic {}\nmask {}\n",
             hex(&magic.magic),

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::binfmt::rule::hex;
 use crate::binfmt::{BadRule, Flags};
 use crate::emulator::{Emulator, PERSISTENT};
 
@@ -350,10 +351,6 @@ fn sha256(path: &Path) -> io::Result<String> {
             length => hasher.update(&buffer[..length]),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

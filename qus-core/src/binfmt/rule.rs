@@ -267,7 +267,8 @@ pub fn check_name(name: &OsStr) -> Result<(), BadRule> {
     Err(BadRule::Name(name.to_owned(), why))
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+/// Two digits for every byte.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use qus_core::arch::Arch;
-use qus_core::binfmt::rule::escape;
+use qus_core::binfmt::rule::hex;
 use qus_core::binfmt::{Flags, Magic, Rule};
 use qus_core::{handler, probe};
 use serde_json::Value;
@@ -32,7 +32,6 @@ fn text(folder: &Folder) -> (String, Rule) {
     let interpreter = folder.path(&format!("bin/qemu-{FOREIGN}"));
     let rule = handler::rules(FOREIGN.parse().unwrap(), &interpreter, [0; 4], Flags::DEFAULT).remove(0);
     let magic = Magic::of(FOREIGN.parse().unwrap(), [0; 4]).next().unwrap();
-    let hex = |bytes: &[u8]| String::from_utf8(escape(bytes)).unwrap().replace("\\x", "");
     let text = format!(
         "enabled\ninterpreter {}\nflags: POCF\noffset 0\nmagic {}\nmask {}\n",
         interpreter.display(),
