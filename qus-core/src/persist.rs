@@ -5,18 +5,18 @@
 //! its hash and is written before the first of them, so that whatever happens, exactly what was written
 //! is taken back; a file that was changed since is left and told.
 
+mod content;
+
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::binfmt::rule::hex;
 use crate::binfmt::{BadRule, Flags};
 use crate::emulator::{Emulator, PERSISTENT};
+use content::{Content, sha256};
 
 /// The rules for systemd.
 const BINFMT_D: &str = "/etc/binfmt.d/qus.conf";
@@ -61,6 +61,8 @@ pub enum Error {
     Rule(BadRule),
     /// The manifest is damaged.
     Manifest(PathBuf, String),
+    /// A file that would be written is there, and we have not written it like that.
+    NotOurs(PathBuf),
 }
 
 impl fmt::Display for Error {
@@ -74,6 +76,11 @@ impl fmt::Display for Error {
             Self::Io(what, path, error) => write!(f, "cannot {what} {}: {error}", path.display()),
             Self::Rule(bad) => bad.fmt(f),
             Self::Manifest(path, why) => write!(f, "{} is damaged: {why}", path.display()),
+            Self::NotOurs(path) => write!(
+                f,
+                "{} is somebody else's, or was changed since we have written it\nremedy: move it away",
+                path.display()
+            ),
         }
     }
 }
@@ -83,6 +90,7 @@ impl std::error::Error for Error {}
 /// The files that were written, as paths of the host.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Manifest {
+    /// A path is in it twice while one content replaces another.
     files: Vec<Written>,
     /// Folders that were made for them, inner ones last.
     #[serde(default)]
@@ -96,16 +104,25 @@ struct Written {
     sha256: String,
 }
 
+impl Manifest {
+    /// Whether we have written this content to a file.
+    fn has(&self, path: &Path, sha256: &str) -> bool {
+        self.files.iter().any(|file| file.path == path && file.sha256 == sha256)
+    }
+
+    /// Every path once.
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let first = |(index, file): &(usize, &Written)| {
+            self.files.iter().position(|other| other.path == file.path) == Some(*index)
+        };
+        self.files.iter().enumerate().filter(first).map(|(_, file)| &file.path)
+    }
+}
+
 /// A file to be written.
 struct Planned {
     path: PathBuf,
     content: Content,
-}
-
-enum Content {
-    Copy(PathBuf),
-    Text(String, u32),
-    Link(PathBuf),
 }
 
 /// A host's root folder, in which things are made to last.
@@ -161,11 +178,16 @@ impl Host {
         for file in planned {
             new.files.push(Written { path: file.path.clone(), sha256: file.content.sha256()? });
         }
-        let kept = |written: &Written| new.files.iter().any(|file| file.path == written.path);
-        let (_, stale): (Vec<_>, Vec<_>) = old.files.into_iter().partition(kept);
+        for file in &new.files {
+            let known = |path: &Path, hash: &str| file.sha256 == hash || old.has(path, hash);
+            match self.hash(&file.path)? {
+                Some(hash) if !known(&file.path, &hash) => return Err(Error::NotOurs(file.path.clone())),
+                _ => {}
+            }
+        }
         let manifest = self.manifest_path();
         let paths = planned.iter().map(|file| self.inside(&file.path)).chain([manifest]);
-        new.folders = old.folders;
+        new.folders.clone_from(&old.folders);
         for path in paths {
             for folder in self.missing_folders(&path) {
                 if !new.folders.contains(&folder) {
@@ -173,16 +195,15 @@ impl Host {
                 }
             }
         }
-        let files = [stale.clone(), new.files.clone()].concat();
+        let files = [old.files.clone(), new.files.clone()].concat();
         self.write_manifest(&Manifest { files, folders: new.folders.clone() })?;
         for (file, written) in planned.iter().zip(&new.files) {
-            let path = self.inside(&file.path);
-            if sha256(&path).ok().as_ref() != Some(&written.sha256) {
-                file.content.put(&path)?;
+            if self.hash(&file.path)?.as_ref() != Some(&written.sha256) {
+                file.content.put(&self.inside(&file.path))?;
             }
         }
-        for file in stale {
-            self.take_back(&file)?;
+        for path in old.paths().filter(|path| !planned.iter().any(|file| file.path == **path)) {
+            self.take_back(&old, path)?;
         }
         self.write_manifest(&new)
     }
@@ -194,10 +215,10 @@ impl Host {
     pub fn remove(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
         let manifest = self.manifest()?;
         let (mut removed, mut left) = (Vec::new(), Vec::new());
-        for file in &manifest.files {
-            match self.take_back(file)? {
-                Some(true) => removed.push(file.path.clone()),
-                Some(false) => left.push(file.path.clone()),
+        for path in manifest.paths() {
+            match self.take_back(&manifest, path)? {
+                Some(true) => removed.push(path.clone()),
+                Some(false) => left.push(path.clone()),
                 None => {}
             }
         }
@@ -219,23 +240,32 @@ impl Host {
     /// # Errors
     /// The manifest is damaged or cannot be read.
     pub fn files(&self) -> Result<Vec<PathBuf>, Error> {
-        Ok(self.manifest()?.files.into_iter().map(|file| file.path).collect())
+        Ok(self.manifest()?.paths().cloned().collect())
     }
 
-    /// True if it was there and was removed, false if it was changed, `None` if it was not there.
-    fn take_back(&self, file: &Written) -> Result<Option<bool>, Error> {
-        let path = self.inside(&file.path);
-        if fs::symlink_metadata(&path).is_err() {
-            return Ok(None);
-        }
-        if sha256(&path).map_err(|error| Error::Io("read", path.clone(), error))? != file.sha256 {
+    /// True if it was there and was removed, false if it is not as we have written it, `None` if it was not
+    /// there.
+    fn take_back(&self, manifest: &Manifest, path: &Path) -> Result<Option<bool>, Error> {
+        let Some(hash) = self.hash(path)? else { return Ok(None) };
+        if !manifest.has(path, &hash) {
             return Ok(Some(false));
         }
-        fs::remove_file(&path).map_err(|error| Error::Io("remove", path, error))?;
-        if let Some(dir) = file.path.parent().filter(|dir| dir.starts_with(PERSISTENT)) {
+        let inside = self.inside(path);
+        fs::remove_file(&inside).map_err(|error| Error::Io("remove", inside, error))?;
+        if let Some(dir) = path.parent().filter(|dir| dir.starts_with(PERSISTENT)) {
             self.remove_if_empty(dir);
         }
         Ok(Some(true))
+    }
+
+    /// Of a file of the host, `None` if it is not there.
+    fn hash(&self, path: &Path) -> Result<Option<String>, Error> {
+        let inside = self.inside(path);
+        match sha256(&inside) {
+            Ok(hash) => Ok(Some(hash)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::Io("read", inside, error)),
+        }
     }
 
     /// The folders that have to be made for a file, the outermost first, as paths of the host.
@@ -280,48 +310,6 @@ impl Host {
     }
 }
 
-impl Content {
-    fn sha256(&self) -> Result<String, Error> {
-        match self {
-            Self::Copy(from) => sha256(from).map_err(|error| Error::Io("read", from.clone(), error)),
-            Self::Text(text, _) => Ok(hex(&Sha256::digest(text))),
-            Self::Link(to) => Ok(hex(&Sha256::digest(to.as_os_str().as_encoded_bytes()))),
-        }
-    }
-
-    /// Writes beside the file and renames, so that it is never there in part.
-    fn put(&self, path: &Path) -> Result<(), Error> {
-        let failed = |error| Error::Io("write", path.to_owned(), error);
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".part");
-        let partial = PathBuf::from(partial);
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(path.parent().unwrap_or(path))?;
-            match fs::remove_file(&partial) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            match self {
-                Self::Copy(from) => {
-                    fs::copy(from, &partial)?;
-                    fs::set_permissions(&partial, fs::metadata(from)?.permissions())?;
-                }
-                Self::Text(text, mode) => {
-                    let mut file = File::create(&partial)?;
-                    file.write_all(text.as_bytes())?;
-                    file.set_permissions(fs::Permissions::from_mode(*mode))?;
-                }
-                Self::Link(to) => symlink(to, &partial)?,
-            }
-            fs::rename(&partial, path)
-        };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&partial);
-            failed(error)
-        })
-    }
-}
-
 fn service_files(service: Service, emulators: &[Emulator], flags: Flags) -> Result<Vec<Planned>, Error> {
     let text = match service {
         Service::Systemd => crate::export::systemd(emulators, flags),
@@ -338,24 +326,10 @@ fn service_files(service: Service, emulators: &[Emulator], flags: Flags) -> Resu
     })
 }
 
-fn sha256(path: &Path) -> io::Result<String> {
-    if fs::symlink_metadata(path)?.is_symlink() {
-        return Ok(hex(&Sha256::digest(fs::read_link(path)?.as_os_str().as_encoded_bytes())));
-    }
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            length => hasher.update(&buffer[..length]),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     /// A host with systemd, and two emulators beside it.
     fn host(service: &str) -> (tempfile::TempDir, Host, Vec<Emulator>) {
@@ -439,8 +413,29 @@ mod tests {
         host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
         let conf = dir.path().join("root/etc/binfmt.d/qus.conf");
         fs::write(&conf, "# mine\n").unwrap();
+        let error = host.install("1.2", &emulators[..1], Flags::DEFAULT).unwrap_err();
+        assert!(matches!(&error, Error::NotOurs(path) if path == Path::new(BINFMT_D)), "{error}");
         assert_eq!(host.remove().unwrap().1, [PathBuf::from(BINFMT_D)]);
+        assert!(matches!(host.install("1.2", &emulators, Flags::DEFAULT), Err(Error::NotOurs(_))));
         assert_eq!(fs::read_to_string(conf).unwrap(), "# mine\n");
+    }
+
+    #[test]
+    fn an_interrupted_change_is_continued_or_taken_back() {
+        let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
+        host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
+        // The second emulator cannot be copied: the manifest knows both contents of the rules by then.
+        let emulator = dir.path().join("bundle/qemu-sh4");
+        fs::write(&emulator, "another").unwrap();
+        let part = dir.path().join("root/usr/local/lib/qus/1.2/qemu-sh4.part");
+        fs::create_dir(&part).unwrap();
+        assert!(matches!(
+            host.install("1.2", &emulators, Flags::NO_CREDENTIALS),
+            Err(Error::Io("write", ..))
+        ));
+        fs::remove_dir(&part).unwrap();
+        host.install("1.2", &emulators, Flags::NO_CREDENTIALS).unwrap();
+        assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new());
     }
 
     #[test]
