@@ -14,8 +14,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::arch::Arch;
 use crate::binfmt::{BadRule, Flags};
 use crate::emulator::{Emulator, PERSISTENT};
+use crate::handler::arch_of;
 use content::{Content, sha256};
 
 /// The rules for systemd.
@@ -63,6 +65,8 @@ pub enum Error {
     Manifest(PathBuf, String),
     /// A file that would be written is there, and we have not written it like that.
     NotOurs(PathBuf),
+    /// Architectures that are kept until now and would not be any more.
+    WouldForget(Vec<&'static str>),
 }
 
 impl fmt::Display for Error {
@@ -80,6 +84,12 @@ impl fmt::Display for Error {
                 f,
                 "{} is somebody else's, or was changed since we have written it\nremedy: move it away",
                 path.display()
+            ),
+            Self::WouldForget(archs) => write!(
+                f,
+                "kept for the next start until now, and not among these: {}\nremedy: name them too, or begin anew: qus \
+                 remove --persist",
+                archs.join(" ")
             ),
         }
     }
@@ -142,8 +152,8 @@ impl Host {
         Path::new(PERSISTENT).join(version)
     }
 
-    /// Copies emulators, writes the rules for them, and takes away what an earlier call has written and
-    /// this one has not. Returns the emulators at their new paths of the host.
+    /// Copies emulators, writes the rules for them, and takes away the files of an earlier call that this one
+    /// replaces by others, as those of an older version. Returns the emulators at their new paths of the host.
     ///
     /// # Errors
     /// See [`Error`]. What was written is in the manifest; the same call continues.
@@ -154,6 +164,11 @@ impl Host {
         flags: Flags,
     ) -> Result<Vec<Emulator>, Error> {
         let service = Service::of(&self.root).ok_or(Error::NoService)?;
+        let forgotten: Vec<_> =
+            self.kept()?.into_iter().filter(|arch| !emulators.iter().any(|new| new.arch == *arch)).collect();
+        if !forgotten.is_empty() {
+            return Err(Error::WouldForget(forgotten.into_iter().map(|arch| arch.name).collect()));
+        }
         let dir = Self::folder(version);
         let moved: Vec<Emulator> = emulators
             .iter()
@@ -241,6 +256,13 @@ impl Host {
     /// The manifest is damaged or cannot be read.
     pub fn files(&self) -> Result<Vec<PathBuf>, Error> {
         Ok(self.manifest()?.paths().cloned().collect())
+    }
+
+    /// The architectures whose emulators are kept.
+    fn kept(&self) -> Result<Vec<&'static Arch>, Error> {
+        let manifest = self.manifest()?;
+        let emulators = manifest.paths().filter(|path| path.starts_with(PERSISTENT));
+        Ok(emulators.filter_map(|path| arch_of(path.file_name()?)).collect())
     }
 
     /// True if it was there and was removed, false if it is not as we have written it, `None` if it was not
@@ -402,9 +424,14 @@ mod tests {
     fn another_version_replaces_the_first() {
         let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
         host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
-        host.install("1.3", &emulators[..1], Flags::DEFAULT).unwrap();
         let lib = dir.path().join("root/usr/local/lib/qus");
-        assert_eq!(all_files(&lib), ["1.3/", "1.3/bundle.json", "1.3/qemu-arm", "manifest.json"]);
+        let before = all_files(&lib);
+        let error = host.install("1.3", &emulators[..1], Flags::DEFAULT).unwrap_err();
+        assert!(matches!(&error, Error::WouldForget(archs) if archs == &["sh4"]), "{error}");
+        assert_eq!(all_files(&lib), before);
+        host.install("1.3", &emulators, Flags::DEFAULT).unwrap();
+        let files = ["1.3/", "1.3/bundle.json", "1.3/qemu-arm", "1.3/qemu-sh4", "manifest.json"];
+        assert_eq!(all_files(&lib), files);
     }
 
     #[test]
@@ -413,7 +440,7 @@ mod tests {
         host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
         let conf = dir.path().join("root/etc/binfmt.d/qus.conf");
         fs::write(&conf, "# mine\n").unwrap();
-        let error = host.install("1.2", &emulators[..1], Flags::DEFAULT).unwrap_err();
+        let error = host.install("1.2", &emulators, Flags::NO_CREDENTIALS).unwrap_err();
         assert!(matches!(&error, Error::NotOurs(path) if path == Path::new(BINFMT_D)), "{error}");
         assert_eq!(host.remove().unwrap().1, [PathBuf::from(BINFMT_D)]);
         assert!(matches!(host.install("1.2", &emulators, Flags::DEFAULT), Err(Error::NotOurs(_))));

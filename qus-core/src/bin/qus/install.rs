@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Architectures, or `all`
     #[arg(value_name = "ARCH", required = true)]
     archs: Vec<String>,
-    /// Also have them registered when the machine starts (systemd or OpenRC)
+    /// Also have them, and only them, registered when the machine starts (systemd or OpenRC)
     #[arg(long)]
     persist: bool,
     /// Root folder of the host, where it is mounted in a container, for --persist
