@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use qemu_src::{QemuSrc, Release};
+use qemu_src::{Profile, QemuSrc, Release};
+use qus_core::arch::Host;
 use xshell::{Cmd, Shell, cmd};
 
+use crate::bundle::Bundle;
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::report::{Report, Skip};
@@ -147,11 +149,17 @@ impl<'a> Workbench<'a> {
 
     /// Changes one byte of a finished emulator, in a copy of the cache.
     fn tampered(&self) -> Result<()> {
-        let kept =
-            fs::read_dir(self.paths.cache().join("emulators")).into_iter().flatten().filter_map(Result::ok);
-        let Some(kept) = kept.map(|entry| entry.path()).find(|dir| dir.join("qemu-hexagon").exists()) else {
+        let host = Host::current().context("qus builds no emulators for this kind of machine")?;
+        // The cache may have emulators of other recipes too; the one that is looked for is the bundle's.
+        let bundle = Bundle::read(&self.paths.bundle(host.name)).filter(|bundle| {
+            bundle.recipe.qemu == self.release.version && bundle.recipe.profile == Profile::Dev.to_string()
+        });
+        let key = bundle.map(|bundle| bundle.recipe.key("hexagon")).transpose()?;
+        let kept = key.map(|key| self.paths.emulator(&key)).filter(|dir| dir.exists());
+        let Some(kept) = kept else {
             bail!(Skip(
-                "no emulator of hexagon in the cache; build it: cargo xtask build-qemu hexagon".to_owned()
+                "no emulator of hexagon in bundle and cache; build it: cargo xtask build-qemu hexagon"
+                    .to_owned()
             ));
         };
         let copy = self.path("cache/qus/emulators").join(kept.file_name().unwrap_or_default());
