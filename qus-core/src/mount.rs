@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::geteuid;
 
 use crate::binfmt::magic::MARK;
 use crate::binfmt::{Binfmt, Files, Flags, MOUNT_POINT, Magic, Rule, State};
@@ -72,7 +73,7 @@ impl fmt::Display for Error {
             Self::Mount(root, errno) => {
                 write!(f, "cannot mount binfmt_misc at {}: {}", root.display(), errno.desc())?;
                 match errno {
-                    Errno::EPERM | Errno::EACCES => f.write_str(NEEDS_ROOT),
+                    Errno::EPERM | Errno::EACCES => f.write_str(missing_rights()),
                     Errno::ENODEV => f.write_str("\nremedy: modprobe binfmt_misc, on the host"),
                     _ => Ok(()),
                 }
@@ -84,8 +85,14 @@ impl fmt::Display for Error {
                 root.display()
             ),
             Self::ReadOnly(root, errno) => {
-                write!(f, "{} cannot be written: {}{NEEDS_ROOT}", root.display(), errno.desc())
+                write!(f, "{} cannot be written: {}{}", root.display(), errno.desc(), missing_rights())
             }
+            Self::WouldNotLast if is_initial("user") == Some(false) => write!(
+                f,
+                "handlers would vanish when this container ends, and this user namespace cannot register any for the \
+                 host\nremedy: run the container with --privileged --userns=host\n(or, for this user namespace alone: mount -t binfmt_misc binfmt_misc {MOUNT_POINT} in it, \
+                 where it lasts)"
+            ),
             Self::WouldNotLast => write!(
                 f,
                 "handlers would vanish when this container ends, since nothing else has binfmt_misc mounted\n\
@@ -96,8 +103,18 @@ impl fmt::Display for Error {
     }
 }
 
-const NEEDS_ROOT: &str = "\nremedy: run it as root; in a container, with --privileged; without any right, see \
-                          `qus run`";
+/// What to do about a right that this process does not have.
+fn missing_rights() -> &'static str {
+    if !geteuid().is_root() {
+        "\nremedy: run it as root; in a container, with --privileged; without any right, see `qus run`"
+    } else if is_initial("user") == Some(false) {
+        "\nbecause: this user namespace cannot register handlers for the host\nremedy: run the container with \
+         --privileged --userns=host; without any right, see `qus run`"
+    } else {
+        "\nremedy: in a container, run it with --privileged; elsewhere, with CAP_SYS_ADMIN; without any right, see \
+         `qus run`"
+    }
+}
 
 impl std::error::Error for Error {}
 
@@ -259,9 +276,7 @@ mod tests {
     #[test]
     fn the_remedy_is_one_line() {
         let text = Error::WouldNotLast.to_string();
-        assert!(
-            text.contains("remedy: mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc on the host")
-        );
+        assert!(text.contains("mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc"));
     }
 
     #[test]

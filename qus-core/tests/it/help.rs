@@ -43,6 +43,9 @@ fn wrong_usage_is_2() {
     qus(&["-i", "ls"]).says(2, &["-i runs a shell"]);
     qus(&["--install"]).says(2, &["--install needs a value"]);
     qus(&["install", "arm", "--host-root", "/x"]).says(2, &["--persist"]);
+    qus(&["install", "arm", "--watch=0"]).says(2, &["--watch"]);
+    qus(&["install", "arm", "--watch", "--dry-run"]).says(2, &["--watch", "--dry-run"]);
+    qus(&["install", "arm", "--watch", "--persist"]).says(2, &["--watch", "--persist"]);
 }
 
 #[test]

@@ -8,11 +8,13 @@ mod faults;
 mod others;
 mod places;
 mod programs;
+mod watch;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::mount::{MsFlags, mount};
@@ -35,7 +37,7 @@ const LEVEL: &str = "kernel";
 const NOBODY: &str = "65534";
 
 /// The architecture that stands for all foreign ones, with its Debian name: this machine does not run it.
-const FOREIGN: [&str; 2] =
+pub(super) const FOREIGN: [&str; 2] =
     if cfg!(target_arch = "aarch64") { ["riscv64", "riscv64"] } else { ["aarch64", "arm64"] };
 
 pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
@@ -48,6 +50,7 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
             programs::run(&mut checks)?;
             faults::run(&mut checks)?;
             places::run(&mut checks)?;
+            watch::run(&mut checks)?;
             others::run(&mut checks)
         });
         checks.join().map_err(|_| anyhow!("a check of the kernel level panicked"))?
@@ -76,17 +79,17 @@ impl Checks<'_> {
 }
 
 /// Where `qus` and the emulators are, and folders to work in.
-struct Bench<'a> {
-    sh: &'a Shell,
-    paths: &'a Paths,
-    bundle: PathBuf,
+pub(super) struct Bench<'a> {
+    pub(super) sh: &'a Shell,
+    pub(super) paths: &'a Paths,
+    pub(super) bundle: PathBuf,
     binfmt: Binfmt,
     /// Everybody may look into it, and setuid programs work there.
     dir: tempfile::TempDir,
 }
 
 impl<'a> Bench<'a> {
-    fn new(sh: &'a Shell, paths: &'a Paths) -> Result<Self> {
+    pub(super) fn new(sh: &'a Shell, paths: &'a Paths) -> Result<Self> {
         let host = Host::current().context("qus is not built for this kind of machine")?;
         let bundle = paths.bundle(host.name);
         if !nix::unistd::geteuid().is_root() {
@@ -111,28 +114,28 @@ impl<'a> Bench<'a> {
         Ok(Self { sh, paths, bundle, binfmt, dir })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// `qus`, which finds the emulators of the bundle beside it.
-    fn program(&self) -> PathBuf {
+    pub(super) fn program(&self) -> PathBuf {
         self.bundle.join("qus")
     }
 
-    fn qus(&self, args: &[&str]) -> Result<Ended> {
+    pub(super) fn qus(&self, args: &[&str]) -> Result<Ended> {
         let (sh, qus) = (self.sh, self.program());
         self.ends(cmd!(sh, "{qus} {args...}"))
     }
 
     /// Runs any command to its end, which has to come within a minute.
-    fn ends(&self, command: Cmd<'_>) -> Result<Ended> {
+    pub(super) fn ends(&self, command: Cmd<'_>) -> Result<Ended> {
         let what = command.to_string();
         Ok(Ended::new(what, exec::output(command)?))
     }
 
     /// Has `qus` register emulators, and returns what it says of each architecture.
-    fn install(&self, args: &[&str]) -> Result<Vec<Value>> {
+    pub(super) fn install(&self, args: &[&str]) -> Result<Vec<Value>> {
         let said = self.qus(&[&["install", "--json"], args].concat())?.succeeds()?;
         Ok(serde_json::from_str(&said)?)
     }
@@ -148,12 +151,12 @@ impl<'a> Bench<'a> {
     }
 
     /// A static program for another architecture, from Debian.
-    fn guest(&self, debian: &str, program: &str) -> Result<PathBuf> {
+    pub(super) fn guest(&self, debian: &str, program: &str) -> Result<PathBuf> {
         super::emulator::guest_program(self.sh, self.paths, debian, program)
     }
 
     /// A copy of a file at a path below the bench's folder.
-    fn copy(&self, from: &Path, to: &str) -> Result<PathBuf> {
+    pub(super) fn copy(&self, from: &Path, to: &str) -> Result<PathBuf> {
         let to = self.path(to);
         fs::create_dir_all(to.parent().context("it lies in a folder")?)?;
         match fs::remove_file(&to) {
@@ -175,7 +178,7 @@ impl<'a> Bench<'a> {
     }
 
     /// What the kernel says of every handler.
-    fn texts(&self) -> Result<Vec<(String, Vec<u8>)>> {
+    pub(super) fn texts(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let mut texts = Vec::new();
         for (name, _) in self.binfmt.entries()? {
             texts.push((name.to_string_lossy().into_owned(), fs::read(self.binfmt.root().join(&name))?));
@@ -185,20 +188,30 @@ impl<'a> Bench<'a> {
     }
 
     /// Registers a handler of somebody else's, which removes itself from the kernel when dropped.
-    fn foreign_handler(&self, name: &str, line: &str) -> Result<Foreign> {
+    pub(super) fn foreign_handler(&self, name: &str, line: &str) -> Result<Foreign> {
         let register = self.binfmt.root().join("register");
         fs::write(&register, line).with_context(|| format!("cannot register {name}"))?;
         Ok(Foreign { path: self.binfmt.root().join(name) })
     }
 }
 
+/// Waits for something that has to happen within half a minute.
+pub(super) fn until(what: &str, mut happens: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !happens()? {
+        ensure!(Instant::now() < deadline, "{what} does not happen");
+        sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
 /// A handler that `qus` must not touch.
-struct Foreign {
+pub(super) struct Foreign {
     path: PathBuf,
 }
 
 impl Foreign {
-    fn text(&self) -> Result<Vec<u8>> {
+    pub(super) fn text(&self) -> Result<Vec<u8>> {
         fs::read(&self.path).with_context(|| format!("{} is gone", self.path.display()))
     }
 }
@@ -210,11 +223,11 @@ impl Drop for Foreign {
 }
 
 /// How a command ended, and what it said.
-struct Ended {
+pub(super) struct Ended {
     what: String,
-    status: Option<i32>,
-    stdout: String,
-    stderr: String,
+    pub(super) status: Option<i32>,
+    pub(super) stdout: String,
+    pub(super) stderr: String,
 }
 
 impl Ended {
@@ -224,7 +237,7 @@ impl Ended {
     }
 
     /// It ended with 0; what it wrote to stdout.
-    fn succeeds(self) -> Result<String> {
+    pub(super) fn succeeds(self) -> Result<String> {
         ensure!(
             self.status == Some(0),
             "`{}` ended with {:?}: {}",
@@ -236,7 +249,7 @@ impl Ended {
     }
 
     /// It wrote this and ended with 0.
-    fn writes(self, expected: &str) -> Result<()> {
+    pub(super) fn writes(self, expected: &str) -> Result<()> {
         let what = self.what.clone();
         let wrote = self.succeeds()?;
         ensure!(wrote == expected, "`{what}` wrote {wrote:?} instead of {expected:?}");
@@ -244,7 +257,7 @@ impl Ended {
     }
 
     /// It ended with this status, and stderr has all of these words.
-    fn fails(self, status: i32, words: &[&str]) -> Result<()> {
+    pub(super) fn fails(self, status: i32, words: &[&str]) -> Result<()> {
         ensure!(
             self.status == Some(status),
             "`{}` ended with {:?} instead of {status}: {}{}",

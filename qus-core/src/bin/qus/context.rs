@@ -3,7 +3,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::mount::{MntFlags, umount2};
 use qus_core::arch::{Arch, UnknownArch};
 use qus_core::binfmt::{Binfmt, State};
@@ -71,6 +71,28 @@ impl Wanted {
             None => Ok(this),
         }
     }
+}
+
+/// The architectures to be served, in the order of the table.
+pub(crate) fn archs(folder: &Folder, wanted: &Wanted) -> Result<Vec<&'static Arch>> {
+    let mut archs = wanted.archs.clone();
+    if wanted.all {
+        let found: Vec<_> = folder.emulators.iter().map(|emulator| emulator.arch).collect();
+        ensure!(
+            !found.is_empty(),
+            "there is no emulator in {}; name their folder with --dir, or with QEMU_BIN_DIR",
+            folder.dir.display()
+        );
+        archs.extend(found.into_iter().filter(|arch| !wanted.archs.contains(arch)));
+    }
+    archs.sort_by_key(|arch| arch.name);
+    Ok(archs)
+}
+
+/// The architectures that have to work: `all` are those that have an emulator at hand.
+pub(crate) fn at_hand(names: &[String]) -> Result<Vec<&'static Arch>> {
+    let wanted = Wanted::known(names)?;
+    if wanted.all { archs(&emulators(None)?, &wanted) } else { Ok(wanted.archs) }
 }
 
 /// The folder with emulators: the argument, the environment, or where they usually lie.

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use qus_core::doctor::{Machine, Severity, findings};
 
-use crate::context::{Context, Wanted};
+use crate::context::{Context, at_hand};
 use crate::output::{json, out};
 
 /// Find out what is wrong, why, and which command mends it
@@ -14,7 +14,7 @@ use crate::output::{json, out};
 /// architectures, these have to work. Exit status 1 if something cannot work.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Architectures that have to work
+    /// Architectures that have to work; `all` are those of all emulators at hand
     #[arg(value_name = "ARCH")]
     archs: Vec<String>,
     /// Print JSON
@@ -23,9 +23,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
-    let wanted = Wanted::known(&args.archs)?;
-    let machine = Machine::look(&context.binfmt, &wanted.archs);
-    let findings = findings(&machine, &wanted.archs);
+    let archs = at_hand(&args.archs)?;
+    let machine = Machine::look(&context.binfmt, &archs);
+    let findings = findings(&machine, &archs);
     if args.json {
         json(&findings)?;
     } else {

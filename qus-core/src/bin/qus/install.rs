@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qus_core::arch::Arch;
@@ -16,8 +17,9 @@ use qus_core::mount::{self, Mounted};
 use qus_core::{persist, probe};
 use serde::Serialize;
 
-use crate::context::{Context, Wanted, emulators};
+use crate::context::{Context, Wanted, archs, emulators};
 use crate::output::{json, say};
+use crate::watch;
 
 /// Register emulators with the kernel
 ///
@@ -49,6 +51,18 @@ pub(crate) struct Args {
     /// Run neither emulators nor programs through them
     #[arg(long)]
     no_probe: bool,
+    /// Stay, look again every SECONDS [default: 60] and register what has gone; remove them on SIGTERM or
+    /// SIGINT
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "60",
+        value_parser = clap::value_parser!(u64).range(1..),
+        conflicts_with_all = ["dry_run", "persist"]
+    )]
+    watch: Option<u64>,
     /// Say what would be done, change nothing
     #[arg(long)]
     dry_run: bool,
@@ -57,11 +71,17 @@ pub(crate) struct Args {
     json: bool,
 }
 
+impl Args {
+    fn flags(&self) -> Flags {
+        if self.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT }
+    }
+}
+
 /// What became of an architecture.
-#[derive(Serialize)]
-struct Row {
+#[derive(PartialEq, Serialize)]
+pub(crate) struct Row {
     arch: String,
-    state: State,
+    pub(crate) state: State,
     handlers: Vec<String>,
     interpreter: Option<String>,
     flags: Option<String>,
@@ -73,7 +93,7 @@ struct Row {
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum State {
+pub(crate) enum State {
     Unchanged,
     Installed,
     Replaced,
@@ -109,7 +129,7 @@ impl Row {
         }
     }
 
-    fn failed(arch: impl ToString, why: impl ToString) -> Self {
+    pub(crate) fn failed(arch: impl ToString, why: impl ToString) -> Self {
         Self::new(arch, State::Failed, Some(why.to_string()))
     }
 
@@ -131,7 +151,7 @@ impl Row {
         }
     }
 
-    fn say(&self, dry_run: bool) {
+    pub(crate) fn say(&self, dry_run: bool) {
         let changes = !matches!(self.state, State::Failed | State::Native | State::Unchanged);
         let would = if dry_run && changes { "would be " } else { "" };
         let place = self.interpreter.as_ref().map_or(String::new(), |path| format!("  {path}"));
@@ -153,56 +173,71 @@ enum Checked {
 }
 
 /// An emulator that was found fit.
-struct Fit {
-    emulator: Emulator,
+pub(crate) struct Fit {
+    pub(crate) emulator: Emulator,
     identity: Identity,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
+    match args.watch {
+        Some(seconds) => watch::run(context, args, Duration::from_secs(seconds)),
+        None => first(context, args).map(drop),
+    }
+}
+
+/// Installs what was asked for, and says what became of it.
+pub(crate) fn first(context: &Context, args: &Args) -> Result<Vec<Fit>> {
     let folder = emulators(args.dir.as_deref())?;
     let wanted = Wanted::new(&args.archs);
-    let mut rows: Vec<Row> =
-        wanted.unknown.iter().map(|unknown| Row::failed(&unknown.given, unknown)).collect();
+    let (rows, fit) = install(context, args, &folder, &archs(&folder, &wanted)?)?;
+    let unknown = wanted.unknown.iter().map(|unknown| Row::failed(&unknown.given, unknown));
+    report(&unknown.chain(rows).collect::<Vec<_>>(), args)?;
+    Ok(fit)
+}
+
+/// Installs what was installed before, with the emulators that are there now.
+pub(crate) fn again(context: &Context, args: &Args, archs: &[&'static Arch]) -> Result<(Vec<Row>, Vec<Fit>)> {
+    install(context, args, &emulators(args.dir.as_deref())?, archs)
+}
+
+fn install(
+    context: &Context,
+    args: &Args,
+    folder: &Folder,
+    archs: &[&'static Arch],
+) -> Result<(Vec<Row>, Vec<Fit>)> {
+    let mut rows = Vec::new();
     let mut fit = Vec::new();
-    for arch in archs(&folder, &wanted)? {
-        match check(&folder, arch, args) {
+    for &arch in archs {
+        match check(folder, arch, args) {
             Ok(Checked::Fit(emulator)) => fit.push(emulator),
             Ok(Checked::Native(why)) => rows.push(Row::new(arch, State::Native, Some(why.to_owned()))),
             Err(why) => rows.push(Row::failed(arch, why)),
         }
     }
-    let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
+    let flags = args.flags();
     let binfmt = &context.binfmt;
     if args.dry_run || fit.is_empty() {
         rows.extend(
             fit.iter().map(|fit| try_row(fit, flags, |row| plan(binfmt, fit, flags, args.force, row))),
         );
-        return report(&rows, args);
+        return Ok((rows, fit));
     }
     say_where(&mount::ensure(binfmt)?, binfmt);
     // Others would register what we have just found missing.
     let _lock = binfmt.lock()?;
     if args.persist {
-        keep(&mut fit, &folder, flags, &args.host_root)?;
+        keep(&mut fit, folder, flags, &args.host_root)?;
     }
     rows.extend(fit.iter().map(|fit| try_row(fit, flags, |row| register(binfmt, fit, flags, args, row))));
-    report(&rows, args)
+    Ok((rows, fit))
 }
 
-/// The architectures to be served, in the order of the table.
-pub(crate) fn archs(folder: &Folder, wanted: &Wanted) -> Result<Vec<&'static Arch>> {
-    let mut archs = wanted.archs.clone();
-    if wanted.all {
-        let found: Vec<_> = folder.emulators.iter().map(|emulator| emulator.arch).collect();
-        ensure!(
-            !found.is_empty(),
-            "there is no emulator in {}; name their folder with --dir, or with QEMU_BIN_DIR",
-            folder.dir.display()
-        );
-        archs.extend(found.into_iter().filter(|arch| !wanted.archs.contains(arch)));
-    }
-    archs.sort_by_key(|arch| arch.name);
-    Ok(archs)
+/// Whether all is registered as it was left, and the kernel uses it. Runs nothing.
+pub(crate) fn stands(binfmt: &Binfmt, args: &Args, fit: &[Fit]) -> bool {
+    let same = |rule: &Rule| matches!(handler::plan(binfmt, rule, args.force), Ok((_, Change::None)));
+    binfmt.is_switched_on().is_ok_and(|on| on)
+        && fit.iter().flat_map(|fit| handler::rules_of(&fit.emulator, args.flags())).all(|rule| same(&rule))
 }
 
 /// Looks at an emulator before the kernel is told of it.

@@ -15,6 +15,7 @@ mod probe;
 mod remove;
 mod run;
 mod status;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

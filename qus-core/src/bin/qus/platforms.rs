@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use qus_core::arch::ARCHES;
+use qus_core::emulator::is_own;
 use qus_core::explain::readable;
 use qus_core::probe;
 use serde::Serialize;
@@ -12,7 +13,7 @@ use crate::output::json;
 /// Print the platforms that run here, as JSON
 ///
 /// The form of tonistiigi/binfmt: `supported` are OCI platforms, found out by running a tiny program of each,
-/// those of the machine first; `emulators` are the enabled handlers.
+/// that of the machine first; `emulators` are the enabled handlers.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
@@ -30,7 +31,9 @@ pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
         // The emulated CPU has what every variant of Arm needs; of others variants are not found out.
         let count = if arch.name == "arm" { arch.platforms.len() } else { 1 };
         let platforms = arch.platforms.iter().take(count).map(|platform| format!("linux/{platform}"));
-        if probe::is_native(arch) {
+        if is_own(arch) {
+            native.splice(..0, platforms);
+        } else if probe::is_native(arch) {
             native.extend(platforms);
         } else if probe::run(arch).is_ok() {
             emulated.extend(platforms);

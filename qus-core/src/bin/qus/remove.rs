@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use qus_core::arch::Arch;
 use qus_core::binfmt::{State, refusal};
 use qus_core::{binfmt, handler, mount, persist};
 use serde::Serialize;
@@ -80,6 +81,13 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         bail!("{}", problems.join("\n       "));
     }
     Ok(())
+}
+
+/// Removes our handlers of these architectures, and returns their names.
+pub(crate) fn ours(context: &Context, archs: Vec<&'static Arch>) -> Result<Vec<String>> {
+    let mut report = Report::default();
+    handlers(context, &Wanted { archs, all: false, unknown: Vec::new() }, false, &mut report)?;
+    Ok(report.removed)
 }
 
 fn handlers(context: &Context, wanted: &Wanted, dry_run: bool, report: &mut Report) -> Result<()> {

@@ -11,8 +11,7 @@ use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT, Rule};
 use qus_core::namespace::{Caller, enter_root, furnish, map_all};
 use qus_core::{emulator, handler, probe};
 
-use crate::context::{Wanted, emulators};
-use crate::install::archs;
+use crate::context::{Wanted, archs, emulators};
 use crate::output::say;
 
 /// Run a command with handlers of its own, without root

@@ -14,7 +14,7 @@ use qus_core::probe;
 use qus_core::table::Table;
 use serde::Serialize;
 
-use crate::context::{Context, Wanted};
+use crate::context::{Context, at_hand};
 use crate::output::{json, out, say};
 
 /// Show all handlers
@@ -24,7 +24,7 @@ use crate::output::{json, out, say};
 /// does not run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Architectures
+    /// Architectures; `all` are those of all emulators at hand
     #[arg(value_name = "ARCH")]
     archs: Vec<String>,
     /// Start a tiny program through each handler, and ask emulators for their version
@@ -63,7 +63,7 @@ struct Row {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
-    let wanted = Wanted::known(&args.archs)?;
+    let archs = at_hand(&args.archs)?;
     let _visible = context.look();
     let binfmt = &context.binfmt;
     let state = match binfmt.state() {
@@ -78,14 +78,14 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         switched_on: binfmt.is_switched_on().ok(),
         handlers: Vec::new(),
     };
-    let mut missing = wanted.archs.clone();
+    let mut missing = archs.clone();
     if report.switched_on.is_some() {
         let listed = binfmt.entries()?;
         let configured = Configured::read(Path::new("/"));
         let mut versions = BTreeMap::new();
         for (name, entry) in &listed {
             let arch = arch_of(name);
-            if wanted.archs.is_empty() || arch.is_some_and(|arch| wanted.archs.contains(&arch)) {
+            if archs.is_empty() || arch.is_some_and(|arch| archs.contains(&arch)) {
                 let name = name.to_string_lossy().into_owned();
                 report.handlers.push(match entry {
                     Ok(entry) => row(name, arch, entry, &configured, &mut versions, args.probe),

@@ -5,6 +5,7 @@
 //! removing every handler there is.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +29,7 @@ const MORE: &str = "mipsn32 microblaze";
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("install --persist, then systemd-binfmt; remove --persist", systemd)?;
     checks.check("install --persist, then OpenRC; remove --persist", openrc)?;
+    checks.check("qus.service: systemd-analyze has nothing to say", unit)?;
     checks.check("export debian, then update-binfmts", debian)?;
     checks.check("export raw, then the kernel itself", raw)?;
     checks.check("an automounter mounts binfmt_misc when qus looks", automounter)?;
@@ -136,6 +138,37 @@ fn openrc(bench: &Bench<'_>) -> Result<()> {
         unchanged"#
     );
     bench.on_a_machine(&root, &script)?.fails(0, &["/etc/init.d/qus removed"])
+}
+
+/// Spoilt, it has to have something to say.
+fn unit(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.root_folder("unit")?;
+    let units = root.join("etc/systemd/system");
+    fs::create_dir_all(&units)?;
+    // What a machine with docker has.
+    let docker = root.join("usr/bin/docker");
+    fs::write(&docker, "#!/bin/sh\n")?;
+    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755))?;
+    fs::write(units.join("docker.service"), "[Service]\nExecStart=/usr/bin/docker\n")?;
+    let verify = |unit: &str| -> Result<Ended> {
+        fs::write(units.join("qus.service"), unit)?;
+        bench.on_a_machine(&root, "inside systemd-analyze verify /etc/systemd/system/qus.service")
+    };
+    let unit = fs::read_to_string(bench.paths.images().join("qus.service"))?;
+    let verified = verify(&unit)?;
+    ensure!(verified.stderr.is_empty(), "{}", verified.stderr);
+    verified.succeeds()?;
+    for (from, to, word) in [
+        ("RemainAfterExit=", "RemainAfterExitt=", "Unknown key"),
+        ("=oneshot", "=oneshoot", "oneshoot"),
+        ("Requires=docker", "Requires=dokcer", "dokcer.service not found"),
+        ("/usr/bin/docker", "/usr/bin/dokcer", "/usr/bin/dokcer is not executable"),
+    ] {
+        ensure!(unit.contains(from), "qus.service has no {from}");
+        let spoilt = verify(&unit.replace(from, to))?;
+        ensure!(spoilt.stderr.contains(word), "{to} is not noticed: {}", spoilt.stderr);
+    }
+    Ok(())
 }
 
 fn debian(bench: &Bench<'_>) -> Result<()> {

@@ -49,7 +49,8 @@ fn lasting(bench: &Bench<'_>) -> Result<()> {
     let ended = bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus}"))?;
     let words = [
         "handlers would vanish when this container ends",
-        &format!("remedy: mount -t binfmt_misc binfmt_misc {MOUNT_POINT} on the host"),
+        "this user namespace cannot register any for the host",
+        &format!("mount -t binfmt_misc binfmt_misc {MOUNT_POINT} in it"),
         "mounted binfmt_misc here; the host has it mounted too",
         "this is a user namespace; the host may not see these handlers",
     ];
