@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -92,6 +93,20 @@ pub(crate) fn interactive(cmd: Cmd<'_>) -> Result<ExitStatus> {
     prepare(cmd).status().with_context(|| format!("cannot run {what}"))
 }
 
+/// Runs a program that speaks on a connection, its stdin and stdout, until it ends.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn speak(cmd: Cmd<'_>, connection: OwnedFd) -> Result<ExitStatus> {
+    let what = program(&cmd);
+    let mut command = prepare(cmd);
+    command.stdin(connection.try_clone()?).stdout(connection).stderr(Stdio::null());
+    let mut child = command.spawn().with_context(|| format!("cannot run {what}"))?;
+    // It holds the connection too, which is to end with the program.
+    drop(command);
+    Ok(child.wait()?)
+}
+
 /// Starts a program and does not wait for it; its stderr goes to a file, its stdout nowhere.
 ///
 /// # Errors
@@ -100,6 +115,17 @@ pub(crate) fn spawn(cmd: Cmd<'_>, stderr: File) -> Result<Child> {
     let what = program(&cmd);
     let mut command = prepare(cmd);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    command.spawn().with_context(|| format!("cannot run {what}"))
+}
+
+/// As [`spawn`], for what goes on when this process has ended, out of reach of the terminal's Ctrl-C.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn spawn_detached(cmd: Cmd<'_>, stderr: File) -> Result<Child> {
+    let what = program(&cmd);
+    let mut command = Command::from(cmd);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
