@@ -77,12 +77,22 @@ impl Bundle {
         (bundle.schema == SCHEMA).then_some(bundle)
     }
 
+    /// The same with one emulator.
+    pub(crate) fn only(&self, target: &str) -> Self {
+        let emulators = self.emulators.iter().filter(|emulator| emulator.target == target).cloned().collect();
+        Self { schema: self.schema, recipe: self.recipe.clone(), emulators }
+    }
+
+    /// The text of `bundle.json`.
+    pub(crate) fn json(&self) -> Result<String> {
+        Ok(serde_json::to_string_pretty(self).context("bundle.json")? + "\n")
+    }
+
     /// Writes the two files that describe the emulators in `dir`, where they differ from what is there.
     pub(crate) fn write(&self, dir: &Path) -> Result<()> {
-        let json = serde_json::to_string_pretty(self).context("bundle.json")? + "\n";
         let sum = |emulator: &Emulator| format!("{}  {}\n", emulator.sha256, emulator.file);
         let sums: String = self.emulators.iter().map(sum).collect();
-        for (name, text) in [("SHA256SUMS", sums), ("bundle.json", json)] {
+        for (name, text) in [("SHA256SUMS", sums), ("bundle.json", self.json()?)] {
             let path = dir.join(name);
             if fs::read_to_string(&path).is_ok_and(|old| old == text) {
                 continue;

@@ -1,0 +1,87 @@
+//! Bad input to `images`, and its plan.
+
+use super::{Ended, Xtask};
+use std::fs;
+
+/// A machine with a bundle of one emulator, enough for a plan.
+fn with_bundle() -> Xtask {
+    let xtask = Xtask::new();
+    let dir = xtask.path("target/qus/bundle/amd64");
+    fs::create_dir_all(&dir).unwrap();
+    fs::write(dir.join("qus"), "").unwrap();
+    let bundle = serde_json::json!({
+        "schema": 1, "qemu": "10.2.2", "source_sha256": "", "patches": [], "host": "amd64", "profile": "release",
+        "flags": [], "toolchain": { "cc": "", "ld": "", "libc_sha256": "" }, "dependencies": [],
+        "emulators": [{ "target": "aarch64", "file": "qemu-aarch64", "size": 1, "sha256": "" }],
+    });
+    fs::write(dir.join("bundle.json"), bundle.to_string()).unwrap();
+    xtask
+}
+
+/// The plan for that bundle.
+fn plan(xtask: &Xtask, args: &[&str]) -> String {
+    let words = [&["images", "--dry-run", "--host", "amd64", "--repo", "ghcr.io/a/b"], args].concat();
+    let Ended { status, stdout, stderr } = xtask.run(&words);
+    assert_eq!(status, Some(0), "{stderr}");
+    stdout
+}
+
+#[test]
+fn names_that_no_registry_takes() {
+    let failed = |args: &[&str], words: &[&str]| {
+        Xtask::new().run(&[&["images", "--push"], args].concat()).failed(2, words);
+    };
+    failed(&["--repo", "ghcr.io/Some/Qus"], &["letters are small; did you mean ghcr.io/some/qus?"]);
+    failed(&["--repo", "ghcr.io/a/b:latest"], &["a tag goes to --tag"]);
+    failed(&["--repo", "ghcr.io/a/b", "--tag", "a/b"], &["`a/b` cannot be a tag"]);
+    failed(&["--repo", "qus"], &["names no registry", "ghcr.io/somebody/qus"]);
+    failed(&["--repo", "ghcr.io/a/b", "--host", "vax"], &["unknown host `vax`", "arm64v8"]);
+}
+
+#[test]
+fn it_has_to_be_told_what_to_do() {
+    Xtask::new().run(&["images"]).failed(2, &["--push", "--load", "--dry-run"]);
+    Xtask::new().run(&["images", "--push", "--load"]).failed(2, &["cannot be used with"]);
+}
+
+#[test]
+fn a_host_without_emulators_is_told_how_to_get_them() {
+    let words = ["no emulators for s390x in", "remedy: cargo xtask build-qemu --all --host s390x"];
+    let xtask = Xtask::new();
+    xtask.run(&["images", "--host", "s390x", "--dry-run"]).failed(1, &words);
+    xtask.run(&["images", "--host", "all", "--dry-run"]).failed(1, &["no host has a bundle", "remedy: "]);
+    assert_eq!(fs::read_dir(xtask.dir.path()).unwrap().count(), 0, "something was written");
+}
+
+#[test]
+fn a_plan_has_every_tag_and_writes_nothing() {
+    let xtask = with_bundle();
+    let text = plan(&xtask, &[]);
+    for line in [
+        "images of QEMU 10.2.2 for ghcr.io/a/b",
+        "image  amd64-10.2.2-pkg  linux/amd64",
+        "image  amd64-10.2.2-aarch64  linux/amd64",
+        "index  10.2.2  ",
+        "index  aarch64-10.2.2  ",
+    ] {
+        assert!(text.lines().any(|found| found.starts_with(line)), "`{line}` is not in:\n{text}");
+    }
+    assert_eq!(fs::read_dir(xtask.path("target/qus")).unwrap().count(), 1, "something was written");
+    assert_eq!(fs::read_dir(xtask.dir.path()).unwrap().count(), 1, "something was written");
+}
+
+#[test]
+fn a_tag_of_ones_own_leaves_the_floating_ones_alone() {
+    let text = plan(&with_bundle(), &["--tag", "mine"]);
+    assert!(text.contains("index  mine-pkg"), "{text}");
+    assert!(!text.contains("latest") && !text.contains("10.2.2-"), "{text}");
+}
+
+#[test]
+fn a_plan_as_json_is_a_bake_file() {
+    let plan: serde_json::Value = serde_json::from_str(&plan(&with_bundle(), &["--json"])).unwrap();
+    let target = &plan["target"]["amd64-full"];
+    assert_eq!(target["tags"][0], "ghcr.io/a/b:amd64-10.2.2");
+    assert_eq!(target["platforms"][0], "linux/amd64");
+    assert_eq!(plan["group"]["default"]["targets"].as_array().unwrap().len(), 4);
+}
