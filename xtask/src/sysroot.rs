@@ -71,6 +71,22 @@ impl Sysroot {
         Ok(dir)
     }
 
+    /// A folder with wheels as they are, fetched now if they are not there: thousands of files of which a few
+    /// are read need not be unpacked.
+    pub(crate) fn archives(&self, sh: &Shell, paths: &Paths, wheels: &[Wheel]) -> Result<PathBuf> {
+        let hashes: Vec<_> = wheels.iter().map(|wheel| &*wheel.sha256).collect();
+        let dir = paths.wheel(&cache::sha256(hashes.join(" ").as_bytes()));
+        if !dir.exists() {
+            let log = paths.log("archives");
+            exec::start_log(&log)?;
+            cache::publish(&dir, |partial| {
+                let download = ["download".into(), "--dest".into(), partial.into()];
+                run_pip(sh, &pip(&self.dir)?, &download, wheels, &log)
+            })?;
+        }
+        Ok(dir)
+    }
+
     /// Name, version and hash of every package and wheel.
     pub(crate) fn manifest(&self) -> Result<Vec<String>> {
         let path = self.dir.join("manifest");
@@ -129,8 +145,14 @@ fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String
     format!("{system}-{host}-{}", &cache::sha256(wanted.join(" ").as_bytes())[..12])
 }
 
-/// Installs wheels with their pinned hashes into a folder of their own.
+/// Installs wheels into a folder of their own.
 fn install_wheels(sh: &Shell, pip: &[PathBuf], wheels: &[Wheel], into: &Path, log: &Path) -> Result<()> {
+    let install = ["install", "--no-compile", "--root-user-action=ignore", "--target"].map(PathBuf::from);
+    run_pip(sh, pip, &[&install[..], &[into.to_owned()]].concat(), wheels, log)
+}
+
+/// Has pip do something with wheels of pinned hashes.
+fn run_pip(sh: &Shell, pip: &[PathBuf], what: &[PathBuf], wheels: &[Wheel], log: &Path) -> Result<()> {
     let line = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
     let requirements = tempfile::NamedTempFile::new()?;
     fs::write(&requirements, wheels.iter().map(line).collect::<String>())?;
@@ -138,9 +160,8 @@ fn install_wheels(sh: &Shell, pip: &[PathBuf], wheels: &[Wheel], into: &Path, lo
     exec::run(
         cmd!(
             sh,
-            "python3 {pip...} install --quiet --disable-pip-version-check --no-input --no-cache-dir --no-compile
-             --root-user-action=ignore --only-binary=:all: --no-deps --require-hashes --target {into}
-             --requirement {requirements}"
+            "python3 {pip...} {what...} --quiet --disable-pip-version-check --no-input --no-cache-dir
+             --only-binary=:all: --no-deps --require-hashes --requirement {requirements}"
         )
         .env_remove("PYTHONPATH"),
         log,

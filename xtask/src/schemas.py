@@ -1,0 +1,155 @@
+"""Validates the files of images/ against the schemas of those who read them.
+
+    schemas.py WHEELS IMAGES
+    schemas.py WHEELS IMAGES FILE       prints the documents of one of them as JSON
+
+WHEELS is a folder with the wheels that tools.toml names: two hold schemas, two are modules. A schema that
+takes everything is no check, so each file is also spoilt in several ways, and every one has to be noticed.
+"""
+
+import copy
+import json
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+# Each file with what spoils it: the number of the document, the path in it, the value that is put there.
+FILES = {
+    "action/action.yml": [
+        (0, "inputs/platforms/default", ["all"]),
+        (0, "inputs/platforms/defualt", "all"),
+        (0, "outputs/platforms/value", None),
+        (0, "runs/using", "compsite"),
+        (0, "runs/steps/0/env/QUS_IMAGE", ["all"]),
+        (0, "runs/steps/0/comand", "install.sh"),
+    ],
+    "compose.yaml": [
+        (0, "service", {}),
+        (0, "services/qus/privilege", True),
+        (0, "services/qus/privileged", ["yes"]),
+        (0, "services/qus/restart", 1),
+        (0, "services/qus/healthcheck/intervall", "1m"),
+    ],
+    "daemonset.yaml": [
+        (0, "metadata/lables", {}),
+        (1, "kind", "Daemonset"),
+        (1, "spec/selector", None),
+        (1, "spec/template/spec/hostPid", True),
+        (1, "spec/template/spec/hostPID", "yes"),
+        (1, "spec/template/spec/tolerations", {"operator": "Exists"}),
+        (1, "spec/template/spec/containers/0/args", "install all"),
+        (1, "spec/template/spec/containers/0/resources/requests/memory", []),
+        (1, "spec/template/spec/containers/0/readinessProbe/exec/comand", []),
+    ],
+}
+
+
+class Schemas:
+    """Schemas inside the wheels."""
+
+    def __init__(self, wheels):
+        self.files = {}
+        for wheel in wheels.glob("*.whl"):
+            archive = zipfile.ZipFile(wheel)
+            self.files.update((name, archive) for name in archive.namelist())
+
+    def read(self, name):
+        if name not in self.files:
+            raise ValueError(f"no wheel has {name}")
+        return json.loads(self.files[name].read(name))
+
+    def kubernetes(self, name):
+        """The strict one of the newest Kubernetes."""
+        suffix = f"-local-strict/{name}.json"
+        found = [file for file in self.files if file.endswith(suffix)]
+        if not found:
+            raise ValueError(f"Kubernetes knows no {name}")
+        minor = lambda file: int(file.removesuffix(suffix).split(".")[-2])
+        return self.read(max(found, key=minor))
+
+    def of(self, file, document):
+        if file == "daemonset.yaml":
+            return self.kubernetes("-".join([document["kind"].lower(), *document["apiVersion"].split("/")]))
+        name = "github-actions" if file.startswith("action/") else "compose-spec"
+        return closed(self.read(f"check_jsonschema/builtin_schemas/vendor/{name}.json"))
+
+
+def closed(schema):
+    """Has a definition that is put together of others, and closed by `unevaluatedProperties`, say so in
+    older words: the validator does not know that one, and would take every key."""
+    definitions = schema.get("$defs", {})
+    for definition in definitions.values():
+        if definition.pop("unevaluatedProperties", True) is False:
+            definition["additionalProperties"] = False
+            for part in definition.pop("allOf"):
+                part = definitions[part["$ref"].removeprefix("#/$defs/")]
+                for key in ("properties", "patternProperties"):
+                    definition[key] = {**part.get(key, {}), **definition.get(key, {})}
+    return schema
+
+
+def problem(schemas, compiled, file, document):
+    """What is wrong with a document; None if nothing is."""
+    import fastjsonschema
+
+    try:
+        schema = schemas.of(file, document)
+    except (KeyError, ValueError) as error:
+        return str(error)
+    key = json.dumps(schema)
+    if key not in compiled:
+        handlers = {"https": lambda _: schemas.kubernetes("_definitions")}
+        compiled[key] = fastjsonschema.compile(schema, handlers=handlers, use_formats=False, use_default=False)
+    try:
+        compiled[key](document)
+    except fastjsonschema.JsonSchemaException as error:
+        return str(error)
+
+
+def spoilt(document, path, value):
+    """A copy with another value at a path; without what is there if the value is None."""
+    document = copy.deepcopy(document)
+    place, *steps = document, *path.split("/")
+    for step in steps[:-1]:
+        place = place[int(step) if isinstance(place, list) else step]
+    if value is None:
+        del place[steps[-1]]
+    else:
+        place[steps[-1]] = value
+    return document
+
+
+def documents_of(file):
+    from ruamel.yaml import YAML
+
+    return list(YAML(typ="safe", pure=True).load_all(file))
+
+
+def main(wheels, images):
+    schemas, compiled, findings, count = Schemas(wheels), {}, [], 0
+    for file, spoilers in FILES.items():
+        documents = documents_of(images / file)
+        for number, document in enumerate(documents):
+            count += 1
+            if why := problem(schemas, compiled, file, document):
+                findings.append(f"{file}, document {number}: {why}")
+        for number, path, value in spoilers:
+            if problem(schemas, compiled, file, spoilt(documents[number], path, value)) is None:
+                findings.append(f"{file}, document {number}: {path} = {value} is not noticed")
+    if findings:
+        sys.exit("\n".join(findings))
+    print(f"{count} documents are valid; each of {sum(map(len, FILES.values()))} ways to spoil them is noticed")
+
+
+if __name__ == "__main__":
+    wheels, images, *file = map(Path, sys.argv[1:])
+    with tempfile.TemporaryDirectory() as modules:
+        for module in ("fastjsonschema", "ruamel"):
+            for wheel in wheels.glob(f"{module}*.whl"):
+                zipfile.ZipFile(wheel).extractall(modules)
+        sys.path.insert(0, modules)
+        if file:
+            json.dump(documents_of(images / file[0]), sys.stdout)
+        else:
+            main(wheels, images)
