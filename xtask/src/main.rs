@@ -9,15 +9,20 @@ mod bundle;
 mod cache;
 mod codegen;
 mod download;
+mod engine;
 mod exec;
+mod images;
+mod parallel;
 mod paths;
 mod preflight;
 mod progress;
 mod readme;
 mod report;
+mod schemas;
 mod smoke;
 mod source;
 mod sysroot;
+mod tarballs;
 mod test;
 mod toolchain;
 mod tree;
@@ -41,7 +46,10 @@ enum Command {
     BuildQemu(build_qemu::Args),
     BuildQus(build_qus::Args),
     Codegen(codegen::Args),
+    Engine(engine::Args),
+    Images(images::Args),
     Smoke(smoke::Args),
+    Tarballs(tarballs::Args),
     Test(test::Args),
 }
 
@@ -82,7 +90,10 @@ fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
         Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
         Command::BuildQus(args) => build_qus::run(sh, paths, args),
         Command::Codegen(args) => codegen::run(sh, paths, args),
+        Command::Engine(args) => engine::run(sh, paths, args),
+        Command::Images(args) => images::run(sh, paths, args),
         Command::Smoke(args) => smoke::run(sh, paths, args),
+        Command::Tarballs(args) => tarballs::run(sh, paths, args),
         Command::Test(args) => test::run(sh, paths, args),
     }
 }

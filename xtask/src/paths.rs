@@ -59,9 +59,19 @@ impl Paths {
         self.root.join("qemu-src")
     }
 
+    /// What images are made with, and files for those who run them.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
     /// Sources and bytes of the probes.
     pub(crate) fn probes(&self) -> PathBuf {
         self.root.join("qus-core/probes")
+    }
+
+    /// The throwaway engine that commands share.
+    pub(crate) fn engine(&self) -> PathBuf {
+        self.out.join("engine/run")
     }
 
     /// What the programs run for one step have said.
@@ -84,6 +94,16 @@ impl Paths {
         self.out.join("bundle").join(host)
     }
 
+    /// The files of a release.
+    pub(crate) fn tarballs(&self) -> PathBuf {
+        self.out.join("tarballs")
+    }
+
+    /// What is in [`Self::tarballs`], and from what it was made.
+    pub(crate) fn tarballs_record(&self) -> PathBuf {
+        self.out.join("tarballs.json")
+    }
+
     /// A verified download.
     pub(crate) fn download(&self, sha256: &str, file: &str) -> PathBuf {
         self.cache.join("downloads").join(sha256).join(file)
@@ -94,9 +114,9 @@ impl Paths {
         self.cache.join("sysroots").join(id)
     }
 
-    /// An unpacked Python package.
-    pub(crate) fn wheel(&self, sha256: &str) -> PathBuf {
-        self.cache.join("wheels").join(sha256)
+    /// Python packages: one unpacked, by its hash, or several as they are; `id` stands for what was asked for.
+    pub(crate) fn wheel(&self, id: &str) -> PathBuf {
+        self.cache.join("wheels").join(id)
     }
 
     /// Assemblers for the probes; `id` stands for what was asked for.
@@ -118,6 +138,11 @@ impl Paths {
     /// was asked for.
     pub(crate) fn root_folder(&self, id: &str) -> PathBuf {
         self.cache.join("roots").join(id)
+    }
+
+    /// The programs of the throwaway engine; `id` stands for what was asked for.
+    pub(crate) fn engine_programs(&self, id: &str) -> PathBuf {
+        self.cache.join("engine").join(id)
     }
 
     /// The package manager's private state.

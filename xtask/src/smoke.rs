@@ -1,12 +1,15 @@
 //! `cargo xtask smoke`: real foreign programs, real failures.
 //!
 //! Levels: `emulator` runs the emulators of the bundle with every probe and with Debian's busybox of
-//! every architecture; `kernel` has the kernel run them, registered by `qus`; `build` interrupts, starves and
-//! breaks a build. What cannot run here is skipped with its reason and counted.
+//! every architecture, and unpacks the tarball of one; `kernel` has the kernel run them, registered by `qus`;
+//! `engine` makes, pushes and uses images; `build` interrupts, starves and breaks a build. What cannot run here
+//! is skipped with its reason and counted.
 
 mod build;
 mod emulator;
+mod engine;
 mod kernel;
+mod tarball;
 
 use std::path::PathBuf;
 
@@ -19,8 +22,8 @@ use crate::report::Report;
 /// Run foreign programs with the emulators that were built, and builds that fail
 ///
 /// Prints one line for each check and ends with the totals. Exit status 1 if a check failed, or if none
-/// ran. Emulators and qus come from the bundle in target/qus/bundle; build them first. The level `kernel`
-/// wants root, and leaves the machine as it was.
+/// ran. Emulators and qus come from the bundle in target/qus/bundle; build them first. The levels `kernel`
+/// and `engine` want root, and leave the machine as it was.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Which levels [default: all]
@@ -35,12 +38,13 @@ pub(crate) struct Args {
 }
 
 /// What `--require` takes: the levels, the steps of `cargo xtask test`, everything.
-pub(crate) const REQUIRABLE: [&str; 5] = ["emulator", "kernel", "build", "test", "all"];
+pub(crate) const REQUIRABLE: [&str; 6] = ["emulator", "kernel", "engine", "build", "test", "all"];
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
     Emulator,
     Kernel,
+    Engine,
     Build,
 }
 
@@ -49,9 +53,13 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
     if wanted(Level::Emulator) {
         emulator::run(sh, paths, &mut report)?;
+        tarball::run(sh, paths, &mut report)?;
     }
     if wanted(Level::Kernel) {
         kernel::run(paths, &mut report)?;
+    }
+    if wanted(Level::Engine) {
+        engine::run(paths, &mut report)?;
     }
     if wanted(Level::Build) {
         build::run(sh, paths, &mut report)?;
@@ -62,6 +70,8 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
 /// Every level, as part of a larger report.
 pub(crate) fn all(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     emulator::run(sh, paths, report)?;
+    tarball::run(sh, paths, report)?;
     kernel::run(paths, report)?;
+    engine::run(paths, report)?;
     build::run(sh, paths, report)
 }

@@ -14,9 +14,9 @@ use crate::preflight::which;
 use crate::report::{Report, Skip};
 use crate::smoke::{self, REQUIRABLE};
 use crate::sysroot::Sysroot;
-use crate::{Command, exec};
+use crate::{Command, exec, schemas};
 
-/// Check everything: style, lints, licences, unit and integration tests, all emulators, smoke tests
+/// Check everything: style, lints, licences, configuration files, unit and integration tests, all emulators, smoke tests
 ///
 /// Builds all 33 emulators first, which takes a quarter of an hour on two processors once and nothing
 /// when they are in the cache. Ends with the totals; exit status 1 if a step failed.
@@ -45,6 +45,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     step("emulators", &|| same_program(sh, paths, &["build-qemu", "--all"]))?;
     step("program qus", &|| same_program(sh, paths, &["build-qus"]))?;
     step("licences", &|| licences(sh, paths))?;
+    step("configuration files", &|| schemas::check(sh, paths))?;
     step("derived files", &|| same_program(sh, paths, &["codegen", "--check"]))?;
     smoke::all(sh, paths, &mut report)?;
     report.finish(None)

@@ -193,10 +193,10 @@ impl Throwaway {
             "{} is too long a path for an engine's sockets: set CARGO_TARGET_DIR to a shorter one",
             dir.display()
         );
+        let _starting = cache::lock(dir.parent().context("an engine has a folder of its own")?)?;
         if let Some(running) = Self::running(dir) {
             return Ok(running);
         }
-        let _starting = cache::lock(dir.parent().context("an engine has a folder of its own")?)?;
         let programs = Programs::ensure(sh, paths)?;
         let place = Place::at(dir);
         sweep(sh, &place, &programs)?;

@@ -77,9 +77,7 @@ impl<'a> Workbench<'a> {
 
     /// Starts it, its talk going to a file.
     fn start(&self, name: &str, cmd: Cmd<'a>) -> Result<Running> {
-        let talk = self.path(name);
-        let child = exec::spawn(cmd, File::create(&talk)?)?;
-        Ok(Running { child, talk })
+        Running::start(self.path(name), cmd)
     }
 
     /// Runs it to its end, which has to be a failure, and returns what it said.
@@ -286,20 +284,25 @@ fn serve(server: &TcpListener, content: &[u8]) -> Result<()> {
 }
 
 /// A process whose talk goes to a file.
-struct Running {
-    child: Child,
+pub(super) struct Running {
+    pub(super) child: Child,
     talk: PathBuf,
 }
 
 impl Running {
+    pub(super) fn start(talk: PathBuf, cmd: Cmd<'_>) -> Result<Self> {
+        let child = exec::spawn(cmd, File::create(&talk)?)?;
+        Ok(Self { child, talk })
+    }
+
     /// Waits until it has said something.
-    fn says(&mut self, text: &str) -> Result<()> {
+    pub(super) fn says(&mut self, text: &str) -> Result<()> {
         let said = || fs::read_to_string(&self.talk);
         let found = wait(text, || Ok(said()?.contains(text)));
         found.with_context(|| format!("it only said: {}", said().unwrap_or_default()))
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.child.id().try_into()?), signal)
             .with_context(|| format!("cannot send {signal}"))
     }
@@ -313,7 +316,8 @@ impl Drop for Running {
     }
 }
 
-fn wait(what: &str, mut until: impl FnMut() -> Result<bool>) -> Result<()> {
+/// Looks again and again until it is so.
+pub(super) fn wait(what: &str, mut until: impl FnMut() -> Result<bool>) -> Result<()> {
     let start = Instant::now();
     while !until()? {
         ensure!(start.elapsed() < Duration::from_secs(180), "waited three minutes in vain: {what}");
@@ -323,13 +327,13 @@ fn wait(what: &str, mut until: impl FnMut() -> Result<bool>) -> Result<()> {
 }
 
 /// A file system in memory, gone when dropped.
-struct Tmpfs<'a> {
+pub(super) struct Tmpfs<'a> {
     sh: &'a Shell,
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
 }
 
 impl<'a> Tmpfs<'a> {
-    fn mount(sh: &'a Shell, dir: &Path, options: &str) -> Result<Self> {
+    pub(super) fn mount(sh: &'a Shell, dir: &Path, options: &str) -> Result<Self> {
         if !nix::unistd::geteuid().is_root() {
             bail!(Skip("mounting a small file system takes root".to_owned()));
         }

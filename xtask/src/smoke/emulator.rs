@@ -79,40 +79,51 @@ fn emulator(bundle: &Path, arch: &Arch) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The static program of a package of an architecture, fetched if it is not in the cache, from the first
-/// suite that gives it. A failure to fetch is the reason of a skip.
+/// The static program of a package of an architecture, fetched if it is not in the cache. A failure to fetch is
+/// the reason of a skip.
 pub(super) fn guest_program(sh: &Shell, paths: &Paths, debian: &str, program: &str) -> Result<PathBuf> {
     let dir = paths.guest(debian, program);
-    fetch(sh, paths, debian, program, &dir).map_err(|error| Skip(format!("{error:#}")))?;
+    let package = format!("{program}-static:{debian}");
+    fetch(sh, paths, debian, &format!("{program} for {debian}"), &dir, |apt, into| {
+        apt.unpack(&[&package], into).map(drop)
+    })?;
     let names = [program.to_owned(), format!("{program}-static")];
     let mut places =
         names.iter().flat_map(|name| [dir.join("usr/bin").join(name), dir.join("bin").join(name)]);
     places.find(|path| path.exists()).with_context(|| format!("the package has no {program}"))
 }
 
-fn fetch(sh: &Shell, paths: &Paths, debian: &str, program: &str, dir: &Path) -> Result<()> {
+/// Fills a folder of the cache with packages of an architecture, from the first suite that gives them, if it is
+/// not there. A failure is the reason of a skip.
+pub(super) fn fetch(
+    sh: &Shell,
+    paths: &Paths,
+    debian: &str,
+    what: &str,
+    dir: &Path,
+    unpack: impl Fn(&Apt<'_>, &Path) -> Result<()>,
+) -> Result<()> {
     if dir.exists() {
         return Ok(());
     }
-    let distribution =
-        Distribution::detect()?.context("guests come from a Debian mirror, and this machine has no apt")?;
+    let distribution = Distribution::detect()?
+        .ok_or_else(|| Skip("guests come from a Debian mirror, and this machine has no apt".to_owned()))?;
     let mut failures = Vec::new();
     for suite in SUITES {
-        let name = format!("guest-{debian}-{program}-{suite}");
+        let name = format!("guest-{}-{suite}", what.replace(' ', "-"));
         let (log, state) = (paths.log(&name), paths.apt(&name));
         exec::start_log(&log)?;
-        let package = format!("{program}-static:{debian}");
         let fetched = Apt::foreign(sh, &state, &log, &distribution, suite, &[debian])
-            .and_then(|apt| cache::publish(dir, |partial| apt.unpack(&[package], partial).map(drop)));
+            .and_then(|apt| cache::publish(dir, |partial| unpack(&apt, partial)));
         match fetched {
             Ok(()) => {
-                say(format_args!("fetched {program} for {debian} from Debian {suite}"));
+                say(format_args!("fetched {what} from Debian {suite}"));
                 return Ok(());
             }
             Err(_) => failures.push(format!("Debian {suite} (see {})", log.display())),
         }
     }
-    bail!("no suite gave {program}-static for {debian}: {}", failures.join(", "))
+    bail!(Skip(format!("no suite gave {what}: {}", failures.join(", "))))
 }
 
 /// A foreign busybox under an emulator.

@@ -4,8 +4,11 @@
 #![expect(clippy::disallowed_methods, reason = "tests run the program from outside")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod action;
 mod build_qemu;
 mod help;
+mod images;
+mod tarballs;
 mod tidy;
 
 use std::path::Path;
