@@ -137,7 +137,8 @@ fn too_many(dock: &Dock<'_>) -> Result<()> {
 
 fn failing(dock: &Dock<'_>) -> Result<()> {
     let answer = Answer::Head("503 Service Unavailable");
-    let while_ill = faulty(dock, everything, answer, Duration::from_secs(3))?;
+    // Half-way between the second attempt and the third, so that a slow machine has time.
+    let while_ill = faulty(dock, everything, answer, Duration::from_secs(4))?;
     let words = ["the registry has failed; trying again in 2 s (1 of 3 times)", "in 4 s (2 of 3 times)"];
     dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
     let answer = Answer::Head("500 Internal Server Error\r\nRetry-After: 1");

@@ -14,7 +14,8 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
         all_kinds,
     )?;
     checks.check("what was pushed: indexes, labels, provenance, sizes", contents)?;
-    checks.check("a tag that has another content is not moved, but by force", immutable)
+    checks.check("a tag that has another content is not moved, but by force", immutable)?;
+    checks.check("layers as gzip, for engines that do not read zstd", gzip)
 }
 
 fn all_kinds(dock: &Dock<'_>) -> Result<()> {
@@ -126,4 +127,25 @@ fn immutable(dock: &Dock<'_>) -> Result<()> {
     let forced = digests(&forced.succeeds()?)?;
     ensure!(forced["1-register"] != first["1-register"] && forced["1-pkg"] == first["1-pkg"], "{forced:?}");
     Ok(())
+}
+
+fn gzip(dock: &Dock<'_>) -> Result<()> {
+    let repo = dock.repo("gzip");
+    for (compression, args) in [("zstd", &["--tag", "zstd"][..]), ("gzip", &["--tag", "gzip", "--gzip"])] {
+        dock.push(&dock.small, &repo, args)?.succeeds()?;
+        let index = dock.inspect(&format!("{repo}:{compression}"))?;
+        let digest = index["manifest"]["manifests"][0]["digest"].as_str().context("it is no index")?;
+        let name = format!("{repo}@{digest}");
+        let raw = dock.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
+        let raw: Value = serde_json::from_str(&raw)?;
+        let layers = raw["layers"].as_array().context("it has no layers")?;
+        let as_wanted = |layer: &Value| {
+            layer["mediaType"].as_str().is_some_and(|kind| kind.ends_with(&format!("tar+{compression}")))
+        };
+        ensure!(
+            layers.len() == 2 && layers.iter().all(as_wanted),
+            "not two layers of {compression}: {layers:?}"
+        );
+    }
+    dock.push(&dock.small, &repo, &["--gzip"])?.fails(2, &["--tag"])
 }
