@@ -19,13 +19,15 @@ pub(super) enum Fault {
     Tls,
     Plain,
     Full,
+    Gone,
     /// Not the registry's, or nothing that we know.
     Other,
 }
 
 impl Fault {
     /// Words and what they mean; the first that are found count.
-    const WORDS: [(&'static str, Self); 35] = [
+    const WORDS: [(&'static str, Self); 36] = [
+        ("Cannot connect to the Docker daemon", Self::Gone),
         ("server gave HTTP response to HTTPS client", Self::Plain),
         ("first record does not look like a TLS handshake", Self::Plain),
         ("TLS handshake timeout", Self::Lost),
@@ -117,6 +119,9 @@ impl Fault {
                 "have {registry} speak https, or allow it as an insecure registry (/etc/docker/daemon.json)"
             ),
             Self::Full => "make room where the engine or the registry keeps its data".to_owned(),
+            Self::Gone => {
+                "start the engine again; its log tells why it has ended (is its disk full?)".to_owned()
+            }
             Self::Other => return None,
         })
     }
@@ -136,6 +141,7 @@ impl fmt::Display for Fault {
             Self::Tls => "the registry's certificate is not accepted",
             Self::Plain => "the registry does not speak https",
             Self::Full => "a disk is full",
+            Self::Gone => "the engine has ended",
             Self::Other => "it failed",
         })
     }
@@ -154,7 +160,7 @@ mod tests {
     use super::*;
 
     /// What buildx, with the drivers `docker` and `remote`, and Docker's classic image store have said.
-    const SAID: [(&str, Fault); 34] = [
+    const SAID: [(&str, Fault); 35] = [
         (
             "pull access denied, repository does not exist or may require authorization: authorization failed: no basic \
              auth credentials",
@@ -259,6 +265,10 @@ mod tests {
             Fault::Forbidden,
         ),
         ("failed to solve: write /var/lib/docker/tmp/x: no space left on device", Fault::Full),
+        (
+            "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?",
+            Fault::Gone,
+        ),
         ("failed to solve: failed to read dockerfile: no such file or directory", Fault::Other),
     ];
 
