@@ -118,6 +118,17 @@ pub(crate) fn spawn(cmd: Cmd<'_>, stderr: File) -> Result<Child> {
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
+/// As [`spawn`], for a program that puts SIGTERM off, as unshare does: it is killed when this process ends.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn spawn_tied(cmd: Cmd<'_>, stderr: File) -> Result<Child> {
+    let what = program(&cmd);
+    let mut command = prepare_with(cmd, Signal::SIGKILL);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    command.spawn().with_context(|| format!("cannot run {what}"))
+}
+
 /// As [`spawn`], for what goes on when this process has ended, out of reach of the terminal's Ctrl-C.
 ///
 /// # Errors
@@ -149,12 +160,17 @@ fn program(cmd: &Cmd<'_>) -> String {
     name.rsplit('/').next().unwrap_or(name).to_owned()
 }
 
-#[expect(unsafe_code, reason = "only pre_exec can set a parent-death signal")]
 fn prepare(cmd: Cmd<'_>) -> Command {
+    prepare_with(cmd, Signal::SIGTERM)
+}
+
+/// A command that gets a signal when this process ends.
+#[expect(unsafe_code, reason = "only pre_exec can set a parent-death signal")]
+fn prepare_with(cmd: Cmd<'_>, at_our_end: Signal) -> Command {
     let mut command = Command::from(cmd);
     // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes
     // no lock.
-    unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from)) };
+    unsafe { command.pre_exec(move || prctl::set_pdeathsig(at_our_end).map_err(io::Error::from)) };
     command
 }
 

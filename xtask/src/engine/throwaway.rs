@@ -313,7 +313,7 @@ fn spawn(sh: &Shell, place: &Place, detached: bool) -> Result<Child> {
         sh,
         "unshare --mount --propagation private --pid --fork --kill-child {xtask} engine serve {dir}"
     );
-    if detached { exec::spawn_detached(serve, log) } else { exec::spawn(serve, log) }
+    if detached { exec::spawn_detached(serve, log) } else { exec::spawn_tied(serve, log) }
 }
 
 fn write_configs(place: &Place, programs: &Programs, port: u16, options: &Options) -> Result<()> {

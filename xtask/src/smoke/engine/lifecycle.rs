@@ -9,7 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xshell::cmd;
 
-use super::super::build::wait;
+use super::super::build::{Running, wait};
+use super::super::kernel::FOREIGN;
 use super::{Checks, Dock};
 use crate::engine::mark;
 use crate::exec;
@@ -17,7 +18,8 @@ use crate::preflight::which;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("engine up, used by hand, down: nothing is left of it", by_hand)?;
-    checks.check("an engine that was killed: the next sweeps up after it", killed)
+    checks.check("an engine that was killed: the next sweeps up after it", killed)?;
+    checks.check("an engine whose user was killed ends with him", left_alone)
 }
 
 /// What of an engine could stay on the machine outside its folder.
@@ -127,4 +129,23 @@ fn killed(dock: &Dock<'_>) -> Result<()> {
     let after = Traces::look(dock, &target)?;
     ensure!(after == before, "left are {after:?}, before there were {before:?}");
     Ok(())
+}
+
+fn left_alone(dock: &Dock<'_>) -> Result<()> {
+    let target = dock.path("orphan");
+    dock.small_bundle(&target, &[FOREIGN[0]], None)?;
+    let push =
+        dock.alone(&target, &["images", "--push", "--repo", &dock.repo("orphan"), "--sbom", "none"])?;
+    let mut user = Running::start(dock.path("orphan.log"), push)?;
+    user.says("using a throwaway engine")?;
+    let serving = || -> Result<bool> {
+        let processes = Traces::look(dock, &target)?.processes;
+        Ok(processes.iter().any(|command| command.contains("dockerd")))
+    };
+    ensure!(serving()?, "this check would notice nothing");
+    user.signal(Signal::SIGKILL)?;
+    user.child.wait()?;
+    wait("the engine goes on", || Ok(!serving()?))?;
+    // What it has left outside its namespaces.
+    dock.bench.ends(dock.alone(&target, &["engine", "down"])?)?.succeeds().map(drop)
 }
