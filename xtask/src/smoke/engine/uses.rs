@@ -183,7 +183,13 @@ fn builds(dock: &Dock<'_>) -> Result<()> {
         ensure!(machine.trim() == guest.machine, "{debian} has made {machine:?}");
     }
     let tag = dock.repo("steps:1");
-    dock.build(&dir, &platforms.join(","), &["--tag", &tag, "--push"])?;
+    let push = || dock.build(&dir, &platforms.join(","), &["--tag", &tag, "--push"]);
+    // Seen once, and not explained: the registry fails when it is asked for a tag that it has just taken. Docker does not
+    // try again, where `cargo xtask images` does.
+    match push() {
+        Err(error) if format!("{error:#}").contains("500 Internal Server Error") => push()?,
+        pushed => pushed?,
+    }
     let index = dock.inspect(&tag)?;
     let count = index["manifest"]["manifests"].as_array().map_or(0, Vec::len);
     ensure!(count == IMAGES.len(), "the index has {count} images");
