@@ -23,6 +23,8 @@ pub struct Arch {
     pub name: &'static str,
     /// Word size of its ELF files.
     pub class: Class,
+    /// Whether the processor that runs them has registers of 64 bits: QEMU's `TARGET_LONG_BITS`.
+    pub wide: bool,
     /// Byte order of its ELF files.
     pub endian: Endian,
     /// Values of `e_machine` that the emulator accepts, the one current tools write first.
@@ -93,6 +95,7 @@ pub static ARCHES: [Arch; 33] = [
         .aliases(&["armv7b", "armv6b", "armv5teb", "armv8b"]),
     Arch::new("hexagon", Elf32, Little, &[164], &["hexagon-unknown-linux-musl"]),
     Arch::new("hppa", Elf32, Big, &[15], &["hppa-linux-gnu"])
+        .wide()
         .debian(&["hppa"])
         .aliases(&["parisc", "parisc64", "hppa1.1", "hppa2.0"]),
     // EM_486 (6) was never in wide use, but the kernel and QEMU take it.
@@ -124,10 +127,12 @@ pub static ARCHES: [Arch; 33] = [
         .debian(&["mipsel"]),
     Arch::new("mipsn32", Elf32, Big, &[8], &["mips64-linux-gnuabin32"])
         .flags(FlagBits::N32)
+        .wide()
         .platforms(&["mips64p32"])
         .debian(&["mipsn32"]),
     Arch::new("mipsn32el", Elf32, Little, &[8], &["mips64el-linux-gnuabin32"])
         .flags(FlagBits::N32)
+        .wide()
         .platforms(&["mips64p32le"])
         .debian(&["mipsn32el"]),
     Arch::new("or1k", Elf32, Big, &[92], &["or1k-linux-gnu"]).debian(&["or1k"]).aliases(&["openrisc"]),
@@ -151,7 +156,7 @@ pub static ARCHES: [Arch; 33] = [
     Arch::new("sh4", Elf32, Little, &[42], &["sh4-linux-gnu"]).debian(&["sh4"]).aliases(&["sh4a"]),
     Arch::new("sh4eb", Elf32, Big, &[42], &["sh4eb-linux-gnu"]).debian(&["sh4eb"]).aliases(&["sh4aeb"]),
     Arch::new("sparc", Elf32, Big, &[2], &["sparc-linux-gnu"]).platforms(&["sparc"]).debian(&["sparc"]),
-    Arch::new("sparc32plus", Elf32, Big, &[18], &["sparc32plus-linux-gnu"]).aliases(&["sparcv8plus"]),
+    Arch::new("sparc32plus", Elf32, Big, &[18], &["sparc32plus-linux-gnu"]).wide().aliases(&["sparcv8plus"]),
     Arch::new("sparc64", Elf64, Big, &[43], &["sparc64-linux-gnu"])
         .platforms(&["sparc64"])
         .debian(&["sparc64"])
@@ -175,6 +180,7 @@ impl Arch {
         Self {
             name,
             class,
+            wide: matches!(class, Elf64),
             endian,
             machines,
             flags: None,
@@ -188,6 +194,12 @@ impl Arch {
 
     const fn flags(mut self, flags: FlagBits) -> Self {
         self.flags = Some(flags);
+        self
+    }
+
+    /// For programs of 32 bits on a processor of 64.
+    const fn wide(mut self) -> Self {
+        self.wide = true;
         self
     }
 
@@ -325,7 +337,11 @@ impl Host {
             "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
             name => name,
         };
-        let arch: &Arch = name.parse().ok()?;
+        Self::of(name.parse().ok()?)
+    }
+
+    /// The usual host of an architecture, where it is one.
+    pub fn of(arch: &Arch) -> Option<&'static Host> {
         HOSTS.iter().find(|host| host.arch == arch.name)
     }
 
@@ -334,10 +350,19 @@ impl Host {
         ARCHES.iter().find(|arch| arch.name == self.arch).expect("a unit test parses every host's arch")
     }
 
+    /// Whether QEMU emulates an architecture there: since 10.0 no 64-bit processor on a 32-bit one.
+    pub fn can_emulate(&self, arch: &Arch) -> bool {
+        self.arch().wide || !arch.wide
+    }
+
+    /// Every architecture that can be emulated there.
+    pub fn guests(&'static self) -> impl Iterator<Item = &'static Arch> {
+        ARCHES.iter().filter(|arch| self.can_emulate(arch))
+    }
+
     /// What containers need there: every architecture of Docker's official images but its own.
-    pub fn container_set(&self) -> impl Iterator<Item = &'static Arch> + use<> {
-        let own = self.arch;
-        ARCHES.iter().filter(move |arch| arch.official_images && arch.name != own)
+    pub fn container_set(&'static self) -> impl Iterator<Item = &'static Arch> {
+        self.guests().filter(|arch| arch.official_images && arch.name != self.arch)
     }
 }
 
@@ -446,5 +471,16 @@ mod tests {
         let names: Vec<_> = host.container_set().map(|arch| arch.name).collect();
         let expected = ["aarch64", "arm", "i386", "loongarch64", "mips64el", "ppc64le", "riscv64", "s390x"];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn narrow_hosts_emulate_narrow_guests() {
+        let host: &Host = "armhf".parse().unwrap();
+        let names: Vec<_> = host.container_set().map(|arch| arch.name).collect();
+        assert_eq!(names, ["i386"]);
+        assert_eq!(host.guests().count(), 17);
+        for wide in ["aarch64", "hppa", "mipsn32"] {
+            assert!(!host.can_emulate(wide.parse().unwrap()), "{wide}");
+        }
     }
 }

@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn this_very_test_program_is_dynamic() {
+    fn this_test_program_is_dynamic_natively() {
         let file = File::open(std::env::current_exe().unwrap()).unwrap();
         let elf = Elf::parse(&file).unwrap();
         assert_eq!(elf.arch().map(|arch| arch.name), Some(std::env::consts::ARCH));

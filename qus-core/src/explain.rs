@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_native_program_runs_and_a_script_follows_it() {
+    fn a_program_runs_natively_and_a_script_follows_it() {
         let folder = folder();
         let program = folder.put("own", probe::image(own()));
         let this = explain(&program, &[]);

@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_runs_its_own() {
+    fn this_machine_runs_its_own_natively() {
         let own: &Arch = std::env::consts::ARCH.parse().unwrap();
         assert!(is_native(own));
         assert_eq!(run(own), Ok(()));
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_emulator_that_runs_nothing_is_found_out() {
+    fn an_emulator_that_runs_nothing_is_found_out_natively() {
         let arch: &Arch = "alpha".parse().unwrap();
         assert_eq!(run_with(Path::new("/bin/true"), arch), Err("the probe exited with 0".to_owned()));
         let error = run_with(Path::new("/no/such/emulator"), arch).unwrap_err();
