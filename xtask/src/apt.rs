@@ -15,6 +15,7 @@ use xshell::{Shell, cmd};
 use crate::cache;
 use crate::exec;
 use crate::preflight::which;
+use crate::progress::say;
 
 /// The distribution this machine runs.
 pub(crate) struct Distribution {
@@ -58,10 +59,13 @@ impl Distribution {
         format!("{kind} [{option}{signed}] {uri} {suite} {component}")
     }
 
-    /// Source lines for the binary packages of the suites that are configured here.
-    fn own_suites(&self, sh: &Shell) -> Result<Vec<String>> {
-        let line = |[uri, suite, component]: &[String; 3]| self.line("deb", "", [uri, suite, component]);
-        Ok(self.indexes(sh)?.iter().map(line).collect())
+    /// Source lines for the binary packages of the suites that are configured here, the release's own first.
+    fn own_suites(&self, sh: &Shell, architectures: &[&str]) -> Result<Vec<String>> {
+        let option = arch_option(architectures);
+        let mut indexes = self.indexes(sh)?;
+        indexes.sort_by_key(|[_, suite, _]| *suite != self.codename);
+        let line = |[uri, suite, component]: &[String; 3]| self.line("deb", &option, [uri, suite, component]);
+        Ok(indexes.iter().map(line).collect())
     }
 
     /// A source line for another suite on the machine's own mirror.
@@ -74,11 +78,15 @@ impl Distribution {
         let main = indexes.iter().find(|[_, own, _]| *own == self.codename);
         let [uri, _, component] =
             main.with_context(|| format!("apt has no source of {} configured", self.codename))?;
-        let option = match architectures {
-            [] => String::new(),
-            some => format!("arch={} ", some.join(",")),
-        };
-        Ok(self.line(kind, &option, [uri, suite, component]))
+        Ok(self.line(kind, &arch_option(architectures), [uri, suite, component]))
+    }
+}
+
+/// What limits a source line to architectures.
+fn arch_option(architectures: &[&str]) -> String {
+    match architectures {
+        [] => String::new(),
+        some => format!("arch={} ", some.join(",")),
     }
 }
 
@@ -121,6 +129,8 @@ pub(crate) struct Apt<'a> {
     dir: PathBuf,
     conf: PathBuf,
     log: PathBuf,
+    /// Packages that are not unpacked.
+    leaves_out: &'static [&'static str],
 }
 
 impl Drop for Apt<'_> {
@@ -132,7 +142,69 @@ impl Drop for Apt<'_> {
 impl<'a> Apt<'a> {
     /// For this distribution's own packages.
     pub(crate) fn own(sh: &'a Shell, dir: &Path, log: &Path, distribution: &Distribution) -> Result<Self> {
-        Self::with(sh, dir, log, &distribution.own_suites(sh)?, &[])
+        Self::updated(sh, dir, log, distribution, None)
+    }
+
+    /// For this distribution's own programs that are to run here. What apt itself needs is not unpacked: a second C
+    /// library, found first, would run every program of a build.
+    pub(crate) fn programs(
+        sh: &'a Shell,
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+    ) -> Result<Self> {
+        Ok(Self::own(sh, dir, log, distribution)?.beside_apt())
+    }
+
+    /// For this distribution's packages of another architecture.
+    pub(crate) fn own_of(
+        sh: &'a Shell,
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        architecture: &str,
+    ) -> Result<Self> {
+        Self::updated(sh, dir, log, distribution, Some(architecture))
+    }
+
+    /// A mirror in the middle of an update serves indexes that apt rightly refuses; the release is then taken without
+    /// its updates, and that is said.
+    fn updated(
+        sh: &'a Shell,
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        architecture: Option<&str>,
+    ) -> Result<Self> {
+        let architectures = architecture.as_slice();
+        let lines = distribution.own_suites(sh, architectures)?;
+        Self::with(sh, dir, log, &lines, architectures).or_else(|error| {
+            let release = Self::with(sh, dir, log, &lines[..1], architectures).map_err(|_| error)?;
+            say(format_args!(
+                "WARNING: the mirror's indexes of updates{} are broken; {} is taken without them",
+                architecture.map(|name| format!(" for {name}")).unwrap_or_default(),
+                distribution.codename
+            ));
+            Ok(release)
+        })
+    }
+
+    /// For programs that are to run here, as above, and packages of other architectures that belong to them: as they
+    /// were released, they have one version.
+    pub(crate) fn released(
+        sh: &'a Shell,
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        architectures: &[&str],
+    ) -> Result<Self> {
+        let lines = distribution.own_suites(sh, architectures)?;
+        Ok(Self::with(sh, dir, log, &lines[..1], architectures)?.beside_apt())
+    }
+
+    fn beside_apt(mut self) -> Self {
+        self.leaves_out = &["libc6", "libgcc-s1", "libstdc++6"];
+        self
     }
 
     /// For binary packages of another Debian suite, in the architectures that are wanted from it.
@@ -190,11 +262,15 @@ impl<'a> Apt<'a> {
             // Its unprivileged user could not write below the cache.
             conf += "APT::Sandbox::User \"root\";\n";
         }
+        // A single one is all there is, so that what depends on programs finds them.
+        if let [only] = foreign {
+            conf += &format!("#clear APT::Architectures;\nAPT::Architecture \"{only}\";\n");
+        }
         for architecture in foreign {
             conf += &format!("APT::Architectures:: \"{architecture}\";\n");
         }
         let conf = write("apt.conf", conf)?;
-        let this = Self { sh, dir: dir.to_owned(), conf, log: log.to_owned() };
+        let this = Self { sh, dir: dir.to_owned(), conf, log: log.to_owned(), leaves_out: &[] };
         this.update()?;
         Ok(this)
     }
@@ -234,8 +310,11 @@ impl<'a> Apt<'a> {
         files.sort();
         let mut manifest = Vec::new();
         for deb in files {
-            exec::read(cmd!(sh, "dpkg-deb --extract {deb} {into}"))?;
             let name = deb.file_stem().unwrap_or_default().to_string_lossy().replace('_', " ");
+            if self.leaves_out.iter().any(|package| name.split(' ').next() == Some(package)) {
+                continue;
+            }
+            exec::read(cmd!(sh, "dpkg-deb --extract {deb} {into}"))?;
             manifest.push(format!("{name} {}", cache::sha256_file(&deb)?));
         }
         Ok(manifest)

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use memchr::memmem;
@@ -15,6 +15,8 @@ use qus_core::probe;
 use xshell::{Shell, cmd};
 
 use crate::exec;
+use crate::paths::Paths;
+use crate::runner::Runner;
 
 /// Checks an emulator's file; all findings go into one error.
 pub(crate) fn verify(emulator: &Path, host: &Host, build_paths: &[impl AsRef<Path>]) -> Result<()> {
@@ -53,18 +55,32 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<S
     findings
 }
 
-/// Runs the probe of an architecture under an emulator.
+/// An emulator of a host's bundle.
+///
+/// # Errors
+/// It is not there; the message says how to build it.
+pub(crate) fn bundled(paths: &Paths, host: &Host, arch: &Arch) -> Result<PathBuf> {
+    let path = paths.bundle(host.name).join(arch.emulator());
+    ensure!(
+        path.exists(),
+        "{} is not built\nremedy: cargo xtask build-qemu --host {host} {arch}",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// Runs the probe of an architecture under an emulator, which may take one itself.
 ///
 /// # Errors
 /// Says how line or status differ from what they should be.
-pub(crate) fn run_probe(sh: &Shell, emulator: &Path, arch: &Arch) -> Result<()> {
+pub(crate) fn run_probe(sh: &Shell, runner: &Runner, emulator: &Path, arch: &Arch) -> Result<()> {
     // An emulator, like the kernel, runs only what may be executed.
     let executable = fs::Permissions::from_mode(0o700);
     let file =
         tempfile::Builder::new().permissions(executable).tempfile().context("cannot write the probe")?;
     fs::write(&file, probe::image(arch)).context("cannot write the probe")?;
-    let path = file.path();
-    let output = exec::output(cmd!(sh, "timeout 60 {emulator} {path}"))?;
+    let (runner, path) = (runner.words(), file.path());
+    let output = exec::output(cmd!(sh, "timeout 60 {runner...} {emulator} {path}"))?;
     let line = String::from_utf8_lossy(&output.stdout);
     if line != probe::line(arch) || output.status.code() != Some(probe::STATUS) {
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -105,7 +121,8 @@ mod tests {
     #[test]
     fn an_emulator_that_runs_nothing_is_found_out() {
         let sh = Shell::new().unwrap();
-        let error = run_probe(&sh, Path::new("/bin/true"), "alpha".parse().unwrap()).unwrap_err().to_string();
+        let error = run_probe(&sh, &Runner::native(), Path::new("/bin/true"), "alpha".parse().unwrap());
+        let error = error.unwrap_err().to_string();
         assert!(error.contains("the probe of alpha wrote \"\" and ended with exit status: 0"), "{error}");
     }
 }

@@ -6,14 +6,18 @@
 //! for would be some seconds quicker once, and rebuild all shared files with each further target.
 
 mod compile;
+mod nodes;
+mod store;
+mod wanted;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::env;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use qemu_src::{Patch, Profile, QemuSrc, Release};
-use qus_core::arch::{ARCHES, Arch, Host};
+use qemu_src::{Patch, QemuSrc};
+use qus_core::arch::{Arch, Host};
+use qus_core::table::Table;
 use serde::Serialize;
 use xshell::Shell;
 
@@ -22,11 +26,15 @@ use crate::bundle::{Bundle, Emulator, PatchId, Recipe};
 use crate::cache;
 use crate::paths::Paths;
 use crate::progress::say;
+use crate::runner::Runner;
 use crate::source::{self, Given, Source};
 use crate::sysroot::Sysroot;
 use crate::toolchain::Toolchain;
-use crate::{Usage, out, preflight};
-use qus_core::table::Table;
+use crate::{out, parallel, preflight};
+use compile::Compile;
+use nodes::Nodes;
+use store::Cached;
+use wanted::Wanted;
 
 /// Build static emulators from QEMU's source
 ///
@@ -37,7 +45,11 @@ use qus_core::table::Table;
 #[derive(clap::Args)]
 #[command(after_help = "Environment:
   QUS_SOURCE      an archive of QEMU or a folder of archives, tried first
-  CC              C compiler instead of cc
+  CC              C compiler instead of cc, for this machine
+  QUS_COMPILER_CACHE
+                  ccache or sccache, called before the compiler; their own variables name what machines share
+  QUS_BUILDX_OPTIONS
+                  further options of `docker buildx build` for --builder, as `--build-arg BASE=IMAGE`
   XDG_CACHE_HOME  where the cache qus/ lies, instead of ~/.cache")]
 pub(crate) struct Args {
     /// Architectures to emulate
@@ -46,12 +58,12 @@ pub(crate) struct Args {
     /// All 33 linux-user targets
     #[arg(long)]
     all: bool,
-    /// The machine that the emulators run on: amd64, arm64v8, … [default: this one]
-    #[arg(long)]
-    host: Option<&'static Host>,
-    /// Channel (default, lts, edge) or version of QEMU
-    #[arg(long, value_name = "CHANNEL|VERSION", default_value = "default")]
-    qemu: String,
+    /// Machines that the emulators run on: amd64, arm64v8, …, or all [default: this one]
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    host: Vec<String>,
+    /// Channel (default, lts, edge) or version of QEMU [default: default, for 32-bit hosts lts]
+    #[arg(long, value_name = "CHANNEL|VERSION")]
+    qemu: Option<String>,
     /// An archive of QEMU's source or a folder of archives
     #[arg(long, value_name = "PATH")]
     source: Option<PathBuf>,
@@ -61,13 +73,16 @@ pub(crate) struct Args {
     /// Accept the pinned archive only, not a newer patch level (implied by --profile release)
     #[arg(long)]
     locked: bool,
+    /// Builder of buildx whose nodes build the hosts that they are; all others are built here
+    #[arg(long, value_name = "NAME")]
+    builder: Option<String>,
     /// How many compilers run at once [default: one per processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
     /// Print what would be done, change nothing
     #[arg(long)]
     dry_run: bool,
-    /// Print JSON instead of a table
+    /// Print JSON instead of a table, an object for each host
     #[arg(long)]
     json: bool,
 }
@@ -76,16 +91,6 @@ pub(crate) struct Args {
 enum ProfileArg {
     Dev,
     Release,
-}
-
-/// What was asked for, with all names resolved.
-struct Wanted<'a> {
-    release: &'a Release,
-    host: &'static Host,
-    targets: Vec<&'static Arch>,
-    profile: Profile,
-    exact: bool,
-    jobs: Option<u32>,
 }
 
 /// An emulator in the report.
@@ -114,9 +119,9 @@ enum State {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
-    qemu: &'a semver::Version,
-    host: &'a str,
+struct Report {
+    qemu: semver::Version,
+    host: &'static str,
     bundle: PathBuf,
     up_to_date: bool,
     emulators: Vec<Row>,
@@ -124,114 +129,174 @@ struct Report<'a> {
 
 pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     let data = QemuSrc::load(&paths.qemu_src())?;
-    let wanted = Wanted::new(&data, args)?;
-    let variable = env::var_os("QUS_SOURCE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let mut wanted = Wanted::all(&data, args)?;
+    let variable = source_variable();
     let given = match (&args.source, &variable) {
         (Some(path), _) => Some(Given::Argument(path)),
         (None, Some(path)) => Some(Given::Environment(path)),
         (None, None) => None,
     };
     if args.dry_run {
-        return plan(paths, &data, &wanted, given.is_some(), args.json);
+        return wanted.iter().try_for_each(|wanted| plan(paths, &data, wanted, given.is_some(), args.json));
     }
     check_folders(paths)?;
     preflight::check(sh, &data.tools)?;
-    let toolchain = Toolchain::identify(sh)?;
     let remedy = "set XDG_CACHE_HOME to a folder that can be written";
     let _cache_lock = cache::lock(paths.cache()).context(remedy)?;
     let _out_lock = cache::lock(paths.out())?;
-
-    let source = source::resolve(sh, paths, wanted.release, given, wanted.exact)?;
-    let sysroot = Sysroot::ensure(sh, paths, &data.tools, wanted.host)?;
-    let patches: Vec<_> =
-        data.patches.iter().filter(|patch| patch.versions.matches(&source.version)).collect();
-    let recipe = recipe(&data, &wanted, &source, &patches, toolchain, sysroot.manifest()?);
-
-    let dir = paths.bundle(wanted.host.name);
-    let bundled = intact(&dir, &recipe);
-    let has = |arch: &Arch| bundled.iter().any(|emulator| emulator.target == arch.name);
-    let new: Vec<_> = wanted.targets.iter().copied().filter(|arch| !has(arch)).collect();
-    let cached = Cached { paths, recipe: &recipe };
-    let missing = cached.missing(&new)?;
-    let mut seconds = BTreeMap::new();
-    if !missing.is_empty() {
-        let tree = crate::tree::prepare(sh, paths, &source, &patches)?;
-        let compile =
-            compile::Compile { sh, paths, recipe: &recipe, tree: &tree, sysroot: &sysroot, wanted: &wanted };
-        seconds = compile.run(&missing, |arch, emulator| cached.keep(arch, emulator))?;
-    }
-    let bundle = cached.bundle(&dir, bundled, &new)?;
-    for arch in &new {
-        artefact::run_probe(sh, &dir.join(arch.emulator()), arch)?;
-    }
-    let all: f64 = seconds.values().sum();
-    let row = |emulator: Emulator| {
-        let is = |arch: &&Arch| arch.name == emulator.target;
-        let (state, seconds) = match seconds.get(&emulator.target) {
-            Some(&seconds) if missing.iter().any(is) => (State::Built, Some(seconds)),
-            _ if new.iter().any(is) => (State::Cached, None),
-            _ => (State::Kept, None),
-        };
-        Row { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
-    };
-    let asked = |emulator: &Emulator| wanted.targets.iter().any(|arch| arch.name == emulator.target);
-    let report = Report {
-        qemu: &recipe.qemu,
-        host: wanted.host.name,
-        bundle: dir,
-        up_to_date: new.is_empty(),
-        emulators: bundle.emulators.into_iter().filter(asked).map(row).collect(),
-    };
-    report.print(args.json)
-}
-
-fn recipe(
-    data: &QemuSrc,
-    wanted: &Wanted<'_>,
-    source: &Source,
-    patches: &[&Patch],
-    toolchain: Toolchain,
-    dependencies: Vec<String>,
-) -> Recipe {
-    let flags = data.configure.args(&source.version, wanted.host.name, wanted.profile);
-    let id =
-        |patch: &&Patch| PatchId { name: patch.name.clone(), sha256: cache::sha256(patch.text.as_bytes()) };
-    Recipe {
-        qemu: source.version.clone(),
-        source_sha256: source.sha256.clone(),
-        patches: patches.iter().map(id).collect(),
-        host: wanted.host.name.to_owned(),
-        profile: wanted.profile.to_string(),
-        flags: flags.into_iter().map(str::to_owned).collect(),
-        toolchain,
-        dependencies,
-    }
-}
-
-impl<'a> Wanted<'a> {
-    fn new(data: &'a QemuSrc, args: &Args) -> Result<Self> {
-        let release = data.release(&args.qemu).map_err(Usage)?;
-        let own = Host::current().context("qus builds no emulators for this kind of machine")?;
-        let host = args.host.unwrap_or(own);
-        if host != own {
-            let message = format!(
-                "emulators for {host} cannot be built on {own} yet: run this on a machine of that kind"
-            );
-            return Err(Usage(message).into());
+    let build = Build { sh, paths, data: &data, given };
+    if let Some(name) = &args.builder {
+        let nodes = Nodes::of(sh, paths, name)?;
+        let mut native = Vec::new();
+        for wanted in wanted.iter().filter(|wanted| nodes.have(wanted.host)) {
+            native.push((source::resolve(sh, paths, wanted.release, given, wanted.exact)?, wanted));
         }
-        let mut targets: Vec<_> = match (args.all, &*args.targets) {
-            (true, _) => ARCHES.iter().collect(),
-            (false, []) => host.container_set().collect(),
-            (false, some) => some.to_vec(),
+        let made = parallel::each(&native, |(source, wanted)| nodes.build(paths, source, wanted))?;
+        for ((_, wanted), bundle) in native.iter().zip(made) {
+            Report::of_node(paths.bundle(wanted.host.name), wanted, bundle).print(args.json)?;
+        }
+        wanted.retain(|wanted| !nodes.have(wanted.host));
+    }
+    wanted.iter().try_for_each(|wanted| build.bundle(wanted)?.print(args.json))
+}
+
+/// How programs of a host run here, for those who build others than emulators. The cache is theirs.
+pub(crate) fn runner(sh: &Shell, paths: &Paths, data: &QemuSrc, host: &Host) -> Result<Runner> {
+    if Runner::takes_emulator(host) {
+        check_folders(paths)?;
+        preflight::check(sh, &data.tools)?;
+    }
+    let variable = source_variable();
+    let given = variable.as_ref().map(|path| Given::Environment(path));
+    Build { sh, paths, data, given }.runner(host)
+}
+
+fn source_variable() -> Option<PathBuf> {
+    env::var_os("QUS_SOURCE").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
+/// What all hosts are built with.
+struct Build<'a> {
+    sh: &'a Shell,
+    paths: &'a Paths,
+    data: &'a QemuSrc,
+    given: Option<Given<'a>>,
+}
+
+/// Everything that emulators of a host are made from.
+struct Ready<'a> {
+    source: Source,
+    sysroot: Sysroot,
+    patches: Vec<&'a Patch>,
+    recipe: Recipe,
+}
+
+/// What was not in the cache.
+struct Built {
+    targets: Vec<&'static Arch>,
+    /// Compiler seconds by target, `""` for what they share.
+    seconds: BTreeMap<String, f64>,
+}
+
+impl<'a> Build<'a> {
+    /// Has the bundle of a host contain what is wanted.
+    fn bundle(&self, wanted: &Wanted<'a>) -> Result<Report> {
+        let ready = self.ready(wanted)?;
+        let dir = self.paths.bundle(wanted.host.name);
+        let bundled = store::intact(&dir, &ready.recipe);
+        let has = |arch: &Arch| bundled.iter().any(|emulator| emulator.target == arch.name);
+        let new: Vec<_> = wanted.targets.iter().copied().filter(|arch| !has(arch)).collect();
+        let runner = match &*new {
+            [] => Runner::native(),
+            _ => self.runner(wanted.host)?,
         };
-        targets.sort_by_key(|arch| arch.name);
-        targets.dedup();
-        let profile = match args.profile {
-            ProfileArg::Dev => Profile::Dev,
-            ProfileArg::Release => Profile::Release,
+        let built = self.fill(wanted, &ready, &new, &runner)?;
+        let bundle = self.cached(&ready).bundle(&dir, bundled, &new)?;
+        for arch in &new {
+            artefact::run_probe(self.sh, &runner, &dir.join(arch.emulator()), arch)?;
+        }
+        let all: f64 = built.seconds.values().sum();
+        let row = |emulator: Emulator| {
+            let is = |arch: &&Arch| arch.name == emulator.target;
+            let (state, seconds) = match built.seconds.get(&emulator.target) {
+                Some(&seconds) if built.targets.iter().any(is) => (State::Built, Some(seconds)),
+                _ if new.iter().any(is) => (State::Cached, None),
+                _ => (State::Kept, None),
+            };
+            Row { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
         };
-        let exact = args.locked || profile == Profile::Release;
-        Ok(Self { release, host, targets, profile, exact, jobs: args.jobs })
+        let asked = |emulator: &Emulator| wanted.targets.iter().any(|arch| arch.name == emulator.target);
+        Ok(Report {
+            qemu: ready.recipe.qemu,
+            host: wanted.host.name,
+            bundle: dir,
+            up_to_date: new.is_empty(),
+            emulators: bundle.emulators.into_iter().filter(asked).map(row).collect(),
+        })
+    }
+
+    /// How programs of a host run here. The emulator that they may take is in the cache, or made now.
+    fn runner(&self, host: &Host) -> Result<Runner> {
+        Runner::of(host, |arch| {
+            let wanted = Wanted::to_run(self.data, arch)?;
+            let ready = self.ready(&wanted)?;
+            self.fill(&wanted, &ready, &[arch], &Runner::native())?;
+            self.cached(&ready).emulator(arch)
+        })
+    }
+
+    fn cached<'b>(&'b self, ready: &'b Ready<'_>) -> Cached<'b> {
+        Cached { paths: self.paths, recipe: &ready.recipe }
+    }
+
+    /// Has the cache contain emulators.
+    fn fill(
+        &self,
+        wanted: &Wanted<'a>,
+        ready: &Ready<'_>,
+        targets: &[&'static Arch],
+        runner: &Runner,
+    ) -> Result<Built> {
+        let cached = self.cached(ready);
+        let targets = cached.missing(targets)?;
+        if targets.is_empty() {
+            return Ok(Built { targets, seconds: BTreeMap::new() });
+        }
+        let Ready { source, sysroot, patches, recipe } = ready;
+        let tree = &crate::tree::prepare(self.sh, self.paths, source, patches)?;
+        let compile = Compile { sh: self.sh, paths: self.paths, recipe, tree, sysroot, runner, wanted };
+        let seconds = compile.run(&targets, |arch, emulator| cached.keep(arch, emulator))?;
+        Ok(Built { targets, seconds })
+    }
+
+    fn ready(&self, wanted: &Wanted<'a>) -> Result<Ready<'a>> {
+        let Self { sh, paths, data, .. } = *self;
+        let source = source::resolve(sh, paths, wanted.release, self.given, wanted.exact)?;
+        let sysroot = Sysroot::ensure(sh, paths, data, wanted.host)?;
+        let patches: Vec<_> =
+            data.patches.iter().filter(|patch| patch.versions.matches(&source.version)).collect();
+        let mut flags: Vec<_> = data
+            .configure
+            .args(&source.version, wanted.host.name, wanted.profile)
+            .into_iter()
+            .map(str::to_owned)
+            .collect();
+        flags.extend(sysroot.configure());
+        let id = |patch: &&Patch| PatchId {
+            name: patch.name.clone(),
+            sha256: cache::sha256(patch.text.as_bytes()),
+        };
+        let recipe = Recipe {
+            qemu: source.version.clone(),
+            source_sha256: source.sha256.clone(),
+            patches: patches.iter().map(id).collect(),
+            host: wanted.host.name.to_owned(),
+            profile: wanted.profile.to_string(),
+            flags,
+            toolchain: Toolchain::identify(sh, &sysroot)?,
+            dependencies: sysroot.manifest()?,
+        };
+        Ok(Ready { source, sysroot, patches, recipe })
     }
 }
 
@@ -285,114 +350,18 @@ fn plan(paths: &Paths, data: &QemuSrc, wanted: &Wanted<'_>, given: bool, json: b
     ))
 }
 
-/// The emulators that the cache has of one recipe.
-struct Cached<'a> {
-    paths: &'a Paths,
-    recipe: &'a Recipe,
-}
-
-impl Cached<'_> {
-    fn dir(&self, arch: &Arch) -> Result<PathBuf> {
-        Ok(self.paths.emulator(&self.recipe.key(arch.name)?))
-    }
-
-    /// The record of an emulator; `None` if there is none that can be read.
-    fn record(&self, arch: &Arch) -> Result<Option<Emulator>> {
-        let text = fs::read(self.dir(arch)?.join("emulator.json")).ok();
-        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
-    }
-
-    /// Those that have to be built. One that was changed since counts as not there.
-    fn missing(&self, targets: &[&'static Arch]) -> Result<Vec<&'static Arch>> {
-        let mut missing = Vec::new();
-        for &arch in targets {
-            let dir = self.dir(arch)?;
-            let intact = match self.record(arch)? {
-                Some(record) => {
-                    cache::sha256_file(&dir.join(&record.file)).is_ok_and(|sha256| sha256 == record.sha256)
-                }
-                None => false,
-            };
-            if !intact {
-                if dir.exists() {
-                    say(format_args!(
-                        "cache: {} was changed, so it is built again",
-                        dir.join(arch.emulator()).display()
-                    ));
-                    cache::remove(&dir)?;
-                }
-                missing.push(arch);
-            }
-        }
-        Ok(missing)
-    }
-
-    /// Takes a verified emulator in.
-    fn keep(&self, arch: &Arch, emulator: &Path) -> Result<()> {
-        cache::publish(&self.dir(arch)?, |partial| {
-            let file = arch.emulator();
-            let kept = partial.join(&file);
-            cache::copy(emulator, &kept)?;
-            let record = Emulator {
-                target: arch.name.to_owned(),
-                size: fs::metadata(&kept)?.len(),
-                sha256: cache::sha256_file(&kept)?,
-                file,
-            };
-            cache::write(&partial.join("emulator.json"), &serde_json::to_vec_pretty(&record)?)
-        })
-    }
-
-    /// Adds emulators of the cache to those that are intact in the bundle, and describes them all.
-    fn bundle(&self, dir: &Path, intact: Vec<Emulator>, new: &[&Arch]) -> Result<Bundle> {
-        if intact.is_empty() {
-            if let Some(earlier) = Bundle::read(dir) {
-                say(format_args!(
-                    "replacing the bundle of QEMU {} in {}",
-                    earlier.recipe.qemu,
-                    dir.display()
-                ));
-            }
-            clear(dir)?;
-        }
-        let mut emulators = intact;
-        for arch in new {
-            let record =
-                self.record(arch)?.with_context(|| format!("the cache lost the emulator of {arch}"))?;
-            cache::copy(&self.dir(arch)?.join(&record.file), &dir.join(&record.file))?;
-            emulators.push(record);
-        }
-        let bundle = Bundle::new(self.recipe.clone(), emulators);
-        bundle.write(dir)?;
-        Ok(bundle)
-    }
-}
-
-/// Removes what this command puts into a bundle; `qus` lies there too.
-fn clear(dir: &Path) -> Result<()> {
-    let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
-    for entry in entries {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("qemu-") || ["bundle.json", "SHA256SUMS"].contains(&&*name) {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+impl Report {
+    fn of_node(dir: PathBuf, wanted: &Wanted<'_>, bundle: Bundle) -> Self {
+        let row = |emulator| Row { emulator, state: State::Built, seconds: None, share: None };
+        Self {
+            qemu: bundle.recipe.qemu,
+            host: wanted.host.name,
+            bundle: dir,
+            up_to_date: false,
+            emulators: bundle.emulators.into_iter().map(row).collect(),
         }
     }
-    Ok(())
-}
 
-/// Emulators of an earlier run that were built by the same recipe and have not been changed since.
-fn intact(dir: &Path, recipe: &Recipe) -> Vec<Emulator> {
-    let mut emulators = match Bundle::read(dir) {
-        Some(bundle) if bundle.recipe == *recipe => bundle.emulators,
-        _ => Vec::new(),
-    };
-    emulators
-        .retain(|kept| cache::sha256_file(&dir.join(&kept.file)).is_ok_and(|sha256| sha256 == kept.sha256));
-    emulators
-}
-
-impl Report<'_> {
     fn print(&self, json: bool) -> Result<()> {
         if json {
             return out(&(serde_json::to_string_pretty(self)? + "\n"));
@@ -402,8 +371,9 @@ impl Report<'_> {
             let size = format!("{:.1} MB", row.emulator.size as f64 / 1e6);
             let build = match (row.state, row.share) {
                 (State::Built, Some(share)) => format!("{:.1} %", share * 100.0),
+                (State::Built, None) => "built".to_owned(),
                 (State::Kept, _) => "kept".to_owned(),
-                _ => "cached".to_owned(),
+                (State::Cached, _) => "cached".to_owned(),
             };
             table.row([row.emulator.target.clone(), size, build, "passed".to_owned()]);
         }

@@ -99,7 +99,7 @@ pub(crate) struct Client {
 
 impl Client {
     /// The one that is installed, with the engine that it is set up for.
-    fn installed() -> Self {
+    pub(crate) fn installed() -> Self {
         Self { program: "docker".into(), env: Vec::new() }
     }
 

@@ -94,6 +94,11 @@ impl Paths {
         self.out.join("bundle").join(host)
     }
 
+    /// What a node of a builder has sent, before it was looked at.
+    pub(crate) fn sent_by_node(&self, host: &str) -> PathBuf {
+        self.out.join("nodes").join(host)
+    }
+
     /// The files of a release.
     pub(crate) fn tarballs(&self) -> PathBuf {
         self.out.join("tarballs")
@@ -112,6 +117,11 @@ impl Paths {
     /// Unpacked packages; `id` stands for what was asked for.
     pub(crate) fn sysroot(&self, id: &str) -> PathBuf {
         self.cache.join("sysroots").join(id)
+    }
+
+    /// Rust of a distribution, for another host; `id` stands for what was asked for.
+    pub(crate) fn rust(&self, id: &str) -> PathBuf {
+        self.cache.join("rust").join(id)
     }
 
     /// Python packages: one unpacked, by its hash, or several as they are; `id` stands for what was asked for.

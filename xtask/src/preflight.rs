@@ -25,6 +25,13 @@ pub(crate) fn check(sh: &Shell, tools: &Tools) -> Result<()> {
     let cc = toolchain::cc();
     let compiler = which(&cc);
     need(compiler, &cc, "the C compiler that builds QEMU; CC names another");
+    if let Some(launcher) = toolchain::launcher() {
+        need(
+            which(&launcher.program),
+            &launcher.program,
+            "QUS_COMPILER_CACHE has it called before the compiler",
+        );
+    }
     need(which("strip"), "strip", "takes symbols out of the emulators");
     need(which("git"), "git", "applies the patches");
     let old = "import sys; sys.exit(sys.version_info < (3, 9))";

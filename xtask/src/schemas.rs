@@ -4,7 +4,6 @@
 
 use anyhow::{Context, Result};
 use qemu_src::QemuSrc;
-use qus_core::arch::Host;
 use serde_json::Value;
 use xshell::{Cmd, Shell, cmd};
 
@@ -27,8 +26,7 @@ pub(crate) fn documents(sh: &Shell, paths: &Paths, file: &str) -> Result<Vec<Val
 
 fn script<'a>(sh: &'a Shell, paths: &Paths) -> Result<Cmd<'a>> {
     let tools = QemuSrc::load(&paths.qemu_src())?.tools;
-    let host = Host::current().ok_or_else(|| Skip("schemas are not had on this machine".to_owned()))?;
-    let wheels = Sysroot::ensure(sh, paths, &tools, host)
+    let wheels = Sysroot::native(sh, paths, &tools)
         .and_then(|sysroot| sysroot.archives(sh, paths, &tools.schemas))
         .map_err(|error| Skip(format!("the schemas cannot be had: {error:#}")))?;
     let (script, images) = (paths.root().join("xtask/src/schemas.py"), paths.images());

@@ -1,13 +1,15 @@
 //! `cargo xtask smoke`: real foreign programs, real failures.
 //!
 //! Levels: `emulator` runs the emulators of the bundle with every probe and with Debian's busybox of
-//! every architecture, and unpacks the tarball of one; `kernel` has the kernel run them, registered by `qus`;
+//! every architecture, and unpacks the tarball of one; `hosts` runs what was built for other hosts under our own
+//! emulators; `kernel` has the kernel run them, registered by `qus`;
 //! `engine` makes, pushes and uses images; `build` interrupts, starves and breaks a build. What cannot run here
 //! is skipped with its reason and counted.
 
 mod build;
 mod emulator;
 mod engine;
+pub(crate) mod hosts;
 mod kernel;
 mod tarball;
 
@@ -29,6 +31,9 @@ pub(crate) struct Args {
     /// Which levels [default: all]
     #[arg(value_enum)]
     levels: Vec<Level>,
+    /// Only checks whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Levels whose skipped checks are failures; `all` for every one
     #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = REQUIRABLE)]
     require: Vec<String>,
@@ -38,22 +43,26 @@ pub(crate) struct Args {
 }
 
 /// What `--require` takes: the levels, the steps of `cargo xtask test`, everything.
-pub(crate) const REQUIRABLE: [&str; 6] = ["emulator", "kernel", "engine", "build", "test", "all"];
+pub(crate) const REQUIRABLE: [&str; 7] = ["emulator", "hosts", "kernel", "engine", "build", "test", "all"];
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
     Emulator,
+    Hosts,
     Kernel,
     Engine,
     Build,
 }
 
 pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
-    let mut report = Report::new("smoke", &args.require);
+    let mut report = Report::new("smoke", &args.require).only(&args.only);
     let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
     if wanted(Level::Emulator) {
         emulator::run(sh, paths, &mut report)?;
         tarball::run(sh, paths, &mut report)?;
+    }
+    if wanted(Level::Hosts) {
+        hosts::run(sh, paths, &mut report)?;
     }
     if wanted(Level::Kernel) {
         kernel::run(paths, &mut report)?;
@@ -71,6 +80,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
 pub(crate) fn all(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     emulator::run(sh, paths, report)?;
     tarball::run(sh, paths, report)?;
+    hosts::run(sh, paths, report)?;
     kernel::run(paths, report)?;
     engine::run(paths, report)?;
     build::run(sh, paths, report)

@@ -28,6 +28,7 @@ pub(crate) struct Source {
 }
 
 /// A place the user has named, an archive or a folder of archives.
+#[derive(Clone, Copy)]
 pub(crate) enum Given<'a> {
     /// On the command line: if the archive is not there, that is an error.
     Argument(&'a Path),

@@ -3,13 +3,15 @@
 //! On a Debian-like system the distribution's packages are unpacked into the cache: libraries to
 //! link, for the host, and programs to run, for the build machine. Elsewhere the installed ones are
 //! used; preflight has seen that they are there. Python packages are wheels with pinned hashes in both
-//! cases.
+//! cases. For a host that the build machine is not, a second folder has its compiler and libraries.
+
+mod cross;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use qemu_src::{Tools, Wheel};
+use qemu_src::{QemuSrc, Tools, Wheel};
 use qus_core::arch::Host;
 use xshell::{Cmd, Shell, cmd};
 
@@ -18,21 +20,34 @@ use crate::paths::Paths;
 use crate::preflight::STATIC_LIBRARIES;
 use crate::progress::say;
 use crate::{cache, exec, toolchain};
+use cross::Cross;
 
 /// Unpacked dependencies, or the knowledge that the system's are used.
 pub(crate) struct Sysroot {
     dir: PathBuf,
-    host: &'static Host,
     /// Whether packages are unpacked in it, and not only wheels.
     packages: bool,
+    /// For another host than this machine.
+    cross: Option<Cross>,
 }
 
 impl Sysroot {
     /// The dependencies for a host, fetched now if they are not there.
-    pub(crate) fn ensure(sh: &Shell, paths: &Paths, tools: &Tools, host: &'static Host) -> Result<Self> {
+    pub(crate) fn ensure(sh: &Shell, paths: &Paths, data: &QemuSrc, host: &'static Host) -> Result<Self> {
+        let native = Self::native(sh, paths, &data.tools)?;
+        let cross = match Host::current() == Some(host) {
+            true => None,
+            false => Some(Cross::ensure(sh, paths, data, host)?),
+        };
+        Ok(Self { cross, ..native })
+    }
+
+    /// The dependencies for this machine, fetched now if they are not there.
+    pub(crate) fn native(sh: &Shell, paths: &Paths, tools: &Tools) -> Result<Self> {
+        let host = Host::current().context("qus builds nothing on this kind of machine")?;
         let distribution = Distribution::detect()?;
         let dir = paths.sysroot(&id(distribution.as_ref(), tools, host));
-        let this = Self { dir, host, packages: distribution.is_some() };
+        let this = Self { dir, packages: distribution.is_some(), cross: None };
         if this.dir.exists() {
             return Ok(this);
         }
@@ -89,9 +104,42 @@ impl Sysroot {
 
     /// Name, version and hash of every package and wheel.
     pub(crate) fn manifest(&self) -> Result<Vec<String>> {
-        let path = self.dir.join("manifest");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(text.lines().map(str::to_owned).collect())
+        let mut manifest = read_manifest(&self.dir)?;
+        if let Some(cross) = &self.cross {
+            manifest.extend(read_manifest(&cross.dir)?);
+        }
+        Ok(manifest)
+    }
+
+    /// The C compiler and options that it always gets.
+    pub(crate) fn cc(&self) -> (String, Vec<String>) {
+        self.cross.as_ref().map_or_else(|| (toolchain::cc(), Vec::new()), Cross::cc)
+    }
+
+    /// The linker, where the compiler does not tell.
+    pub(crate) fn ld(&self) -> Option<&str> {
+        self.cross.as_ref().map(|cross| &*cross.spec.ld)
+    }
+
+    /// Options for linking.
+    pub(crate) fn link(&self) -> &[String] {
+        self.cross.as_ref().map_or(&[], |cross| &cross.spec.link)
+    }
+
+    /// Arguments of QEMU's configure that only what is linked here needs.
+    pub(crate) fn configure(&self) -> Vec<String> {
+        let link = self.link().iter().map(|option| format!("--extra-ldflags={option}"));
+        link.chain(self.cross.iter().flat_map(|cross| cross.spec.configure.clone())).collect()
+    }
+
+    /// How `strip` and the like are called.
+    pub(crate) fn tool(&self, name: &str) -> String {
+        self.cross.as_ref().map_or_else(|| name.to_owned(), |cross| cross.spec.tool(name))
+    }
+
+    /// Whether it is for another host than this machine.
+    pub(crate) fn is_cross(&self) -> bool {
+        self.cross.is_some()
     }
 
     /// Gives a command these dependencies and nothing else of the caller's environment, so that no
@@ -114,22 +162,64 @@ impl Sysroot {
         }
         let programs = self.dir.join("programs/usr");
         let libraries = self.dir.join("libraries");
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let path = std::iter::once(programs.join("bin")).chain(std::env::split_paths(&path));
-        let build_triple = Host::current().unwrap_or(self.host).triple;
-        let pkg_config = format!(
-            "{0}/usr/lib/{1}/pkgconfig:{0}/usr/share/pkgconfig",
-            libraries.display(),
-            self.host.triple
-        );
-        cmd.env("PATH", std::env::join_paths(path).unwrap_or_default())
-            .env("LD_LIBRARY_PATH", programs.join("lib").join(build_triple))
+        let triple = Host::current().map_or("", |host| host.triple);
+        let pkg_config = programs.join("bin/pkgconf").display().to_string();
+        let [pkg_config_dirs, pkg_config_root] = pkg_config_variables(&libraries, triple);
+        cmd = match &self.cross {
+            None => cmd.env("PKG_CONFIG", &pkg_config),
+            Some(cross) => {
+                // The variables below are for what runs during the build; only here may they be others.
+                let variables = pkg_config_variables(&cross.libraries(), cross.host.triple).join(" ");
+                let mut cmd = cmd
+                    .env("PKG_CONFIG", format!("env {variables} {pkg_config}"))
+                    .env("PKG_CONFIG_FOR_BUILD", &pkg_config);
+                for name in ["AR", "NM", "OBJCOPY", "RANLIB", "READELF", "STRIP"] {
+                    cmd = cmd.env(name, cross.spec.tool(&name.to_lowercase()));
+                }
+                cmd
+            }
+        };
+        for variable in [pkg_config_dirs, pkg_config_root] {
+            let (name, value) = variable.split_once('=').unwrap_or_default();
+            cmd = cmd.env(name, value);
+        }
+        self.add_programs(cmd)
             .env("BISON_PKGDATADIR", programs.join("share/bison"))
             .env("M4", programs.join("bin/m4"))
-            .env("PKG_CONFIG", programs.join("bin/pkgconf"))
-            .env("PKG_CONFIG_LIBDIR", pkg_config)
-            .env("PKG_CONFIG_SYSROOT_DIR", libraries)
     }
+
+    /// Has a command find the programs of these dependencies, and leaves the rest of its environment alone.
+    pub(crate) fn add_programs<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
+        self.add_programs_of(cmd, None)
+    }
+
+    /// The same with those of a further root folder.
+    pub(crate) fn add_programs_of<'a>(&self, cmd: Cmd<'a>, further: Option<&Path>) -> Cmd<'a> {
+        let triple = Host::current().map_or("", |host| host.triple);
+        let mut roots = vec![(self.dir.join("programs/usr"), "bin")];
+        roots.extend(self.cross.as_ref().map(|cross| (cross.compiler(), &*cross.spec.bin)));
+        roots.extend(further.map(|root| (root.join("usr"), "bin")));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let path = roots.iter().map(|(root, bin)| root.join(bin)).chain(std::env::split_paths(&path));
+        let libraries = roots.iter().map(|(root, _)| root.join("lib").join(triple));
+        cmd.env("PATH", std::env::join_paths(path).unwrap_or_default())
+            .env("LD_LIBRARY_PATH", std::env::join_paths(libraries).unwrap_or_default())
+    }
+}
+
+/// Where pkg-config looks for the libraries in a folder.
+fn pkg_config_variables(libraries: &Path, triple: &str) -> [String; 2] {
+    let dir = libraries.display();
+    [
+        format!("PKG_CONFIG_LIBDIR={dir}/usr/lib/{triple}/pkgconfig:{dir}/usr/share/pkgconfig"),
+        format!("PKG_CONFIG_SYSROOT_DIR={dir}"),
+    ]
+}
+
+fn read_manifest(dir: &Path) -> Result<Vec<String>> {
+    let path = dir.join("manifest");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 /// A name that changes with everything that is asked for.

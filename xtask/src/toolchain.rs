@@ -9,6 +9,7 @@ use xshell::{Shell, cmd};
 
 use crate::cache;
 use crate::exec;
+use crate::sysroot::Sysroot;
 
 /// What of the toolchain ends up in an emulator; none of it depends on where it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,12 +22,28 @@ pub(crate) struct Toolchain {
     pub(crate) libc_sha256: String,
 }
 
-/// The compiler to call: `CC`, else `cc`.
+/// The compiler for this machine: `CC`, else `cc`.
 pub(crate) fn cc() -> String {
     env::var("CC").ok().filter(|cc| !cc.is_empty()).unwrap_or_else(|| "cc".to_owned())
 }
 
-/// Where the compiler finds a static library; `None` if it does not.
+/// What the compiler is called by: a cache of what was compiled, as `ccache` or `sccache`, with the variables that it
+/// takes from the caller's environment. What comes out is the same with and without.
+pub(crate) struct Launcher {
+    pub(crate) program: String,
+    pub(crate) variables: Vec<(String, String)>,
+}
+
+/// The one that `QUS_COMPILER_CACHE` names.
+pub(crate) fn launcher() -> Option<Launcher> {
+    /// Of caches, and of the stores that several machines share.
+    const PREFIXES: [&str; 5] = ["CCACHE_", "SCCACHE_", "AWS_", "ACTIONS_", "XDG_CACHE_HOME"];
+    let program = env::var("QUS_COMPILER_CACHE").ok().filter(|program| !program.is_empty())?;
+    let own = |(name, _): &(String, String)| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    Some(Launcher { program, variables: env::vars().filter(own).collect() })
+}
+
+/// Where the compiler for this machine finds a static library; `None` if it does not.
 pub(crate) fn library(sh: &Shell, name: &str) -> Result<Option<PathBuf>> {
     let cc = cc();
     let path = PathBuf::from(exec::read(cmd!(sh, "{cc} -print-file-name={name}"))?);
@@ -36,15 +53,19 @@ pub(crate) fn library(sh: &Shell, name: &str) -> Result<Option<PathBuf>> {
 
 impl Toolchain {
     /// Looks at a compiler that has passed preflight.
-    pub(crate) fn identify(sh: &Shell) -> Result<Self> {
-        let cc = cc();
-        let libc = library(sh, "libc.a")?.context("there is no static C library")?;
-        let ld = exec::read(cmd!(sh, "{cc} -print-prog-name=ld"))?;
+    pub(crate) fn identify(sh: &Shell, sysroot: &Sysroot) -> Result<Self> {
+        let (cc, options) = &sysroot.cc();
+        let read = |cmd| exec::read(sysroot.enter(cmd));
+        let libc = PathBuf::from(read(cmd!(sh, "{cc} {options...} -print-file-name=libc.a"))?);
+        let ld = match sysroot.ld() {
+            Some(ld) => ld.to_owned(),
+            None => read(cmd!(sh, "{cc} {options...} -print-prog-name=ld"))?,
+        };
         let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
         Ok(Self {
-            cc: first_line(exec::read(cmd!(sh, "{cc} --version"))?),
-            ld: first_line(exec::read(cmd!(sh, "{ld} --version"))?),
-            libc_sha256: cache::sha256_file(&libc)?,
+            cc: first_line(read(cmd!(sh, "{cc} {options...} --version"))?),
+            ld: first_line(read(cmd!(sh, "{ld} --version"))?),
+            libc_sha256: cache::sha256_file(&libc).context("there is no static C library")?,
         })
     }
 }

@@ -6,15 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use qus_core::arch::{ARCHES, Arch};
-use xshell::{Shell, cmd};
+use xshell::{Cmd, Shell, cmd};
 
-use super::Wanted;
+use super::wanted::Wanted;
 use crate::artefact;
 use crate::bundle::Recipe;
 use crate::cache;
 use crate::exec;
 use crate::paths::Paths;
 use crate::progress::{Bar, say};
+use crate::runner::Runner;
 use crate::sysroot::Sysroot;
 use crate::toolchain;
 
@@ -25,6 +26,7 @@ pub(super) struct Compile<'a> {
     pub(super) recipe: &'a Recipe,
     pub(super) tree: &'a Path,
     pub(super) sysroot: &'a Sysroot,
+    pub(super) runner: &'a Runner,
     pub(super) wanted: &'a Wanted<'a>,
 }
 
@@ -42,7 +44,7 @@ impl Compile<'_> {
         for arch in targets {
             let stripped = self.strip(&dir.join(arch.emulator()))?;
             self.verify(&stripped)?;
-            artefact::run_probe(self.sh, &stripped, arch)?;
+            artefact::run_probe(self.sh, self.runner, &stripped, arch)?;
             keep(arch, &stripped)?;
         }
         let log = fs::read_to_string(dir.join(".ninja_log")).context("ninja has left no log")?;
@@ -52,7 +54,8 @@ impl Compile<'_> {
     /// Runs configure, unless this folder was configured for the same recipe.
     fn configure(&self, dir: &Path) -> Result<()> {
         let stamp = dir.join("qus-recipe.json");
-        let recipe = serde_json::to_vec_pretty(&(self.recipe, self.tree))?;
+        let launcher = toolchain::launcher().map(|launcher| launcher.program);
+        let recipe = serde_json::to_vec_pretty(&(self.recipe, self.tree, &launcher))?;
         if fs::read(&stamp).is_ok_and(|old| old == recipe) {
             return Ok(());
         }
@@ -65,16 +68,37 @@ impl Compile<'_> {
         let _dir = sh.push_dir(dir);
         let configure = self.tree.join("configure");
         let flags = &self.recipe.flags;
-        let cc = toolchain::cc();
+        let (cc, options) = self.sysroot.cc();
+        let cc = launcher.into_iter().chain([cc]).chain(options).collect::<Vec<_>>().join(" ");
+        let native = toolchain::cc();
+        // The tools' names come from the environment, so that no prefix is told but that there is one.
+        let cross = if self.sysroot.is_cross() {
+            vec!["--cross-prefix=".into(), format!("--host-cc={native}")]
+        } else {
+            vec![]
+        };
         let python = exec::read(cmd!(sh, "python3 -c 'import sys; print(sys.executable)'"))?;
         let maps = self.prefix_maps(dir);
         exec::run(
-            self.sysroot
-                .enter(cmd!(sh, "{configure} {flags...} --cc={cc} --python={python} --extra-cflags={maps}")),
+            self.enter(cmd!(
+                sh,
+                "{configure} {flags...} {cross...} --cc={cc} --python={python} --extra-cflags={maps}"
+            )),
             &log,
             |_| {},
         )?;
         cache::write(&stamp, &recipe)
+    }
+
+    /// Gives a command the dependencies, and a cache of what was compiled what it needs to take two clones for one.
+    fn enter<'b>(&self, cmd: Cmd<'b>) -> Cmd<'b> {
+        let cmd = self.sysroot.enter(cmd);
+        let Some(launcher) = toolchain::launcher() else { return cmd };
+        let cmd = launcher.variables.into_iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
+        // No place of this machine ends up in what is compiled: `prefix_maps`.
+        cmd.env("CCACHE_BASEDIR", self.paths.out())
+            .env("CCACHE_NOHASHDIR", "1")
+            .env("CCACHE_IGNOREOPTIONS", "-ffile-prefix-map=*")
     }
 
     /// Compiler options that keep the places of tree and build folder out of the emulators.
@@ -101,7 +125,7 @@ impl Compile<'_> {
             many => format!("building {} emulators", many.len()),
         };
         let mut bar = Bar::new(what);
-        exec::run(self.sysroot.enter(cmd!(sh, "ninja {jobs...} {names...}")), &log, |line| {
+        exec::run(self.enter(cmd!(sh, "ninja {jobs...} {names...}")), &log, |line| {
             if let Some((done, all)) = steps(line) {
                 bar.set(done, all);
             }
@@ -113,7 +137,8 @@ impl Compile<'_> {
     fn strip(&self, emulator: &Path) -> Result<PathBuf> {
         let sh = self.sh;
         let stripped = emulator.with_extension("stripped");
-        exec::read(cmd!(sh, "strip --strip-all -o {stripped} {emulator}"))?;
+        let strip = self.sysroot.tool("strip");
+        exec::read(self.sysroot.enter(cmd!(sh, "{strip} --strip-all -o {stripped} {emulator}")))?;
         Ok(stripped)
     }
 

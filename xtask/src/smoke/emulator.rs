@@ -13,6 +13,7 @@ use crate::apt::{Apt, Distribution};
 use crate::paths::Paths;
 use crate::progress::say;
 use crate::report::{Report, Skip};
+use crate::runner::Runner;
 use crate::{artefact, cache, exec};
 
 const LEVEL: &str = "emulator";
@@ -43,10 +44,10 @@ const SUITES: [&str; 3] = ["trixie", "bookworm", "sid"];
 
 pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
-    let bundle = paths.bundle(host.name);
+    let (bundle, native) = (paths.bundle(host.name), Runner::native());
     for arch in &ARCHES {
         report.check(LEVEL, format!("probe {arch}"), || {
-            artefact::run_probe(sh, &emulator(&bundle, arch)?, arch)
+            artefact::run_probe(sh, &native, &emulator(&bundle, arch)?, arch)
         })?;
     }
     for guest in &GUESTS {
@@ -55,7 +56,7 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
         let program = guest_program(sh, paths, guest.debian, "busybox").map_err(|error| format!("{error:#}"));
         let busybox = || -> Result<Busybox<'_>> {
             let program = program.clone().map_err(Skip)?;
-            Ok(Busybox { sh, emulator: emulator(&bundle, arch)?, program })
+            Ok(Busybox { sh, runner: &native, emulator: emulator(&bundle, arch)?, program })
         };
         let name = |what: &str| format!("busybox {}: {what}", guest.debian);
         report.check(LEVEL, name("uname"), || {
@@ -126,27 +127,29 @@ pub(super) fn fetch(
     bail!(Skip(format!("no suite gave {what}: {}", failures.join(", "))))
 }
 
-/// A foreign busybox under an emulator.
-struct Busybox<'a> {
-    sh: &'a Shell,
-    emulator: PathBuf,
-    program: PathBuf,
+/// A foreign busybox under an emulator, which may take one itself.
+pub(super) struct Busybox<'a> {
+    pub(super) sh: &'a Shell,
+    pub(super) runner: &'a Runner,
+    pub(super) emulator: PathBuf,
+    pub(super) program: PathBuf,
 }
 
 impl Busybox<'_> {
     /// Runs an applet in a folder and compares all that it says.
     fn expect_in(&self, dir: &Path, args: &[&str], stdout: &str) -> Result<()> {
-        let Self { sh, emulator, program } = self;
-        let _dir = sh.push_dir(dir);
-        check_output(exec::output(cmd!(sh, "timeout 120 {emulator} {program} {args...}"))?, args, stdout)
+        let Self { sh, runner, emulator, program } = self;
+        let (_dir, runner) = (sh.push_dir(dir), runner.words());
+        let run = cmd!(sh, "timeout 120 {runner...} {emulator} {program} {args...}");
+        check_output(exec::output(run)?, args, stdout)
     }
 
-    fn expect(&self, args: &[&str], stdout: &str) -> Result<()> {
+    pub(super) fn expect(&self, args: &[&str], stdout: &str) -> Result<()> {
         self.expect_in(Path::new("/"), args, stdout)
     }
 
     /// Thousands of translated blocks, and a fork with a pipe.
-    fn shell_loop(&self) -> Result<()> {
+    pub(super) fn shell_loop(&self) -> Result<()> {
         let script =
             "i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done; echo $i; echo forked | { read x; echo $x; }";
         self.expect(&["sh", "-c", script], "2000\nforked\n")
@@ -167,7 +170,7 @@ impl Busybox<'_> {
     }
 
     /// Packs and unpacks folders, a link and an executable, and compares.
-    fn tar(&self) -> Result<()> {
+    pub(super) fn tar(&self) -> Result<()> {
         let dir = tempfile::tempdir()?;
         let (before, after) = (dir.path().join("before"), dir.path().join("after"));
         fs::create_dir_all(before.join("deep/er"))?;

@@ -8,6 +8,7 @@ use xshell::{Shell, cmd};
 
 use crate::paths::Paths;
 use crate::report::{Report, Skip};
+use crate::runner::Runner;
 use crate::{artefact, cache, exec, tarballs};
 
 /// The emulator that is packed.
@@ -44,5 +45,5 @@ fn unpacked_emulator_runs(sh: &Shell, paths: &Paths) -> Result<()> {
     ensure!(cache::sha256_file(&packed)? == cache::sha256_file(&again)?, "packed twice, it differs");
     let out = dir.path();
     exec::run(cmd!(sh, "tar -I {zstd} -xf {packed} -C {out}"), &log, |_| {})?;
-    artefact::run_probe(sh, &out.join(name), arch)
+    artefact::run_probe(sh, &Runner::native(), &out.join(name), arch)
 }

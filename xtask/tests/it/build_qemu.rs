@@ -21,10 +21,26 @@ fn an_unknown_host_gets_the_list() {
 }
 
 #[test]
-fn a_host_that_cannot_be_built_for_here_is_refused() {
-    let other = if cfg!(target_arch = "s390x") { "amd64" } else { "s390x" };
-    let expected = format!("emulators for {other} cannot be built on");
-    Xtask::new().run(&["build-qemu", "--host", other]).failed(2, &[&expected]);
+fn what_a_narrow_host_cannot_have_is_refused() {
+    let ended = Xtask::new().run(&["build-qemu", "--host", "arm32v7", "aarch64", "hppa", "arm"]);
+    ended.failed(
+        2,
+        &["arm32v7 is a 32-bit host", "64-bit processors since version 10.0", "asked for: aarch64, hppa"],
+    );
+    let ended = Xtask::new().run(&["build-qemu", "--host", "i386", "--qemu", "edge"]);
+    ended.failed(2, &["i386 is a 32-bit host, which QEMU 11", "remedy: --qemu lts"]);
+}
+
+#[test]
+fn each_host_has_its_own_plan() {
+    let xtask = Xtask::new();
+    let json = xtask.run(&["build-qemu", "--dry-run", "--json", "--all", "--host", "arm64,armel"]).stdout;
+    let plans = serde_json::Deserializer::from_str(&json).into_iter::<serde_json::Value>();
+    let plans: Vec<_> = plans.map(Result::unwrap).collect();
+    let what = |plan: &serde_json::Value| (plan["qemu"].clone(), plan["targets"].as_array().unwrap().len());
+    assert_eq!(what(&plans[0]), (release("default").version.to_string().into(), 33));
+    assert_eq!(what(&plans[1]), (release("lts").version.to_string().into(), 17));
+    assert!(plans[1]["flags"].to_string().contains("-march=armv6k") && plans.len() == 2);
 }
 
 #[test]
@@ -72,6 +88,9 @@ fn without_a_compiler_all_that_is_missing_is_listed() {
     let xtask = Xtask::new();
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("CC", "no-such-cc").output().unwrap());
     ended.failed(1, &["no-such-cc: the C compiler", "remedy: "]);
+    let mut cached = xtask.command(&["build-qemu"]);
+    let ended = Ended::of(cached.env("QUS_COMPILER_CACHE", "no-such-cache").output().unwrap());
+    ended.failed(1, &["no-such-cache: QUS_COMPILER_CACHE has it called"]);
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("PATH", "/nonexistent").output().unwrap());
     ended.failed(1, &["cc: ", "strip: ", "python3: ", "git: ", "remedy: "]);
 }

@@ -1,0 +1,77 @@
+//! What was asked for, with all names resolved, and what cannot be.
+
+use anyhow::{Result, ensure};
+use qemu_src::{Profile, QemuSrc, Release};
+use qus_core::arch::{Arch, HOSTS, Host};
+
+use super::{Args, ProfileArg};
+use crate::{Usage, hosts};
+
+/// The emulators of a host.
+pub(super) struct Wanted<'a> {
+    pub(super) release: &'a Release,
+    pub(super) host: &'static Host,
+    pub(super) targets: Vec<&'static Arch>,
+    pub(super) profile: Profile,
+    pub(super) exact: bool,
+    pub(super) jobs: Option<u32>,
+}
+
+impl<'a> Wanted<'a> {
+    /// What the arguments mean for each of the hosts they name.
+    pub(super) fn all(data: &'a QemuSrc, args: &Args) -> Result<Vec<Self>> {
+        let hosts = hosts::named(&args.host, || Ok(HOSTS.iter().collect()))?;
+        hosts.into_iter().map(|host| Self::of(data, args, host)).collect()
+    }
+
+    fn of(data: &'a QemuSrc, args: &Args, host: &'static Host) -> Result<Self> {
+        let release = release(data, args.qemu.as_deref(), host)?;
+        let impossible: Vec<_> =
+            args.targets.iter().filter(|arch| !host.can_emulate(arch)).map(|arch| arch.name).collect();
+        ensure!(
+            impossible.is_empty(),
+            Usage(format!(
+                "{host} is a 32-bit host, for which QEMU has no emulators of 64-bit processors since version 10.0; \
+                 asked for: {}",
+                impossible.join(", ")
+            ))
+        );
+        let mut targets: Vec<_> = match (args.all, &*args.targets) {
+            (true, _) => host.guests().collect(),
+            (false, []) => host.container_set().collect(),
+            (false, some) => some.to_vec(),
+        };
+        targets.sort_by_key(|arch| arch.name);
+        targets.dedup();
+        let profile = match args.profile {
+            ProfileArg::Dev => Profile::Dev,
+            ProfileArg::Release => Profile::Release,
+        };
+        let exact = args.locked || profile == Profile::Release;
+        Ok(Self { release, host, targets, profile, exact, jobs: args.jobs })
+    }
+
+    /// This machine's emulator of a host, which runs what is built for the host.
+    pub(super) fn to_run(data: &'a QemuSrc, arch: &'static Arch) -> Result<Self> {
+        let host = hosts::own()?;
+        let release = release(data, None, host)?;
+        Ok(Self { release, host, targets: vec![arch], profile: Profile::Dev, exact: false, jobs: None })
+    }
+}
+
+/// The release of a channel or version, or the one that is usual for a host.
+fn release<'a>(data: &'a QemuSrc, asked: Option<&str>, host: &Host) -> Result<&'a Release> {
+    let narrow = &data.sources.narrow_hosts;
+    let is_narrow = !host.arch().wide;
+    let release =
+        data.release(asked.unwrap_or(if is_narrow { &narrow.channel } else { "default" })).map_err(Usage)?;
+    let version = &release.version;
+    ensure!(
+        !is_narrow || narrow.versions.matches(version),
+        Usage(format!(
+            "{host} is a 32-bit host, which QEMU {version} no longer has\nremedy: --qemu {}",
+            narrow.channel
+        ))
+    );
+    Ok(release)
+}
