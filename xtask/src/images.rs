@@ -8,6 +8,7 @@
 mod builder;
 mod check;
 mod fault;
+mod index;
 mod plan;
 mod registry;
 mod release;
@@ -18,7 +19,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use qus_core::arch::{HOSTS, Host};
+use qus_core::arch::Host;
 use qus_core::table::Table;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -27,7 +28,7 @@ use xshell::Shell;
 use crate::engine::{Client, Engine};
 use crate::paths::Paths;
 use crate::progress::{Bar, say};
-use crate::{Usage, cache, exec, out, parallel};
+use crate::{Usage, cache, exec, hosts, out, parallel, smoke};
 use builder::Builder;
 use check::Pushed;
 use plan::{Image, Kind};
@@ -38,8 +39,8 @@ use stage::Staged;
 /// Build container images, push them and merge them into indexes
 ///
 /// From the bundles in target/qus/bundle. For each host: emulators (-pkg), the program (-register), both, and
-/// one small image for each guest; over all hosts one index for each of these. What was pushed is asked for again
-/// and run. Tags that name a version are never moved: one that has the same content stays, for another --force
+/// one small image for each guest; over all hosts one index for each of these, also over those that were pushed
+/// before, by other machines. What was pushed is asked for again and run. Tags that name a version are never moved: one that has the same content stays, for another --force
 /// is needed. Docker with buildx is used if it answers, else a throwaway engine (see `engine`).
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["push", "load", "dry_run"]))]
@@ -50,6 +51,9 @@ pub(crate) struct Args {
     /// Repository, as in ghcr.io/somebody/qus
     #[arg(long, default_value = "qus")]
     repo: String,
+    /// Channel or version of QEMU that tags name, where 32-bit hosts have an older one [default: the newest]
+    #[arg(long, value_name = "CHANNEL|VERSION", conflicts_with = "tag")]
+    qemu: Option<String>,
     /// Used in tags instead of QEMU's version; latest and the like are left alone then
     #[arg(long)]
     tag: Option<String>,
@@ -121,9 +125,13 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         !args.push || args.repo.contains('/'),
         Usage(format!("`{}` names no registry: --push wants --repo, as in ghcr.io/somebody/qus", args.repo))
     );
-    let hosts = hosts(paths, &args.host)?;
+    let hosts = hosts::named(&args.host, || {
+        let built: Vec<_> = smoke::hosts::built(paths).collect();
+        ensure!(!built.is_empty(), "no host has a bundle\nremedy: cargo xtask build-qemu --all");
+        Ok(built)
+    })?;
     let staged = hosts.iter().map(|&host| Staged::look(paths, host)).collect::<Result<Vec<_>>>()?;
-    let release = Release::of(sh, paths, &staged, args.tag.as_deref())?;
+    let release = Release::of(sh, paths, &staged, args.qemu.as_deref(), args.tag.as_deref())?;
     let images = release.images(paths, &hosts, &staged)?;
     let kinds: Vec<Kind> = kinds(&images);
     if args.dry_run {
@@ -140,27 +148,6 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         sizes::record(paths, &release.qemu, &rows)?;
     }
     report(&args.repo, &rows, args.json)
-}
-
-/// The hosts that are meant.
-fn hosts(paths: &Paths, names: &[String]) -> Result<Vec<&'static Host>> {
-    if names.iter().any(|name| name == "all") {
-        let built: Vec<_> =
-            HOSTS.iter().filter(|host| paths.bundle(host.name).join("bundle.json").exists()).collect();
-        ensure!(!built.is_empty(), "no host has a bundle\nremedy: cargo xtask build-qemu --all");
-        return Ok(built);
-    }
-    if names.is_empty() {
-        return Ok(vec![Host::current().context("qus has no images for this kind of machine")?]);
-    }
-    let mut hosts = Vec::new();
-    for name in names {
-        let host: &'static Host = name.parse().map_err(|unknown| Usage(format!("{unknown}")))?;
-        if !hosts.contains(&host) {
-            hosts.push(host);
-        }
-    }
-    Ok(hosts)
 }
 
 /// Every kind once, in the order of the images.
@@ -233,10 +220,12 @@ impl Work<'_> {
             }
         }
         for (kind, found) in kinds.iter().zip(&indexes) {
-            // An index follows its images; where one of them is new, it cannot stay the same.
-            let stays = !of_kind(*kind).any(|(image, found)| is_new(image, found));
-            if let (Some(found), false) = (found, stays) {
-                conflicts.push(over_others(&kind.tag(version), found));
+            // An index may get another host, and nothing else.
+            let replaced = |(image, of_image): (&Image, &Option<Found>)| {
+                is_new(image, of_image) && found.as_ref().is_some_and(|found| index::has(found, image.host))
+            };
+            if let (Some(found), true) = (found, of_kind(*kind).any(replaced)) {
+                conflicts.push(index::over_others(&kind.tag(version), found));
             }
         }
         self.may_move(&conflicts)?;
@@ -259,40 +248,12 @@ impl Work<'_> {
         let new: Vec<&Pushed> = pushed.iter().filter(|pushed| pushed.row.state == State::Pushed).collect();
         check::entry_points(self.client, &registry, &new)?;
         let kinds: Vec<_> = kinds.iter().zip(indexes).collect();
+        let others = index::others(&registry, images, version)?;
         let rows = parallel::each(&kinds, |(kind, found)| {
             let of_kind: Vec<&Pushed> = pushed.iter().filter(|pushed| pushed.image.kind == **kind).collect();
-            self.index(&registry, **kind, &of_kind, found.as_ref())
+            self.index(&registry, **kind, &of_kind, &others, found.as_ref())
         })?;
         Ok(pushed.into_iter().map(|pushed| pushed.row).chain(rows.into_iter().flatten()).collect())
-    }
-
-    /// Has the tags of a kind stand for the images of all hosts.
-    fn index(
-        &self,
-        registry: &Registry<'_>,
-        kind: Kind,
-        images: &[&Pushed<'_>],
-        found: Option<&Found>,
-    ) -> Result<Vec<Row>> {
-        let digests: Vec<&str> = images.iter().filter_map(|image| image.row.digest.as_deref()).collect();
-        let annotations = self.release.labels(kind);
-        let digest = registry.index_digest(&digests, &annotations)?;
-        let put = |tag: &str, found: Option<&Found>| {
-            let same = found.is_some_and(|found| found.digest() == digest);
-            if !same {
-                registry.tag(tag, &digests, &annotations)?;
-            }
-            check::index(registry, tag, &digest, images, if same { State::Unchanged } else { State::Pushed })
-        };
-        let version = kind.tag(&self.release.version);
-        if let Some(other) = found.filter(|found| found.digest() != digest) {
-            self.may_move(&[over_others(&version, other)])?;
-        }
-        let mut rows = vec![put(&version, found)?];
-        if let Some(floating) = self.release.channel.as_ref().and_then(|channel| kind.floating_tag(channel)) {
-            rows.push(put(&floating, registry.find(&floating)?.as_ref())?);
-        }
-        Ok(rows)
     }
 
     fn may_move(&self, conflicts: &[String]) -> Result<()> {
@@ -377,10 +338,6 @@ impl Work<'_> {
             fs::read(&metadata).with_context(|| format!("buildx has not written {}", metadata.display()))?;
         serde_json::from_slice(&told).context("what buildx tells of the images")
     }
-}
-
-fn over_others(tag: &str, found: &Found) -> String {
-    format!("{tag} is {}, an index over other images", found.digest())
 }
 
 /// The digest under which an image was pushed.

@@ -1,5 +1,7 @@
 //! What was pushed is asked for again: digests, platforms, labels, and whether the program answers.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context, Result, ensure};
 use xshell::Shell;
 
@@ -13,8 +15,15 @@ use crate::{exec, parallel};
 /// An image in the registry, as it was found there.
 pub(super) struct Pushed<'a> {
     pub(super) image: &'a Image,
-    found: Found,
+    pub(super) found: Found,
     pub(super) row: Row,
+}
+
+impl Pushed<'_> {
+    /// What there is to pull for each platform, by digest, in bytes.
+    pub(super) fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.found.platforms().into_values().zip(self.row.sizes.iter().copied())
+    }
 }
 
 /// An image that was there before.
@@ -50,29 +59,26 @@ fn looked_at<'a>(
     Ok(Pushed { image, found, row })
 }
 
-/// An index, which has to have the very images of all hosts and no others.
+/// An index, which has to have these very images and no others.
 pub(super) fn index(
     registry: &Registry<'_>,
     tag: &str,
     digest: &str,
-    images: &[&Pushed<'_>],
+    platforms: &BTreeMap<String, &str>,
+    size: impl Fn(&str) -> Result<u64>,
     state: State,
 ) -> Result<Row> {
     let found = find(registry, tag, digest)?;
-    let platforms = found.platforms();
-    for image in images {
-        for (platform, digest) in image.found.platforms() {
-            let listed = platforms.get(&platform) == Some(&digest);
-            ensure!(listed, "{} does not have {} for {platform}", registry.name(tag), image.image.tag);
-        }
+    let (name, has) = (registry.name(tag), found.platforms());
+    for (platform, digest) in platforms {
+        ensure!(has.get(platform) == Some(digest), "{name} does not have {digest} for {platform}");
     }
-    let sizes: Vec<u64> = images.iter().flat_map(|image| image.row.sizes.iter().copied()).collect();
-    ensure!(platforms.len() == sizes.len(), "{} has platforms that nobody pushed", registry.name(tag));
+    ensure!(has.len() == platforms.len(), "{name} has platforms that nobody pushed");
     Ok(Row {
         tag: tag.to_owned(),
         digest: Some(digest.to_owned()),
-        platforms: images.iter().flat_map(|image| image.row.platforms.iter().cloned()).collect(),
-        sizes,
+        platforms: has.keys().cloned().collect(),
+        sizes: has.values().map(|digest| size(digest)).collect::<Result<_>>()?,
         state,
     })
 }

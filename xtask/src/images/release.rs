@@ -2,7 +2,7 @@
 
 use std::env;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use qemu_src::{Profile, QemuSrc};
 use qus_core::arch::Host;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use super::stage::Staged;
 use super::{INPUTS, REVISION};
 use crate::paths::Paths;
 use crate::progress::say;
-use crate::{cache, exec};
+use crate::{Usage, cache, exec};
 
 /// What is the same for all images of a run.
 pub(super) struct Release {
@@ -33,11 +33,31 @@ pub(super) struct Release {
 }
 
 impl Release {
-    pub(super) fn of(sh: &Shell, paths: &Paths, staged: &[Staged], tag: Option<&str>) -> Result<Self> {
+    pub(super) fn of(
+        sh: &Shell,
+        paths: &Paths,
+        staged: &[Staged],
+        qemu: Option<&str>,
+        tag: Option<&str>,
+    ) -> Result<Self> {
         let data = QemuSrc::load(&paths.qemu_src())?;
         let recipes = || staged.iter().map(|staged| &staged.bundle.recipe);
-        let qemu = recipes().map(|recipe| &recipe.qemu).max().context("no host")?.clone();
-        // Hosts that newer versions of QEMU have given up have an older one, under the same tag.
+        let qemu = match qemu {
+            Some(asked) => data.release(asked).map_err(Usage)?.version.clone(),
+            None => recipes().map(|recipe| &recipe.qemu).max().context("no host")?.clone(),
+        };
+        // 32-bit hosts have an older version under the same tag; a mixture of others is a mistake.
+        for recipe in recipes() {
+            let narrow = recipe.host.parse::<&Host>().is_ok_and(|host| !host.arch().wide);
+            ensure!(
+                recipe.qemu == qemu || narrow && recipe.qemu < qemu,
+                "the bundle of {} has QEMU {}, and the images are of {qemu}\nremedy: cargo xtask build-qemu --all --host {} \
+                 --qemu {qemu}",
+                recipe.host,
+                recipe.qemu,
+                recipe.host
+            );
+        }
         if recipes().any(|recipe| recipe.profile != Profile::Release.to_string()) {
             say(
                 "note: these emulators are built for development; for a release: build-qemu --profile release",

@@ -7,7 +7,9 @@ mod around;
 mod builders;
 mod faults;
 mod faulty;
+mod hosts;
 mod lifecycle;
+mod nodes;
 mod push;
 mod uses;
 
@@ -41,6 +43,11 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
             uses::run(&mut checks)?;
             around::run(&mut checks)?;
             builders::run(&mut checks)?;
+            hosts::run(&mut checks)?;
+            // Minutes of compiling: where more than one host was asked for.
+            if super::hosts::built(paths).count() > 2 {
+                nodes::run(&mut checks)?;
+            }
             faults::run(&mut checks)
         });
         checks.join().map_err(|_| anyhow!("a check of the engine level panicked"))?

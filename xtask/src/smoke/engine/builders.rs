@@ -63,7 +63,7 @@ fn classic(dock: &Dock<'_>) -> Result<()> {
 }
 
 /// A socket on which an engine's BuildKit answers, as a builder elsewhere does; it serves until this process ends.
-fn socket(dock: &Dock<'_>, engine: &Throwaway, name: &str) -> Result<String> {
+pub(super) fn socket(dock: &Dock<'_>, engine: &Throwaway, name: &str) -> Result<String> {
     let path = dock.path(name);
     let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
     // Whoever makes a builder holds a lock in buildx's folder, for which another buildx that he calls would wait.
