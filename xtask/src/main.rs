@@ -15,6 +15,7 @@ mod hosts;
 mod images;
 mod parallel;
 mod paths;
+mod plan;
 mod preflight;
 mod progress;
 mod readme;
@@ -50,6 +51,7 @@ enum Command {
     Codegen(codegen::Args),
     Engine(engine::Args),
     Images(images::Args),
+    Plan(plan::Args),
     Smoke(smoke::Args),
     Tarballs(tarballs::Args),
     Test(test::Args),
@@ -94,6 +96,7 @@ fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
         Command::Codegen(args) => codegen::run(sh, paths, args),
         Command::Engine(args) => engine::run(sh, paths, args),
         Command::Images(args) => images::run(sh, paths, args),
+        Command::Plan(args) => plan::run(paths, args),
         Command::Smoke(args) => smoke::run(sh, paths, args),
         Command::Tarballs(args) => tarballs::run(sh, paths, args),
         Command::Test(args) => test::run(sh, paths, args),

@@ -16,6 +16,14 @@ from pathlib import Path
 
 # Each file with what spoils it: the number of the document, the path in it, the value that is put there.
 FILES = {
+    "../.github/workflows/release.yml": [
+        (0, "jobs/build/strategy/matrix", None),
+        (0, "jobs/build/step", []),
+        (0, "jobs/build/steps/0/use", "actions/checkout"),
+        (0, "jobs/images/permissions/packages", "wriet"),
+        (0, "jobs/plan/outputs/jobs", ["a"]),
+        (0, "on/workflow_dispatsh", {}),
+    ],
     "action/action.yml": [
         (0, "inputs/platforms/default", ["all"]),
         (0, "inputs/platforms/defualt", "all"),
@@ -71,7 +79,8 @@ class Schemas:
     def of(self, file, document):
         if file == "daemonset.yaml":
             return self.kubernetes("-".join([document["kind"].lower(), *document["apiVersion"].split("/")]))
-        name = "github-actions" if file.startswith("action/") else "compose-spec"
+        kinds = {"../.github/": "github-workflows", "action/": "github-actions"}
+        name = next((name for start, name in kinds.items() if file.startswith(start)), "compose-spec")
         return closed(self.read(f"check_jsonschema/builtin_schemas/vendor/{name}.json"))
 
 

@@ -8,6 +8,7 @@ mod action;
 mod build_qemu;
 mod help;
 mod images;
+mod plan;
 mod tarballs;
 mod tidy;
 

@@ -1,0 +1,51 @@
+//! The plan, and what the release workflow takes from it.
+
+use super::{Xtask, workspace};
+use serde_json::Value;
+use std::fs;
+
+fn jobs(args: &[&str]) -> Vec<Value> {
+    let ended = Xtask::new().run(&[&["plan", "--json"], args].concat());
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    let plan: Value = serde_json::from_str(&ended.stdout).unwrap();
+    plan["jobs"].as_array().unwrap().clone()
+}
+
+#[test]
+fn a_job_is_what_build_qemu_takes() {
+    let jobs = jobs(&["--host", "s390x,armel"]);
+    assert_eq!(jobs.len(), 2);
+    for job in &jobs {
+        let build: Vec<_> =
+            job["build"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        let ended = Xtask::new().run(&[&build[..], &["--dry-run", "--json"]].concat());
+        let planned: Value = serde_json::from_str(&ended.stdout).unwrap();
+        assert_eq!(planned["host"], job["host"]);
+        assert_eq!(planned["qemu"], job["qemu"]);
+        assert_eq!(planned["targets"].as_array().unwrap().len() as u64, job["targets"].as_u64().unwrap());
+        assert_eq!(planned["profile"], "release");
+    }
+}
+
+#[test]
+fn the_workflow_asks_for_what_there_is() {
+    let workflow = fs::read_to_string(workspace().join(".github/workflows/release.yml")).unwrap();
+    let job = &jobs(&[])[0];
+    let asked: Vec<_> = workflow
+        .match_indices("matrix.")
+        .map(|(at, word)| {
+            let rest = &workflow[at + word.len()..];
+            rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap()
+        })
+        .collect();
+    assert!(asked.len() > 3, "{asked:?}");
+    for name in asked {
+        assert!(job.get(name).is_some(), "a job has no {name}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_refused() {
+    Xtask::new().run(&["plan", "--qemu", "9.9.9"]).failed(2, &["QEMU `9.9.9` is not in sources.toml"]);
+    Xtask::new().run(&["plan", "--host", "vax"]).failed(2, &["unknown host `vax`"]);
+}
