@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::cache;
@@ -51,6 +51,14 @@ impl std::fmt::Display for Skip {
 }
 
 impl std::error::Error for Skip {}
+
+/// The same for another check: a reason not to run stays one.
+pub(crate) fn again(why: &Error) -> Error {
+    match why.downcast_ref::<Skip>() {
+        Some(Skip(why)) => Skip(why.clone()).into(),
+        None => anyhow!("{why:#}"),
+    }
+}
 
 impl Report {
     /// Begins; skips on the levels of `require`, or on every level if it has `all`, are failures. A line

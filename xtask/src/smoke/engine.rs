@@ -27,7 +27,7 @@ use super::kernel::{Bench, Ended, FOREIGN};
 use crate::bundle::Bundle;
 use crate::engine::{Options, Throwaway};
 use crate::paths::Paths;
-use crate::report::{Report, Skip};
+use crate::report::{self, Report, Skip};
 
 const LEVEL: &str = "engine";
 
@@ -64,10 +64,7 @@ impl Checks<'_> {
     fn check(&mut self, name: impl Into<String>, check: impl FnOnce(&Dock<'_>) -> Result<()>) -> Result<()> {
         let dock = &self.dock;
         self.report.check(LEVEL, name, || {
-            let dock = dock.as_ref().map_err(|why| match why.downcast_ref::<Skip>() {
-                Some(Skip(why)) => Skip(why.clone()).into(),
-                None => anyhow!("{why:#}"),
-            })?;
+            let dock = dock.as_ref().map_err(report::again)?;
             let checked = check(dock);
             dock.bench.qus(&["remove", "all"])?.succeeds()?;
             checked

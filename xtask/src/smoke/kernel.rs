@@ -29,7 +29,7 @@ use xshell::{Cmd, Shell, cmd};
 
 use crate::exec;
 use crate::paths::Paths;
-use crate::report::{Report, Skip};
+use crate::report::{self, Report, Skip};
 
 const LEVEL: &str = "kernel";
 
@@ -67,10 +67,7 @@ impl Checks<'_> {
     fn check(&mut self, name: impl Into<String>, check: impl FnOnce(&Bench<'_>) -> Result<()>) -> Result<()> {
         let bench = &self.bench;
         self.report.check(LEVEL, name, || {
-            let bench = bench.as_ref().map_err(|why| match why.downcast_ref::<Skip>() {
-                Some(Skip(why)) => Skip(why.clone()).into(),
-                None => anyhow!("{why:#}"),
-            })?;
+            let bench = bench.as_ref().map_err(report::again)?;
             let checked = check(bench);
             bench.qus(&["remove", "all"])?.succeeds()?;
             checked
