@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use memchr::memmem;
@@ -15,7 +15,6 @@ use qus_core::probe;
 use xshell::{Shell, cmd};
 
 use crate::exec;
-use crate::paths::Paths;
 use crate::runner::Runner;
 
 /// Checks an emulator's file; all findings go into one error.
@@ -53,20 +52,6 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<S
         }
     }
     findings
-}
-
-/// An emulator of a host's bundle.
-///
-/// # Errors
-/// It is not there; the message says how to build it.
-pub(crate) fn bundled(paths: &Paths, host: &Host, arch: &Arch) -> Result<PathBuf> {
-    let path = paths.bundle(host.name).join(arch.emulator());
-    ensure!(
-        path.exists(),
-        "{} is not built\nremedy: cargo xtask build-qemu --host {host} {arch}",
-        path.display()
-    );
-    Ok(path)
 }
 
 /// Runs the probe of an architecture under an emulator, which may take one itself.

@@ -74,6 +74,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
 }
 
 fn build(sh: &Shell, paths: &Paths, data: &QemuSrc, host: &'static Host) -> Result<Report> {
+    let _dir = sh.push_dir(paths.root());
     let (runner, rust) = {
         // What is fetched for another host goes there.
         let _lock = (host != hosts::own()?).then(|| cache::lock(paths.cache())).transpose()?;

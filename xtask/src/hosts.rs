@@ -1,9 +1,10 @@
 //! Hosts as they are named on the command line.
 
 use anyhow::{Context, Result};
-use qus_core::arch::Host;
+use qus_core::arch::{HOSTS, Host};
 
 use crate::Usage;
+use crate::paths::Paths;
 
 /// The hosts of these names, each once; `all` stands for those that are given, no name for this machine.
 pub(crate) fn named(
@@ -26,6 +27,11 @@ pub(crate) fn named(
     Ok(hosts)
 }
 
+/// The hosts that have a bundle.
+pub(crate) fn built(paths: &Paths) -> impl Iterator<Item = &'static Host> {
+    HOSTS.iter().filter(|host| paths.bundle(host.name).join("bundle.json").exists())
+}
+
 /// This machine.
 pub(crate) fn own() -> Result<&'static Host> {
     Host::current().context("qus builds nothing for this kind of machine")
@@ -34,7 +40,6 @@ pub(crate) fn own() -> Result<&'static Host> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use qus_core::arch::HOSTS;
 
     #[test]
     fn names_are_resolved() {

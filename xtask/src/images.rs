@@ -28,7 +28,7 @@ use xshell::Shell;
 use crate::engine::{Client, Engine};
 use crate::paths::Paths;
 use crate::progress::{Bar, say};
-use crate::{Usage, cache, exec, hosts, out, parallel, smoke};
+use crate::{Usage, cache, exec, hosts, out, parallel};
 use builder::Builder;
 use check::Pushed;
 use plan::{Image, Kind};
@@ -40,8 +40,8 @@ use stage::Staged;
 ///
 /// From the bundles in target/qus/bundle. For each host: emulators (-pkg), the program (-register), both, and
 /// one small image for each guest; over all hosts one index for each of these, also over those that were pushed
-/// before, by other machines. What was pushed is asked for again and run. Tags that name a version are never moved: one that has the same content stays, for another --force
-/// is needed. Docker with buildx is used if it answers, else a throwaway engine (see `engine`).
+/// before, by other machines. What was pushed is asked for again and run. Tags that name a version are never moved:
+/// one that has the same content stays, for another --force is needed. Docker with buildx is used if it answers, else a throwaway engine (see `engine`).
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["push", "load", "dry_run"]))]
 pub(crate) struct Args {
@@ -126,7 +126,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         Usage(format!("`{}` names no registry: --push wants --repo, as in ghcr.io/somebody/qus", args.repo))
     );
     let hosts = hosts::named(&args.host, || {
-        let built: Vec<_> = smoke::hosts::built(paths).collect();
+        let built: Vec<_> = hosts::built(paths).collect();
         ensure!(!built.is_empty(), "no host has a bundle\nremedy: cargo xtask build-qemu --all");
         Ok(built)
     })?;

@@ -9,7 +9,7 @@
 mod build;
 mod emulator;
 mod engine;
-pub(crate) mod hosts;
+mod hosts;
 mod kernel;
 mod tarball;
 

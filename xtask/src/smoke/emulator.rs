@@ -72,7 +72,7 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
 }
 
 /// An emulator of the bundle, or the reason why there is none.
-fn emulator(bundle: &Path, arch: &Arch) -> Result<PathBuf> {
+pub(super) fn emulator(bundle: &Path, arch: &Arch) -> Result<PathBuf> {
     let path = bundle.join(arch.emulator());
     if !path.exists() {
         return Err(Skip(format!("not in the bundle; build it: cargo xtask build-qemu {arch}")).into());

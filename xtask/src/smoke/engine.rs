@@ -45,7 +45,7 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
             builders::run(&mut checks)?;
             hosts::run(&mut checks)?;
             // Minutes of compiling: where more than one host was asked for.
-            if super::hosts::built(paths).count() > 2 {
+            if crate::hosts::built(paths).count() > 2 {
                 nodes::run(&mut checks)?;
             }
             faults::run(&mut checks)

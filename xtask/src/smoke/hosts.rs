@@ -9,7 +9,7 @@ use qus_core::table::Table;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-use super::emulator::{Busybox, GUESTS, guest_program};
+use super::emulator::{Busybox, GUESTS, emulator, guest_program};
 use crate::build_qus::rust::Rust;
 use crate::bundle::Bundle;
 use crate::paths::Paths;
@@ -19,14 +19,9 @@ use crate::{artefact, exec, hosts, out};
 
 const LEVEL: &str = "hosts";
 
-/// The hosts that have a bundle.
-pub(crate) fn built(paths: &Paths) -> impl Iterator<Item = &'static Host> {
-    HOSTS.iter().filter(|host| paths.bundle(host.name).join("bundle.json").exists())
-}
-
 pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     let own = hosts::own()?;
-    let others: Vec<_> = built(paths).filter(|host| *host != own).collect();
+    let others: Vec<_> = hosts::built(paths).filter(|host| *host != own).collect();
     if others.is_empty() {
         return report.check(LEVEL, "hosts that this machine is not", || {
             Err(Skip("none is built; build one: cargo xtask build-qemu --host arm64v8".to_owned()).into())
@@ -44,9 +39,9 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
 
 /// How a host's programs run here, and what of it is built.
 fn bench(paths: &Paths, host: &'static Host) -> Result<(Runner, Bundle)> {
-    let runner = Runner::of(host, |arch| artefact::bundled(paths, hosts::own()?, arch));
+    let runner = Runner::of(host, |arch| emulator(&paths.bundle(hosts::own()?.name), arch))?;
     let bundle = Bundle::read(&paths.bundle(host.name)).context("the bundle cannot be read")?;
-    Ok((runner.map_err(|error| Skip(format!("{error:#}")))?, bundle))
+    Ok((runner, bundle))
 }
 
 fn probe_name(host: &Host, arch: &Arch) -> String {
@@ -58,11 +53,11 @@ fn emulators(sh: &Shell, paths: &Paths, host: &'static Host, report: &mut Report
         Ok(bench) => bench,
         Err(why) => return report.check(LEVEL, format!("{host}: emulators"), || Err(why)),
     };
-    let emulator = |arch: &Arch| paths.bundle(host.name).join(arch.emulator());
+    let dir = paths.bundle(host.name);
     let has = |arch: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == arch.name);
     for arch in ARCHES.iter().filter(|arch| has(arch)) {
         report.check(LEVEL, probe_name(host, arch), || {
-            artefact::run_probe(sh, &runner, &emulator(arch), arch)
+            artefact::run_probe(sh, &runner, &emulator(&dir, arch)?, arch)
         })?;
     }
     for guest in &GUESTS {
@@ -72,7 +67,7 @@ fn emulators(sh: &Shell, paths: &Paths, host: &'static Host, report: &mut Report
         }
         report.check(LEVEL, format!("{host}: busybox {}", guest.debian), || {
             let program = guest_program(sh, paths, guest.debian, "busybox")?;
-            let busybox = Busybox { sh, runner: &runner, emulator: emulator(arch), program };
+            let busybox = Busybox { sh, runner: &runner, emulator: emulator(&dir, arch)?, program };
             busybox.expect(&["uname", "-m"], &format!("{}\n", guest.machine))?;
             busybox.shell_loop()?;
             busybox.tar()

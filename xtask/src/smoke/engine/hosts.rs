@@ -8,10 +8,10 @@ use qus_core::arch::Host;
 use qus_core::probe;
 use serde_json::Value;
 
-use super::super::hosts::built;
 use super::push::bundle_version;
 use super::{Checks, Dock};
 use crate::bundle::Bundle;
+use crate::hosts::built;
 use crate::report::Skip;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
