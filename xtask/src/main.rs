@@ -11,6 +11,7 @@ mod codegen;
 mod download;
 mod engine;
 mod exec;
+mod guests;
 mod hosts;
 mod images;
 mod parallel;

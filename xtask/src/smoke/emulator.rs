@@ -5,42 +5,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use qus_core::arch::{ARCHES, Arch, Host};
 use xshell::{Shell, cmd};
 
-use crate::apt::{Apt, Distribution};
+use crate::guests::{self, GUESTS};
 use crate::paths::Paths;
-use crate::progress::say;
 use crate::report::{Report, Skip};
 use crate::runner::Runner;
 use crate::{artefact, cache, exec};
 
 const LEVEL: &str = "emulator";
-
-/// A Debian architecture and what its `uname -m` says.
-pub(super) struct Guest {
-    pub(super) debian: &'static str,
-    pub(super) machine: &'static str,
-}
-
-/// All that Debian 12 and 13 build. Their 32-bit programs see the machine that QEMU's default CPU is.
-pub(super) const GUESTS: [Guest; 10] = [
-    Guest { debian: "amd64", machine: "x86_64" },
-    Guest { debian: "arm64", machine: "aarch64" },
-    Guest { debian: "armel", machine: "armv7l" },
-    Guest { debian: "armhf", machine: "armv7l" },
-    Guest { debian: "i386", machine: "i686" },
-    Guest { debian: "mips64el", machine: "mips64" },
-    Guest { debian: "mipsel", machine: "mips" },
-    Guest { debian: "ppc64el", machine: "ppc64le" },
-    Guest { debian: "riscv64", machine: "riscv64" },
-    Guest { debian: "s390x", machine: "s390x" },
-];
-
-/// Where their programs come from, newest release first: not every architecture is in each, and a
-/// mirror in the middle of an update serves indexes that apt rightly refuses.
-const SUITES: [&str; 3] = ["trixie", "bookworm", "sid"];
 
 pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
@@ -53,7 +28,8 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
     for guest in &GUESTS {
         let arch: &Arch = guest.debian.parse()?;
         // Fetched once, and a failure to is the reason of every skip of this guest.
-        let program = guest_program(sh, paths, guest.debian, "busybox").map_err(|error| format!("{error:#}"));
+        let program =
+            guests::program(sh, paths, guest.debian, "busybox").map_err(|error| format!("{error:#}"));
         let busybox = || -> Result<Busybox<'_>> {
             let program = program.clone().map_err(Skip)?;
             Ok(Busybox { sh, runner: &native, emulator: emulator(&bundle, arch)?, program })
@@ -78,53 +54,6 @@ pub(super) fn emulator(bundle: &Path, arch: &Arch) -> Result<PathBuf> {
         return Err(Skip(format!("not in the bundle; build it: cargo xtask build-qemu {arch}")).into());
     }
     Ok(path)
-}
-
-/// The static program of a package of an architecture, fetched if it is not in the cache. A failure to fetch is
-/// the reason of a skip.
-pub(super) fn guest_program(sh: &Shell, paths: &Paths, debian: &str, program: &str) -> Result<PathBuf> {
-    let dir = paths.guest(debian, program);
-    let package = format!("{program}-static:{debian}");
-    fetch(sh, paths, debian, &format!("{program} for {debian}"), &dir, |apt, into| {
-        apt.unpack(&[&package], into).map(drop)
-    })?;
-    let names = [program.to_owned(), format!("{program}-static")];
-    let mut places =
-        names.iter().flat_map(|name| [dir.join("usr/bin").join(name), dir.join("bin").join(name)]);
-    places.find(|path| path.exists()).with_context(|| format!("the package has no {program}"))
-}
-
-/// Fills a folder of the cache with packages of an architecture, from the first suite that gives them, if it is
-/// not there. A failure is the reason of a skip.
-pub(super) fn fetch(
-    sh: &Shell,
-    paths: &Paths,
-    debian: &str,
-    what: &str,
-    dir: &Path,
-    unpack: impl Fn(&Apt<'_>, &Path) -> Result<()>,
-) -> Result<()> {
-    if dir.exists() {
-        return Ok(());
-    }
-    let distribution = Distribution::detect()?
-        .ok_or_else(|| Skip("guests come from a Debian mirror, and this machine has no apt".to_owned()))?;
-    let mut failures = Vec::new();
-    for suite in SUITES {
-        let name = format!("guest-{}-{suite}", what.replace(' ', "-"));
-        let (log, state) = (paths.log(&name), paths.apt(&name));
-        exec::start_log(&log)?;
-        let fetched = Apt::foreign(sh, &state, &log, &distribution, suite, &[debian])
-            .and_then(|apt| cache::publish(dir, |partial| unpack(&apt, partial)));
-        match fetched {
-            Ok(()) => {
-                say(format_args!("fetched {what} from Debian {suite}"));
-                return Ok(());
-            }
-            Err(_) => failures.push(format!("Debian {suite} (see {})", log.display())),
-        }
-    }
-    bail!(Skip(format!("no suite gave {what}: {}", failures.join(", "))))
 }
 
 /// A foreign busybox under an emulator, which may take one itself.
@@ -226,16 +155,4 @@ fn check_output(output: std::process::Output, args: &[&str], stdout: &str) -> Re
     ensure!(output.status.success(), "busybox {} ended with {}: {}", args[0], output.status, stderr.trim());
     ensure!(got == stdout, "busybox {} wrote {got:?} instead of {stdout:?}", args[0]);
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_guest_is_in_the_table() {
-        for guest in &GUESTS {
-            assert!(guest.debian.parse::<&Arch>().is_ok(), "{}", guest.debian);
-        }
-    }
 }

@@ -9,9 +9,10 @@ use qus_core::table::Table;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-use super::emulator::{Busybox, GUESTS, emulator, guest_program};
+use super::emulator::{Busybox, emulator};
 use crate::build_qus::rust::Rust;
 use crate::bundle::Bundle;
+use crate::guests::{self, GUESTS};
 use crate::paths::Paths;
 use crate::report::{Outcome, Report, Skip};
 use crate::runner::Runner;
@@ -66,7 +67,7 @@ fn emulators(sh: &Shell, paths: &Paths, host: &'static Host, report: &mut Report
             continue;
         }
         report.check(LEVEL, format!("{host}: busybox {}", guest.debian), || {
-            let program = guest_program(sh, paths, guest.debian, "busybox")?;
+            let program = guests::program(sh, paths, guest.debian, "busybox")?;
             let busybox = Busybox { sh, runner: &runner, emulator: emulator(&dir, arch)?, program };
             busybox.expect(&["uname", "-m"], &format!("{}\n", guest.machine))?;
             busybox.shell_loop()?;

@@ -27,9 +27,9 @@ use qus_core::namespace::kernel;
 use serde_json::Value;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::exec;
 use crate::paths::Paths;
 use crate::report::{self, Report, Skip};
+use crate::{exec, guests};
 
 const LEVEL: &str = "kernel";
 
@@ -149,7 +149,7 @@ impl<'a> Bench<'a> {
 
     /// A static program for another architecture, from Debian.
     pub(super) fn guest(&self, debian: &str, program: &str) -> Result<PathBuf> {
-        super::emulator::guest_program(self.sh, self.paths, debian, program)
+        guests::program(self.sh, self.paths, debian, program)
     }
 
     /// A copy of a file at a path below the bench's folder.

@@ -10,9 +10,9 @@ use qus_core::arch::Arch;
 use qus_core::probe;
 use xshell::cmd;
 
-use super::super::emulator::{GUESTS, fetch};
 use super::super::kernel::{Ended, FOREIGN};
 use super::{Checks, Dock};
+use crate::guests::{self, GUESTS};
 use crate::{exec, tarballs};
 
 /// Debian's names of the guests of which there are images.
@@ -134,9 +134,14 @@ impl Dock<'_> {
     fn debians_package(&self) -> Result<PathBuf> {
         let dir = self.bench.paths.root_folder("qemu-user");
         let packages = ["qemu-user", "qemu-user-binfmt"];
-        fetch(self.sh(), self.bench.paths, self.host.debian, "Debian's emulators", &dir, |apt, into| {
-            apt.unpack(&packages, into).map(drop)
-        })?;
+        guests::fetch(
+            self.sh(),
+            self.bench.paths,
+            self.host.debian,
+            "Debian's emulators",
+            &dir,
+            |apt, into| apt.unpack(&packages, into).map(drop),
+        )?;
         Ok(dir)
     }
 }
@@ -200,7 +205,7 @@ fn builds(dock: &Dock<'_>) -> Result<()> {
 fn root_folder(dock: &Dock<'_>, debian: &str) -> Result<()> {
     let guest = Guest::new(debian)?;
     dock.privileged(&[], &dock.full_image()?, &["install", guest.arch.name])?.succeeds()?;
-    let root = debian_root(dock, debian)?;
+    let root = guests::root(dock.sh(), dock.bench.paths, debian, "debian", &ROOT)?;
     let name = format!("root-{debian}");
     fs::write(dock.path("Dockerfile"), "FROM scratch\nCOPY --from=root / /\n")?;
     let context = format!("root={}", root.display());
@@ -213,17 +218,6 @@ fn root_folder(dock: &Dock<'_>, debian: &str) -> Result<()> {
 
 /// What the host computes of the same numbers.
 const EXPECTED: &str = "seq 200000 | sha256sum";
-
-/// A root folder of a Debian architecture: its packages, unpacked, as debootstrap's first stage leaves them.
-fn debian_root(dock: &Dock<'_>, debian: &str) -> Result<PathBuf> {
-    let dir = dock.bench.paths.root_folder(&format!("debian-{debian}"));
-    let packages = ROOT.map(|package| format!("{package}:{debian}"));
-    fetch(dock.sh(), dock.bench.paths, debian, &format!("a root folder of {debian}"), &dir, |apt, into| {
-        apt.unpack_all(&packages, into)?;
-        Ok(fs::create_dir_all(into.join("tmp"))?)
-    })?;
-    Ok(dir)
-}
 
 fn small_image(dock: &Dock<'_>) -> Result<()> {
     let guest = Guest::foreign()?;

@@ -12,9 +12,9 @@ use qus_core::arch::ARCHES;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-use super::super::emulator::GUESTS;
 use super::{Bench, Checks, FOREIGN, NOBODY};
 use crate::exec;
+use crate::guests::GUESTS;
 use crate::report::Skip;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {

@@ -1,0 +1,111 @@
+//! Programs of other architectures, from Debian's packages: one static program, or a root folder with all that
+//! its programs need. They are unpacked into the cache and nothing of them is installed, so that no maintainer
+//! script has run: what those would set up has to be set up by whoever uses the folder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use xshell::Shell;
+
+use crate::apt::{Apt, Distribution};
+use crate::paths::Paths;
+use crate::progress::say;
+use crate::report::Skip;
+use crate::{cache, exec};
+
+/// A Debian architecture and what its `uname -m` says.
+pub(crate) struct Guest {
+    pub(crate) debian: &'static str,
+    pub(crate) machine: &'static str,
+}
+
+/// All that Debian 12 and 13 build. Their 32-bit programs see the machine that QEMU's default CPU is.
+pub(crate) const GUESTS: [Guest; 10] = [
+    Guest { debian: "amd64", machine: "x86_64" },
+    Guest { debian: "arm64", machine: "aarch64" },
+    Guest { debian: "armel", machine: "armv7l" },
+    Guest { debian: "armhf", machine: "armv7l" },
+    Guest { debian: "i386", machine: "i686" },
+    Guest { debian: "mips64el", machine: "mips64" },
+    Guest { debian: "mipsel", machine: "mips" },
+    Guest { debian: "ppc64el", machine: "ppc64le" },
+    Guest { debian: "riscv64", machine: "riscv64" },
+    Guest { debian: "s390x", machine: "s390x" },
+];
+
+/// Where their programs come from, newest release first: not every architecture is in each, and a
+/// mirror in the middle of an update serves indexes that apt rightly refuses.
+const SUITES: [&str; 3] = ["trixie", "bookworm", "sid"];
+
+/// The static program of a package of an architecture, fetched if it is not in the cache. A failure to fetch is
+/// the reason of a skip.
+pub(crate) fn program(sh: &Shell, paths: &Paths, debian: &str, program: &str) -> Result<PathBuf> {
+    let dir = paths.guest(debian, program);
+    let package = format!("{program}-static:{debian}");
+    fetch(sh, paths, debian, &format!("{program} for {debian}"), &dir, |apt, into| {
+        apt.unpack(&[&package], into).map(drop)
+    })?;
+    let names = [program.to_owned(), format!("{program}-static")];
+    let mut places =
+        names.iter().flat_map(|name| [dir.join("usr/bin").join(name), dir.join("bin").join(name)]);
+    places.find(|path| path.exists()).with_context(|| format!("the package has no {program}"))
+}
+
+/// Fills a folder of the cache with packages of an architecture, from the first suite that gives them, if it is
+/// not there. A failure is the reason of a skip.
+pub(crate) fn fetch(
+    sh: &Shell,
+    paths: &Paths,
+    debian: &str,
+    what: &str,
+    dir: &Path,
+    unpack: impl Fn(&Apt<'_>, &Path) -> Result<()>,
+) -> Result<()> {
+    if dir.exists() {
+        return Ok(());
+    }
+    let distribution = Distribution::detect()?
+        .ok_or_else(|| Skip("guests come from a Debian mirror, and this machine has no apt".to_owned()))?;
+    let mut failures = Vec::new();
+    for suite in SUITES {
+        let name = format!("guest-{}-{suite}", what.replace(' ', "-"));
+        let (log, state) = (paths.log(&name), paths.apt(&name));
+        exec::start_log(&log)?;
+        let fetched = Apt::foreign(sh, &state, &log, &distribution, suite, &[debian])
+            .and_then(|apt| cache::publish(dir, |partial| unpack(&apt, partial)));
+        match fetched {
+            Ok(()) => {
+                say(format_args!("fetched {what} from Debian {suite}"));
+                return Ok(());
+            }
+            Err(_) => failures.push(format!("Debian {suite} (see {})", log.display())),
+        }
+    }
+    bail!(Skip(format!("no suite gave {what}: {}", failures.join(", "))))
+}
+
+/// A root folder of a Debian architecture: packages and what they depend on, unpacked, as debootstrap's first stage
+/// leaves them; `id` stands for the packages. A failure to fetch is the reason of a skip.
+pub(crate) fn root(sh: &Shell, paths: &Paths, debian: &str, id: &str, packages: &[&str]) -> Result<PathBuf> {
+    let dir = paths.root_folder(&format!("{id}-{debian}"));
+    let packages: Vec<_> = packages.iter().map(|package| format!("{package}:{debian}")).collect();
+    fetch(sh, paths, debian, &format!("a root folder of {debian}"), &dir, |apt, into| {
+        apt.unpack_all(&packages, into)?;
+        Ok(fs::create_dir_all(into.join("tmp"))?)
+    })?;
+    Ok(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qus_core::arch::Arch;
+
+    #[test]
+    fn every_guest_is_in_the_table() {
+        for guest in &GUESTS {
+            assert!(guest.debian.parse::<&Arch>().is_ok(), "{}", guest.debian);
+        }
+    }
+}
