@@ -1,7 +1,7 @@
 //! `cargo xtask codegen`: writes what is committed but derived, or checks that it is fresh.
 //!
-//! Derived are the probes, from their assembler sources, and the tables of the README files, from the
-//! table of architectures. The probes' ELF headers are made here rather than by a linker: one segment
+//! Derived are the probes, from their assembler sources, the tables of the README files, from the table of
+//! architectures, and the plot of a bench, from its recorded results. The probes' ELF headers are made here rather than by a linker: one segment
 //! and no section is all they need. Assemblers come from the distribution's packages and are not
 //! installed.
 
@@ -16,12 +16,13 @@ use serde::Deserialize;
 use xshell::{Shell, cmd};
 
 use crate::apt::{Apt, Distribution};
+use crate::bench::recorded;
 use crate::paths::Paths;
 use crate::progress::say;
 use crate::report::Skip;
 use crate::{cache, exec, out, readme};
 
-/// Write the derived files that are committed: probes and README tables
+/// Write the derived files that are committed: probes, README tables, the plot of a bench
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Change nothing; exit 1 if a file is not what its source makes
@@ -52,6 +53,8 @@ struct Probe {
 
 pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     let mut derived = readme::all(paths)?;
+    let tables = derived.len();
+    derived.extend(recorded::derived(paths)?);
     let probes = Probes::load(paths)?;
     let assemblers = assemblers(sh, paths, &probes)?;
     let mut by_hand = 0;
@@ -80,9 +83,8 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
         })?;
     }
     out(&format!(
-        "{} probes from their sources ({by_hand} of them encoded by hand), the tables of {} README files\n",
-        ARCHES.len(),
-        derived.len() - ARCHES.len()
+        "{} probes from their sources ({by_hand} of them encoded by hand), the tables of {tables} README files\n",
+        ARCHES.len()
     ))
 }
 
@@ -222,7 +224,9 @@ mod tests {
 
     #[test]
     fn tables_are_fresh() {
-        for (path, bytes) in readme::all(&Paths::new().unwrap()).unwrap() {
+        let paths = Paths::new().unwrap();
+        let tables = readme::all(&paths).unwrap();
+        for (path, bytes) in tables.into_iter().chain(recorded::derived(&paths).unwrap()) {
             let fresh = fs::read(&path).unwrap() == bytes;
             assert!(fresh, "{} is stale: cargo xtask codegen", path.display());
         }

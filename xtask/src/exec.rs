@@ -140,6 +140,45 @@ pub(crate) fn spawn_detached(cmd: Cmd<'_>, stderr: File) -> Result<Child> {
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
+/// Starts a program that is spoken with on its stdin and stdout; its stderr goes to a file.
+///
+/// # Errors
+/// The program cannot be started.
+pub(crate) fn converse(cmd: Cmd<'_>, stderr: File) -> Result<Child> {
+    let what = program(&cmd);
+    let mut command = prepare(cmd);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+    command.spawn().with_context(|| format!("cannot run {what}"))
+}
+
+/// Starts a program that is to be measured, in a process group and an environment of its own. Unlike all others it is
+/// not told to end with us: that takes a fork, which is dear where we are large. With `fork` it is told, and what the
+/// kernel says of its memory is not what we had when it was started.
+///
+/// # Errors
+/// The program cannot be started.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a shell's command would change folders, which takes a fork too"
+)]
+#[expect(unsafe_code, reason = "only pre_exec has the standard library fork")]
+pub(crate) fn spawn_bare(
+    argv: &[String],
+    environment: &[(&str, &str)],
+    (stdout, stderr): (File, File),
+    fork: bool,
+) -> Result<Child> {
+    let (program, arguments) = argv.split_first().context("no program was named")?;
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(environment.iter().copied()).process_group(0);
+    command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    if fork {
+        // SAFETY: as in `prepare_with`.
+        unsafe { command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGTERM).map_err(io::Error::from)) };
+    }
+    command.spawn().with_context(|| format!("cannot run {program}"))
+}
+
 /// Starts a log anew.
 pub(crate) fn start_log(log: &Path) -> Result<()> {
     let folder = log.parent().context("a log lies in a folder")?;

@@ -3,6 +3,7 @@
 
 mod apt;
 mod artefact;
+mod bench;
 mod build_qemu;
 mod build_qus;
 mod bundle;
@@ -47,6 +48,9 @@ use paths::Paths;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 enum Command {
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchWorker(bench::worker::Args),
     BuildQemu(build_qemu::Args),
     BuildQus(build_qus::Args),
     Codegen(codegen::Args),
@@ -77,7 +81,12 @@ fn main() -> ExitCode {
         progress::say("interrupted: the same command continues where this one stopped");
         std::process::exit(130);
     };
-    match ctrlc::set_handler(interrupted).context("cannot catch signals").and_then(|()| run(&command)) {
+    let catch = || match &command {
+        // Signals are caught by a thread, and a process with several threads cannot enter a user namespace.
+        Command::BenchWorker(_) => Ok(()),
+        _ => ctrlc::set_handler(interrupted).context("cannot catch signals"),
+    };
+    match catch().and_then(|()| run(&command)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress::fail(&error);
@@ -92,6 +101,8 @@ fn run(command: &Command) -> Result<()> {
 
 fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
     match command {
+        Command::Bench(args) => bench::run(sh, paths, args),
+        Command::BenchWorker(args) => bench::worker::run(args),
         Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
         Command::BuildQus(args) => build_qus::run(sh, paths, args),
         Command::Codegen(args) => codegen::run(sh, paths, args),

@@ -10,13 +10,14 @@ use anyhow::{Context, Result};
 use qus_core::arch::{ARCHES, HOSTS};
 use qus_core::compat::FORMS;
 
+use crate::bench::recorded;
 use crate::images::sizes;
 use crate::paths::Paths;
 
 /// Every file with such tables, as it should be.
 pub(crate) fn all(paths: &Paths) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let files: [(&str, &[(&str, String)]); 2] = [
-        ("README.md", &[("forms", forms()), ("targets", targets())]),
+        ("README.md", &[("forms", forms()), ("bench", recorded::markdown(paths)?), ("targets", targets())]),
         ("images/README.md", &[("hosts", hosts()), ("sizes", sizes::table(paths)?)]),
     ];
     let filled = |(file, tables): (&str, &[(&str, String)])| {

@@ -19,8 +19,8 @@ use crate::bundle::Bundle;
 use crate::paths::Paths;
 use crate::progress::{Bar, say};
 use crate::{cache, exec, out};
-use archive::{Entry, ZSTD};
-pub(crate) use archive::{Tarball, zstd};
+use archive::Entry;
+pub(crate) use archive::{Tarball, ZSTD, zstd};
 
 /// Pack emulators and qus as tarballs for a release
 ///

@@ -19,7 +19,7 @@ use crate::preflight::which;
 use crate::{cache, exec};
 
 /// How tarballs are compressed. A window of 128 MiB is the largest that zstd unpacks without being asked to.
-pub(super) const ZSTD: [&str; 4] = ["--quiet", "-19", "--long=27", "--threads=0"];
+pub(crate) const ZSTD: [&str; 4] = ["--quiet", "-19", "--long=27", "--threads=0"];
 
 /// The program that compresses: the installed one, or that of the distribution's package, unpacked into the
 /// cache.

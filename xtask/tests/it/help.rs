@@ -3,8 +3,8 @@
 use super::{Xtask, workspace};
 use std::fs;
 
-const COMMANDS: [&str; 9] =
-    ["build-qemu", "build-qus", "codegen", "engine", "images", "plan", "smoke", "tarballs", "test"];
+const COMMANDS: [&str; 10] =
+    ["bench", "build-qemu", "build-qus", "codegen", "engine", "images", "plan", "smoke", "tarballs", "test"];
 
 #[test]
 fn every_command_is_listed_and_has_its_own_help() {

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 mod action;
+mod bench;
 mod build_qemu;
 mod help;
 mod images;

@@ -1,0 +1,223 @@
+//! The emulators that are compared: those of the bundle, of other folders, and Debian's, which are unpacked into the
+//! cache and not installed.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::{Arch, Host};
+use qus_core::{emulator, probe};
+use xshell::Shell;
+
+use crate::apt::{Apt, Distribution};
+use crate::bundle::Bundle;
+use crate::paths::Paths;
+use crate::progress::say;
+use crate::{cache, exec};
+
+/// Debian's suites, and the package that has static emulators in each.
+const SUITES: [(&str, &str); 5] = [
+    ("bullseye", "qemu-user-static"),
+    ("bookworm", "qemu-user-static"),
+    ("trixie", "qemu-user"),
+    ("forky", "qemu-user"),
+    ("sid", "qemu-user"),
+];
+
+/// What `--against` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// A folder, and what it is to be called if that was said.
+    Folder(Option<String>, PathBuf),
+    /// A suite and its package.
+    Debian(&'static str, &'static str),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(given: &str) -> Result<Self, String> {
+        if let Some(suite) = given.strip_prefix("deb:") {
+            let known = SUITES.iter().find(|(name, _)| *name == suite);
+            let names = || SUITES.map(|(name, _)| name).join(", ");
+            return known
+                .map(|(suite, package)| Self::Debian(suite, package))
+                .ok_or_else(|| format!("unknown suite `{suite}`; suites are {}", names()));
+        }
+        // A folder whose own name has the sign is not meant to be called something.
+        match given.split_once('=') {
+            Some((name, dir)) if !name.is_empty() && !Path::new(given).exists() => {
+                Ok(Self::Folder(Some(name.to_owned()), dir.into()))
+            }
+            _ => Ok(Self::Folder(None, given.into())),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(Some(name), dir) => write!(f, "{name}={}", dir.display()),
+            Self::Folder(None, dir) => write!(f, "{}", dir.display()),
+            Self::Debian(suite, _) => write!(f, "deb:{suite}"),
+        }
+    }
+}
+
+impl Source {
+    /// The folder of its emulators, if they are at hand.
+    fn folder(&self, paths: &Paths) -> PathBuf {
+        match self {
+            Self::Folder(_, dir) => dir.clone(),
+            Self::Debian(suite, _) => cached(paths, suite).join("usr/bin"),
+        }
+    }
+
+    /// What has to be downloaded before it can be used.
+    pub(super) fn lacks(&self, paths: &Paths) -> Option<String> {
+        match self {
+            Self::Debian(suite, package) if !cached(paths, suite).exists() => {
+                Some(format!("{package} of Debian {suite}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// Its emulators, downloaded if they have to be.
+    ///
+    /// # Errors
+    /// The folder has none, or Debian's cannot be had.
+    pub(super) fn emulators(&self, sh: &Shell, paths: &Paths) -> Result<Emulators> {
+        if let (Self::Debian(suite, package), true) = (self, self.lacks(paths).is_some()) {
+            fetch(sh, paths, suite, package)?;
+        }
+        let dir = self.folder(paths);
+        let folder = emulator::Folder::open(&dir)
+            .with_context(|| format!("cannot read the folder {}", dir.display()))?;
+        let first = folder.emulators.first();
+        let first = first.with_context(|| format!("there is no emulator in {}", dir.display()))?;
+        let version = probe::version_of(&first.path)
+            .with_context(|| format!("{} tells no version", first.path.display()))?;
+        let profile = Bundle::read(&dir).map(|bundle| bundle.recipe.profile);
+        let label = match (self, profile) {
+            (Self::Folder(Some(name), _), _) => name.clone(),
+            (Self::Folder(None, _), Some(profile)) => format!("qus {version} {profile}"),
+            (Self::Folder(None, dir), None) => {
+                format!("{} {version}", dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy())
+            }
+            (Self::Debian(suite, _), _) => format!("Debian {suite} {version}"),
+        };
+        Ok(Emulators { label, version, folder })
+    }
+}
+
+fn cached(paths: &Paths, suite: &str) -> PathBuf {
+    paths.root_folder(&format!("qemu-user-{suite}"))
+}
+
+fn fetch(sh: &Shell, paths: &Paths, suite: &str, package: &str) -> Result<()> {
+    let distribution = Distribution::detect()?
+        .with_context(|| format!("deb:{suite} comes from a Debian mirror, and this machine has no apt"))?;
+    let host = Host::current().context("qus knows no such machine")?;
+    let name = format!("bench-{suite}");
+    let log = paths.log(&name);
+    exec::start_log(&log)?;
+    say(format_args!("fetching {package} of Debian {suite} (nothing is installed) …"));
+    let apt = Apt::foreign(sh, &paths.apt(&name), &log, &distribution, suite, &[host.debian])?;
+    let package = format!("{package}:{}", host.debian);
+    cache::publish(&cached(paths, suite), |partial| apt.unpack(&[&package], partial).map(drop))
+        .with_context(|| format!("{package} of Debian {suite} cannot be had"))
+}
+
+/// A folder of emulators under a name.
+#[derive(Debug)]
+pub(super) struct Emulators {
+    pub(super) label: String,
+    pub(super) version: String,
+    pub(super) folder: emulator::Folder,
+}
+
+impl Emulators {
+    /// The emulator of a guest; `None` where there is none.
+    ///
+    /// # Errors
+    /// It is not fit to be registered.
+    pub(super) fn of(&self, arch: &Arch) -> Result<Option<PathBuf>> {
+        let Some(found) = self.folder.get(arch) else { return Ok(None) };
+        emulator::inspect(&found.path).with_context(|| found.path.display().to_string())?;
+        Ok(Some(found.path.clone()))
+    }
+}
+
+/// Gives equal labels a number, so that every column has a name of its own.
+pub(super) fn tell_apart(all: &mut [Emulators]) {
+    for at in 0..all.len() {
+        let (before, rest) = all.split_at_mut(at);
+        let label = rest[0].label.clone();
+        let taken = |label: &str| before.iter().any(|other| other.label == label);
+        if let Some(number) = (1..).find(|&n| !taken(&numbered(&label, n))) {
+            rest[0].label = numbered(&label, number);
+        }
+    }
+}
+
+fn numbered(label: &str, number: usize) -> String {
+    if number == 1 { label.to_owned() } else { format!("{label} ({number})") }
+}
+
+/// The emulators of the bundle, which all others are compared with.
+///
+/// # Errors
+/// There is no bundle, or it lacks an emulator that is asked for.
+pub(super) fn ours(sh: &Shell, paths: &Paths, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
+    let names: Vec<_> = guests.iter().map(|guest| guest.name).collect();
+    let remedy = format!("cargo xtask build-qemu {}", names.join(" "));
+    let ours = Source::Folder(None, dir.to_owned())
+        .emulators(sh, paths)
+        .with_context(|| format!("there is no bundle to measure\nremedy: {remedy}"))?;
+    for guest in guests {
+        ensure!(
+            ours.of(guest)?.is_some(),
+            "there is no {} in {}\nremedy: {remedy}",
+            guest.emulator(),
+            dir.display()
+        );
+    }
+    Ok(ours)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_folders_or_suites() {
+        assert_eq!("deb:trixie".parse(), Ok(Source::Debian("trixie", "qemu-user")));
+        assert_eq!("deb:bookworm".parse(), Ok(Source::Debian("bookworm", "qemu-user-static")));
+        assert!("deb:woody".parse::<Source>().unwrap_err().contains("suites are bullseye"));
+        assert_eq!("/a/b".parse(), Ok(Source::Folder(None, "/a/b".into())));
+        assert_eq!("patched=/a/b".parse(), Ok(Source::Folder(Some("patched".into()), "/a/b".into())));
+        let dir = tempfile::tempdir().unwrap();
+        let odd = dir.path().join("a=b");
+        std::fs::create_dir(&odd).unwrap();
+        assert_eq!(odd.to_str().unwrap().parse(), Ok(Source::Folder(None, odd)));
+        for given in ["deb:sid", "/a/b", "patched=/a/b"] {
+            assert_eq!(given.parse::<Source>().unwrap().to_string(), given);
+        }
+    }
+
+    #[test]
+    fn equal_labels_get_numbers() {
+        let dir = tempfile::tempdir().unwrap();
+        let emulators = |label: &&str| Emulators {
+            label: (*label).to_owned(),
+            version: String::new(),
+            folder: emulator::Folder::open(dir.path()).unwrap(),
+        };
+        let mut all: Vec<_> = ["qus 1", "b", "qus 1", "qus 1"].iter().map(emulators).collect();
+        tell_apart(&mut all);
+        let labels: Vec<_> = all.into_iter().map(|emulators| emulators.label).collect();
+        assert_eq!(labels, ["qus 1", "b", "qus 1 (2)", "qus 1 (3)"]);
+    }
+}

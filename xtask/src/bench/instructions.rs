@@ -1,0 +1,121 @@
+//! The instructions that an emulator itself takes for a program, counted by callgrind. They are the same on a busy
+//! machine and on an idle one, so that a change of a hundredth is seen; they say nothing of caches, of page faults, and
+//! of what the kernel does.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::Host;
+use xshell::{Shell, cmd};
+
+use super::results::Instructions;
+use super::roots;
+use super::session::Place;
+use super::workloads::{EXIT, TRUE, WORKLOADS};
+use crate::apt::{Apt, Distribution};
+use crate::paths::Paths;
+use crate::preflight::which;
+use crate::progress::Bar;
+use crate::{cache, exec};
+
+/// The program, and where it finds its tools if it is not installed.
+pub(super) struct Valgrind {
+    program: PathBuf,
+    library: Option<PathBuf>,
+}
+
+impl Valgrind {
+    /// What has to be downloaded before it can be used.
+    pub(super) fn lacks(paths: &Paths) -> Result<Option<String>> {
+        if which("valgrind") || cached(paths)?.is_some_and(|dir| dir.exists()) {
+            return Ok(None);
+        }
+        Ok(Some("valgrind".to_owned()))
+    }
+
+    /// The installed one, or that of the distribution's package, unpacked into the cache.
+    ///
+    /// # Errors
+    /// Neither is to be had.
+    pub(super) fn find(sh: &Shell, paths: &Paths) -> Result<Self> {
+        if which("valgrind") {
+            return Ok(Self { program: "valgrind".into(), library: None });
+        }
+        let remedy = "this machine lacks valgrind, which counts instructions\nremedy: install the distribution's package \
+                      valgrind";
+        let distribution = Distribution::detect()?.context(remedy)?;
+        let dir = cached(paths)?.context(remedy)?;
+        if !dir.exists() {
+            let log = paths.log("valgrind");
+            exec::start_log(&log)?;
+            let fetched = Apt::programs(sh, &paths.apt("valgrind"), &log, &distribution)
+                .and_then(|apt| cache::publish(&dir, |partial| apt.unpack(&["valgrind"], partial).map(drop)));
+            fetched.context(remedy)?;
+        }
+        let host = Host::current().context("qus knows no such machine")?;
+        let places = [format!("usr/lib/{}/valgrind", host.triple), "usr/libexec/valgrind".to_owned()];
+        let library = places.iter().map(|place| dir.join(place)).find(|place| place.exists());
+        Ok(Self { program: dir.join("usr/bin/valgrind"), library: Some(library.context("it has no tools")?) })
+    }
+
+    /// Counts for both programs that tell most of a start, under each emulator.
+    pub(super) fn count(
+        &self,
+        sh: &Shell,
+        place: &Place,
+        emulators: &[Option<PathBuf>],
+    ) -> Result<Vec<Instructions>> {
+        let mut bar = Bar::new("counting instructions");
+        let mut counted = Vec::new();
+        for workload in WORKLOADS.iter().filter(|workload| [EXIT, TRUE].contains(&workload.name)) {
+            let program = roots::outside(place, workload.argv[0]);
+            let count = |emulator: &Option<PathBuf>| {
+                emulator.as_ref().map(|emulator| self.one(sh, emulator, &place.root, &program)).transpose()
+            };
+            let counts = emulators.iter().map(count).collect::<Result<_>>()?;
+            counted.push(Instructions { name: workload.name.to_owned(), counts });
+            bar.set(counted.len() as u64, 2);
+        }
+        bar.finish();
+        Ok(counted)
+    }
+
+    fn one(&self, sh: &Shell, emulator: &Path, root: &Path, program: &Path) -> Result<u64> {
+        let valgrind = &self.program;
+        // What is translated at run time is not part of a file, and is written over.
+        let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--smc-check=all-non-file"];
+        let mut cmd = cmd!(sh, "{valgrind} {options...} {emulator} -L {root} {program}");
+        if let Some(library) = &self.library {
+            cmd = cmd.env("VALGRIND_LIB", library);
+        }
+        let output = exec::output(cmd)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        let last = said.lines().next_back().unwrap_or_default();
+        ensure!(output.status.success(), "{} under callgrind: {}: {last}", emulator.display(), output.status);
+        collected(&said).with_context(|| format!("callgrind has counted nothing: {last}"))
+    }
+}
+
+/// Where it lies unpacked; `None` where there is no such package.
+fn cached(paths: &Paths) -> Result<Option<PathBuf>> {
+    let distribution = Distribution::detect()?;
+    Ok(distribution.map(|it| paths.root_folder(&format!("{}-valgrind", it.codename))))
+}
+
+/// The number in `==123== Collected : 4567`.
+fn collected(said: &str) -> Option<u64> {
+    said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn callgrinds_total_is_read() {
+        let said =
+            "==7== Events    : Ir\n==7== Collected : 21123456\n==7== \n==7== I   refs:      21,123,456\n";
+        assert_eq!(collected(said), Some(21_123_456));
+        assert_eq!(collected("==7== Events    : Ir\n"), None);
+    }
+}

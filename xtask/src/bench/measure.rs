@@ -1,0 +1,117 @@
+//! The measuring itself: rounds in which each emulator runs the same workload once, so that all of them have the same
+//! machine, and what it does besides falls on all.
+//!
+//! The times of a first round are not counted: it fills the page cache, and tells how much memory each takes. What an emulator writes has to be what the others write, or
+//! it has not done the same work.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use qus_core::arch::Arch;
+use xshell::Shell;
+
+use super::results::{Outcome, Row, Samples};
+use super::session::{Place, Session};
+use super::worker::{Ran, Request};
+use super::workloads::Workload;
+use crate::paths::Paths;
+use crate::progress::{Bar, say};
+
+/// The emulators of a guest, in the order of their labels; not every folder has one.
+pub(super) struct Field<'a> {
+    pub(super) guest: &'static Arch,
+    pub(super) labels: &'a [String],
+    pub(super) emulators: &'a [Option<PathBuf>],
+    pub(super) place: &'a Place,
+}
+
+/// Runs the workloads under every emulator.
+pub(super) fn measure(
+    sh: &Shell,
+    paths: &Paths,
+    field: &Field<'_>,
+    workloads: &[&Workload],
+    rounds: u32,
+) -> Result<Vec<Row>> {
+    let start = |emulator: &Option<PathBuf>| {
+        emulator.as_ref().map(|it| Session::start(sh, paths, field.guest, it, field.place)).transpose()
+    };
+    let mut sessions: Vec<_> = field.emulators.iter().map(start).collect::<Result<_>>()?;
+    let mut bar = Bar::new(format!("{}: {} workloads", field.guest, workloads.len()));
+    let (mut rows, all) = (Vec::new(), workloads.len() as u64 * u64::from(rounds + 1));
+    for workload in workloads {
+        let mut race = Race::new(workload, field, &sessions);
+        for round in 0..=rounds {
+            race.round(round as usize, &mut sessions)?;
+            bar.set(rows.len() as u64 * u64::from(rounds + 1) + u64::from(round) + 1, all);
+        }
+        rows.push(race.row());
+    }
+    bar.finish();
+    Ok(rows)
+}
+
+/// One workload under all emulators.
+struct Race<'a> {
+    workload: &'a Workload,
+    field: &'a Field<'a>,
+    outcomes: Vec<Outcome>,
+    /// Who wrote first, and what.
+    reference: Option<(&'a str, String)>,
+}
+
+impl<'a> Race<'a> {
+    fn new(workload: &'a Workload, field: &'a Field<'a>, sessions: &[Option<Session>]) -> Self {
+        let outcome = |session: &Option<Session>| match session {
+            Some(_) => Outcome::Measured(Samples::default()),
+            None => Outcome::Absent,
+        };
+        Self { workload, field, outcomes: sessions.iter().map(outcome).collect(), reference: None }
+    }
+
+    /// Runs it once under each; another begins each round, so that none always comes after the same one.
+    fn round(&mut self, round: usize, sessions: &mut [Option<Session>]) -> Result<()> {
+        let count = sessions.len();
+        for at in (0..count).map(|n| (n + round) % count) {
+            let (Some(session), Outcome::Measured(_)) = (&mut sessions[at], &self.outcomes[at]) else {
+                continue;
+            };
+            let Workload { argv, times, status, .. } = self.workload;
+            let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+            let memory = round == 0;
+            let ran = session.run(&Request { argv, times: *times, status: *status, memory })?;
+            let label = &self.field.labels[at];
+            if let Some(why) = self.failure(label, &ran) {
+                say(format_args!("FAILED: {} {} under {label}: {why}", self.field.guest, self.workload.name));
+                self.outcomes[at] = Outcome::Failed(why);
+            } else if let Outcome::Measured(samples) = &mut self.outcomes[at] {
+                if memory {
+                    samples.memory = ran.used.memory;
+                } else {
+                    samples.push(&ran.used);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a run counts for nothing.
+    fn failure(&mut self, label: &'a str, ran: &Ran) -> Option<String> {
+        if ran.status != Some(self.workload.status) {
+            return Some(ran.ending());
+        }
+        let (first, expected) = self.reference.get_or_insert_with(|| (label, ran.stdout.clone()));
+        if *expected == ran.stdout {
+            None
+        } else if *first == label {
+            Some("it writes something else each time".to_owned())
+        } else {
+            Some(format!("it writes something else than under {first}"))
+        }
+    }
+
+    fn row(self) -> Row {
+        let Workload { name, what, times, .. } = self.workload;
+        Row { name: (*name).to_owned(), what: (*what).to_owned(), times: *times, outcomes: self.outcomes }
+    }
+}

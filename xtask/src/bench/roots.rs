@@ -1,0 +1,139 @@
+//! Where workloads run: a root folder of the guest with Debian's packages, and a folder with the workloads' own files,
+//! whose C programs the guest's compiler has compiled under the emulator of the bundle.
+//!
+//! Both are in the cache, apart from each other, so that another workload does not mean another download.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::Arch;
+use qus_core::probe;
+use std::os::unix::fs::PermissionsExt;
+use xshell::Shell;
+
+use super::session::{FOLDERS, Place, Session};
+use super::worker::Request;
+use super::workloads::{self, PROGRAMS, Workload};
+use crate::paths::Paths;
+use crate::progress::say;
+use crate::{cache, guests};
+
+/// What the workloads use.
+const PACKAGES: [&str; 22] = [
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "diffutils",
+    "findutils",
+    "gawk",
+    "gcc",
+    "grep",
+    "gzip",
+    "libc-bin",
+    "libc6-dev",
+    "libpython3-stdlib",
+    "make",
+    "perl",
+    "python3",
+    "python3-minimal",
+    "sed",
+    "sqlite3",
+    "tar",
+    "xz-utils",
+];
+
+/// Debian's name of the architecture whose root folder a guest has; `None` where Debian's current release has none.
+pub(super) fn debian(guest: &Arch) -> Option<&'static str> {
+    const RELEASED: [&str; 7] = ["amd64", "arm64", "armhf", "i386", "ppc64el", "riscv64", "s390x"];
+    RELEASED.into_iter().find(|name| guest.debian.contains(name))
+}
+
+/// The names of both folders in the cache.
+struct Names {
+    root: String,
+    bench: String,
+}
+
+impl Names {
+    fn new() -> Result<Self> {
+        let packages = &cache::sha256(PACKAGES.join(" ").as_bytes())[..12];
+        let programs = workloads::id()?;
+        Ok(Self { root: format!("bench-{packages}"), bench: format!("bench-{packages}-{programs}") })
+    }
+}
+
+/// What has to be downloaded before these workloads can run.
+pub(super) fn lacks(paths: &Paths, guest: &Arch, workloads: &[&Workload]) -> Result<Option<String>> {
+    if workloads.iter().all(|workload| !workload.in_root) {
+        return Ok(None);
+    }
+    let debian = debian(guest).context("there is no root folder of it")?;
+    let dir = paths.root_folder(&format!("{}-{debian}", Names::new()?.root));
+    Ok((!dir.exists()).then(|| format!("a root folder of Debian's {debian}, about 150 MB")))
+}
+
+/// A place where nothing but the probe is to run; `temp` has nothing else in it.
+pub(super) fn bare(guest: &Arch, temp: &Path) -> Result<Place> {
+    let place = Place { root: temp.join("root"), bench: temp.join("bench") };
+    for folder in FOLDERS.map(|folder| place.root.join(folder)).iter().chain([&place.bench]) {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    write_probe(guest, &place.bench)?;
+    Ok(place)
+}
+
+/// A place where every workload can run.
+pub(super) fn whole(sh: &Shell, paths: &Paths, guest: &Arch, emulator: &Path) -> Result<Place> {
+    let debian = debian(guest).context("there is no root folder of it")?;
+    let names = Names::new()?;
+    let root = guests::root(sh, paths, debian, &names.root, &PACKAGES)?;
+    for folder in FOLDERS.map(|folder| root.join(folder)) {
+        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let bench = paths.root_folder(&format!("{}-{debian}", names.bench));
+    if !bench.exists() {
+        say(format_args!("preparing the workloads for {guest}: compiled by its own gcc, emulated …"));
+        cache::publish(&bench, |partial| {
+            workloads::write(partial)?;
+            write_probe(guest, partial)?;
+            let place = Place { root: root.clone(), bench: partial.to_owned() };
+            compile(&mut Session::start(sh, paths, guest, emulator, &place)?)
+        })?;
+    }
+    Ok(Place { root, bench })
+}
+
+fn write_probe(guest: &Arch, dir: &Path) -> Result<()> {
+    let path = dir.join("probe");
+    fs::write(&path, probe::image(guest))
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What the packages' scripts would have done for the linker, and the programs in C.
+fn compile(session: &mut Session) -> Result<()> {
+    let mut run = |argv: Vec<String>| {
+        let what = argv.join(" ");
+        let ran = session.run(&Request { argv, times: 1, status: 0, memory: false })?;
+        ensure!(ran.status == Some(0), "{what} fails in the root folder: {}", ran.ending());
+        Ok(())
+    };
+    run(vec!["/usr/sbin/ldconfig".to_owned()])?;
+    for (name, flags, _) in PROGRAMS {
+        let words = ["/usr/bin/gcc"].iter().chain(flags).map(|word| (*word).to_owned());
+        let files = ["-o".to_owned(), format!("/bench/{name}"), format!("/bench/{name}.c")];
+        run(words.chain(files).collect())?;
+    }
+    Ok(())
+}
+
+/// The path, as the machine sees it, of a program that the guest sees here.
+pub(super) fn outside(place: &Place, program: &str) -> PathBuf {
+    match program.strip_prefix("/bench/") {
+        Some(name) => place.bench.join(name),
+        None => place.root.join(program.trim_start_matches('/')),
+    }
+}

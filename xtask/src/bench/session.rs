@@ -1,0 +1,109 @@
+//! Our end of the conversation with a worker: started, spoken with, and ended with us.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout};
+
+use anyhow::{Context, Result, bail};
+use qus_core::arch::Arch;
+use qus_core::namespace;
+use xshell::{Shell, cmd};
+
+use super::worker::{Answer, Ran, Request};
+use crate::exec;
+use crate::paths::Paths;
+
+/// Where workloads run.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The root folder, which has to have the folders that [`FOLDERS`] names.
+    pub(super) root: PathBuf,
+    /// What is at `/bench` in it.
+    pub(super) bench: PathBuf,
+}
+
+/// What a root folder is to have for something to be mounted over.
+pub(super) const FOLDERS: [&str; 5] = ["bench", "dev", "proc", "sys", "tmp"];
+
+/// A worker for one emulator.
+pub(super) struct Session {
+    child: Child,
+    /// Closed, it tells the worker to end.
+    to: Option<ChildStdin>,
+    from: BufReader<ChildStdout>,
+    log: PathBuf,
+}
+
+impl Session {
+    /// Starts a worker and waits until it can run workloads.
+    ///
+    /// # Errors
+    /// What the worker said, which has a remedy where the machine does not allow such namespaces.
+    pub(super) fn start(
+        sh: &Shell,
+        paths: &Paths,
+        arch: &Arch,
+        emulator: &Path,
+        place: &Place,
+    ) -> Result<Self> {
+        // This program even where another was built in its place meanwhile.
+        let xtask = "/proc/self/exe";
+        let (name, Place { root, bench }) = (arch.name, place);
+        let log = paths.log("bench-worker");
+        exec::start_log(&log)?;
+        let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+        let mut child =
+            exec::converse(cmd!(sh, "{xtask} bench-worker {name} {emulator} {root} {bench}"), stderr)?;
+        let to = child.stdin.take();
+        let from = BufReader::new(child.stdout.take().context("a worker has a stdout")?);
+        let mut session = Self { child, to, from, log };
+        loop {
+            match session.answer()? {
+                Answer::Unshared => {
+                    namespace::map_all(session.child.id()).context("cannot map users")?;
+                    session.send("")?;
+                }
+                Answer::Ready => return Ok(session),
+                _ => bail!("the worker answers what nobody asked"),
+            }
+        }
+    }
+
+    /// Runs a workload and waits for its end.
+    pub(super) fn run(&mut self, request: &Request) -> Result<Ran> {
+        self.send(&serde_json::to_string(request)?)?;
+        match self.answer()? {
+            Answer::Ran(ran) => Ok(ran),
+            Answer::Failed(why) => bail!("{why}"),
+            _ => bail!("the worker answers what nobody asked"),
+        }
+    }
+
+    /// What the worker does not read, it explains instead.
+    fn send(&mut self, line: &str) -> Result<()> {
+        let to = self.to.as_mut().context("the worker was told to end")?;
+        writeln!(to, "{line}").or_else(|_| self.ended())
+    }
+
+    fn answer(&mut self) -> Result<Answer> {
+        let mut line = String::new();
+        if self.from.read_line(&mut line)? == 0 {
+            self.ended()?;
+        }
+        serde_json::from_str(&line).with_context(|| format!("the worker answers {line:?}"))
+    }
+
+    fn ended(&self) -> Result<()> {
+        let said = fs::read_to_string(&self.log).unwrap_or_default();
+        let said = said.trim().trim_start_matches("error: ");
+        bail!("{}", if said.is_empty() { "the process that runs the workloads has ended" } else { said })
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        drop(self.to.take());
+        let _ = self.child.wait();
+    }
+}

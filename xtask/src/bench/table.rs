@@ -1,0 +1,150 @@
+//! Results as tables: for each guest one of times and ratios, and one of sizes, memory and instructions.
+
+use std::fmt::Write as _;
+
+use super::results::{Guest, Outcome, Results, Row, Size};
+use super::statistics::Spread;
+use super::workloads::EXIT;
+
+/// All of it.
+pub(super) fn text(results: &Results) -> String {
+    let mut text = results.guests.iter().fold(String::new(), |mut text, guest| {
+        let _ = writeln!(text, "{}\n{}", aligned(&times(results, guest)), aligned(&facts(results, guest)));
+        text
+    });
+    if let Some(size) = results.everything {
+        let _ = writeln!(text, "{}", everything(size));
+    }
+    text
+}
+
+pub(super) fn everything(size: Size) -> String {
+    format!("all emulators of the bundle: {}, zstd -19: {}", megabytes(size.file), megabytes(size.zstd))
+}
+
+/// What each workload takes, and how many times longer under the others; the first row is the head.
+pub(super) fn times(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
+    let clock = results.clock;
+    let labels = results.emulators.iter().map(|emulator| emulator.label.clone());
+    let mut rows = vec![[guest.guest.clone()].into_iter().chain(labels).collect::<Vec<_>>()];
+    let others = 1..results.emulators.len();
+    if !others.is_empty() {
+        rows[0].push("faster than the best".to_owned());
+    }
+    for row in &guest.workloads {
+        let mut cells = vec![row.name.clone(), cell(row, 0, || time(row.milliseconds(clock, 0)))];
+        cells.extend(others.clone().map(|other| cell(row, other, || spread(row.ratio(clock, other)))));
+        if !others.is_empty() {
+            cells.push(row.best(clock).map_or("-".to_owned(), |(_, best)| factor(best.median)));
+        }
+        rows.push(cells);
+    }
+    if !others.is_empty() {
+        let mean = |mean: Option<f64>| mean.map_or("-".to_owned(), factor);
+        let mut cells = vec!["geometric mean".to_owned(), String::new()];
+        cells.extend(others.map(|other| mean(guest.mean(clock, other))));
+        cells.push(mean(guest.mean_of_best(clock)));
+        rows.push(cells);
+    }
+    rows
+}
+
+/// Sizes, memory, page faults and instructions; the first row is the head.
+pub(super) fn facts(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
+    let row = |name: &str, cell: &dyn Fn(usize) -> Option<String>| -> Vec<String> {
+        let cells = (0..results.emulators.len()).map(|at| cell(at).unwrap_or_else(|| "-".to_owned()));
+        [name.to_owned()].into_iter().chain(cells).collect()
+    };
+    let label = |at: usize| Some(results.emulators[at].label.clone());
+    let size = |at: usize| guest.sizes.get(at).copied().flatten();
+    let mut rows = vec![row("", &label)];
+    if !guest.sizes.is_empty() {
+        rows.push(row("size", &|at| Some(megabytes(size(at)?.file))));
+        rows.push(row("gzip -9", &|at| Some(megabytes(size(at)?.gzip?))));
+        rows.push(row("zstd -19", &|at| Some(megabytes(size(at)?.zstd))));
+    }
+    if let Some(exit) = guest.row(EXIT) {
+        rows.push(row("exit: memory", &|at| {
+            Some(format!("{:.1} MiB", exit.samples(at)?.memory as f64 / 1024.0))
+        }));
+        rows.push(row("exit: page faults", &|at| Some(format!("{:.0}", exit.faults(at)?))));
+    }
+    for counted in &guest.instructions {
+        let name = format!("{}: instructions", counted.name);
+        rows.push(row(&name, &|at| {
+            Some(format!("{:.2} M", counted.counts.get(at).copied().flatten()? as f64 / 1e6))
+        }));
+    }
+    rows
+}
+
+/// What a column says of a workload: a number, or that there is none.
+fn cell(row: &Row, emulator: usize, number: impl FnOnce() -> String) -> String {
+    match &row.outcomes[emulator] {
+        Outcome::Measured(_) => number(),
+        Outcome::Failed(_) => "FAILED".to_owned(),
+        Outcome::Absent => "-".to_owned(),
+    }
+}
+
+pub(super) fn time(milliseconds: Option<f64>) -> String {
+    match milliseconds {
+        None => "-".to_owned(),
+        Some(time) if time < 10.0 => format!("{time:.2} ms"),
+        Some(time) if time < 100.0 => format!("{time:.1} ms"),
+        Some(time) => format!("{time:.0} ms"),
+    }
+}
+
+pub(super) fn factor(ratio: f64) -> String {
+    format!("{ratio:.2}x")
+}
+
+/// The median ratio with the quartiles around it.
+pub(super) fn spread(spread: Option<Spread>) -> String {
+    spread.map_or("-".to_owned(), |Spread { lower, median, upper }| {
+        format!("{} ({lower:.2}-{upper:.2})", factor(median))
+    })
+}
+
+pub(super) fn megabytes(bytes: u64) -> String {
+    format!("{:.2} MB", bytes as f64 / 1e6)
+}
+
+/// Columns as wide as they need to be; all but the first are numbers.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width =
+        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    rows.iter().fold(String::new(), |mut text, row| {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
+            0 => format!("{cell:<width$}"),
+            _ => format!("{cell:>width$}"),
+        });
+        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::results::tests::results;
+
+    #[test]
+    fn the_table_says_who_is_faster() {
+        let text = text(&results());
+        let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(
+            words(&line("exit ")),
+            ["exit", "0.01", "ms", "4.00x", "(4.00-4.00)", "2.00x", "(2.00-2.00)", "2.00x"]
+        );
+        assert_eq!(words(&line("gcc"))[3..], ["1.50x", "(1.25-1.75)", "FAILED", "1.50x"]);
+        assert_eq!(words(&line("geometric")), ["geometric", "mean", "2.45x", "2.00x", "1.73x"]);
+        assert_eq!(words(&line("exit: instructions"))[2..], ["0.00", "M", "0.00", "M", "-"]);
+        let ends: Vec<_> = text.lines().take(3).map(|line| line.chars().count()).collect();
+        assert!(ends.iter().all(|end| *end == ends[0]), "{text}");
+    }
+}
