@@ -1,7 +1,7 @@
 //! `cargo xtask smoke`: real foreign programs, real failures.
 //!
 //! Levels: `emulator` runs the emulators of the bundle with every probe and with Debian's busybox of
-//! every architecture, and unpacks the tarball of one; `hosts` runs what was built for other hosts under our own
+//! every architecture, unpacks the tarball of one, and measures one; `hosts` runs what was built for other hosts under our own
 //! emulators; `kernel` has the kernel run them, registered by `qus`;
 //! `engine` makes, pushes and uses images; `build` interrupts, starves and breaks a build. What cannot run here
 //! is skipped with its reason and counted.
@@ -11,6 +11,7 @@ mod emulator;
 mod engine;
 mod hosts;
 mod kernel;
+mod measured;
 mod tarball;
 
 use std::path::PathBuf;
@@ -60,6 +61,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     if wanted(Level::Emulator) {
         emulator::run(sh, paths, &mut report)?;
         tarball::run(sh, paths, &mut report)?;
+        measured::run(sh, paths, &mut report)?;
     }
     if wanted(Level::Hosts) {
         hosts::run(sh, paths, &mut report)?;
@@ -80,6 +82,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
 pub(crate) fn all(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     emulator::run(sh, paths, report)?;
     tarball::run(sh, paths, report)?;
+    measured::run(sh, paths, report)?;
     hosts::run(sh, paths, report)?;
     kernel::run(paths, report)?;
     engine::run(paths, report)?;

@@ -5,7 +5,6 @@
 //! level is skipped where the machine has handlers under our names; it removes what it has registered.
 
 mod faults;
-mod measured;
 mod others;
 mod places;
 mod programs;
@@ -52,7 +51,6 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
             faults::run(&mut checks)?;
             places::run(&mut checks)?;
             watch::run(&mut checks)?;
-            measured::run(&mut checks)?;
             others::run(&mut checks)
         });
         checks.join().map_err(|_| anyhow!("a check of the kernel level panicked"))?
