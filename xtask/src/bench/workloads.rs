@@ -39,10 +39,10 @@ pub(super) const WORKLOADS: [Workload; 14] = [
         in_root: false,
         ..Workload::new("probe", "a program of a few instructions", &["/bench/probe"])
     },
-    Workload { times: 100, ..Workload::new(EXIT, "a static program that ends at once", &["/bench/exit"]) },
+    Workload { times: 50, ..Workload::new(EXIT, "a static program that ends at once", &["/bench/exit"]) },
     Workload { times: 25, ..Workload::new(TRUE, "true, dynamically linked", &["/usr/bin/true"]) },
     Workload::new("shell", "a shell that starts other programs in a loop", &["/bin/dash", "/bench/shell.sh"]),
-    Workload::new("threads", "500 threads alive together, twice", &["/bench/threads", "500", "2"]),
+    Workload::new("threads", "500 threads alive together", &["/bench/threads", "500"]),
     Workload::new(
         "gcc",
         "gcc -O2 of a generated C file",
@@ -119,7 +119,7 @@ pub(super) fn write(dir: &Path) -> Result<()> {
 
 /// A C file of many functions that differ, with what a compiler has to work on: loops, branches, structures, calls.
 fn large_source() -> String {
-    const FUNCTIONS: u32 = 40;
+    const FUNCTIONS: u32 = 6;
     let mut text = String::from(
         "struct node { struct node *next; unsigned key; double weight; char name[16]; };\n\
          unsigned table[256];\n",
@@ -148,7 +148,7 @@ fn large_source() -> String {
 }
 
 /// Bytes of [`data`].
-const DATA: usize = 16 << 20;
+const DATA: usize = 32 << 20;
 
 /// Bytes in which no program finds a pattern.
 fn data() -> Vec<u8> {

@@ -1,7 +1,7 @@
 /* A Mandelbrot set and a sum of sines by their series: additions, products, quotients and comparisons of doubles. */
 #include <stdio.h>
 
-enum { SIDE = 160, DEPTH = 60, TERMS = 12, ANGLES = 15000 };
+enum { SIDE = 450, DEPTH = 80, TERMS = 12, ANGLES = 100000 };
 
 int main(void)
 {
@@ -22,7 +22,7 @@ int main(void)
         }
     }
     for (int n = 0; n < ANGLES; n++) {
-        double angle = n * 0.0004, term = angle;
+        double angle = n * 0.00006, term = angle;
         for (int k = 1; k < TERMS; k++) {
             sum += term;
             term *= -angle * angle / ((2 * k) * (2 * k + 1));

@@ -3,7 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { LIMIT = 1000000, STARTS = 150000, STEPS = 20000000 };
+enum { LIMIT = 1000000, STARTS = 500000, STEPS = 60000000 };
 
 static unsigned char composite[LIMIT];
 

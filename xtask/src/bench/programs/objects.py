@@ -33,7 +33,7 @@ def numbers(count, state=42):
 
 
 tree = Node(1 << 30)
-for number in numbers(4000):
+for number in numbers(1200):
     tree.insert(number)
 ordered = list(tree.walk())
 assert ordered == sorted(ordered)

@@ -1,6 +1,6 @@
 # Programs, pipes, substitutions and subshells, as scripts of packages use them.
 i=0
-while [ $i -lt 5 ]; do
+while [ $i -lt 3 ]; do
     i=$((i + 1))
     name=$(basename "/some/folder/file$i.txt" .txt)
     echo "$name" | sed "s/file/$i /" | cut -d' ' -f1

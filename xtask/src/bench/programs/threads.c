@@ -1,4 +1,4 @@
-/* Threads that are alive together: threads COUNT ROUNDS */
+/* Threads that are alive together: threads COUNT */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +21,6 @@ static void *wait_for_all(void *number)
 int main(int argc, char **argv)
 {
     int count = argc > 1 ? atoi(argv[1]) : 1;
-    int rounds = argc > 2 ? atoi(argv[2]) : 1;
     pthread_t *threads = calloc(count, sizeof *threads);
     pthread_attr_t small;
     long sum = 0;
@@ -29,19 +28,16 @@ int main(int argc, char **argv)
     pthread_attr_init(&small);
     pthread_attr_setstacksize(&small, 128 * 1024);
     wanted = count;
-    for (int round = 0; round < rounds; round++) {
-        here = 0;
-        for (long i = 0; i < count; i++) {
-            if (pthread_create(&threads[i], &small, wait_for_all, (void *)i)) {
-                perror("pthread_create");
-                return 1;
-            }
+    for (long i = 0; i < count; i++) {
+        if (pthread_create(&threads[i], &small, wait_for_all, (void *)i)) {
+            fputs("cannot create a thread\n", stderr);
+            return 1;
         }
-        for (int i = 0; i < count; i++) {
-            void *number;
-            pthread_join(threads[i], &number);
-            sum += (long)number;
-        }
+    }
+    for (int i = 0; i < count; i++) {
+        void *number;
+        pthread_join(threads[i], &number);
+        sum += (long)number;
     }
     printf("%ld\n", sum);
     return 0;

@@ -4,7 +4,7 @@ use warnings;
 
 my @syllables = qw(ka lo mi nu pe ra si to ve zu);
 my ($state, $text) = (42, '');
-for (1 .. 30000) {
+for (1 .. 12000) {
     $state = ($state * 1103515245 + 12345) % 2147483648;
     $text .= join('', map { $syllables[($state >> $_ * 4) % 10] } 1 .. 2 + $state % 3);
     $text .= $state % 11 ? ' ' : ".\n";
