@@ -39,6 +39,7 @@ use emulators::{Emulators, Source};
 use instructions::Valgrind;
 use measure::Field;
 use results::{Clock, Contestant, Guest, Machine, Results};
+use session::Session;
 use workloads::Workload;
 
 /// Measure the emulators of the bundle, side by side with others
@@ -99,17 +100,23 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
             names.join(", ")
         )));
     }
+    let in_root = workloads.iter().any(|workload| workload.in_root);
+    if args.instructions && !in_root {
+        bail!(Usage(
+            "--instructions counts those of programs in a root folder, which --only leaves out".to_owned()
+        ));
+    }
     for guest in &guests {
-        can_run(guest, &workloads)?;
+        can_run(guest, in_root)?;
     }
     let bundle =
         args.bundle.clone().map_or_else(|| Ok(paths.bundle(hosts::own()?.name)), Ok::<_, anyhow::Error>)?;
     if args.dry_run {
         return print_plan(paths, args, &bundle, &guests, &workloads);
     }
-    check_machine()?;
     let _lock = cache::lock(paths.out())?;
     let mut all = vec![emulators::ours(sh, paths, &bundle, &guests)?];
+    check_machine(sh, paths, &all[0], guests[0])?;
     for source in &args.against {
         all.push(source.emulators(sh, paths)?);
     }
@@ -140,7 +147,7 @@ fn guests(names: &[String]) -> Result<Vec<&'static Arch>> {
 }
 
 /// Refuses what no emulator on this machine could be measured with.
-fn can_run(guest: &'static Arch, workloads: &[&Workload]) -> Result<()> {
+fn can_run(guest: &'static Arch, in_root: bool) -> Result<()> {
     if emulator::is_own(guest) {
         bail!(Usage(format!(
             "{guest} is what this machine is: a handler for it would take the emulator itself for a program of the guest, \
@@ -151,7 +158,7 @@ fn can_run(guest: &'static Arch, workloads: &[&Workload]) -> Result<()> {
     if !host.can_emulate(guest) {
         bail!(Usage(format!("QEMU emulates no 64-bit processor such as {guest} on {host}")));
     }
-    if workloads.iter().any(|workload| workload.in_root) && roots::debian(guest).is_none() {
+    if in_root && roots::debian(guest).is_none() {
         bail!(Usage(format!(
             "Debian's current release has no {guest}, and so no root folder to run workloads in\nremedy: --only probe, \
              which needs none"
@@ -160,16 +167,17 @@ fn can_run(guest: &'static Arch, workloads: &[&Workload]) -> Result<()> {
     Ok(())
 }
 
-/// What the worker would fail with later, told before anything is downloaded; whether user namespaces are allowed
-/// is known when one is made.
-fn check_machine() -> Result<()> {
+/// Tries what all measuring needs, before anything is downloaded for it.
+fn check_machine(sh: &Shell, paths: &Paths, ours: &Emulators, guest: &'static Arch) -> Result<()> {
     if let Some((major, minor)) = namespace::kernel().filter(|version| *version < (6, 7)) {
         bail!(
             "Linux {major}.{minor} has one binfmt_misc for all, and bench registers its handlers in namespaces of its \
              own\nremedy: Linux 6.7 or later"
         );
     }
-    Ok(())
+    let temp = tempfile::tempdir()?;
+    let emulator = ours.of(guest)?.context("the bundle has no such emulator")?;
+    Session::start(sh, paths, guest, &emulator, &roots::bare(guest, temp.path())?).map(drop)
 }
 
 fn machine() -> Result<Machine> {
@@ -208,12 +216,8 @@ fn measure_guest(
     let labels: Vec<_> = all.iter().map(|emulators| emulators.label.clone()).collect();
     let field = Field { guest, labels: &labels, emulators: &files, place: &place };
     let rows = measure::measure(sh, paths, &field, workloads, args.rounds)?;
-    let instructions = if args.instructions {
-        ensure!(place.bench.join("exit").exists(), "--instructions needs a root folder: --only leaves none");
-        Valgrind::find(sh, paths)?.count(sh, &place, &files)?
-    } else {
-        Vec::new()
-    };
+    let instructions =
+        if args.instructions { Valgrind::find(sh, paths)?.count(sh, &place, &files)? } else { Vec::new() };
     // Compressing takes longer than some workloads, and who has named one wants to know of that.
     let sizes = if args.only.is_empty() { sizes::of_each(sh, zstd, guest, &files)? } else { Vec::new() };
     Ok(Guest { guest: guest.name.to_owned(), workloads: rows, instructions, sizes })

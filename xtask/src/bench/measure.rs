@@ -115,3 +115,31 @@ impl<'a> Race<'a> {
         Row { name: (*name).to_owned(), what: (*what).to_owned(), times: *times, outcomes: self.outcomes }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::workloads::WORKLOADS;
+
+    fn ran(status: i32, stdout: &str) -> Ran {
+        let (stdout, stderr) = (stdout.to_owned(), "no such thing".to_owned());
+        Ran { used: Default::default(), status: Some(status), signal: None, stdout, stderr }
+    }
+
+    #[test]
+    fn other_output_is_a_failure() {
+        let place = Place { root: PathBuf::new(), bench: PathBuf::new() };
+        let guest = "aarch64".parse().unwrap();
+        let field = Field { guest, labels: &[], emulators: &[], place: &place };
+        let workload = WORKLOADS.iter().find(|workload| workload.status == 0).unwrap();
+        let mut race = Race::new(workload, &field, &[]);
+        assert_eq!(race.failure("a", &ran(1, "half")).as_deref(), Some("exit status 1: no such thing"));
+        // What failed is no reference.
+        assert_eq!(race.failure("b", &ran(0, "whole")), None);
+        assert_eq!(race.failure("c", &ran(0, "whole")), None);
+        let why = race.failure("c", &ran(0, "half"));
+        assert_eq!(why.as_deref(), Some("it writes something else than under b"));
+        let why = race.failure("b", &ran(0, "half"));
+        assert_eq!(why.as_deref(), Some("it writes something else each time"));
+    }
+}

@@ -45,8 +45,11 @@ pub(super) fn html(results: &Results) -> String {
     )
 }
 
-/// The first row is the head.
+/// The first row is the head; alone it says nothing.
 fn html_table(rows: &[Vec<String>]) -> String {
+    if rows.len() < 2 {
+        return String::new();
+    }
     let line = |(at, row): (usize, &Vec<String>)| {
         let element = if at == 0 { "th" } else { "td" };
         let cells: String =

@@ -9,7 +9,12 @@ use super::workloads::EXIT;
 /// All of it.
 pub(super) fn text(results: &Results) -> String {
     let mut text = results.guests.iter().fold(String::new(), |mut text, guest| {
-        let _ = writeln!(text, "{}\n{}", aligned(&times(results, guest)), aligned(&facts(results, guest)));
+        for rows in [times(results, guest), facts(results, guest)] {
+            // A head alone says nothing.
+            if rows.len() > 1 {
+                let _ = writeln!(text, "{}", aligned(&rows));
+            }
+        }
         text
     });
     if let Some(size) = results.everything {
@@ -29,7 +34,7 @@ pub(super) fn times(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
     let mut rows = vec![[guest.guest.clone()].into_iter().chain(labels).collect::<Vec<_>>()];
     let others = 1..results.emulators.len();
     if !others.is_empty() {
-        rows[0].push("faster than the best".to_owned());
+        rows[0].push("best of the others".to_owned());
     }
     for row in &guest.workloads {
         let mut cells = vec![row.name.clone(), cell(row, 0, || time(row.milliseconds(clock, 0)))];

@@ -20,6 +20,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::mount::{MsFlags, mount};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, chdir};
@@ -141,7 +142,10 @@ fn enter(args: &Args) -> Result<()> {
     over("tmpfs", &args.root.join("tmp"), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     furnish(&args.root)?;
     enter_root(&args.root)?;
-    chdir("/tmp").context("there is no /tmp")
+    chdir("/tmp").context("there is no /tmp")?;
+    // For what spins when this process has ended before it.
+    let seconds = PATIENCE.as_secs();
+    setrlimit(Resource::RLIMIT_CPU, seconds, seconds).context("cannot limit the time of workloads")
 }
 
 fn execute(request: &Request) -> Result<Ran> {

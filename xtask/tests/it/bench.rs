@@ -13,6 +13,7 @@ fn what_cannot_be_measured_is_refused() {
     xtask.run(&["bench", "s390", "--only", "quake"]).failed(2, &["unknown architecture `s390`"]);
     xtask.run(&["bench", "--only", "quake"]).failed(2, &["no workload is called like quake", "sqlite"]);
     xtask.run(&["bench", "--against", "deb:woody"]).failed(2, &["unknown suite `woody`", "trixie"]);
+    xtask.run(&["bench", "--only", "probe", "--instructions"]).failed(2, &["--only leaves out"]);
     xtask.run(&["bench", "--rounds", "0"]).failed(2, &["0 is not in 1..=1000"]);
 }
 
