@@ -26,6 +26,7 @@ const STYLE: &str = "\
 .qb text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 .qb .title { font-size: 15px; font-weight: 600; }
 .qb .quiet { fill: #656d76; font-size: 11px; }
+.qb .tick { text-anchor: middle; }
 .qb .grid { stroke: #d0d7de; }
 .qb .one { stroke: #1f2328; stroke-width: 1.5; }
 .qb .spread { stroke: #1f2328; stroke-width: 1.2; }
@@ -142,7 +143,7 @@ impl Plot {
             let factor = f64::from(tick) * self.scale.tick;
             let x = self.scale.x(factor);
             self.vertical(x, top, bottom, "grid");
-            self.text(x - 4.0, top - 6.0, "quiet", &format!("{factor}x"));
+            self.text(x, top - 6.0, "quiet tick", &format!("{factor}x"));
         }
         self.y = top + GAP / 2.0;
         for row in &guest.workloads {
@@ -178,7 +179,10 @@ impl Plot {
             let middle = y + BAR / 2.0;
             let _ = writeln!(self.body, "<path d=\"M{from:.1} {middle:.1}H{to:.1}\" class=\"spread\"/>");
         }
-        self.text(to + 5.0, y + BAR, "quiet", &factor(ratio.median));
+        // Right of the line where it would else stand on it.
+        let one = self.scale.x(1.0);
+        let end = if to < one { one } else { to };
+        self.text(end + 5.0, y + BAR, "quiet", &factor(ratio.median));
     }
 }
 
