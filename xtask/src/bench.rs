@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// Others to compare with: a folder of emulators, or Debian's of a suite; a folder may be given a name
     #[arg(long, value_name = "[NAME=]DIR|deb:SUITE")]
     against: Vec<Source>,
-    /// Only workloads whose name contains this
+    /// Only workloads whose name contains this; nothing is compressed then
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     only: Vec<String>,
     /// How often each emulator runs each workload, after a first time that is not counted

@@ -12,7 +12,7 @@ use xshell::Shell;
 
 use super::results::{Outcome, Row, Samples};
 use super::session::{Place, Session};
-use super::worker::{Ran, Request};
+use super::worker::{Ran, Request, Used};
 use super::workloads::Workload;
 use crate::paths::Paths;
 use crate::progress::{Bar, say};
@@ -42,7 +42,7 @@ pub(super) fn measure(
     for workload in workloads {
         let mut race = Race::new(workload, field, &sessions);
         for round in 0..=rounds {
-            race.round(round as usize, &mut sessions)?;
+            race.round(round as usize, &mut sessions);
             bar.set(rows.len() as u64 * u64::from(rounds + 1) + u64::from(round) + 1, all);
         }
         rows.push(race.row());
@@ -70,7 +70,7 @@ impl<'a> Race<'a> {
     }
 
     /// Runs it once under each; another begins each round, so that none always comes after the same one.
-    fn round(&mut self, round: usize, sessions: &mut [Option<Session>]) -> Result<()> {
+    fn round(&mut self, round: usize, sessions: &mut [Option<Session>]) {
         let count = sessions.len();
         for at in (0..count).map(|n| (n + round) % count) {
             let (Some(session), Outcome::Measured(_)) = (&mut sessions[at], &self.outcomes[at]) else {
@@ -79,34 +79,36 @@ impl<'a> Race<'a> {
             let Workload { argv, times, status, .. } = self.workload;
             let argv = argv.iter().map(|word| (*word).to_owned()).collect();
             let memory = round == 0;
-            let ran = session.run(&Request { argv, times: *times, status: *status, memory })?;
+            let ran = session.run(&Request { argv, times: *times, status: *status, memory });
             let label = &self.field.labels[at];
-            if let Some(why) = self.failure(label, &ran) {
-                say(format_args!("FAILED: {} {} under {label}: {why}", self.field.guest, self.workload.name));
-                self.outcomes[at] = Outcome::Failed(why);
-            } else if let Outcome::Measured(samples) = &mut self.outcomes[at] {
-                if memory {
-                    samples.memory = ran.used.memory;
-                } else {
-                    samples.push(&ran.used);
+            let used = ran.map_err(|error| format!("{error:#}")).and_then(|ran| self.accept(label, ran));
+            match (used, &mut self.outcomes[at]) {
+                (Ok(used), Outcome::Measured(samples)) if memory => samples.memory = used.memory,
+                (Ok(used), Outcome::Measured(samples)) => samples.push(&used),
+                (Ok(_), _) => {}
+                (Err(why), outcome) => {
+                    say(format_args!(
+                        "FAILED: {} {} under {label}: {why}",
+                        self.field.guest, self.workload.name
+                    ));
+                    *outcome = Outcome::Failed(why);
                 }
             }
         }
-        Ok(())
     }
 
-    /// Why a run counts for nothing.
-    fn failure(&mut self, label: &'a str, ran: &Ran) -> Option<String> {
+    /// What a run has used, or why it counts for nothing.
+    fn accept(&mut self, label: &'a str, ran: Ran) -> Result<Used, String> {
         if ran.status != Some(self.workload.status) {
-            return Some(ran.ending());
+            return Err(ran.ending());
         }
         let (first, expected) = self.reference.get_or_insert_with(|| (label, ran.stdout.clone()));
         if *expected == ran.stdout {
-            None
+            Ok(ran.used)
         } else if *first == label {
-            Some("it writes something else each time".to_owned())
+            Err("it writes something else each time".to_owned())
         } else {
-            Some(format!("it writes something else than under {first}"))
+            Err(format!("it writes something else than under {first}"))
         }
     }
 
@@ -123,7 +125,7 @@ mod tests {
 
     fn ran(status: i32, stdout: &str) -> Ran {
         let (stdout, stderr) = (stdout.to_owned(), "no such thing".to_owned());
-        Ran { used: Default::default(), status: Some(status), signal: None, stdout, stderr }
+        Ran { used: Used::default(), status: Some(status), signal: None, stdout, stderr }
     }
 
     #[test]
@@ -133,13 +135,12 @@ mod tests {
         let field = Field { guest, labels: &[], emulators: &[], place: &place };
         let workload = WORKLOADS.iter().find(|workload| workload.status == 0).unwrap();
         let mut race = Race::new(workload, &field, &[]);
-        assert_eq!(race.failure("a", &ran(1, "half")).as_deref(), Some("exit status 1: no such thing"));
+        let mut refused = |label, ran| race.accept(label, ran).err();
+        assert_eq!(refused("a", ran(1, "half")).as_deref(), Some("exit status 1: no such thing"));
         // What failed is no reference.
-        assert_eq!(race.failure("b", &ran(0, "whole")), None);
-        assert_eq!(race.failure("c", &ran(0, "whole")), None);
-        let why = race.failure("c", &ran(0, "half"));
-        assert_eq!(why.as_deref(), Some("it writes something else than under b"));
-        let why = race.failure("b", &ran(0, "half"));
-        assert_eq!(why.as_deref(), Some("it writes something else each time"));
+        assert_eq!(refused("b", ran(0, "whole")), None);
+        assert_eq!(refused("c", ran(0, "whole")), None);
+        assert_eq!(refused("c", ran(0, "half")).as_deref(), Some("it writes something else than under b"));
+        assert_eq!(refused("b", ran(0, "half")).as_deref(), Some("it writes something else each time"));
     }
 }
