@@ -109,8 +109,10 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     for guest in &guests {
         can_run(guest, in_root)?;
     }
-    let bundle =
-        args.bundle.clone().map_or_else(|| Ok(paths.bundle(hosts::own()?.name)), Ok::<_, anyhow::Error>)?;
+    let bundle = match &args.bundle {
+        Some(dir) => dir.clone(),
+        None => paths.bundle(hosts::own()?.name),
+    };
     if args.dry_run {
         return print_plan(paths, args, &bundle, &guests, &workloads);
     }
