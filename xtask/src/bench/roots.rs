@@ -4,12 +4,12 @@
 //! Both are in the cache, apart from each other, so that another workload does not mean another download.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use qus_core::arch::Arch;
 use qus_core::probe;
-use std::os::unix::fs::PermissionsExt;
 use xshell::Shell;
 
 use super::session::{FOLDERS, Place, Session};
@@ -20,7 +20,7 @@ use crate::progress::say;
 use crate::{cache, guests};
 
 /// What the workloads use.
-const PACKAGES: [&str; 22] = [
+const PACKAGES: [&str; 20] = [
     "base-files",
     "base-passwd",
     "bash",
@@ -34,11 +34,9 @@ const PACKAGES: [&str; 22] = [
     "gzip",
     "libc-bin",
     "libc6-dev",
-    "libpython3-stdlib",
     "make",
     "perl",
     "python3",
-    "python3-minimal",
     "sed",
     "sqlite3",
     "tar",
@@ -72,7 +70,7 @@ pub(super) fn lacks(paths: &Paths, guest: &Arch, workloads: &[&Workload]) -> Res
     }
     let debian = debian(guest).context("there is no root folder of it")?;
     let dir = paths.root_folder(&format!("{}-{debian}", Names::new()?.root));
-    Ok((!dir.exists()).then(|| format!("a root folder of Debian's {debian}, about 150 MB")))
+    Ok((!dir.exists()).then(|| format!("a root folder of Debian's {debian}, some 100 MB")))
 }
 
 /// A place where nothing but the probe is to run; `temp` has nothing else in it.
