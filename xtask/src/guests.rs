@@ -3,6 +3,8 @@
 //! script has run: what those would set up has to be set up by whoever uses the folder.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -92,9 +94,38 @@ pub(crate) fn root(sh: &Shell, paths: &Paths, debian: &str, id: &str, packages: 
     let packages: Vec<_> = packages.iter().map(|package| format!("{package}:{debian}")).collect();
     fetch(sh, paths, debian, &format!("a root folder of {debian}"), &dir, |apt, into| {
         apt.unpack_all(&packages, into)?;
+        merge_usr(into)?;
         Ok(fs::create_dir_all(into.join("tmp"))?)
     })?;
     Ok(dir)
+}
+
+/// Moves what older packages have in `/bin`, `/sbin` and `/lib` to where it lies on every installed system.
+fn merge_usr(root: &Path) -> Result<()> {
+    for name in ["bin", "sbin", "lib", "lib64"] {
+        let (old, new) = (root.join(name), root.join("usr").join(name));
+        if old.is_dir() && !old.is_symlink() {
+            move_into(&old, &new)
+                .and_then(|()| symlink(Path::new("usr").join(name), &old))
+                .with_context(|| format!("cannot move {} to {}", old.display(), new.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves a folder, all of it, into one that may be there already.
+fn move_into(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            move_into(&entry.path(), &target)?;
+        } else {
+            fs::rename(entry.path(), target)?;
+        }
+    }
+    fs::remove_dir(from)
 }
 
 #[cfg(test)]
@@ -107,5 +138,24 @@ mod tests {
         for guest in &GUESTS {
             assert!(guest.debian.parse::<&Arch>().is_ok(), "{}", guest.debian);
         }
+    }
+    #[test]
+    fn usr_is_merged() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for (folder, file) in [("lib/arch", "libc.so.6"), ("usr/lib/arch", "libz.so.1"), ("bin", "true")] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+            fs::write(root.join(folder).join(file), file).unwrap();
+        }
+        symlink("arch/libc.so.6", root.join("lib/ld.so")).unwrap();
+        for _ in 0..2 {
+            merge_usr(root).unwrap();
+            for (path, text) in
+                [("bin/true", "true"), ("usr/lib/ld.so", "libc.so.6"), ("lib/arch/libz.so.1", "libz.so.1")]
+            {
+                assert_eq!(fs::read_to_string(root.join(path)).unwrap(), text);
+            }
+        }
+        assert!(root.join("lib").is_symlink() && !root.join("sbin").exists());
     }
 }
