@@ -222,7 +222,8 @@ fn measure_guest(
         if args.instructions { Valgrind::find(sh, paths)?.count(sh, &place, &files)? } else { Vec::new() };
     // Compressing takes longer than some workloads, and who has named one wants to know of that.
     let sizes = if args.only.is_empty() { sizes::of_each(sh, zstd, guest, &files)? } else { Vec::new() };
-    Ok(Guest { guest: guest.name.to_owned(), workloads: rows, instructions, sizes })
+    let system = roots::system(&place);
+    Ok(Guest { guest: guest.name.to_owned(), system, workloads: rows, instructions, sizes })
 }
 
 fn finish(paths: &Paths, args: &Args, results: &Results) -> Result<()> {

@@ -20,7 +20,8 @@ pub(super) fn html(results: &Results) -> String {
     body += "<p>A factor says how many times longer another emulator takes than the first one: the median over all rounds, \
              then its quartiles. Runs are compared with runs of the same round.</p>\n";
     for guest in &results.guests {
-        body += &format!("<h2>{}</h2>\n", escape(&guest.guest));
+        let system = guest.system.as_ref().map(|system| format!(", {system}")).unwrap_or_default();
+        body += &format!("<h2>{}{}</h2>\n", escape(&guest.guest), escape(&system));
         body += &html_table(&table::times(results, guest));
         body += &html_table(&table::facts(results, guest));
         body += "<dl>\n";

@@ -130,14 +130,15 @@ impl Plot {
             self.text(x + 15.0, 57.0, "", &emulator.label);
             x += 35.0 + 7.0 * emulator.label.chars().count() as f64;
         }
-        self.y = 76.0;
+        self.y = 84.0;
     }
 
     fn guest(&mut self, results: &Results, guest: &Guest) {
         let others = results.emulators.len().saturating_sub(1).max(1) as f64;
         let rows = guest.workloads.len() as f64 + 1.0;
         let (top, bottom) = (self.y + 26.0, self.y + 26.0 + rows * (others * STEP + GAP));
-        self.text(0.0, self.y + 16.0, "title", &guest.guest);
+        self.text(0.0, self.y + 2.0, "title", &guest.guest);
+        self.text(0.0, self.y + 18.0, "quiet", guest.system.as_deref().unwrap_or_default());
         // Ticks are counted, since their sum would not meet its end.
         for tick in 0..=(self.scale.most / self.scale.tick).round() as u32 {
             let factor = f64::from(tick) * self.scale.tick;
@@ -167,7 +168,7 @@ impl Plot {
             self.y += STEP;
         }
         self.vertical(self.scale.x(1.0), top, bottom, "one");
-        self.y = bottom + 12.0;
+        self.y = bottom + 26.0;
     }
 
     /// A bar, its quartiles if it has any, and its number.

@@ -58,6 +58,8 @@ pub(super) struct Contestant {
 #[serde(deny_unknown_fields)]
 pub(super) struct Guest {
     pub(super) guest: String,
+    /// What its root folder is of, where there was one.
+    pub(super) system: Option<String>,
     pub(super) workloads: Vec<Row>,
     pub(super) instructions: Vec<Instructions>,
     pub(super) sizes: Vec<Option<Size>>,
@@ -233,6 +235,7 @@ pub(super) mod tests {
         let instructions = Instructions { name: "exit".into(), counts: vec![Some(1000), Some(3000), None] };
         let guest = Guest {
             guest: "aarch64".into(),
+            system: Some("Debian GNU/Linux 13 (trixie)".into()),
             workloads,
             instructions: vec![instructions],
             sizes: vec![Some(size), Some(size), None],

@@ -17,7 +17,7 @@ use super::worker::Request;
 use super::workloads::{self, PROGRAMS, Workload};
 use crate::paths::Paths;
 use crate::progress::say;
-use crate::{cache, guests};
+use crate::{apt, cache, guests};
 
 /// What the workloads use.
 const PACKAGES: [&str; 20] = [
@@ -126,6 +126,12 @@ fn compile(session: &mut Session) -> Result<()> {
         run(words.chain(files).collect())?;
     }
     Ok(())
+}
+
+/// The name and version of the system in a root folder, which is of the first suite that could be had.
+pub(super) fn system(place: &Place) -> Option<String> {
+    let release = fs::read_to_string(place.root.join("usr/lib/os-release")).ok()?;
+    apt::os_release_field(&release, "PRETTY_NAME")
 }
 
 /// The path, as the machine sees it, of a program that the guest sees here.
