@@ -118,7 +118,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     }
     let _lock = cache::lock(paths.out())?;
     let mut all = vec![emulators::ours(sh, paths, &bundle, &guests)?];
-    check_machine(sh, paths, &all[0], guests[0])?;
+    check_machine(sh, &all[0], guests[0])?;
     for source in &args.against {
         all.push(source.emulators(sh, paths)?);
     }
@@ -170,7 +170,7 @@ fn can_run(guest: &'static Arch, in_root: bool) -> Result<()> {
 }
 
 /// Tries what all measuring needs, before anything is downloaded for it.
-fn check_machine(sh: &Shell, paths: &Paths, ours: &Emulators, guest: &'static Arch) -> Result<()> {
+fn check_machine(sh: &Shell, ours: &Emulators, guest: &'static Arch) -> Result<()> {
     if let Some((major, minor)) = namespace::kernel().filter(|version| *version < (6, 7)) {
         bail!(
             "Linux {major}.{minor} has one binfmt_misc for all, and bench registers its handlers in namespaces of its \
@@ -179,7 +179,7 @@ fn check_machine(sh: &Shell, paths: &Paths, ours: &Emulators, guest: &'static Ar
     }
     let temp = tempfile::tempdir()?;
     let emulator = ours.of(guest)?.context("the bundle has no such emulator")?;
-    Session::start(sh, paths, guest, &emulator, &roots::bare(guest, temp.path())?).map(drop)
+    Session::start(sh, guest, &emulator, &roots::bare(guest, temp.path())?).map(drop)
 }
 
 fn machine() -> Result<Machine> {
@@ -217,7 +217,7 @@ fn measure_guest(
     };
     let labels: Vec<_> = all.iter().map(|emulators| emulators.label.clone()).collect();
     let field = Field { guest, labels: &labels, emulators: &files, place: &place };
-    let rows = measure::measure(sh, paths, &field, workloads, args.rounds)?;
+    let rows = measure::measure(sh, &field, workloads, args.rounds)?;
     let instructions =
         if args.instructions { Valgrind::find(sh, paths)?.count(sh, &place, &files)? } else { Vec::new() };
     // Compressing takes longer than some workloads, and who has named one wants to know of that.

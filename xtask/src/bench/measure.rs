@@ -14,7 +14,6 @@ use super::results::{Outcome, Row, Samples};
 use super::session::{Place, Session};
 use super::worker::{Ran, Request, Used};
 use super::workloads::Workload;
-use crate::paths::Paths;
 use crate::progress::{Bar, say};
 
 /// The emulators of a guest, in the order of their labels; not every folder has one.
@@ -28,13 +27,12 @@ pub(super) struct Field<'a> {
 /// Runs the workloads under every emulator.
 pub(super) fn measure(
     sh: &Shell,
-    paths: &Paths,
     field: &Field<'_>,
     workloads: &[&Workload],
     rounds: u32,
 ) -> Result<Vec<Row>> {
     let start = |emulator: &Option<PathBuf>| {
-        emulator.as_ref().map(|it| Session::start(sh, paths, field.guest, it, field.place)).transpose()
+        emulator.as_ref().map(|it| Session::start(sh, field.guest, it, field.place)).transpose()
     };
     let mut sessions: Vec<_> = field.emulators.iter().map(start).collect::<Result<_>>()?;
     let mut bar = Bar::new(format!("{}: {} workloads", field.guest, workloads.len()));

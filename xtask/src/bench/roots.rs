@@ -98,7 +98,7 @@ pub(super) fn whole(sh: &Shell, paths: &Paths, guest: &Arch, emulator: &Path) ->
             workloads::write(partial)?;
             write_probe(guest, partial)?;
             let place = Place { root: root.clone(), bench: partial.to_owned() };
-            compile(&mut Session::start(sh, paths, guest, emulator, &place)?)
+            compile(&mut Session::start(sh, guest, emulator, &place)?)
         })?;
     }
     Ok(Place { root, bench })

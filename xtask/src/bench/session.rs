@@ -1,7 +1,7 @@
 //! Our end of the conversation with a worker: started, spoken with, and ended with us.
 
-use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout};
 
@@ -12,7 +12,6 @@ use xshell::{Shell, cmd};
 
 use super::worker::{Answer, Ran, Request};
 use crate::exec;
-use crate::paths::Paths;
 
 /// Where workloads run.
 #[derive(Debug)]
@@ -32,7 +31,8 @@ pub(super) struct Session {
     /// Closed, it tells the worker to end.
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
-    log: PathBuf,
+    /// Its stderr: why it has ended.
+    said: File,
 }
 
 impl Session {
@@ -40,24 +40,16 @@ impl Session {
     ///
     /// # Errors
     /// What the worker said, which has a remedy where the machine does not allow such namespaces.
-    pub(super) fn start(
-        sh: &Shell,
-        paths: &Paths,
-        arch: &Arch,
-        emulator: &Path,
-        place: &Place,
-    ) -> Result<Self> {
+    pub(super) fn start(sh: &Shell, arch: &Arch, emulator: &Path, place: &Place) -> Result<Self> {
         // This program even where another was built in its place meanwhile.
         let xtask = "/proc/self/exe";
         let (name, Place { root, bench }) = (arch.name, place);
-        let log = paths.log("bench-worker");
-        exec::start_log(&log)?;
-        let stderr = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
-        let mut child =
-            exec::converse(cmd!(sh, "{xtask} bench-worker {name} {emulator} {root} {bench}"), stderr)?;
+        let said = tempfile::tempfile().context("there is no room for what a worker says")?;
+        let worker = cmd!(sh, "{xtask} bench-worker {name} {emulator} {root} {bench}");
+        let mut child = exec::converse(worker, said.try_clone()?)?;
         let to = child.stdin.take();
         let from = BufReader::new(child.stdout.take().context("a worker has a stdout")?);
-        let mut session = Self { child, to, from, log };
+        let mut session = Self { child, to, from, said };
         loop {
             match session.answer()? {
                 Answer::Unshared => {
@@ -95,7 +87,9 @@ impl Session {
     }
 
     fn ended(&self) -> Result<()> {
-        let said = fs::read_to_string(&self.log).unwrap_or_default();
+        let mut said = String::new();
+        let mut file = &self.said;
+        file.rewind().and_then(|()| file.read_to_string(&mut said))?;
         let said = said.trim().trim_start_matches("error: ");
         bail!("{}", if said.is_empty() { "the process that runs the workloads has ended" } else { said })
     }
