@@ -138,7 +138,7 @@ impl Plot {
         let rows = guest.workloads.len() as f64 + 1.0;
         let (top, bottom) = (self.y + 26.0, self.y + 26.0 + rows * (others * STEP + GAP));
         self.text(0.0, self.y + 2.0, "title", &guest.guest);
-        self.text(0.0, self.y + 18.0, "quiet", guest.system.as_deref().unwrap_or_default());
+        self.text(LEFT, self.y + 2.0, "quiet", guest.system.as_deref().unwrap_or_default());
         // Ticks are counted, since their sum would not meet its end.
         for tick in 0..=(self.scale.most / self.scale.tick).round() as u32 {
             let factor = f64::from(tick) * self.scale.tick;
