@@ -219,7 +219,7 @@ fn measure_guest(
     let field = Field { guest, labels: &labels, emulators: &files, place: &place };
     let rows = measure::measure(sh, &field, workloads, args.rounds)?;
     let instructions =
-        if args.instructions { Valgrind::find(sh, paths)?.count(sh, &place, &files)? } else { Vec::new() };
+        if args.instructions { Valgrind::find(sh, paths)?.count(sh, &place, &files) } else { Vec::new() };
     // Compressing takes longer than some workloads, and who has named one wants to know of that.
     let sizes = if args.only.is_empty() { sizes::of_each(sh, zstd, guest, &files)? } else { Vec::new() };
     let system = roots::system(&place);

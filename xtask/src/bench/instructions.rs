@@ -8,14 +8,14 @@ use anyhow::{Context, Result, ensure};
 use qus_core::arch::Host;
 use xshell::{Shell, cmd};
 
-use super::results::Instructions;
+use super::results::{Count, Instructions};
 use super::roots;
 use super::session::Place;
 use super::workloads::{EXIT, TRUE, WORKLOADS};
 use crate::apt::{Apt, Distribution};
 use crate::paths::Paths;
 use crate::preflight::which;
-use crate::progress::Bar;
+use crate::progress::{Bar, say};
 use crate::{cache, exec};
 
 /// The program, and where it finds its tools if it is not installed.
@@ -64,20 +64,21 @@ impl Valgrind {
         sh: &Shell,
         place: &Place,
         emulators: &[Option<PathBuf>],
-    ) -> Result<Vec<Instructions>> {
+    ) -> Vec<Instructions> {
         let mut bar = Bar::new("counting instructions");
         let mut counted = Vec::new();
         for workload in WORKLOADS.iter().filter(|workload| [EXIT, TRUE].contains(&workload.name)) {
             let program = roots::outside(place, workload.argv[0]);
             let count = |emulator: &Option<PathBuf>| {
-                emulator.as_ref().map(|emulator| self.one(sh, emulator, &place.root, &program)).transpose()
+                let Some(emulator) = emulator else { return Count::Absent };
+                self.one(sh, emulator, &place.root, &program).map_or_else(failed, Count::Counted)
             };
-            let counts = emulators.iter().map(count).collect::<Result<_>>()?;
+            let counts = emulators.iter().map(count).collect();
             counted.push(Instructions { name: workload.name.to_owned(), counts });
             bar.set(counted.len() as u64, 2);
         }
         bar.finish();
-        Ok(counted)
+        counted
     }
 
     fn one(&self, sh: &Shell, emulator: &Path, root: &Path, program: &Path) -> Result<u64> {
@@ -90,10 +91,16 @@ impl Valgrind {
         }
         let output = exec::output(cmd)?;
         let said = String::from_utf8_lossy(&output.stderr);
-        let last = said.lines().next_back().unwrap_or_default();
+        // What is not callgrind's is the emulator's.
+        let last = said.lines().rfind(|line| !line.starts_with("==")).unwrap_or_default();
         ensure!(output.status.success(), "{} under callgrind: {}: {last}", emulator.display(), output.status);
         collected(&said).with_context(|| format!("callgrind has counted nothing: {last}"))
     }
+}
+
+fn failed(error: anyhow::Error) -> Count {
+    say(format_args!("FAILED: {error:#}"));
+    Count::Failed(format!("{error:#}"))
 }
 
 /// Where it lies unpacked; `None` where there is no such package.

@@ -104,7 +104,18 @@ pub(super) struct Samples {
 #[serde(deny_unknown_fields)]
 pub(super) struct Instructions {
     pub(super) name: String,
-    pub(super) counts: Vec<Option<u64>>,
+    pub(super) counts: Vec<Count>,
+}
+
+/// What came of counting under an emulator.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Count {
+    Counted(u64),
+    /// Why it failed.
+    Failed(String),
+    /// The folder has no such emulator.
+    Absent,
 }
 
 /// Of emulators, in bytes: as they are, and compressed.
@@ -132,10 +143,12 @@ impl Results {
         Ok(serde_json::to_string(self)? + "\n")
     }
 
-    /// How many workloads have failed.
+    /// How many workloads have failed, under callgrind too.
     pub(super) fn failures(&self) -> usize {
         let outcomes = self.guests.iter().flat_map(|guest| &guest.workloads).flat_map(|row| &row.outcomes);
+        let counts = self.guests.iter().flat_map(|guest| &guest.instructions).flat_map(|it| &it.counts);
         outcomes.filter(|outcome| matches!(outcome, Outcome::Failed(_))).count()
+            + counts.filter(|count| matches!(count, Count::Failed(_))).count()
     }
 }
 
@@ -232,7 +245,8 @@ pub(super) mod tests {
         let gcc = [measured(&[1000, 1000]), measured(&[1000, 2000]), Outcome::Failed("exit status 1".into())];
         let workloads = vec![row("exit", 10, exit.into()), row("gcc", 1, gcc.into())];
         let size = Size { file: 5_000_000, gzip: Some(2_000_000), zstd: 1_500_000 };
-        let instructions = Instructions { name: "exit".into(), counts: vec![Some(1000), Some(3000), None] };
+        let counts = vec![Count::Counted(1000), Count::Failed("exit status 255".into()), Count::Absent];
+        let instructions = Instructions { name: "exit".into(), counts };
         let guest = Guest {
             guest: "aarch64".into(),
             system: Some("Debian GNU/Linux 13 (trixie)".into()),
@@ -258,7 +272,7 @@ pub(super) mod tests {
         assert_eq!(gcc.best(Clock::Wall).unwrap().0, 1);
         assert_eq!(guest.mean(Clock::Wall, 2), Some(2.0));
         assert!((guest.mean_of_best(Clock::Wall).unwrap() - 3f64.sqrt()).abs() < 1e-12);
-        assert_eq!(results.failures(), 1);
+        assert_eq!(results.failures(), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Guest, Outcome, Results, Row, Size};
+use super::results::{Count, Guest, Outcome, Results, Row, Size};
 use super::statistics::Spread;
 use super::workloads::EXIT;
 
@@ -76,8 +76,10 @@ pub(super) fn facts(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
     }
     for counted in &guest.instructions {
         let name = format!("{}: instructions", counted.name);
-        rows.push(row(&name, &|at| {
-            Some(format!("{:.2} M", counted.counts.get(at).copied().flatten()? as f64 / 1e6))
+        rows.push(row(&name, &|at| match counted.counts.get(at)? {
+            Count::Counted(count) => Some(format!("{:.2} M", *count as f64 / 1e6)),
+            Count::Failed(_) => Some("FAILED".to_owned()),
+            Count::Absent => None,
         }));
     }
     rows
@@ -148,7 +150,7 @@ mod tests {
         );
         assert_eq!(words(&line("gcc"))[3..], ["1.50x", "(1.25-1.75)", "FAILED", "1.50x"]);
         assert_eq!(words(&line("geometric")), ["geometric", "mean", "2.45x", "2.00x", "1.73x"]);
-        assert_eq!(words(&line("exit: instructions"))[2..], ["0.00", "M", "0.00", "M", "-"]);
+        assert_eq!(words(&line("exit: instructions"))[2..], ["0.00", "M", "FAILED", "-"]);
         let ends: Vec<_> = text.lines().take(3).map(|line| line.chars().count()).collect();
         assert!(ends.iter().all(|end| *end == ends[0]), "{text}");
     }
