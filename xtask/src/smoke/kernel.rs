@@ -4,6 +4,7 @@
 //! further. Handlers are registered in the kernel's first instance of binfmt_misc all the same, so that the
 //! level is skipped where the machine has handlers under our names; it removes what it has registered.
 
+mod credentials;
 mod faults;
 mod others;
 mod places;
@@ -48,6 +49,7 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
             let bench = Bench::new(&sh, paths);
             let mut checks = Checks { bench, report };
             programs::run(&mut checks)?;
+            credentials::run(&mut checks)?;
             faults::run(&mut checks)?;
             places::run(&mut checks)?;
             watch::run(&mut checks)?;

@@ -2,20 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::statvfs::{FsFlags, statvfs};
 use qus_core::arch::ARCHES;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 
-use super::{Bench, Checks, FOREIGN, NOBODY};
+use super::{Bench, Checks, FOREIGN};
 use crate::exec;
 use crate::guests::GUESTS;
-use crate::report::Skip;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("install all: all 33 probes run", all_probes)?;
@@ -25,7 +23,6 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
         })?;
     }
     checks.check("argv[0], /proc/self/exe, scripts", arguments)?;
-    checks.check("setuid with credentials and without", credentials)?;
     checks.check("installing again changes nothing", idempotent)?;
     checks.check("a handler that differs is told, and replaced without a gap", replaced)?;
     checks.check("somebody else's handlers stay as they are", foreign)?;
@@ -90,25 +87,6 @@ fn arguments(bench: &Bench<'_>) -> Result<()> {
     symlink(&busybox, bench.path("uname"))?;
     let nested = format!("{} -m", bench.path("uname").display());
     bench.ends(cmd!(sh, "{busybox} sh -c {nested}"))?.writes(&format!("{}\n", FOREIGN[0]))
-}
-
-fn credentials(bench: &Bench<'_>) -> Result<()> {
-    let sh = bench.sh;
-    if statvfs(bench.dir.path())?.flags().contains(FsFlags::ST_NOSUID) {
-        return Err(Skip(format!("{} is mounted nosuid", bench.dir.path().display())).into());
-    }
-    // bash with -p keeps the user that it was made for and says who that is.
-    let bash = bench.copy(&bench.guest(FOREIGN[1], "bash")?, "bash")?;
-    chown(&bash, Some(0), Some(0))?;
-    fs::set_permissions(&bash, fs::Permissions::from_mode(0o4755))?;
-    let user = || {
-        let script = "echo $EUID";
-        bench.ends(cmd!(sh, "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {bash} -p -c {script}"))
-    };
-    bench.install(&[FOREIGN[0]])?;
-    user()?.writes("0\n")?;
-    bench.install(&[FOREIGN[0], "--no-credentials", "--force"])?;
-    user()?.writes(&format!("{NOBODY}\n"))
 }
 
 fn idempotent(bench: &Bench<'_>) -> Result<()> {
