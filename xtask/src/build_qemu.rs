@@ -8,6 +8,7 @@
 mod compile;
 mod nodes;
 mod store;
+mod training;
 mod wanted;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,7 @@ use std::env;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use qemu_src::{Patch, QemuSrc};
+use qemu_src::{Patch, Profile, QemuSrc};
 use qus_core::arch::{Arch, Host};
 use qus_core::table::Table;
 use serde::Serialize;
@@ -31,7 +32,7 @@ use crate::source::{self, Given, Source};
 use crate::sysroot::Sysroot;
 use crate::toolchain::Toolchain;
 use crate::{out, parallel, preflight};
-use compile::Compile;
+use compile::{Compile, Phase};
 use nodes::Nodes;
 use store::Cached;
 use wanted::Wanted;
@@ -67,12 +68,21 @@ pub(crate) struct Args {
     /// An archive of QEMU's source or a folder of archives
     #[arg(long, value_name = "PATH")]
     source: Option<PathBuf>,
-    /// dev is quick to build, release is for shipping
+    /// dev is quick to build; release is for shipping: optimised as a whole, by what training runs use
     #[arg(long, value_enum, default_value_t = ProfileArg::Dev)]
     profile: ProfileArg,
+    /// Take the training.tar.zst of another release bundle instead of training, and make the same emulators
+    #[arg(long, value_name = "FILE", conflicts_with = "builder")]
+    training: Option<PathBuf>,
+    /// Leave a patch out, to see what it is good for (repeatable)
+    #[arg(long, value_name = "PATCH", conflicts_with = "builder")]
+    without: Vec<String>,
     /// Accept the pinned archive only, not a newer patch level (implied by --profile release)
     #[arg(long)]
     locked: bool,
+    /// Leave the emulators of the only host in this folder instead of target/qus/bundle/HOST
+    #[arg(long, value_name = "DIR", conflicts_with = "builder")]
+    into: Option<PathBuf>,
     /// Builder of buildx whose nodes build the hosts that they are; all others are built here
     #[arg(long, value_name = "NAME")]
     builder: Option<String>,
@@ -189,6 +199,7 @@ struct Ready<'a> {
     sysroot: Sysroot,
     patches: Vec<&'a Patch>,
     recipe: Recipe,
+    profile: Option<training::Profile>,
 }
 
 /// What was not in the cache.
@@ -202,7 +213,7 @@ impl<'a> Build<'a> {
     /// Has the bundle of a host contain what is wanted.
     fn bundle(&self, wanted: &Wanted<'a>) -> Result<Report> {
         let ready = self.ready(wanted)?;
-        let dir = self.paths.bundle(wanted.host.name);
+        let dir = wanted.dir(self.paths);
         let bundled = store::intact(&dir, &ready.recipe);
         let has = |arch: &Arch| bundled.iter().any(|emulator| emulator.target == arch.name);
         let new: Vec<_> = wanted.targets.iter().copied().filter(|arch| !has(arch)).collect();
@@ -212,6 +223,9 @@ impl<'a> Build<'a> {
         };
         let built = self.fill(wanted, &ready, &new, &runner)?;
         let bundle = self.cached(&ready).bundle(&dir, bundled, &new)?;
+        if let Some(profile) = &ready.profile {
+            profile.write(self.sh, self.paths, &dir)?;
+        }
         for arch in &new {
             artefact::run_probe(self.sh, &runner, &dir.join(arch.emulator()), arch)?;
         }
@@ -262,9 +276,11 @@ impl<'a> Build<'a> {
         if targets.is_empty() {
             return Ok(Built { targets, seconds: BTreeMap::new() });
         }
-        let Ready { source, sysroot, patches, recipe } = ready;
+        let Ready { source, sysroot, patches, recipe, profile } = ready;
         let tree = &crate::tree::prepare(self.sh, self.paths, source, patches)?;
-        let compile = Compile { sh: self.sh, paths: self.paths, recipe, tree, sysroot, runner, wanted };
+        let phase = profile.as_ref().map_or(Phase::Plain, |profile| Phase::Trained(&profile.dir));
+        let (sh, paths) = (self.sh, self.paths);
+        let compile = Compile { sh, paths, recipe, tree, sysroot, runner, wanted, phase };
         let seconds = compile.run(&targets, |arch, emulator| cached.keep(arch, emulator))?;
         Ok(Built { targets, seconds })
     }
@@ -273,8 +289,7 @@ impl<'a> Build<'a> {
         let Self { sh, paths, data, .. } = *self;
         let source = source::resolve(sh, paths, wanted.release, self.given, wanted.exact)?;
         let sysroot = Sysroot::ensure(sh, paths, data, wanted.host)?;
-        let patches: Vec<_> =
-            data.patches.iter().filter(|patch| patch.versions.matches(&source.version)).collect();
+        let patches = wanted.patches(data, &source.version);
         let mut flags: Vec<_> = data
             .configure
             .args(&source.version, wanted.host.name, wanted.profile)
@@ -286,7 +301,7 @@ impl<'a> Build<'a> {
             name: patch.name.clone(),
             sha256: cache::sha256(patch.text.as_bytes()),
         };
-        let recipe = Recipe {
+        let mut recipe = Recipe {
             qemu: source.version.clone(),
             source_sha256: source.sha256.clone(),
             patches: patches.iter().map(id).collect(),
@@ -294,9 +309,25 @@ impl<'a> Build<'a> {
             profile: wanted.profile.to_string(),
             flags,
             toolchain: Toolchain::identify(sh, &sysroot)?,
+            training_sha256: None,
             dependencies: sysroot.manifest()?,
         };
-        Ok(Ready { source, sysroot, patches, recipe })
+        let profile = match (wanted.profile, &wanted.training) {
+            (Profile::Dev, _) => None,
+            (Profile::Release, Some(file)) => Some(training::Profile::given(sh, paths, file)?),
+            (Profile::Release, None) if sysroot.is_cross() || recipe.toolchain.is_clang() => {
+                say(format_args!("emulators for {} are not trained", wanted.host));
+                None
+            }
+            (Profile::Release, None) => {
+                let tree = &crate::tree::prepare(sh, paths, &source, &patches)?;
+                let (recipe, sysroot, runner, phase) = (&recipe, &sysroot, &Runner::native(), Phase::Plain);
+                let compile = Compile { sh, paths, recipe, tree, sysroot, runner, wanted, phase };
+                Some(training::ensure(&compile, &data.training)?)
+            }
+        };
+        recipe.training_sha256 = profile.as_ref().map(|profile| profile.sha256.clone());
+        Ok(Ready { source, sysroot, patches, recipe, profile })
     }
 }
 
@@ -325,13 +356,8 @@ fn plan(paths: &Paths, data: &QemuSrc, wanted: &Wanted<'_>, given: bool, json: b
     };
     let targets: Vec<_> = wanted.targets.iter().map(|arch| arch.name).collect();
     let flags = data.configure.args(version, wanted.host.name, wanted.profile);
-    let patches: Vec<_> = data
-        .patches
-        .iter()
-        .filter(|patch| patch.versions.matches(version))
-        .map(|patch| &*patch.name)
-        .collect();
-    let bundle = paths.bundle(wanted.host.name);
+    let patches: Vec<_> = wanted.patches(data, version).into_iter().map(|patch| &*patch.name).collect();
+    let bundle = wanted.dir(paths);
     if json {
         let plan = serde_json::json!({
             "qemu": version, "host": wanted.host.name, "profile": wanted.profile.to_string(),

@@ -26,6 +26,9 @@ pub(crate) struct Recipe {
     pub(crate) host: String,
     pub(crate) profile: String,
     pub(crate) flags: Vec<String>,
+    /// Hash of the profile that the compiler was given, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) training_sha256: Option<String>,
     pub(crate) toolchain: Toolchain,
     /// Name, version and hash of the build dependencies.
     pub(crate) dependencies: Vec<String>,

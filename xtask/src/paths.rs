@@ -84,9 +84,14 @@ impl Paths {
         self.out.join("src").join(format!("qemu-{version}-{id}"))
     }
 
-    /// Where all targets of a host are built.
-    pub(crate) fn build_dir(&self, host: &str, version: &Version, profile: Profile) -> PathBuf {
-        self.out.join("build").join(format!("{host}-{version}-{profile}"))
+    /// Where all targets of a host are built; `suffix` tells apart what is built twice.
+    pub(crate) fn build_dir(&self, host: &str, version: &Version, profile: Profile, suffix: &str) -> PathBuf {
+        self.out.join("build").join(format!("{host}-{version}-{profile}{suffix}"))
+    }
+
+    /// What a compiler has learnt from trained emulators.
+    pub(crate) fn training(&self, key: &str) -> PathBuf {
+        self.cache.join("training").join(key)
     }
 
     /// The finished emulators of a host.

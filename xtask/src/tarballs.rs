@@ -268,6 +268,7 @@ mod tests {
             host: "amd64".to_owned(),
             profile: "dev".to_owned(),
             flags: Vec::new(),
+            training_sha256: None,
             toolchain: Toolchain { cc: String::new(), ld: String::new(), libc_sha256: String::new() },
             dependencies: Vec::new(),
         };

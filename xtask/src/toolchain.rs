@@ -52,6 +52,11 @@ pub(crate) fn library(sh: &Shell, name: &str) -> Result<Option<PathBuf>> {
 }
 
 impl Toolchain {
+    /// Whether the compiler is LLVM's; else it is taken for GCC.
+    pub(crate) fn is_clang(&self) -> bool {
+        self.cc.contains("clang")
+    }
+
     /// Looks at a compiler that has passed preflight.
     pub(crate) fn identify(sh: &Shell, sysroot: &Sysroot) -> Result<Self> {
         let (cc, options) = &sysroot.cc();

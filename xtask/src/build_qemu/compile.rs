@@ -19,7 +19,19 @@ use crate::runner::Runner;
 use crate::sysroot::Sysroot;
 use crate::toolchain;
 
+/// What a build is for.
+#[derive(Clone, Copy)]
+pub(super) enum Phase<'a> {
+    /// Emulators, without a profile.
+    Plain,
+    /// Emulators that count what they do in this folder.
+    Training(&'a Path),
+    /// Emulators, by the counts in this folder.
+    Trained(&'a Path),
+}
+
 /// One build folder and all that it is made from.
+#[derive(Clone, Copy)]
 pub(super) struct Compile<'a> {
     pub(super) sh: &'a Shell,
     pub(super) paths: &'a Paths,
@@ -28,9 +40,62 @@ pub(super) struct Compile<'a> {
     pub(super) sysroot: &'a Sysroot,
     pub(super) runner: &'a Runner,
     pub(super) wanted: &'a Wanted<'a>,
+    pub(super) phase: Phase<'a>,
 }
 
-impl Compile<'_> {
+impl<'a> Compile<'a> {
+    /// The same for something else.
+    pub(super) fn in_phase<'b>(&self, phase: Phase<'b>) -> Compile<'b>
+    where
+        'a: 'b,
+    {
+        Compile { phase, ..*self }
+    }
+
+    /// Builds emulators that nobody gets, and returns where they are.
+    pub(super) fn build(&self, targets: &[&'static Arch]) -> Result<PathBuf> {
+        let dir = self.dir();
+        self.configure(&dir)?;
+        self.make(&dir, targets)?;
+        Ok(dir)
+    }
+
+    fn dir(&self) -> PathBuf {
+        let suffix = match self.phase {
+            Phase::Training(_) => "-training",
+            Phase::Plain | Phase::Trained(_) => "",
+        };
+        self.paths.build_dir(&self.recipe.host, &self.recipe.qemu, self.wanted.profile, suffix)
+    }
+
+    /// Arguments of configure for what the build is for. Counts are found by the names of objects in the build
+    /// folder, wherever that is.
+    fn phase_flags(&self, dir: &Path) -> Vec<String> {
+        let compiler = |what: &str, counts: &Path| {
+            format!(
+                "--extra-cflags=-fprofile-{what}={} -fprofile-prefix-path={}",
+                counts.display(),
+                dir.display()
+            )
+        };
+        match self.phase {
+            Phase::Plain => vec![],
+            // With gcov, QEMU writes its counts where it ends without going through exit().
+            Phase::Training(counts) => vec![
+                "--enable-gcov".to_owned(),
+                "--disable-lto".to_owned(),
+                compiler("generate", counts),
+                "--extra-ldflags=-fprofile-generate".to_owned(),
+            ],
+            // Threads count without locks, and what was compiled for gcov differs by a call.
+            Phase::Trained(counts) => vec![
+                compiler("use", counts),
+                "--extra-cflags=-fprofile-correction -Wno-missing-profile -Wno-error=coverage-mismatch"
+                    .to_owned(),
+            ],
+        }
+    }
+
     /// Builds emulators and hands each to `keep` when it is stripped and verified. Returns the compiler
     /// seconds that went into each target's own files, by its name, and under `""` into what they share.
     pub(super) fn run(
@@ -38,9 +103,7 @@ impl Compile<'_> {
         targets: &[&'static Arch],
         keep: impl Fn(&Arch, &Path) -> Result<()>,
     ) -> Result<BTreeMap<String, f64>> {
-        let dir = self.paths.build_dir(&self.recipe.host, &self.recipe.qemu, self.wanted.profile);
-        self.configure(&dir)?;
-        self.make(&dir, targets)?;
+        let dir = self.build(targets)?;
         for arch in targets {
             let stripped = self.strip(&dir.join(arch.emulator()))?;
             self.verify(&stripped)?;
@@ -79,10 +142,11 @@ impl Compile<'_> {
         };
         let python = exec::read(cmd!(sh, "python3 -c 'import sys; print(sys.executable)'"))?;
         let maps = self.prefix_maps(dir);
+        let phase = self.phase_flags(dir);
         exec::run(
             self.enter(cmd!(
                 sh,
-                "{configure} {flags...} {cross...} --cc={cc} --python={python} --extra-cflags={maps}"
+                "{configure} {flags...} {cross...} --cc={cc} --python={python} --extra-cflags={maps} {phase...}"
             )),
             &log,
             |_| {},
@@ -121,8 +185,8 @@ impl Compile<'_> {
         let names: Vec<_> = targets.iter().map(|arch| arch.emulator()).collect();
         let jobs = self.wanted.jobs.map(|jobs| format!("-j{jobs}"));
         let what = match &*names {
-            [one] => format!("building {one}"),
-            many => format!("building {} emulators", many.len()),
+            [one] => format!("building {one}{}", self.purpose()),
+            many => format!("building {} emulators{}", many.len(), self.purpose()),
         };
         let mut bar = Bar::new(what);
         exec::run(self.enter(cmd!(sh, "ninja {jobs...} {names...}")), &log, |line| {
@@ -132,6 +196,13 @@ impl Compile<'_> {
         })?;
         bar.finish();
         Ok(())
+    }
+
+    fn purpose(&self) -> &'static str {
+        match self.phase {
+            Phase::Training(_) => " that count",
+            Phase::Plain | Phase::Trained(_) => "",
+        }
     }
 
     fn strip(&self, emulator: &Path) -> Result<PathBuf> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use qus_core::arch::Arch;
 
+use super::training;
 use crate::bundle::{Bundle, Emulator, Recipe};
 use crate::cache;
 use crate::paths::Paths;
@@ -105,7 +106,7 @@ fn clear(dir: &Path) -> Result<()> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("qemu-") || ["bundle.json", "SHA256SUMS"].contains(&&*name) {
+        if name.starts_with("qemu-") || ["bundle.json", "SHA256SUMS", training::FILE].contains(&&*name) {
             fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
         }
     }

@@ -1,10 +1,14 @@
 //! What was asked for, with all names resolved, and what cannot be.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
-use qemu_src::{Profile, QemuSrc, Release};
+use qemu_src::{Patch, Profile, QemuSrc, Release};
 use qus_core::arch::{Arch, HOSTS, Host};
+use semver::Version;
 
 use super::{Args, ProfileArg};
+use crate::paths::Paths;
 use crate::{Usage, hosts};
 
 /// The emulators of a host.
@@ -15,12 +19,27 @@ pub(super) struct Wanted<'a> {
     pub(super) profile: Profile,
     pub(super) exact: bool,
     pub(super) jobs: Option<u32>,
+    pub(super) training: Option<PathBuf>,
+    /// Patches, or their purposes, that are left out.
+    without: Vec<String>,
+    into: Option<PathBuf>,
 }
 
 impl<'a> Wanted<'a> {
     /// What the arguments mean for each of the hosts they name.
     pub(super) fn all(data: &'a QemuSrc, args: &Args) -> Result<Vec<Self>> {
         let hosts = hosts::named(&args.host, || Ok(HOSTS.iter().collect()))?;
+        ensure!(
+            args.into.is_none() || hosts.len() == 1,
+            Usage("--into names one folder, and there is more than one host".to_owned())
+        );
+        for name in &args.without {
+            let known: Vec<_> = data.patches.iter().map(|patch| &*patch.name).collect();
+            ensure!(
+                known.iter().any(|patch| is_meant(name, patch)),
+                Usage(format!("there is no patch {name}, but {}", known.join(", ")))
+            );
+        }
         hosts.into_iter().map(|host| Self::of(data, args, host)).collect()
     }
 
@@ -48,15 +67,52 @@ impl<'a> Wanted<'a> {
             ProfileArg::Release => Profile::Release,
         };
         let exact = args.locked || profile == Profile::Release;
-        Ok(Self { release, host, targets, profile, exact, jobs: args.jobs })
+        Ok(Self {
+            release,
+            host,
+            targets,
+            profile,
+            exact,
+            jobs: args.jobs,
+            training: args.training.clone(),
+            without: args.without.clone(),
+            into: args.into.clone(),
+        })
+    }
+
+    /// The patches for a version, in order.
+    pub(super) fn patches(&self, data: &'a QemuSrc, version: &Version) -> Vec<&'a Patch> {
+        let is_left_out = |patch: &Patch| self.without.iter().any(|name| is_meant(name, &patch.name));
+        data.patches.iter().filter(|patch| patch.versions.matches(version) && !is_left_out(patch)).collect()
+    }
+
+    /// Where the emulators are left.
+    pub(super) fn dir(&self, paths: &Paths) -> PathBuf {
+        self.into.clone().unwrap_or_else(|| paths.bundle(self.host.name))
     }
 
     /// This machine's emulator of a host, which runs what is built for the host.
     pub(super) fn to_run(data: &'a QemuSrc, arch: &'static Arch) -> Result<Self> {
         let host = hosts::own()?;
         let release = release(data, None, host)?;
-        Ok(Self { release, host, targets: vec![arch], profile: Profile::Dev, exact: false, jobs: None })
+        Ok(Self {
+            release,
+            host,
+            targets: vec![arch],
+            profile: Profile::Dev,
+            exact: false,
+            jobs: None,
+            training: None,
+            without: Vec::new(),
+            into: None,
+        })
     }
+}
+
+/// Whether a name is that of a patch, with or without its ending, or of a purpose.
+fn is_meant(name: &str, patch: &str) -> bool {
+    let rest = patch.strip_prefix(name.trim_end_matches('/'));
+    rest.is_some_and(|rest| rest.is_empty() || rest == ".patch" || rest.starts_with('/'))
 }
 
 /// The release of a channel or version, or the one that is usual for a host.
@@ -74,4 +130,20 @@ fn release<'a>(data: &'a QemuSrc, asked: Option<&str>, host: &Host) -> Result<&'
         ))
     );
     Ok(release)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_patch_or_a_purpose_is_meant() {
+        let patch = "threads/0001-share.patch";
+        for name in ["threads", "threads/", "threads/0001-share", "threads/0001-share.patch"] {
+            assert!(is_meant(name, patch), "{name}");
+        }
+        for name in ["thread", "threads/0001", "0001-share", ""] {
+            assert!(!is_meant(name, patch), "{name}");
+        }
+    }
 }

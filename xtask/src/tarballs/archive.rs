@@ -76,6 +76,12 @@ impl Entry {
 }
 
 impl Tarball {
+    /// Of files in a folder, by their names.
+    pub(crate) fn of(file: &str, dir: &Path, names: &[String]) -> Result<Self> {
+        let entries = names.iter().map(|name| Entry::new(dir, name, 0o644)).collect::<Result<_>>()?;
+        Ok(Self { file: file.to_owned(), entries })
+    }
+
     pub(super) fn new(name: &str, host: &Host, mut entries: Vec<Entry>) -> Self {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         Self { file: format!("{name}_{host}.tar.zst"), entries }

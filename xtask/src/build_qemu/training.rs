@@ -1,0 +1,190 @@
+//! Profiles for the compiler: which code of the emulators is used, and how, learnt from instrumented ones.
+//!
+//! Instrumented emulators of all architectures that Debian has programs for run the commands of `training.toml`,
+//! whatever was asked for, so that what they share is trained by all and an emulator is the same whichever others were
+//! built. Runs are as equal as they can be made: one thread, fixed addresses, fixed random numbers, the source of
+//! QEMU as their input. Counts may differ in the last digit all the same, so that the profile is kept, belongs to the
+//! recipe by its hash, and lies in the bundle: given again, it makes the same emulators anywhere.
+//!
+//! Only GCC is trained, and only for the host that this machine is: elsewhere instrumented emulators would run under an
+//! emulator themselves.
+
+use std::fs::{self, File};
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use qemu_src::{Training, TrainingRun};
+use qus_core::arch::Arch;
+use xshell::{Shell, cmd};
+
+use super::compile::{Compile, Phase};
+use crate::guests::{self, GUESTS};
+use crate::paths::Paths;
+use crate::progress::{Bar, say};
+use crate::tarballs::{self, Tarball};
+use crate::{cache, exec};
+
+/// The file of a bundle that holds its profile.
+pub(super) const FILE: &str = "training.tar.zst";
+
+/// A folder of what GCC has counted, a file for each of its objects.
+#[derive(Debug, Clone)]
+pub(super) struct Profile {
+    pub(super) dir: PathBuf,
+    /// Of all files and their names.
+    pub(super) sha256: String,
+}
+
+impl Profile {
+    /// The profile in a folder.
+    fn at(dir: PathBuf) -> Result<Self> {
+        let mut inputs = String::new();
+        for path in files(&dir)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            inputs += &format!("{} {name}\n", cache::sha256_file(&path)?);
+        }
+        ensure!(!inputs.is_empty(), "{} holds no profile", dir.display());
+        Ok(Self { dir, sha256: cache::sha256(inputs.as_bytes()) })
+    }
+
+    /// The profile of another build's bundle.
+    pub(super) fn given(sh: &Shell, paths: &Paths, file: &Path) -> Result<Self> {
+        let dir = paths.training(&cache::sha256_file(file)?);
+        if !dir.exists() {
+            let zstd = tarballs::zstd(sh, paths)?;
+            cache::publish(&dir, |partial| {
+                let tar = tempfile::NamedTempFile::new_in(partial)?;
+                let to = tar.path();
+                exec::read(cmd!(sh, "{zstd} --quiet --decompress --force {file} -o {to}"))?;
+                for entry in tar::Archive::new(BufReader::new(File::open(to)?)).entries()? {
+                    // Names of objects, never folders; the library refuses what leads out.
+                    entry?.unpack_in(partial)?;
+                }
+                Ok(())
+            })
+            .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
+        }
+        Self::at(dir)
+    }
+
+    /// Has a bundle contain the profile.
+    pub(super) fn write(&self, sh: &Shell, paths: &Paths, bundle: &Path) -> Result<()> {
+        let names: Vec<_> = files(&self.dir)?
+            .iter()
+            .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            .collect();
+        let log = paths.log("training");
+        let dir = tempfile::tempdir_in(bundle)?;
+        let tarball = Tarball::of(FILE, &self.dir, &names)?;
+        let made = tarball.write(sh, &tarballs::zstd(sh, paths)?, &log, dir.path())?;
+        fs::rename(made, bundle.join(FILE)).context("cannot write the profile into the bundle")
+    }
+}
+
+/// All files of a folder, sorted.
+fn files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let read = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
+    let mut files = read().with_context(|| format!("cannot read {}", dir.display()))?;
+    files.retain(|path| path.is_file());
+    files.sort();
+    Ok(files)
+}
+
+/// The profile of a recipe, made now if the cache does not have it.
+pub(super) fn ensure(compile: &Compile<'_>, training: &Training) -> Result<Profile> {
+    let key = cache::sha256(&serde_json::to_vec(&(compile.recipe, training))?);
+    let dir = compile.paths.training(&key);
+    if !dir.exists() {
+        train(compile, training, &dir).context(
+            "no profile could be made for the compiler\nremedy: --training FILE with that of another build, or \
+             --profile dev, which takes none",
+        )?;
+    }
+    Profile::at(dir)
+}
+
+fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> {
+    let (sh, paths) = (compile.sh, compile.paths);
+    let log = paths.log("training");
+    exec::start_log(&log)?;
+    let mut programs: Vec<(&'static Arch, PathBuf)> = Vec::new();
+    for guest in &GUESTS {
+        programs.push((guest.debian.parse()?, guests::program(sh, paths, guest.debian, "busybox")?));
+    }
+    let mut targets: Vec<_> = programs.iter().map(|(arch, _)| *arch).collect();
+    targets.sort_by_key(|arch| arch.name);
+    targets.dedup();
+    say("the release profile trains its emulators: they are built twice");
+    // Compilers write their counts to the place they were told when they compiled.
+    let counts = paths.out().join("build").join("counts");
+    cache::remove(&counts)?;
+    let instrumented = compile.in_phase(Phase::Training(&counts));
+    let build = instrumented.build(&targets)?;
+    // Programs of the build itself have counted too.
+    cache::remove(&counts)?;
+    let mut bar = Bar::new("training");
+    let all = programs.len() * training.runs.len();
+    for (n, (arch, program)) in programs.iter().enumerate() {
+        for (m, run) in training.runs.iter().enumerate() {
+            run_once(sh, compile.tree, &build.join(arch.emulator()), program, run)
+                .with_context(|| format!("{arch}: busybox {} (the log is {})", run.args[0], log.display()))?;
+            bar.set((n * training.runs.len() + m + 1) as u64, all as u64);
+        }
+    }
+    bar.finish();
+    let counted = files(&counts)?;
+    ensure!(!counted.is_empty(), "the instrumented emulators have counted nothing in {}", counts.display());
+    cache::publish(into, |partial| {
+        for file in &counted {
+            let name = file.file_name().context("a file has a name")?;
+            cache::copy(file, &partial.join(name))?;
+        }
+        Ok(())
+    })?;
+    cache::remove(&counts)?;
+    cache::remove(&build)
+}
+
+/// One command, whose addresses and random numbers are the same each time.
+fn run_once(sh: &Shell, tree: &Path, emulator: &Path, program: &Path, run: &TrainingRun) -> Result<()> {
+    let (tree, busybox) = (tree.display().to_string(), program.display().to_string());
+    let args = run.args.iter().map(|arg| arg.replace("{tree}", &tree).replace("{program}", &busybox));
+    let dir = tempfile::tempdir()?;
+    let _dir = sh.push_dir(dir.path());
+    let command = cmd!(sh, "timeout 300 setarch --addr-no-randomize {emulator} -seed 1 {program} {args...}")
+        .env_clear();
+    let output = exec::output(command)?;
+    if output.status.code() != Some(run.status) {
+        bail!("ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_profile_is_known_by_names_and_content() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = || Profile::at(dir.path().to_owned());
+        assert!(at().unwrap_err().to_string().ends_with("holds no profile"));
+        fs::write(dir.path().join("a.gcda"), "1").unwrap();
+        let one = at().unwrap().sha256;
+        fs::rename(dir.path().join("a.gcda"), dir.path().join("b.gcda")).unwrap();
+        let other = at().unwrap().sha256;
+        assert_ne!(one, other);
+        fs::write(dir.path().join("b.gcda"), "2").unwrap();
+        assert_ne!(at().unwrap().sha256, other);
+    }
+
+    #[test]
+    fn a_command_that_ends_otherwise_is_an_error() {
+        let sh = Shell::new().unwrap();
+        let run = |status| TrainingRun { args: vec!["x".to_owned()], reason: "test".to_owned(), status };
+        let emulator = Path::new("/bin/false");
+        assert!(run_once(&sh, Path::new("/"), emulator, Path::new("/bin/true"), &run(0)).is_err());
+        run_once(&sh, Path::new("/"), emulator, Path::new("/bin/true"), &run(1)).unwrap();
+    }
+}
