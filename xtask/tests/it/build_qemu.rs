@@ -44,6 +44,24 @@ fn each_host_has_its_own_plan() {
 }
 
 #[test]
+fn patches_can_be_left_out_by_name_and_by_purpose() {
+    let xtask = Xtask::new();
+    let plan = |args: &[&str]| xtask.run(&[&["build-qemu", "--dry-run"], args].concat()).stdout;
+    let all = plan(&[]);
+    let some = plan(&["--without", "threads", "--without", "jumps/0002-chain-blocks-across-pages"]);
+    for gone in ["threads/0001-", "threads/0003-", "jumps/0002-"] {
+        assert!(all.contains(gone) && !some.contains(gone), "{gone}: {some}");
+    }
+    assert!(some.contains("jumps/0003-") && some.contains("security/0001-"), "{some}");
+    let ended = xtask.run(&["build-qemu", "--without", "no-such-patch"]);
+    ended.failed(2, &["there is no patch no-such-patch", "security/0001-"]);
+    let ended = xtask.run(&["build-qemu", "--host", "amd64,s390x", "--into", "x"]);
+    ended.failed(2, &["--into names one folder"]);
+    let ended = xtask.run(&["build-qemu", "--builder", "farm", "--training", "x"]);
+    ended.failed(2, &["cannot be used with"]);
+}
+
+#[test]
 fn an_unknown_version_gets_the_list() {
     let ended = Xtask::new().run(&["build-qemu", "--qemu", "9.9.9"]);
     ended.failed(2, &["QEMU `9.9.9` is not in sources.toml", "(default)", "(lts)", "(edge)"]);
