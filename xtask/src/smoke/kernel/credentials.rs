@@ -89,7 +89,7 @@ fn variables(bench: &Bench<'_>) -> Result<()> {
     ended.writes("0\n")
 }
 
-/// The kernel puts a program's path behind the emulator's name, then its argv[0], then what else it was given.
+/// The kernel puts a program's path behind the emulator's name, then its `argv[0]`, then what else it was given.
 fn options(bench: &Bench<'_>) -> Result<()> {
     let sh = bench.sh;
     bench.install(&[FOREIGN[0]])?;
