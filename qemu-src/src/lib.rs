@@ -299,7 +299,7 @@ pub struct Training {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingRun {
-    /// Applet and arguments; `{program}` and `{tree}` stand for busybox and QEMU's source.
+    /// Applet and arguments; `{tree}` stands for the folder of QEMU's source.
     pub args: Vec<String>,
     /// What it exercises.
     pub reason: String,

@@ -14,6 +14,7 @@ use xshell::{Shell, cmd};
 
 use crate::cache;
 use crate::exec;
+use crate::paths::Paths;
 use crate::preflight::which;
 use crate::progress::say;
 
@@ -47,6 +48,23 @@ impl Distribution {
         let own = own_indexes(&listed, &self.codename);
         ensure!(!own.is_empty(), "apt has no source of {} {} configured", self.id, self.codename);
         Ok(own)
+    }
+
+    /// Where the package of a program lies when it is unpacked.
+    pub(crate) fn folder(&self, paths: &Paths, package: &str) -> PathBuf {
+        paths.root_folder(&format!("{}-{package}", self.codename))
+    }
+
+    /// The package of a program that is to run here, unpacked into the cache if it is not there.
+    pub(crate) fn unpacked(&self, sh: &Shell, paths: &Paths, package: &str) -> Result<PathBuf> {
+        let dir = self.folder(paths, package);
+        if !dir.exists() {
+            let log = paths.log(package);
+            exec::start_log(&log)?;
+            let apt = Apt::programs(sh, &paths.apt(package), &log, self)?;
+            cache::publish(&dir, |partial| apt.unpack(&[package], partial).map(drop))?;
+        }
+        Ok(dir)
     }
 
     /// A source line; `option` is empty or ends in a space.

@@ -12,11 +12,11 @@ use super::results::{Count, Instructions};
 use super::roots;
 use super::session::Place;
 use super::workloads::{EXIT, TRUE, WORKLOADS};
-use crate::apt::{Apt, Distribution};
+use crate::apt::Distribution;
+use crate::exec;
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::progress::{Bar, say};
-use crate::{cache, exec};
 
 /// The program, and where it finds its tools if it is not installed.
 pub(super) struct Valgrind {
@@ -27,7 +27,8 @@ pub(super) struct Valgrind {
 impl Valgrind {
     /// What has to be downloaded before it can be used.
     pub(super) fn lacks(paths: &Paths) -> Result<Option<String>> {
-        if which("valgrind") || cached(paths)?.is_some_and(|dir| dir.exists()) {
+        let cached = Distribution::detect()?.is_some_and(|it| it.folder(paths, "valgrind").exists());
+        if cached || which("valgrind") {
             return Ok(None);
         }
         Ok(Some("valgrind".to_owned()))
@@ -44,14 +45,7 @@ impl Valgrind {
         let remedy = "this machine lacks valgrind, which counts instructions\nremedy: install the distribution's package \
                       valgrind";
         let distribution = Distribution::detect()?.context(remedy)?;
-        let dir = cached(paths)?.context(remedy)?;
-        if !dir.exists() {
-            let log = paths.log("valgrind");
-            exec::start_log(&log)?;
-            let fetched = Apt::programs(sh, &paths.apt("valgrind"), &log, &distribution)
-                .and_then(|apt| cache::publish(&dir, |partial| apt.unpack(&["valgrind"], partial).map(drop)));
-            fetched.context(remedy)?;
-        }
+        let dir = distribution.unpacked(sh, paths, "valgrind").context(remedy)?;
         let host = Host::current().context("qus knows no such machine")?;
         let places = [format!("usr/lib/{}/valgrind", host.triple), "usr/libexec/valgrind".to_owned()];
         let library = places.iter().map(|place| dir.join(place)).find(|place| place.exists());
@@ -104,11 +98,6 @@ fn failed(error: anyhow::Error) -> Count {
 }
 
 /// Where it lies unpacked; `None` where there is no such package.
-fn cached(paths: &Paths) -> Result<Option<PathBuf>> {
-    let distribution = Distribution::detect()?;
-    Ok(distribution.map(|it| paths.root_folder(&format!("{}-valgrind", it.codename))))
-}
-
 /// The number in `==123== Collected : 4567`.
 fn collected(said: &str) -> Option<u64> {
     said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())

@@ -40,9 +40,8 @@ impl Profile {
     /// The profile in a folder.
     fn at(dir: PathBuf) -> Result<Self> {
         let mut inputs = String::new();
-        for path in files(&dir)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            inputs += &format!("{} {name}\n", cache::sha256_file(&path)?);
+        for name in names(&dir)? {
+            inputs += &format!("{} {name}\n", cache::sha256_file(&dir.join(&name))?);
         }
         ensure!(!inputs.is_empty(), "{} holds no profile", dir.display());
         Ok(Self { dir, sha256: cache::sha256(inputs.as_bytes()) })
@@ -68,27 +67,31 @@ impl Profile {
         Self::at(dir)
     }
 
-    /// Has a bundle contain the profile.
+    /// Has a bundle of this profile's emulators contain it.
     pub(super) fn write(&self, sh: &Shell, paths: &Paths, bundle: &Path) -> Result<()> {
-        let names: Vec<_> = files(&self.dir)?
-            .iter()
-            .map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned())
-            .collect();
+        if bundle.join(FILE).exists() {
+            return Ok(());
+        }
         let log = paths.log("training");
+        exec::start_log(&log)?;
         let dir = tempfile::tempdir_in(bundle)?;
-        let tarball = Tarball::of(FILE, &self.dir, &names)?;
+        let tarball = Tarball::of(FILE, &self.dir, &names(&self.dir)?)?;
         let made = tarball.write(sh, &tarballs::zstd(sh, paths)?, &log, dir.path())?;
         fs::rename(made, bundle.join(FILE)).context("cannot write the profile into the bundle")
     }
 }
 
-/// All files of a folder, sorted.
-fn files(dir: &Path) -> Result<Vec<PathBuf>> {
-    let read = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>();
-    let mut files = read().with_context(|| format!("cannot read {}", dir.display()))?;
-    files.retain(|path| path.is_file());
-    files.sort();
-    Ok(files)
+/// Names of all files of a folder, sorted.
+fn names(dir: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// The profile of a recipe, made now if the cache does not have it.
@@ -106,8 +109,6 @@ pub(super) fn ensure(compile: &Compile<'_>, training: &Training) -> Result<Profi
 
 fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> {
     let (sh, paths) = (compile.sh, compile.paths);
-    let log = paths.log("training");
-    exec::start_log(&log)?;
     let mut programs: Vec<(&'static Arch, PathBuf)> = Vec::new();
     for guest in &GUESTS {
         programs.push((guest.debian.parse()?, guests::program(sh, paths, guest.debian, "busybox")?));
@@ -128,19 +129,15 @@ fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> 
     for (n, (arch, program)) in programs.iter().enumerate() {
         for (m, run) in training.runs.iter().enumerate() {
             run_once(sh, compile.tree, &build.join(arch.emulator()), program, run)
-                .with_context(|| format!("{arch}: busybox {} (the log is {})", run.args[0], log.display()))?;
+                .with_context(|| format!("{arch}: busybox {}", run.args[0]))?;
             bar.set((n * training.runs.len() + m + 1) as u64, all as u64);
         }
     }
     bar.finish();
-    let counted = files(&counts)?;
+    let counted = names(&counts)?;
     ensure!(!counted.is_empty(), "the instrumented emulators have counted nothing in {}", counts.display());
     cache::publish(into, |partial| {
-        for file in &counted {
-            let name = file.file_name().context("a file has a name")?;
-            cache::copy(file, &partial.join(name))?;
-        }
-        Ok(())
+        counted.iter().try_for_each(|name| cache::copy(&counts.join(name), &partial.join(name)))
     })?;
     cache::remove(&counts)?;
     cache::remove(&build)
@@ -148,8 +145,8 @@ fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> 
 
 /// One command, whose addresses and random numbers are the same each time.
 fn run_once(sh: &Shell, tree: &Path, emulator: &Path, program: &Path, run: &TrainingRun) -> Result<()> {
-    let (tree, busybox) = (tree.display().to_string(), program.display().to_string());
-    let args = run.args.iter().map(|arg| arg.replace("{tree}", &tree).replace("{program}", &busybox));
+    let tree = tree.display().to_string();
+    let args = run.args.iter().map(|arg| arg.replace("{tree}", &tree));
     let dir = tempfile::tempdir()?;
     let _dir = sh.push_dir(dir.path());
     let command = cmd!(sh, "timeout 300 setarch --addr-no-randomize {emulator} -seed 1 {program} {args...}")

@@ -13,7 +13,7 @@ use qus_core::arch::Host;
 use serde::Serialize;
 use xshell::{Shell, cmd};
 
-use crate::apt::{Apt, Distribution};
+use crate::apt::Distribution;
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::{cache, exec};
@@ -33,15 +33,7 @@ pub(crate) fn zstd(sh: &Shell, paths: &Paths) -> Result<PathBuf> {
     // The crate of that name would come with its licence, BSD, which .cargo/deny.toml does not accept.
     let remedy = "this machine lacks zstd, which compresses the tarballs\nremedy: install the distribution's package zstd";
     let distribution = Distribution::detect()?.context(remedy)?;
-    let dir = paths.root_folder(&format!("{}-zstd", distribution.codename));
-    if !dir.exists() {
-        let log = paths.log("zstd");
-        exec::start_log(&log)?;
-        let fetched = Apt::own(sh, &paths.apt("zstd"), &log, &distribution)
-            .and_then(|apt| cache::publish(&dir, |partial| apt.unpack(&["zstd"], partial).map(drop)));
-        fetched.context(remedy)?;
-    }
-    Ok(dir.join("usr/bin/zstd"))
+    Ok(distribution.unpacked(sh, paths, "zstd").context(remedy)?.join("usr/bin/zstd"))
 }
 
 /// A tarball to be made.
