@@ -47,7 +47,8 @@ impl Valgrind {
         let distribution = Distribution::detect()?.context(remedy)?;
         let dir = distribution.unpacked(sh, paths, "valgrind").context(remedy)?;
         let host = Host::current().context("qus knows no such machine")?;
-        let places = [format!("usr/lib/{}/valgrind", host.triple), "usr/libexec/valgrind".to_owned()];
+        // Where the tools lie in the first, the second holds libraries.
+        let places = ["usr/libexec/valgrind".to_owned(), format!("usr/lib/{}/valgrind", host.triple)];
         let library = places.iter().map(|place| dir.join(place)).find(|place| place.exists());
         Ok(Self { program: dir.join("usr/bin/valgrind"), library: Some(library.context("it has no tools")?) })
     }
@@ -97,7 +98,6 @@ fn failed(error: anyhow::Error) -> Count {
     Count::Failed(format!("{error:#}"))
 }
 
-/// Where it lies unpacked; `None` where there is no such package.
 /// The number in `==123== Collected : 4567`.
 fn collected(said: &str) -> Option<u64> {
     said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
