@@ -1,9 +1,9 @@
 //! `cargo xtask codegen`: writes what is committed but derived, or checks that it is fresh.
 //!
 //! Derived are the probes, from their assembler sources, the tables of the README files, from the table of
-//! architectures, and the plot of a bench, from its recorded results. The probes' ELF headers are made here rather than by a linker: one segment
-//! and no section is all they need. Assemblers come from the distribution's packages and are not
-//! installed.
+//! architectures, and the plot of a bench, from its recorded results. The probes' ELF headers are made here rather than
+//! by a linker: one segment and no section is all they need. Assemblers come from the distribution's packages and are
+//! not installed.
 
 use std::collections::BTreeMap;
 use std::fs;

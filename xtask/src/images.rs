@@ -41,7 +41,8 @@ use stage::Staged;
 /// From the bundles in target/qus/bundle. For each host: emulators (-pkg), the program (-register), both, and
 /// one small image for each guest; over all hosts one index for each of these, also over those that were pushed
 /// before, by other machines. What was pushed is asked for again and run. Tags that name a version are never moved:
-/// one that has the same content stays, for another --force is needed. Docker with buildx is used if it answers, else a throwaway engine (see `engine`).
+/// one that has the same content stays, for another --force is needed. Docker with buildx is used if it answers, else a
+/// throwaway engine (see `engine`).
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["push", "load", "dry_run"]))]
 pub(crate) struct Args {

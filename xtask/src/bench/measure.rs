@@ -1,8 +1,8 @@
 //! The measuring itself: rounds in which each emulator runs the same workload once, so that all of them have the same
 //! machine, and what it does besides falls on all.
 //!
-//! The times of a first round are not counted: it fills the page cache, and tells how much memory each takes. What an emulator writes has to be what the others write, or
-//! it has not done the same work.
+//! The times of a first round are not counted: it fills the page cache, and tells how much memory each takes. What an
+//! emulator writes has to be what the others write, or it has not done the same work.
 
 use std::path::PathBuf;
 
