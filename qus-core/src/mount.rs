@@ -11,6 +11,8 @@ use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -23,6 +25,9 @@ use crate::binfmt::{Binfmt, Files, Flags, MOUNT_POINT, Magic, Rule, State};
 /// The namespaces a kernel starts with have fixed numbers (`include/linux/nsfs.h`; that of the mount
 /// namespace only in recent kernels).
 const INITIAL: [(&str, u32); 3] = [("user", 0xefff_fffd), ("pid", 0xefff_fffc), ("mnt", 0xefff_fff8)];
+
+/// How long somebody may read what is to be unmounted, which takes him a few milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where binfmt_misc is, after [`ensure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +80,7 @@ impl fmt::Display for Error {
                 match errno {
                     Errno::EPERM | Errno::EACCES => f.write_str(missing_rights()),
                     Errno::ENODEV => f.write_str("\nremedy: modprobe binfmt_misc, on the host"),
+                    Errno::EBUSY => f.write_str("\nremedy: end what reads it or works in that folder"),
                     _ => Ok(()),
                 }
             }
@@ -209,10 +215,26 @@ fn is_kept_elsewhere(binfmt: &Binfmt) -> nix::Result<bool> {
         interpreter: "/".into(),
         flags: Flags::default(),
     };
+    let remove = || binfmt.remove(&sentinel.name).map_err(|error| errno(&error));
     binfmt.register(&sentinel).map_err(|error| errno(&error))?;
-    umount2(binfmt.root(), MntFlags::empty())?;
+    if let Err(errno) = unmount(binfmt.root()) {
+        remove()?;
+        return Err(errno);
+    }
     mount_at(binfmt.root())?;
-    binfmt.remove(&sentinel.name).map_err(|error| errno(&error))
+    remove()
+}
+
+/// Unmounts, when nobody reads it: a container's readiness probe may, at any moment. To detach it from who does
+/// would keep its handlers alive as long.
+fn unmount(root: &Path) -> nix::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match umount2(root, MntFlags::empty()) {
+            Err(Errno::EBUSY) if Instant::now() < deadline => sleep(Duration::from_millis(1)),
+            ended => return ended,
+        }
+    }
 }
 
 /// Mounts in the mount namespace of process 1, if that is not ours. A container has a process 1 of its own,

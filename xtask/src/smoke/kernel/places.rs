@@ -44,7 +44,13 @@ fn lasting(bench: &Bench<'_>) -> Result<()> {
         "$0" probe {arch}
         {container} "$0" status {arch}
         {container} "$0" remove all
-        test ! -e {MOUNT_POINT}/qemu-{arch}"#
+        for look in 1 2 3; do
+            {container} sh -c '
+                while :; do sleep 0.005 < {MOUNT_POINT}/status; done 2> /dev/null &
+                "$0" install {arch}' "$0"
+        done
+        {container} "$0" remove all
+        test "$(ls {MOUNT_POINT} | wc -l)" = 2"#
     );
     let ended = bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus}"))?;
     let words = [
