@@ -126,7 +126,11 @@ fn pod(dock: &Dock<'_>) -> Result<()> {
     };
     let container = Container { dock, name: "pod" };
     dock.docker(&run)?.succeeds()?;
-    until("being ready", || Ok(ready()?.status == Some(0)))?;
+    until("being ready", || Ok(ready()?.status == Some(0))).with_context(|| {
+        let [probe, pod] = [ready(), dock.docker(&["logs", container.name])]
+            .map(|ended| ended.map_or_else(|error| format!("{error:#}"), |ended| ended.stderr));
+        format!("the probe says:\n{probe}the pod says:\n{pod}")
+    })?;
     all_stand(dock, "POCF")?;
     take_away(FOREIGN[0])?;
     ready()?.fails(1, &[&format!("no handler for {}\n", FOREIGN[0])])?;
