@@ -21,7 +21,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use qus_core::arch::Host;
-use qus_core::binfmt::{Binfmt, MOUNT_POINT};
+use qus_core::binfmt::{Binfmt, MOUNT_POINT, State};
 use qus_core::handler::arch_of;
 use qus_core::mount::mount_at;
 use qus_core::namespace::kernel;
@@ -103,7 +103,10 @@ impl<'a> Bench<'a> {
                 let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
                 mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
             })
-            .and_then(|()| mount_at(binfmt.root()))
+            .and_then(|()| match binfmt.state() {
+                State::Writable => Ok(()),
+                _ => mount_at(binfmt.root()),
+            })
             .map_err(|errno| Skip(format!("binfmt_misc cannot be mounted here: {}", errno.desc())))?;
         let taken = binfmt.entries()?.into_iter().find(|(name, _)| arch_of(name).is_some());
         if let Some((name, _)) = taken {
