@@ -1,12 +1,13 @@
 //! `cargo xtask smoke`: real foreign programs, real failures.
 //!
 //! Levels: `emulator` runs the emulators of the bundle with every probe and with Debian's busybox of
-//! every architecture, unpacks the tarball of one, and measures one; `hosts` runs what was built for other hosts under
+//! every architecture and with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for other hosts under
 //! our own emulators; `kernel` has the kernel run them, registered by `qus`;
 //! `engine` makes, pushes and uses images; `build` interrupts, starves and breaks a build. What cannot run here
 //! is skipped with its reason and counted.
 
 mod build;
+mod changes;
 mod emulator;
 mod engine;
 mod hosts;
@@ -60,6 +61,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
     let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
     if wanted(Level::Emulator) {
         emulator::run(sh, paths, &mut report)?;
+        changes::run(sh, paths, &mut report)?;
         tarball::run(sh, paths, &mut report)?;
         measured::run(sh, paths, &mut report)?;
     }
@@ -81,6 +83,7 @@ pub(crate) fn run(sh: &Shell, paths: &Paths, args: &Args) -> Result<()> {
 /// Every level, as part of a larger report.
 pub(crate) fn all(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
     emulator::run(sh, paths, report)?;
+    changes::run(sh, paths, report)?;
     tarball::run(sh, paths, report)?;
     measured::run(sh, paths, report)?;
     hosts::run(sh, paths, report)?;

@@ -70,7 +70,7 @@ impl Busybox<'_> {
         let Self { sh, runner, emulator, program } = self;
         let (_dir, runner) = (sh.push_dir(dir), runner.words());
         let run = cmd!(sh, "timeout 120 {runner...} {emulator} {program} {args...}");
-        check_output(exec::output(run)?, args, stdout)
+        check_output(exec::output(run)?, &format!("busybox {}", args[0]), stdout)
     }
 
     pub(super) fn expect(&self, args: &[&str], stdout: &str) -> Result<()> {
@@ -146,13 +146,14 @@ impl Busybox<'_> {
         let args = ["sh", "-c", "echo as $((1 + 1))"];
         let _dir = sh.push_dir("/");
         let output = exec::output(cmd!(sh, "timeout 120 {change_user...} {emulator} {program} {args...}"))?;
-        check_output(output, &args, "as 2\n")
+        check_output(output, "busybox sh", "as 2\n")
     }
 }
 
-fn check_output(output: std::process::Output, args: &[&str], stdout: &str) -> Result<()> {
+/// Compares all that a program says, which has to succeed.
+pub(super) fn check_output(output: std::process::Output, what: &str, stdout: &str) -> Result<()> {
     let (got, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "busybox {} ended with {}: {}", args[0], output.status, stderr.trim());
-    ensure!(got == stdout, "busybox {} wrote {got:?} instead of {stdout:?}", args[0]);
+    ensure!(output.status.success(), "{what} ended with {}: {}", output.status, stderr.trim());
+    ensure!(got == stdout, "{what} wrote {got:?} instead of {stdout:?}");
     Ok(())
 }

@@ -1,0 +1,59 @@
+//! Code that changes, that several threads come to, and that processes share: what an emulator has translated before has
+//! to follow.
+//!
+//! The program is compiled for each host that is built, since its compiler is there, and run by our own emulator of it.
+//! It is no guest's busybox, since no program of a distribution does all of that on purpose.
+
+use anyhow::{Context, Result};
+use qemu_src::QemuSrc;
+use qus_core::arch::{Arch, Host};
+use xshell::{Shell, cmd};
+
+use super::emulator::{check_output, emulator};
+use crate::paths::Paths;
+use crate::report::Report;
+use crate::sysroot::Sysroot;
+use crate::{exec, hosts};
+
+const LEVEL: &str = "emulator";
+
+const PROGRAM: &str = include_str!("programs/changes.c");
+
+/// What it writes after its first two lines.
+const JUMPS: &str = "a jump to another page: 1\n\
+                     made writable, written, made executable: 2\n\
+                     another in its place: 3\n\
+                     written while executable: 4\n\
+                     not accessible: a signal\n\
+                     executable again: 4\n\
+                     unmapped: a signal\n\
+                     mapped again: 5\n\
+                     moved there: 6\n";
+
+pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> {
+    for host in hosts::built(paths) {
+        report.check(
+            LEVEL,
+            format!("{host}'s compiler: code that changes, threads, shared memory"),
+            || check(sh, paths, host),
+        )?;
+    }
+    Ok(())
+}
+
+fn check(sh: &Shell, paths: &Paths, host: &'static Host) -> Result<()> {
+    let arch: &Arch = host.arch.parse()?;
+    let emulator = emulator(&paths.bundle(hosts::own()?.name), arch)?;
+    let sysroot = Sysroot::ensure(sh, paths, &QemuSrc::load(&paths.qemu_src())?, host)?;
+    let dir = tempfile::tempdir()?;
+    let (source, program) = (dir.path().join("changes.c"), dir.path().join("changes"));
+    sh.write_file(&source, PROGRAM)?;
+    let ((cc, options), link) = (sysroot.cc(), sysroot.link());
+    let compile = cmd!(sh, "{cc} {options...} -O2 -static -pthread {link...} -o {program} {source}");
+    exec::read(sysroot.enter(compile)).context("the program cannot be compiled")?;
+    for (mode, counted) in [("processes", "four processes: 800000"), ("threads", "four more: 1000000")] {
+        let run = exec::output(cmd!(sh, "timeout 120 {emulator} {program} {mode}"))?;
+        check_output(run, mode, &format!("one thread: 200000\n{counted}\n{JUMPS}"))?;
+    }
+    Ok(())
+}
