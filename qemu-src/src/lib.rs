@@ -293,6 +293,8 @@ pub struct Training {
     /// Commands of busybox, in order.
     #[serde(rename = "run")]
     pub runs: Vec<TrainingRun>,
+    /// Targets that run none of them, each with the one whose profile it has, being made from the same source.
+    pub twins: BTreeMap<String, String>,
 }
 
 /// A command of busybox that every instrumented emulator runs.

@@ -2,9 +2,10 @@
 //!
 //! Instrumented emulators of all architectures that Debian has programs for run the commands of `training.toml`,
 //! whatever was asked for, so that what they share is trained by all and an emulator is the same whichever others were
-//! built. Runs are as equal as they can be made: one thread, fixed addresses, fixed random numbers, the source of
-//! QEMU as their input. Counts may differ in the last digit all the same, so that the profile is kept, belongs to the
-//! recipe by its hash, and lies in the bundle: given again, it makes the same emulators anywhere.
+//! built. A target that Debian has no programs for gets the counts of one with the same source. Runs are as equal as
+//! they can be made: one thread, fixed addresses, fixed random numbers, the source of QEMU as their input. Counts may
+//! differ in the last digit all the same, so that the profile is kept, belongs to the recipe by its hash, and lies in
+//! the bundle: given again, it makes the same emulators anywhere.
 //!
 //! Only GCC is trained, and only for the host that this machine is: elsewhere instrumented emulators would run under an
 //! emulator themselves.
@@ -137,10 +138,23 @@ fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> 
     let counted = names(&counts)?;
     ensure!(!counted.is_empty(), "the instrumented emulators have counted nothing in {}", counts.display());
     cache::publish(into, |partial| {
-        counted.iter().try_for_each(|name| cache::copy(&counts.join(name), &partial.join(name)))
+        for name in &counted {
+            let from = counts.join(name);
+            cache::copy(&from, &partial.join(name))?;
+            for twin in training.twins.iter().filter_map(|twin| name_of_twin(name, twin)) {
+                cache::copy(&from, &partial.join(twin))?;
+            }
+        }
+        Ok(())
     })?;
     cache::remove(&counts)?;
     cache::remove(&build)
+}
+
+/// What the counts of an object are called for a twin of its target; `None` if it is not of that target alone.
+fn name_of_twin(name: &str, (twin, of): (&String, &String)) -> Option<String> {
+    let object = name.strip_prefix("libqemu-")?.strip_prefix(&**of)?.strip_prefix("-linux-user.a.p#")?;
+    Some(format!("libqemu-{twin}-linux-user.a.p#{object}"))
 }
 
 /// One command, whose addresses and random numbers are the same each time.
@@ -174,6 +188,27 @@ mod tests {
         assert_ne!(one, other);
         fs::write(dir.path().join("b.gcda"), "2").unwrap();
         assert_ne!(at().unwrap().sha256, other);
+    }
+
+    #[test]
+    fn twins_are_targets_of_targets_that_are_trained() {
+        let data = qemu_src::QemuSrc::load(&Paths::new().unwrap().qemu_src()).unwrap();
+        let trained: Vec<&Arch> = GUESTS.iter().map(|guest| guest.debian.parse().unwrap()).collect();
+        for (twin, of) in &data.training.twins {
+            let [twin, of] = [twin, of].map(|name| name.parse::<&Arch>().unwrap());
+            assert!(!trained.contains(&twin), "{twin}");
+            assert!(trained.contains(&of), "{of}");
+        }
+    }
+
+    #[test]
+    fn twins_have_the_counts_of_one_target() {
+        let twin = ("aarch64_be".to_owned(), "aarch64".to_owned());
+        let of = |name| name_of_twin(name, (&twin.0, &twin.1));
+        let name = of("libqemu-aarch64-linux-user.a.p#target_arm_helper.c.gcda").unwrap();
+        assert_eq!(name, "libqemu-aarch64_be-linux-user.a.p#target_arm_helper.c.gcda");
+        assert_eq!(of("libqemu-aarch64_be-linux-user.a.p#target_arm_helper.c.gcda"), None);
+        assert_eq!(of("libuser.a.p#target_arm_helper.c.gcda"), None);
     }
 
     #[test]
