@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// An archive of QEMU's source or a folder of archives
     #[arg(long, value_name = "PATH")]
     source: Option<PathBuf>,
-    /// dev is quick to build; release is for shipping: optimised as a whole, by what training runs use
+    /// dev is quick to build; release is for shipping: optimised by what training runs use
     #[arg(long, value_enum, default_value_t = ProfileArg::Dev)]
     profile: ProfileArg,
     /// Take the training.tar.zst of another release bundle instead of training, and make the same emulators

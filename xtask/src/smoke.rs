@@ -1,8 +1,8 @@
 //! `cargo xtask smoke`: real foreign programs, real failures.
 //!
-//! Levels: `emulator` runs the emulators of the bundle with every probe and with Debian's busybox of
-//! every architecture and with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for other hosts under
-//! our own emulators; `kernel` has the kernel run them, registered by `qus`;
+//! Levels: `emulator` runs the emulators of the bundle with every probe, with Debian's busybox of every architecture and
+//! with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for
+//! other hosts under our own emulators; `kernel` has the kernel run them, registered by `qus`;
 //! `engine` makes, pushes and uses images; `build` interrupts, starves and breaks a build. What cannot run here
 //! is skipped with its reason and counted.
 

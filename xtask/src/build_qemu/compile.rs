@@ -83,7 +83,6 @@ impl<'a> Compile<'a> {
             // With gcov, QEMU writes its counts where it ends without going through exit().
             Phase::Training(counts) => vec![
                 "--enable-gcov".to_owned(),
-                "--disable-lto".to_owned(),
                 compiler("generate", counts),
                 "--extra-ldflags=-fprofile-generate".to_owned(),
             ],
