@@ -24,9 +24,12 @@ fn read(paths: &Paths) -> Result<Option<Results>> {
     Results::read(&json).with_context(|| path.display().to_string()).map(Some)
 }
 
-/// The plot, with its place in the repository.
+/// The plot of the first guest, which is as much as a page can show, with its place in the repository.
 pub(crate) fn derived(paths: &Paths) -> Result<Option<(PathBuf, Vec<u8>)>> {
-    Ok(read(paths)?.map(|results| (paths.qemu_src().join("bench.svg"), plot::svg(&results).into_bytes())))
+    Ok(read(paths)?.map(|mut results| {
+        results.guests.truncate(1);
+        (paths.qemu_src().join("bench.svg"), plot::svg(&results).into_bytes())
+    }))
 }
 
 /// What the README says of it.
@@ -38,9 +41,10 @@ fn text(results: &Results) -> String {
     let others: Vec<_> = results.emulators.iter().skip(1).map(|other| other.label.as_str()).collect();
     let machine = &results.machine;
     let mut text = format!(
-        "![How many times longer others take](qemu-src/bench.svg)\n\nGeometric means over the workloads of a guest: how \
+        "![How many times longer others take for {}](qemu-src/bench.svg)\n\nGeometric means over the workloads of a guest: how \
          many times longer than {} others take, on {} processors of {}, Linux {}, {} rounds.\n\n| guest | {} | the best of \
          them |\n|---|{}---|\n",
+        results.guests.first().map_or("", |first| first.guest.as_str()),
         results.emulators[0].label,
         machine.processors,
         machine.processor,
