@@ -51,9 +51,9 @@ fn check(sh: &Shell, paths: &Paths, host: &'static Host) -> Result<()> {
     let ((cc, options), link) = (sysroot.cc(), sysroot.link());
     let compile = cmd!(sh, "{cc} {options...} -O2 -static -pthread {link...} -o {program} {source}");
     exec::read(sysroot.enter(compile)).context("the program cannot be compiled")?;
-    for (mode, counted) in [("processes", "four processes: 800000"), ("threads", "four more: 1000000")] {
+    for (mode, counted) in [("processes", "four processes: 8000000"), ("threads", "four more: 10000000")] {
         let run = exec::output(cmd!(sh, "timeout 120 {emulator} {program} {mode}"))?;
-        check_output(run, mode, &format!("one thread: 200000\n{counted}\n{JUMPS}"))?;
+        check_output(run, mode, &format!("one thread: 2000000\n{counted}\n{JUMPS}"))?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@
 /* Larger than any machine's page. */
 #define SIZE 65536
 #define ALL (PROT_READ | PROT_WRITE | PROT_EXEC)
-#define TIMES 200000
+#define TIMES 2000000
 
 static sigjmp_buf before;
 static char *first, *second;
