@@ -1,6 +1,6 @@
 /*
- * What an emulator keeps of code that it has translated has to follow what becomes of that code. Every line that this
- * writes is one case; a machine of its own writes the same.
+ * What an emulator keeps of code that it has translated has to follow what becomes of that code, and a thread ends by
+ * itself. Every line that this writes is one case; a machine of its own writes the same.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -147,8 +147,16 @@ static void *counting(void *counter)
     return 0;
 }
 
+static void *outliving(void *other)
+{
+    pthread_join(*(pthread_t *)other, 0);
+    printf("the first thread ends first\n");
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    static pthread_t self, last;
     int counter = 0, *shared;
     pthread_t threads[4];
 
@@ -161,6 +169,10 @@ int main(int argc, char **argv)
         for (int i = 0; i < 4; i++)
             pthread_join(threads[i], 0);
         printf("four more: %d\n", counter);
+        jumps();
+        self = pthread_self();
+        pthread_create(&last, 0, outliving, &self);
+        pthread_exit(0);
     } else {
         shared = mmap(0, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         for (int i = 0; i < 4; i++) {
@@ -172,7 +184,7 @@ int main(int argc, char **argv)
         while (wait(0) > 0)
             ;
         printf("four processes: %d\n", *shared);
+        jumps();
+        return 0;
     }
-    jumps();
-    return 0;
 }
