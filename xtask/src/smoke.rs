@@ -15,13 +15,17 @@ mod kernel;
 mod measured;
 mod tarball;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
-use xshell::Shell;
+use anyhow::{Context, Result};
+use qemu_src::QemuSrc;
+use qus_core::arch::Host;
+use xshell::{Shell, cmd};
 
+use crate::exec;
 use crate::paths::Paths;
 use crate::report::Report;
+use crate::sysroot::Sysroot;
 
 /// Run foreign programs with the emulators that were built, and builds that fail
 ///
@@ -90,4 +94,22 @@ pub(crate) fn all(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
     kernel::run(paths, report)?;
     engine::run(paths, report)?;
     build::run(sh, paths, report)
+}
+
+/// Compiles a C program for a host, statically, with the compiler that builds its emulators.
+fn compile(
+    sh: &Shell,
+    paths: &Paths,
+    host: &'static Host,
+    text: &str,
+    options: &[&str],
+    program: &Path,
+) -> Result<()> {
+    let sysroot = Sysroot::ensure(sh, paths, &QemuSrc::load(&paths.qemu_src())?, host)?;
+    let source = program.with_extension("c");
+    sh.write_file(&source, text)?;
+    let ((cc, target), link) = (sysroot.cc(), sysroot.link());
+    let compile = cmd!(sh, "{cc} {target...} -O2 -static {options...} {link...} -o {program} {source}");
+    exec::read(sysroot.enter(compile)).context("the program cannot be compiled")?;
+    Ok(())
 }

@@ -4,15 +4,14 @@
 //! The program is compiled for each host that is built, since its compiler is there, and run by our own emulator of it.
 //! It is no guest's busybox, since no program of a distribution does all of that on purpose.
 
-use anyhow::{Context, Result};
-use qemu_src::QemuSrc;
+use anyhow::Result;
 use qus_core::arch::{Arch, Host};
 use xshell::{Shell, cmd};
 
+use super::compile;
 use super::emulator::{check_output, emulator};
 use crate::paths::Paths;
 use crate::report::Report;
-use crate::sysroot::Sysroot;
 use crate::{exec, hosts};
 
 const LEVEL: &str = "emulator";
@@ -44,13 +43,9 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
 fn check(sh: &Shell, paths: &Paths, host: &'static Host) -> Result<()> {
     let arch: &Arch = host.arch.parse()?;
     let emulator = emulator(&paths.bundle(hosts::own()?.name), arch)?;
-    let sysroot = Sysroot::ensure(sh, paths, &QemuSrc::load(&paths.qemu_src())?, host)?;
     let dir = tempfile::tempdir()?;
-    let (source, program) = (dir.path().join("changes.c"), dir.path().join("changes"));
-    sh.write_file(&source, PROGRAM)?;
-    let ((cc, options), link) = (sysroot.cc(), sysroot.link());
-    let compile = cmd!(sh, "{cc} {options...} -O2 -static -pthread {link...} -o {program} {source}");
-    exec::read(sysroot.enter(compile)).context("the program cannot be compiled")?;
+    let program = dir.path().join("changes");
+    compile(sh, paths, host, PROGRAM, &["-pthread"], &program)?;
     let modes = [
         ("processes", "four processes: 8000000", ""),
         ("threads", "four more: 10000000", "the first thread ends first\n"),

@@ -47,7 +47,7 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
         let checks = scope.spawn(|| {
             let sh = Shell::new()?;
             let bench = Bench::new(&sh, paths);
-            let mut checks = Checks { bench, report };
+            let mut checks = Checks { bench, paths, report };
             programs::run(&mut checks)?;
             credentials::run(&mut checks)?;
             faults::run(&mut checks)?;
@@ -62,6 +62,7 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
 /// The checks of this level: each begins and ends without handlers of ours.
 struct Checks<'a> {
     bench: Result<Bench<'a>>,
+    paths: &'a Paths,
     report: &'a mut Report,
 }
 

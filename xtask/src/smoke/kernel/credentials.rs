@@ -9,28 +9,46 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use nix::sys::statvfs::{FsFlags, statvfs};
+use qus_core::arch::Host;
 use xshell::cmd;
 
 use super::{Bench, Checks, Ended, FOREIGN, NOBODY};
+use crate::hosts;
 use crate::report::Skip;
+use crate::smoke::compile;
+
+const OWN_EXECUTABLE: &str = include_str!("../programs/own-executable.c");
+
+/// How often each use and spelling of the path is tried. Where the path is resolved twice, nearly every try wins.
+const TRIES: &str = "10";
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("setuid with credentials and without", honoured)?;
     checks.check("QEMU's variables are obeyed, but not for a setuid program", variables)?;
     checks.check("QEMU's options are obeyed, but not for a setuid program named like one", options)?;
-    checks.check("a program named like an option of QEMU is a program", names)
+    checks.check("a program named like an option of QEMU is a program", names)?;
+    // A compiler is at hand for hosts that are built.
+    for guest in hosts::built(checks.paths).filter(|host| Some(*host) != Host::current()) {
+        let name = format!("a setuid program for {guest} finds its own file behind /proc/self/exe");
+        checks.check(name, |bench| own_executable(bench, guest))?;
+    }
+    Ok(())
 }
 
 impl Bench<'_> {
     /// A setuid program of root that everybody may run.
     fn setuid(&self, program: &str) -> Result<PathBuf> {
+        let path = self.copy(&self.guest(FOREIGN[1], program)?, &format!("setuid-{program}"))?;
+        self.make_setuid(&path)?;
+        Ok(path)
+    }
+
+    fn make_setuid(&self, path: &Path) -> Result<()> {
         if statvfs(self.dir.path())?.flags().contains(FsFlags::ST_NOSUID) {
             return Err(Skip(format!("{} is mounted nosuid", self.dir.path().display())).into());
         }
-        let path = self.copy(&self.guest(FOREIGN[1], program)?, &format!("setuid-{program}"))?;
-        chown(&path, Some(0), Some(0))?;
-        fs::set_permissions(&path, Permissions::from_mode(0o4755))?;
-        Ok(path)
+        chown(path, Some(0), Some(0))?;
+        Ok(fs::set_permissions(path, Permissions::from_mode(0o4755))?)
     }
 
     /// The folder of an ordinary user.
@@ -120,6 +138,30 @@ fn names(bench: &Bench<'_>) -> Result<()> {
         bench
             .as_nobody(&dir, &["PATH=".to_owned()], &["-uname", "-m"])?
             .writes(&format!("{}\n", FOREIGN[0]))?;
+    }
+    Ok(())
+}
+
+/// Whoever runs a program through a symbolic link can replace the link as soon as the kernel has opened the program.
+fn own_executable(bench: &Bench<'_>, guest: &'static Host) -> Result<()> {
+    let compile = |host, name: &str, options: &[&str]| -> Result<String> {
+        let path = bench.path(&format!("{name}-{host}"));
+        compile(bench.sh, bench.paths, host, OWN_EXECUTABLE, options, &path)?;
+        fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        Ok(path.display().to_string())
+    };
+    let attack = compile(hosts::own()?, "attack", &[])?;
+    let (victim, other) = (compile(guest, "victim", &[])?, compile(guest, "other", &["-DOTHER"])?);
+    bench.make_setuid(Path::new(&victim))?;
+    bench.install(&[guest.arch, "--force"])?;
+    let said =
+        bench.as_nobody(&bench.theirs()?, &[], &[&attack, "attack", TRIES, &victim, &other])?.succeeds()?;
+    let wrong: Vec<_> =
+        said.lines().filter(|line| !line.ends_with(&format!(": own {TRIES}, other 0 of {TRIES}"))).collect();
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    for used in ["open", "readlink", "exec"] {
+        let right = format!("{used} /proc/self/exe: own {TRIES}, other 0 of {TRIES}");
+        ensure!(said.lines().any(|line| line == right), "{right}: not in {said}");
     }
     Ok(())
 }
