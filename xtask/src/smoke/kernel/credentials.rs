@@ -7,7 +7,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use qus_core::arch::Host;
 use xshell::cmd;
@@ -27,6 +27,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("QEMU's variables are obeyed, but not for a setuid program", variables)?;
     checks.check("QEMU's options are obeyed, but not for a setuid program named like one", options)?;
     checks.check("a program named like an option of QEMU is a program", names)?;
+    checks.check("a core file is for its user alone", core_file)?;
     // A compiler is at hand for hosts that are built.
     for guest in hosts::built(checks.paths).filter(|host| Some(*host) != Host::current()) {
         let name = format!("a setuid program for {guest} finds its own file behind /proc/self/exe");
@@ -139,6 +140,21 @@ fn names(bench: &Bench<'_>) -> Result<()> {
             .as_nobody(&dir, &["PATH=".to_owned()], &["-uname", "-m"])?
             .writes(&format!("{}\n", FOREIGN[0]))?;
     }
+    Ok(())
+}
+
+fn core_file(bench: &Bench<'_>) -> Result<()> {
+    bench.install(&[FOREIGN[0]])?;
+    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?.display().to_string();
+    let dir = bench.theirs()?;
+    let crash = "umask 0; kill -SEGV $$";
+    bench.as_nobody(&dir, &[], &["prlimit", "--core=unlimited", &busybox, "sh", "-c", crash])?;
+    let core = fs::read_dir(&dir)?.filter_map(Result::ok).find(|entry| {
+        let name = entry.file_name();
+        name.to_string_lossy().starts_with("qemu_") && name.to_string_lossy().ends_with(".core")
+    });
+    let mode = core.context("the program left no core file")?.metadata()?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "the core file has mode {mode:o}");
     Ok(())
 }
 

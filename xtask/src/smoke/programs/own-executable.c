@@ -136,6 +136,7 @@ int main(int argc, char **argv)
         return be_victim(argv[1], argv[2], argv[3]);
     if (argc != 5)
         errx(2, "wrong usage");
+    setvbuf(stdout, NULL, _IOLBF, 0);
     remove("link");
     if (symlink("/proc/self/exe", "link"))
         err(1, "link");
