@@ -6,6 +6,7 @@
 
 mod folder;
 mod help;
+mod output;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,12 +19,11 @@ struct Ended {
 }
 
 fn qus(args: &[&str]) -> Ended {
-    let output = Command::new(env!("CARGO_BIN_EXE_qus"))
-        .args(args)
-        .env_remove("QEMU_BIN_DIR")
-        .env_remove("QEMU_BINARY_PATH")
-        .output()
-        .unwrap();
+    ended(Command::new(env!("CARGO_BIN_EXE_qus")).args(args))
+}
+
+fn ended(command: &mut Command) -> Ended {
+    let output = command.env_remove("QEMU_BIN_DIR").env_remove("QEMU_BINARY_PATH").output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Ended { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }

@@ -51,8 +51,8 @@ pub(crate) struct Args {
     /// Run neither emulators nor programs through them
     #[arg(long)]
     no_probe: bool,
-    /// Stay, look again every SECONDS [default: 60] and register what has gone; remove them on SIGTERM or
-    /// SIGINT
+    /// Stay, look again every SECONDS [default: 60] and register what has gone; remove them on SIGHUP, SIGINT,
+    /// SIGQUIT or SIGTERM
     #[arg(
         long,
         value_name = "SECONDS",

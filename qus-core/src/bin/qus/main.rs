@@ -82,8 +82,15 @@ fn main() -> ExitCode {
     };
     let mut status = ExitCode::SUCCESS;
     for args in commands {
-        let cli = Cli::parse_from(std::iter::once("qus".into()).chain(args));
-        if let Err(error) = dispatch(&cli) {
+        let done = match Cli::try_parse_from(std::iter::once("qus".into()).chain(args)) {
+            Ok(cli) => dispatch(&cli),
+            Err(wrong) if wrong.use_stderr() => {
+                output::say(wrong.to_string().trim_end());
+                return ExitCode::from(2);
+            }
+            Err(help) => output::out(help.to_string()),
+        };
+        if let Err(error) = done {
             output::fail(&error);
             status = ExitCode::FAILURE;
         }

@@ -1,6 +1,8 @@
 //! Data to standard output, talk to standard error.
-
-#![expect(clippy::print_stderr, reason = "the one place that may")]
+//!
+//! Talk that nobody can read ends nothing: what was begun is finished, and the exit status tells. Data that cannot
+//! be written is an error, unless its reader has closed the pipe. Descriptors 0 to 2 that are closed when the
+//! program starts are opened on `/dev/null` by Rust's runtime, so that no other file gets their numbers.
 
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
@@ -10,7 +12,8 @@ use serde::Serialize;
 
 /// Writes data to standard output. Who has read enough of it, as `head` has, is not an error.
 pub(crate) fn out(text: impl AsRef<[u8]>) -> Result<()> {
-    match io::stdout().write_all(text.as_ref()) {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         written => written.context("cannot write to standard output"),
     }
@@ -21,9 +24,10 @@ pub(crate) fn json(data: &impl Serialize) -> Result<()> {
     out(serde_json::to_string_pretty(data)? + "\n")
 }
 
-/// Says a line.
+/// Says a line. That it cannot be written is nobody's concern.
 pub(crate) fn say(line: impl Display) {
-    eprintln!("{line}");
+    // In one piece, so that the lines of two programs do not mix.
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Says why a command has failed, from the outermost step to the cause.

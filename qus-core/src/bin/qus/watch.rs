@@ -4,6 +4,7 @@
 //! where that is not what was left, all is done again that `install` does. Said are changes, and a failure
 //! once.
 
+use std::fs;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ pub(crate) fn run(context: &Context, args: &Args, interval: Duration) -> Result<
     let signals = Signals::wanted()?;
     let mut fit = install::first(context, args)?;
     let archs: Vec<_> = fit.iter().map(|fit| fit.emulator.arch).collect();
-    say(format_args!("looking again every {} s; SIGTERM or SIGINT removes them", interval.as_secs()));
+    say(format_args!("looking again every {} s; a signal removes them", interval.as_secs()));
     let mut told: Vec<Row> = Vec::new();
     while !signals.come_within(interval)? {
         if install::stands(&context.binfmt, args, &fit) {
@@ -54,7 +55,11 @@ struct Signals(SignalFd);
 
 impl Signals {
     fn wanted() -> Result<Self> {
-        let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+        let mut signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM]);
+        // Under `nohup` a terminal that is closed ends nothing.
+        if !is_ignored(Signal::SIGHUP) {
+            signals.add(Signal::SIGHUP);
+        }
         let asked =
             signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC));
         asked.map(Self).context("cannot wait for signals")
@@ -70,4 +75,12 @@ impl Signals {
             Err(errno) => Err(errno).context("cannot wait for signals"),
         }
     }
+}
+
+/// Whether this process was started with a signal ignored.
+fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal as u32 - 1) & 1 == 1)
 }

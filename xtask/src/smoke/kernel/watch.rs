@@ -18,6 +18,7 @@ use crate::exec;
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("install --watch: what is taken away comes back; SIGTERM removes it", watched)?;
     checks.check("install --watch as process 1 of a container", first_process)?;
+    checks.check("install --watch goes on where its messages cannot be written", unread)?;
     checks.check("install --watch ends where nothing can be installed", in_vain)?;
     checks.check("status all, doctor all: every emulator at hand", at_hand)
 }
@@ -92,19 +93,67 @@ fn first_process(bench: &Bench<'_>) -> Result<()> {
                 sleep 0.1
             done
         }}
-        for signal in TERM INT; do
+        for signal in TERM INT HUP QUIT; do
             unshare --mount --pid --fork --mount-proc "$0" install {arch} --watch=1 &
             container=$!
             comes
             echo -1 > $handler
             comes
-            kill -$signal $(cat /proc/$container/task/$container/children)
+            watched=$(cat /proc/$container/task/$container/children)
+            kill -$signal $watched
+            (sleep 20; kill -KILL $watched) &
             wait $container
             test ! -e $handler
         done
-        echo gone twice"#
+        echo gone each time"#
     );
-    bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("gone twice\n")
+    bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("gone each time\n")
+}
+
+/// Whoever read its messages has gone, as after `| head -1`, or the disk of a log is full.
+fn unread(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let script = format!(
+        r#"set -e
+        mount -t proc proc /proc
+        mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+        handler={MOUNT_POINT}/qemu-{arch}
+        comes() {{
+            tries=0
+            until test -e $handler; do
+                tries=$((tries + 1))
+                test $tries -lt 100 || exit 10
+                sleep 0.1
+            done
+        }}
+        watch() {{
+            "$@" &
+            comes
+            echo -1 > $handler
+            comes
+            kill -TERM $!
+            wait $!
+            test ! -e $handler || exit 11
+        }}
+        watch "$0" install {arch} --watch=1 2> /dev/full
+        mkfifo "$1"
+        sleep 0.2 < "$1" &
+        watch "$0" install {arch} --watch=1 2> "$1"
+        # Under nohup it stays when its terminal is closed.
+        watch nohup "$0" install {arch} --watch=1 2> /dev/null > /dev/null
+        nohup "$0" install {arch} --watch=1 2> /dev/null > /dev/null &
+        comes
+        kill -HUP $!
+        sleep 0.3
+        test -e $handler || exit 12
+        kill -TERM $!
+        wait $!
+        echo gone each time"#
+    );
+    let pipe = bench.path("unread");
+    bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus} {pipe}"))?.writes("gone each time\n")
 }
 
 fn in_vain(bench: &Bench<'_>) -> Result<()> {

@@ -1,0 +1,66 @@
+//! Output that cannot be written: talk that is lost ends nothing, data that is lost is an error.
+
+use std::fs::File;
+use std::process::{Command, Stdio};
+
+use super::{Ended, ended};
+
+/// Runs `qus` with the output that a shell's redirection gives it.
+fn redirected(redirection: &str, args: &[&str]) -> Ended {
+    let script = format!("exec \"$0\" \"$@\" {redirection}");
+    ended(Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_qus")]).args(args))
+}
+
+/// A pipe whose reader is gone, as after `head -1`.
+fn closed_pipe() -> Stdio {
+    nix::unistd::pipe().unwrap().1.into()
+}
+
+/// Commands that talk, with the exit status that each has.
+const TALKING: [(&[&str], i32); 5] = [
+    (&["install", "vax"], 1),
+    (&["remove", "all", "--dry-run"], 0),
+    (&["--mount", "/no/such/mount", "status"], 0),
+    (&["nonsense"], 2),
+    (&["--install"], 2),
+];
+
+#[test]
+fn talk_that_nobody_reads_ends_nothing() {
+    for (args, status) in TALKING {
+        for redirection in ["2> /dev/full", "2>&-", "0<&- 1>&- 2>&-"] {
+            assert_eq!(redirected(redirection, args).status, Some(status), "{args:?} {redirection}");
+        }
+        let piped = ended(Command::new(env!("CARGO_BIN_EXE_qus")).args(args).stderr(closed_pipe()));
+        assert_eq!(piped.status, Some(status), "{args:?} with a closed pipe");
+    }
+}
+
+#[test]
+fn data_that_cannot_be_written_is_an_error() {
+    let commands: [&[&str]; 5] =
+        [&["platforms"], &["--help"], &["help", "run"], &["--version"], &["completions", "bash"]];
+    for args in commands {
+        redirected("> /dev/full", args).says(1, &["cannot write to standard output", "No space left"]);
+        let piped = ended(Command::new(env!("CARGO_BIN_EXE_qus")).args(args).stdout(closed_pipe()));
+        piped.says(0, &[]);
+    }
+}
+
+/// The number of a closed descriptor would be that of the next file, and what is said be written there.
+#[test]
+fn talk_does_not_get_into_files() {
+    let folder = super::Folder::new();
+    folder.write("script", "#!/bin/sh\n");
+    let before = folder.read("script");
+    redirected("0<&- 1>&- 2>&-", &["explain", &folder.arg("script")]);
+    assert_eq!(folder.read("script"), before);
+    folder.write("in", "");
+    let output = ended(
+        Command::new(env!("CARGO_BIN_EXE_qus"))
+            .args(["status", "vax"])
+            .stderr(File::options().append(true).open(folder.path("in")).unwrap()),
+    );
+    assert_eq!(output.status, Some(1));
+    assert!(folder.read("in").contains("unknown architecture"), "what can be written is written");
+}
