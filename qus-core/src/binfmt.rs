@@ -14,6 +14,8 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
@@ -26,6 +28,10 @@ pub use rule::{BadRule, Difference, Files, Rule};
 
 /// Where the kernel expects binfmt_misc to be mounted.
 pub const MOUNT_POINT: &str = "/proc/sys/fs/binfmt_misc";
+
+/// How long others may change handlers: registering all of them takes less than a second. Everybody may lock a file
+/// that he may read, and nobody can have us wait for good.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What can be done with binfmt_misc at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,13 +99,22 @@ pub type Listed = (OsString, Result<Entry, Error>);
 /// An instance of binfmt_misc.
 #[derive(Debug, Clone)]
 pub struct Binfmt {
+    /// Where it is, for people.
     root: PathBuf,
+    /// By which path this process reaches it.
+    dir: PathBuf,
 }
 
 impl Binfmt {
     /// The one that is mounted, or to be mounted, at `root`.
     pub fn at(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        let root = root.into();
+        Self { dir: root.clone(), root }
+    }
+
+    /// The one that would be seen at `root`, reached by another path.
+    pub(crate) fn behind(root: &Path, dir: impl Into<PathBuf>) -> Self {
+        Self { root: root.to_owned(), dir: dir.into() }
     }
 
     /// Where it is mounted.
@@ -109,9 +124,9 @@ impl Binfmt {
 
     /// What can be done with it now. Looking is enough to make an automounter mount it.
     pub fn state(&self) -> State {
-        let register = self.root.join("register");
+        let register = self.dir.join("register");
         if fs::metadata(&register).is_err() {
-            return if self.root.is_dir() { State::NotMounted } else { State::Absent };
+            return if self.dir.is_dir() { State::NotMounted } else { State::Absent };
         }
         match faccessat(AT_FDCWD, &register, AccessFlags::W_OK, AtFlags::AT_EACCESS) {
             Ok(()) => State::Writable,
@@ -135,7 +150,7 @@ impl Binfmt {
     pub fn entries(&self) -> Result<Vec<Listed>, Error> {
         let failed = |error| Error::Io("list", self.root.clone(), error);
         let mut entries = Vec::new();
-        for file in fs::read_dir(&self.root).map_err(failed)? {
+        for file in fs::read_dir(&self.dir).map_err(failed)? {
             let name = file.map_err(failed)?.file_name();
             if name != "register" && name != "status" {
                 match self.entry(&name) {
@@ -168,9 +183,8 @@ impl Binfmt {
     /// The rule is bad, or the kernel refuses it; see [`refusal`] for what its answer means.
     pub fn register(&self, rule: &Rule) -> Result<(), Error> {
         let line = rule.line()?;
-        let path = self.root.join("register");
-        let failed = |error| Error::Io("register a handler in", path.clone(), error);
-        let mut file = File::options().write(true).open(&path).map_err(failed)?;
+        let failed = |error| Error::Io("register a handler in", self.root.join("register"), error);
+        let mut file = File::options().write(true).open(self.dir.join("register")).map_err(failed)?;
         // One write is one rule; a second would be another.
         match file.write(&line) {
             Ok(written) if written == line.len() => Ok(()),
@@ -188,7 +202,10 @@ impl Binfmt {
             None => Ok(false),
             Some(entry) if entry.is_ours() => {
                 let path = self.root.join(name);
-                let removed = File::options().write(true).open(&path).and_then(|mut file| file.write(b"-1"));
+                let removed = File::options()
+                    .write(true)
+                    .open(self.dir.join(name))
+                    .and_then(|mut file| file.write(b"-1"));
                 match removed {
                     Ok(_) => Ok(true),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -204,15 +221,26 @@ impl Binfmt {
     /// # Errors
     /// There is nothing to lock.
     pub fn lock(&self) -> Result<Flock<File>, Error> {
-        let path = self.root.join("status");
-        let failed = |error| Error::Io("lock", path.clone(), error);
-        let file = File::open(&path).map_err(failed)?;
-        Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, errno)| failed(errno.into()))
+        let failed = |error| Error::Io("lock", self.root.join("status"), error);
+        let mut file = File::open(self.dir.join("status")).map_err(failed)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = unlocked,
+                Err((_, Errno::EWOULDBLOCK)) => {
+                    return Err(failed(io::Error::new(
+                        io::ErrorKind::WouldBlock,
+                        "another program holds the lock and does not end",
+                    )));
+                }
+                locked => return locked.map_err(|(_, errno)| failed(errno.into())),
+            }
+            sleep(Duration::from_millis(2));
+        }
     }
 
     fn read(&self, name: &OsStr) -> Result<Vec<u8>, Error> {
-        let path = self.root.join(name);
-        fs::read(&path).map_err(|error| Error::Io("read", path, error))
+        fs::read(self.dir.join(name)).map_err(|error| Error::Io("read", self.root.join(name), error))
     }
 }
 

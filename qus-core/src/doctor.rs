@@ -131,6 +131,12 @@ fn file_system(machine: &Machine, found: &mut Findings) {
         State::Absent => {
             add(Error, format!("there is no {root}"), "/proc is not mounted, or masked by a container", None);
         }
+        State::NotMounted if !machine.handlers.is_empty() => add(
+            Note,
+            format!("it is not mounted at {root}"),
+            "handlers work all the same, since it is mounted elsewhere, as on the host of a container",
+            None,
+        ),
         State::NotMounted => add(
             Error,
             format!("it is not mounted at {root}"),

@@ -5,29 +5,35 @@
 //! mount of ours is made where it outlives us, or it is an error; nothing is registered in vain.
 //!
 //! Whether another mount keeps an instance alive cannot be asked, but it can be tried: a handler that
-//! matches nothing is registered, our mount taken away and made again, and looked for.
+//! matches nothing is registered, our mount taken away and made again, and looked for. All of that is [`hidden`]: a
+//! mount that others see is there to stay.
+
+pub mod hidden;
 
 use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::thread::{Builder, sleep};
+use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::fcntl::FlockArg;
+use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
 
 use crate::binfmt::magic::MARK;
-use crate::binfmt::{Binfmt, Files, Flags, MOUNT_POINT, Magic, Rule, State};
+use crate::binfmt::{self, Binfmt, Files, Flags, Listed, MOUNT_POINT, Magic, Rule, State};
+use hidden::Hidden;
 
 /// The namespaces a kernel starts with have fixed numbers (`include/linux/nsfs.h`; that of the mount
 /// namespace only in recent kernels).
 const INITIAL: [(&str, u32); 3] = [("user", 0xefff_fffd), ("pid", 0xefff_fffc), ("mnt", 0xefff_fff8)];
 
-/// How long somebody may read what is to be unmounted, which takes him a few milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How many milliseconds an instance has to outlive our mount, in turn, to be called kept by another mount: a
+/// program that does not know our lock may have it mounted for a moment.
+const PAUSES: [u64; 3] = [1, 5, 20];
 
 /// Where binfmt_misc is, after [`ensure`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +66,8 @@ pub enum Error {
     ReadOnly(PathBuf, Errno),
     /// Our mount would be the last one, and end with us.
     WouldNotLast,
+    /// Another qus has it mounted for a moment, and does not end.
+    Busy,
 }
 
 impl fmt::Display for Error {
@@ -93,6 +101,9 @@ impl fmt::Display for Error {
             Self::ReadOnly(root, errno) => {
                 write!(f, "{} cannot be written: {}{}", root.display(), errno.desc(), missing_rights())
             }
+            Self::Busy => f.write_str(
+                "another qus looks at binfmt_misc or mounts it, and does not finish\nremedy: end it, then run this again",
+            ),
             Self::WouldNotLast if is_initial("user") == Some(false) => write!(
                 f,
                 "handlers would vanish when this container ends, and this user namespace cannot register any for the \
@@ -136,50 +147,83 @@ pub fn is_supported() -> bool {
     fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("binfmt_misc"))
 }
 
+/// What is registered, all read at once.
+pub struct Seen {
+    /// What can be done with binfmt_misc where it is mounted, or should be.
+    pub state: State,
+    /// Whether the kernel uses handlers at all; `None` if that cannot be seen.
+    pub switched_on: Option<bool>,
+    /// All handlers in the kernel's order; none if they cannot be seen.
+    pub handlers: Vec<Listed>,
+}
+
+/// Looks at handlers, also where binfmt_misc is not mounted, as in a container. Nobody else sees a mount of it.
+///
+/// In a user namespace it is not mounted: if that has no instance yet, it would get one by being mounted, for good,
+/// and would lose the handlers that it inherits.
+///
+/// # Errors
+/// They can be seen, and cannot be listed.
+pub fn look(binfmt: &Binfmt) -> Result<Seen, binfmt::Error> {
+    let state = binfmt.state();
+    let hidden = match state {
+        State::NotMounted if is_initial("user") != Some(false) => Hidden::new(binfmt.root()).ok(),
+        _ => None,
+    };
+    let binfmt = hidden.as_ref().map_or(binfmt, Hidden::binfmt);
+    let switched_on = binfmt.is_switched_on().ok();
+    let handlers = if switched_on.is_some() { binfmt.entries()? } else { Vec::new() };
+    Ok(Seen { state, switched_on, handlers })
+}
+
 /// Makes sure that handlers can be registered and will last.
 ///
 /// # Errors
 /// See [`Error`]; nothing of ours is left mounted then.
 pub fn ensure(binfmt: &Binfmt) -> Result<Mounted, Error> {
-    let root = binfmt.root();
-    match binfmt.state() {
-        State::Writable => return Ok(Mounted::Before),
-        State::ReadOnly(errno) => return Err(Error::ReadOnly(root.to_owned(), errno)),
-        State::Absent if !Path::new("/proc/self").exists() => return Err(Error::NoProc),
-        State::Absent if !is_supported() => return Err(Error::NotSupported),
-        State::Absent => return Err(Error::NoFolder(root.to_owned())),
-        State::NotMounted => {}
+    if let Some(mounted) = before(binfmt)? {
+        return Ok(mounted);
     }
-    mount_at(root).map_err(|errno| Error::Mount(root.to_owned(), errno))?;
-    let placed = place(binfmt);
-    if placed.is_err() {
-        // It was mounted a moment ago and nobody else knows of it; there is nobody to tell.
-        let _ = umount2(root, MntFlags::MNT_DETACH);
+    let _lock = hidden::lock(FlockArg::LockExclusiveNonblock)?;
+    // Another qus may have mounted it since.
+    match before(binfmt)? {
+        Some(mounted) => Ok(mounted),
+        None => place(binfmt.root()),
     }
-    placed
 }
 
-/// Sees to it that what was mounted a moment ago lasts.
-fn place(binfmt: &Binfmt) -> Result<Mounted, Error> {
+/// What follows from what is mounted; `None` if nothing is and something could be.
+fn before(binfmt: &Binfmt) -> Result<Option<Mounted>, Error> {
     let root = binfmt.root();
-    if let State::ReadOnly(errno) = binfmt.state() {
+    match binfmt.state() {
+        State::Writable => Ok(Some(Mounted::Before)),
+        State::ReadOnly(errno) => Err(Error::ReadOnly(root.to_owned(), errno)),
+        State::Absent if !Path::new("/proc/self").exists() => Err(Error::NoProc),
+        State::Absent if !is_supported() => Err(Error::NotSupported),
+        State::Absent => Err(Error::NoFolder(root.to_owned())),
+        State::NotMounted => Ok(None),
+    }
+}
+
+/// Mounts it where it lasts.
+fn place(root: &Path) -> Result<Mounted, Error> {
+    let failed = |errno| Error::Mount(root.to_owned(), errno);
+    if let State::ReadOnly(errno) = Hidden::unlocked(root)?.binfmt().state() {
         return Err(Error::ReadOnly(root.to_owned(), errno));
     }
-    if is_host_mount_namespace() {
-        return Ok(Mounted::Here);
-    }
-    if is_kept_elsewhere(binfmt).map_err(|errno| Error::Mount(root.to_owned(), errno))? {
-        return Ok(Mounted::KeptElsewhere);
-    }
-    if mount_for_first_process().is_some() {
-        return Ok(Mounted::FirstProcess);
-    }
-    if let Some(place) = shared_proc().map(|proc| proc.join("sys/fs/binfmt_misc")) {
-        if mount_at(&place).is_ok() {
-            return Ok(Mounted::Shared(place));
-        }
-    }
-    Err(Error::WouldNotLast)
+    let mounted = if is_host_mount_namespace() {
+        Mounted::Here
+    } else if is_kept_elsewhere(root)? {
+        Mounted::KeptElsewhere
+    } else if mount_for_first_process().is_some() {
+        Mounted::FirstProcess
+    } else {
+        let place = shared_proc().map(|proc| proc.join("sys/fs/binfmt_misc")).ok_or(Error::WouldNotLast)?;
+        mount_at(&place).map_err(|_| Error::WouldNotLast)?;
+        Mounted::Shared(place)
+    };
+    mount_at(root).map_err(failed)?;
+    Ok(mounted)
 }
 
 /// Mounts binfmt_misc, with the flags that systemd uses.
@@ -200,11 +244,14 @@ fn is_host_mount_namespace() -> bool {
     is_initial("mnt") == Some(true) || is_initial("pid") == Some(true) && same(Path::new("/proc/1/ns/mnt"))
 }
 
-/// Takes our mount away and looks whether a handler survives it. Ends mounted.
-fn is_kept_elsewhere(binfmt: &Binfmt) -> nix::Result<bool> {
-    let errno = |error: &crate::binfmt::Error| match error {
-        crate::binfmt::Error::Io(_, _, error) => Errno::from_raw(error.raw_os_error().unwrap_or(0)),
-        _ => Errno::EINVAL,
+/// Takes a mount away and looks whether a handler survives it.
+fn is_kept_elsewhere(root: &Path) -> Result<bool, Error> {
+    let failed = |error: binfmt::Error| {
+        let errno = match error {
+            binfmt::Error::Io(_, _, error) => Errno::from_raw(error.raw_os_error().unwrap_or(0)),
+            _ => Errno::EINVAL,
+        };
+        Error::Mount(root.to_owned(), errno)
     };
     let sentinel = Rule {
         name: format!("qemu-lasts-{}", std::process::id()).into(),
@@ -215,26 +262,19 @@ fn is_kept_elsewhere(binfmt: &Binfmt) -> nix::Result<bool> {
         interpreter: "/".into(),
         flags: Flags::default(),
     };
-    let remove = || binfmt.remove(&sentinel.name).map_err(|error| errno(&error));
-    binfmt.register(&sentinel).map_err(|error| errno(&error))?;
-    if let Err(errno) = unmount(binfmt.root()) {
-        remove()?;
-        return Err(errno);
-    }
-    mount_at(binfmt.root())?;
-    remove()
-}
-
-/// Unmounts, when nobody reads it: a container's readiness probe may, at any moment. To detach it from who does
-/// would keep its handlers alive as long.
-fn unmount(root: &Path) -> nix::Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match umount2(root, MntFlags::empty()) {
-            Err(Errno::EBUSY) if Instant::now() < deadline => sleep(Duration::from_millis(1)),
-            ended => return ended,
+    let mut hidden = Hidden::unlocked(root)?;
+    // One that was killed may have had the same number.
+    hidden.binfmt().remove(&sentinel.name).map_err(failed)?;
+    hidden.binfmt().register(&sentinel).map_err(failed)?;
+    for pause in PAUSES {
+        drop(hidden);
+        sleep(Duration::from_millis(pause));
+        hidden = Hidden::unlocked(root)?;
+        if hidden.binfmt().entry(&sentinel.name).map_err(failed)?.is_none() {
+            return Ok(false);
         }
     }
+    hidden.binfmt().remove(&sentinel.name).map_err(failed)
 }
 
 /// Mounts in the mount namespace of process 1, if that is not ours. A container has a process 1 of its own,
@@ -251,7 +291,7 @@ fn mount_for_first_process() -> Option<()> {
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
         mount_at(Path::new(MOUNT_POINT))
     };
-    std::thread::spawn(mount).join().ok()?.ok()
+    Builder::new().spawn(mount).ok()?.join().ok()?.ok()
 }
 
 /// A procfs other than our own, mounted from the host so that mounts on it reach the host.

@@ -10,7 +10,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Binfmt, Entry, State};
 use crate::elf::Elf;
-use crate::mount::{is_initial, is_supported};
+use crate::mount::{is_initial, is_supported, look};
 use crate::namespace::kernel;
 use crate::owner::{Configured, Owner};
 use crate::probe;
@@ -84,8 +84,12 @@ impl Machine {
     pub fn look(binfmt: &Binfmt, asked: &[&'static Arch]) -> Self {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
         let configured = Configured::read(Path::new("/"));
-        let listed = binfmt.entries().unwrap_or_default();
-        let handlers: Vec<Handler> = listed
+        // Looked at before anything is run: a look takes a moment, and probes may take longer.
+        let seen = look(binfmt);
+        let state = seen.as_ref().map_or_else(|_| binfmt.state(), |seen| seen.state);
+        let switched_on = seen.as_ref().ok().and_then(|seen| seen.switched_on);
+        let handlers: Vec<Handler> = seen
+            .map_or_else(|_| Vec::new(), |seen| seen.handlers)
             .into_iter()
             .map(|(name, entry)| match entry {
                 Ok(entry) => Handler {
@@ -116,8 +120,8 @@ impl Machine {
             root: binfmt.root().to_owned(),
             kernel: kernel().unwrap_or((0, 0)),
             supported: is_supported(),
-            state: binfmt.state(),
-            switched_on: binfmt.is_switched_on().ok(),
+            state,
+            switched_on,
             initial_user_namespace: is_initial("user"),
             mounts_on_top: mounts_at(binfmt.root()),
             page_size: sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok()),

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod faults;
+mod looking;
 mod others;
 mod places;
 mod programs;
@@ -52,6 +53,7 @@ pub(super) fn run(paths: &Paths, report: &mut Report) -> Result<()> {
             credentials::run(&mut checks)?;
             faults::run(&mut checks)?;
             places::run(&mut checks)?;
+            looking::run(&mut checks)?;
             watch::run(&mut checks)?;
             others::run(&mut checks)
         });

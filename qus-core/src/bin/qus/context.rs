@@ -4,40 +4,18 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::mount::{MntFlags, umount2};
 use qus_core::arch::{Arch, UnknownArch};
-use qus_core::binfmt::{Binfmt, State};
+use qus_core::binfmt::Binfmt;
 use qus_core::emulator::Folder;
-use qus_core::mount::mount_at;
 
 /// Where the kernel's list of handlers is.
 pub(crate) struct Context {
     pub(crate) binfmt: Binfmt,
 }
 
-/// Mounted as long as the value lives, if it was not mounted before.
-pub(crate) struct Visible<'a>(Option<&'a Path>);
-
-impl Drop for Visible<'_> {
-    fn drop(&mut self) {
-        if let Some(root) = self.0 {
-            // Nothing was changed by mounting, so nothing is lost if it stays.
-            let _ = umount2(root, MntFlags::MNT_DETACH);
-        }
-    }
-}
-
 impl Context {
     pub(crate) fn new(mount: &Path) -> Self {
         Self { binfmt: Binfmt::at(mount) }
-    }
-
-    /// Makes handlers visible that are registered while binfmt_misc is not mounted here, as in a container.
-    /// Where that is forbidden, there is nothing to be seen.
-    pub(crate) fn look(&self) -> Visible<'_> {
-        let root = self.binfmt.root();
-        let mounted = self.binfmt.state() == State::NotMounted && mount_at(root).is_ok();
-        Visible(mounted.then_some(root))
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use qus_core::explain::{Explanation, explain, readable};
+use qus_core::mount;
 
 use crate::context::Context;
 use crate::output::{json, out};
@@ -23,8 +24,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
-    let switched_on = context.binfmt.is_switched_on().unwrap_or(false);
-    let entries = if switched_on { readable(context.binfmt.entries()?) } else { Vec::new() };
+    let seen = mount::look(&context.binfmt)?;
+    let entries = if seen.switched_on == Some(true) { readable(seen.handlers) } else { Vec::new() };
     let explained: Vec<Explanation> = args.files.iter().map(|file| explain(file, &entries)).collect();
     if args.json {
         json(&explained)?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use qus_core::arch::ARCHES;
 use qus_core::emulator::is_own;
 use qus_core::explain::readable;
-use qus_core::probe;
+use qus_core::{mount, probe};
 use serde::Serialize;
 
 use crate::context::Context;
@@ -24,7 +24,7 @@ struct Platforms {
 }
 
 pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
-    let _visible = context.look();
+    let seen = mount::look(&context.binfmt).ok();
     let mut native = Vec::new();
     let mut emulated = Vec::new();
     for arch in ARCHES.iter().filter(|arch| !arch.platforms.is_empty()) {
@@ -39,7 +39,7 @@ pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
             emulated.extend(platforms);
         }
     }
-    let entries = readable(context.binfmt.entries().unwrap_or_default());
+    let entries = readable(seen.map_or_else(Vec::new, |seen| seen.handlers));
     let mut emulators: Vec<String> = entries
         .iter()
         .filter(|entry| entry.enabled)

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use qus_core::arch::Arch;
 use qus_core::binfmt::{State, refusal};
+use qus_core::mount::hidden::Hidden;
 use qus_core::{binfmt, handler, mount, persist};
 use serde::Serialize;
 
@@ -91,13 +92,21 @@ pub(crate) fn ours(context: &Context, archs: Vec<&'static Arch>) -> Result<Vec<S
 }
 
 fn handlers(context: &Context, wanted: &Wanted, dry_run: bool, report: &mut Report) -> Result<()> {
-    let _visible = context.look();
-    let binfmt = &context.binfmt;
+    let root = context.binfmt.root();
+    let hidden = match context.binfmt.state() {
+        State::NotMounted => Hidden::new(root).map(Some),
+        _ => Ok(None),
+    };
+    let hidden = match hidden {
+        Err(mount::Error::Mount(..)) => None,
+        hidden => hidden?,
+    };
+    let binfmt = hidden.as_ref().map_or(&context.binfmt, Hidden::binfmt);
     match binfmt.state() {
         // Nothing is registered then, or not for us to see.
         State::Absent | State::NotMounted => return Ok(()),
         State::ReadOnly(errno) if !dry_run => {
-            return Err(mount::Error::ReadOnly(binfmt.root().to_owned(), errno).into());
+            return Err(mount::Error::ReadOnly(root.to_owned(), errno).into());
         }
         _ => {}
     }

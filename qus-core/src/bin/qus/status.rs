@@ -10,8 +10,8 @@ use qus_core::emulator::version;
 use qus_core::explain::{handler_of, readable};
 use qus_core::handler::arch_of;
 use qus_core::owner::{Configured, Owner};
-use qus_core::probe;
 use qus_core::table::Table;
+use qus_core::{mount, probe};
 use serde::Serialize;
 
 use crate::context::{Context, at_hand};
@@ -64,23 +64,22 @@ struct Row {
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     let archs = at_hand(&args.archs)?;
-    let _visible = context.look();
-    let binfmt = &context.binfmt;
-    let state = match binfmt.state() {
+    let seen = mount::look(&context.binfmt)?;
+    let state = match seen.state {
         State::Absent => "absent",
         State::NotMounted => "not mounted",
         State::ReadOnly(_) => "read-only",
         State::Writable => "writable",
     };
     let mut report = Report {
-        mount: binfmt.root().display().to_string(),
+        mount: context.binfmt.root().display().to_string(),
         state,
-        switched_on: binfmt.is_switched_on().ok(),
+        switched_on: seen.switched_on,
         handlers: Vec::new(),
     };
     let mut missing = archs.clone();
     if report.switched_on.is_some() {
-        let listed = binfmt.entries()?;
+        let listed = seen.handlers;
         let configured = Configured::read(Path::new("/"));
         let mut versions = BTreeMap::new();
         for (name, entry) in &listed {
@@ -98,6 +97,9 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
             report.switched_on == Some(true) && handler_of(probe::image(arch), &entries).is_some()
         };
         missing.retain(|arch| !served(arch));
+    } else {
+        // Handlers that cannot be seen may work.
+        missing.retain(|arch| probe::run(arch).is_err());
     }
     if args.json {
         json(&report)?

@@ -12,7 +12,7 @@ use super::{Bench, Checks, FOREIGN, NOBODY};
 use crate::exec;
 
 /// What docker does, as far as it matters here: mounts and processes of its own, and an end.
-const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];
+pub(super) const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];
 
 /// A machine on which binfmt_misc is not mounted: a user namespace has none at first.
 pub(super) const MACHINE: [&str; 5] = ["--user", "--map-root-user", "--mount", "--pid", "--fork"];

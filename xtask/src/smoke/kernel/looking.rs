@@ -1,0 +1,89 @@
+//! Commands that only look change nothing, not even for a moment: no mount that others see, no instance that hides
+//! the handlers of a user namespace, and nothing that an `install` beside them takes for lasting.
+
+use anyhow::Result;
+use qus_core::binfmt::MOUNT_POINT;
+use xshell::cmd;
+
+use super::places::{CONTAINER, MACHINE};
+use super::{Bench, Checks, FOREIGN};
+
+/// Every command that looks, and one that removes what is not there. `$0` is qus.
+const LOOKS: &str = r#""$0" status; "$0" platforms; "$0" doctor; "$0" explain /bin/true; "$0" remove sh4"#;
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("looking mounts nothing that others see, and finds the host's handlers", unseen)?;
+    checks.check("looking in a user namespace leaves the handlers that it inherits", inherited)?;
+    checks.check("install beside those who look: nothing is installed in vain", beside)
+}
+
+/// In a container, whose handlers the host has mounted.
+fn unseen(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    bench.install(&[arch])?;
+    let script = format!(
+        r#"(while :; do test -e {MOUNT_POINT}/register && echo seen; done > "$1") &
+        watcher=$!
+        for round in 1 2 3 4 5; do {LOOKS}; done > /dev/null 2>&1
+        kill $watcher
+        "$0" status {arch} > /dev/null && "$0" doctor {arch} > /dev/null && "$0" platforms | grep -q qemu-{arch} || exit 10
+        wc -l < "$1""#
+    );
+    let log = bench.path("sightings");
+    let namespaces = &CONTAINER[1..];
+    bench.ends(cmd!(sh, "unshare {namespaces...} sh -c {script} {qus} {log}"))?.writes("0\n")
+}
+
+/// A user namespace uses the handlers of its parent until it has an instance of its own, which it keeps.
+fn inherited(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    bench.install(&[arch])?;
+    let looks = LOOKS.replace(r#"; "$0" remove sh4"#, "");
+    let script = format!(
+        r#"mount -t proc proc /proc
+        "$0" probe {arch} > /dev/null || exit 10
+        ({looks}; "$0" status {arch}) > /dev/null 2>&1 || exit 11
+        "$0" probe {arch} > /dev/null || exit 12
+        # The kernel's own rule, so that this check notices when it changes.
+        mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && umount {MOUNT_POINT}
+        "$0" probe {arch} > /dev/null && exit 13
+        echo kept"#
+    );
+    bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("kept\n")
+}
+
+/// In a container on a machine that has not mounted binfmt_misc: whatever is installed there would vanish.
+fn beside(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let container = CONTAINER.join(" ");
+    let script = format!(
+        r#"mount -t proc proc /proc
+        exec {container} sh -c '
+            refused() {{
+                "$0" install {arch} --no-probe 2> "$1" && exit 10
+                grep -q "would vanish when this container ends" "$1" || {{ cat "$1" >&2; exit 11; }}
+            }}
+            (while :; do {LOOKS}; done > /dev/null 2>&1) &
+            round=0
+            while [ $round -lt 40 ]; do
+                refused "$1"
+                round=$((round + 1))
+            done
+            kill $!
+            # One that is stopped while it looks.
+            flock --shared /proc/self/ns/user sleep 1 &
+            sleep 0.2
+            refused "$1"
+            wait $!
+            test ! -e {MOUNT_POINT}/register || exit 12
+            echo refused each time' "$0" "$1""#
+    );
+    let log = bench.path("beside");
+    bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus} {log}"))?.writes("refused each time\n")
+}
