@@ -17,6 +17,7 @@ pub mod elf;
 pub mod emulator;
 pub mod explain;
 pub mod export;
+pub mod file;
 pub mod handler;
 pub mod mount;
 pub mod namespace;

@@ -1,20 +1,21 @@
 //! A file's content: put where it belongs all at once, and recognised by its hash.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
 use super::Error;
+use super::tree::{Found, Place, is_owned};
 use crate::binfmt::rule::hex;
+use crate::file;
 
-/// What a file is to hold.
+/// What a file is to hold, and its mode.
 pub(super) enum Content {
     /// What another file holds.
-    Copy(PathBuf),
-    /// This text; the file's mode.
+    Copy(PathBuf, u32),
+    /// This text.
     Text(String, u32),
     /// A link to this path.
     Link(PathBuf),
@@ -24,57 +25,65 @@ impl Content {
     /// Of what is to be written.
     pub(super) fn sha256(&self) -> Result<String, Error> {
         match self {
-            Self::Copy(from) => sha256(from).map_err(|error| Error::Io("read", from.clone(), error)),
+            Self::Copy(from, _) => {
+                let hash = file::open(from).and_then(|file| copy(file, &mut io::sink()));
+                hash.map_err(|error| Error::Io("read", from.clone(), error))
+            }
             Self::Text(text, _) => Ok(hex(&Sha256::digest(text))),
-            Self::Link(to) => Ok(hex(&Sha256::digest(to.as_os_str().as_encoded_bytes()))),
+            Self::Link(to) => Ok(of_link(to)),
         }
     }
 
-    /// Writes beside the file and renames, so that it is never there in part.
-    pub(super) fn put(&self, path: &Path) -> Result<(), Error> {
-        let failed = |error| Error::Io("write", path.to_owned(), error);
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".part");
-        let partial = PathBuf::from(partial);
-        let write = || -> io::Result<()> {
-            fs::create_dir_all(path.parent().unwrap_or(path))?;
-            match fs::remove_file(&partial) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            match self {
-                Self::Copy(from) => {
-                    fs::copy(from, &partial)?;
-                    fs::set_permissions(&partial, fs::metadata(from)?.permissions())?;
+    /// Writes it so that it is never there in part.
+    pub(super) fn put(&self, place: &Place, hash: &str) -> io::Result<()> {
+        match self {
+            Self::Copy(from, mode) => place.put(*mode, |to| {
+                if copy(file::open(from)?, to)? == hash {
+                    Ok(())
+                } else {
+                    Err(io::Error::other(format!("{} was changed meanwhile", from.display())))
                 }
-                Self::Text(text, mode) => {
-                    let mut file = File::create(&partial)?;
-                    file.write_all(text.as_bytes())?;
-                    file.set_permissions(fs::Permissions::from_mode(*mode))?;
-                }
-                Self::Link(to) => symlink(to, &partial)?,
-            }
-            fs::rename(&partial, path)
+            }),
+            Self::Text(text, mode) => place.put(*mode, |to| to.write_all(text.as_bytes())),
+            Self::Link(to) => place.put_link(to),
+        }
+    }
+
+    /// Whether it is there already, and nobody else can change it.
+    pub(super) fn is_there(&self, place: &Place, hash: &str) -> io::Result<bool> {
+        let found = place.find()?;
+        let owned = match (self, &found) {
+            (Self::Copy(_, mode) | Self::Text(_, mode), Some(Found::File(file))) => is_owned(file, *mode)?,
+            (Self::Link(_), Some(Found::Link(_))) => true,
+            _ => false,
         };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&partial);
-            failed(error)
-        })
+        Ok(owned && found.map(sha256).transpose()?.as_deref() == Some(hash))
     }
 }
 
 /// Of a file; of a link, that of its target's path.
-pub(super) fn sha256(path: &Path) -> io::Result<String> {
-    if fs::symlink_metadata(path)?.is_symlink() {
-        return Ok(hex(&Sha256::digest(fs::read_link(path)?.as_os_str().as_encoded_bytes())));
+pub(super) fn sha256(found: Found) -> io::Result<String> {
+    match found {
+        Found::File(file) => copy(file, &mut io::sink()),
+        Found::Link(to) => Ok(of_link(&to)),
     }
-    let mut file = File::open(path)?;
+}
+
+fn of_link(to: &Path) -> String {
+    hex(&Sha256::digest(to.as_os_str().as_encoded_bytes()))
+}
+
+/// Returns the hash of what was copied.
+fn copy(mut from: File, to: &mut impl Write) -> io::Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        match file.read(&mut buffer)? {
+        match from.read(&mut buffer)? {
             0 => return Ok(hex(&hasher.finalize())),
-            length => hasher.update(&buffer[..length]),
+            length => {
+                hasher.update(&buffer[..length]);
+                to.write_all(&buffer[..length])?;
+            }
         }
     }
 }

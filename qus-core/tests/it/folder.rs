@@ -12,11 +12,11 @@ use serde_json::Value;
 use super::{Folder, qus};
 
 /// An architecture that no machine of ours runs.
-const FOREIGN: &str = "alpha";
+pub(super) const FOREIGN: &str = "alpha";
 
 /// A folder with a kernel that has no handler, and one emulator: a static program of this machine that
 /// emulates nothing.
-fn folder() -> Folder {
+pub(super) fn folder() -> Folder {
     let folder = Folder::new();
     folder.write("binfmt/register", "");
     folder.write("binfmt/status", "enabled\n");

@@ -7,6 +7,7 @@
 mod folder;
 mod help;
 mod output;
+mod persist;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

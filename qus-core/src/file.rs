@@ -1,0 +1,61 @@
+//! Files that may be anything: opened without waiting for anybody, and read within bounds.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+
+/// More than any text that is read whole has, in bytes.
+const LIMIT: u64 = 16 << 20;
+
+/// Opens a regular file for reading. A pipe that nobody writes to would have us wait, a device be set going.
+///
+/// # Errors
+/// It cannot be opened, or is something else.
+pub fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+    regular(File::options().read(true).custom_flags(flags.bits()).open(path)?)
+}
+
+/// The file, if it is a regular one.
+pub(crate) fn regular(file: File) -> io::Result<File> {
+    if file.metadata()?.is_file() {
+        Ok(file)
+    } else {
+        Err(io::Error::new(ErrorKind::InvalidInput, "not a regular file"))
+    }
+}
+
+/// Reads a regular file.
+///
+/// # Errors
+/// As [`open`]; it cannot be read, or is larger than any that is read whole.
+pub fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_all(&open(path)?)
+}
+
+pub(crate) fn read_all(file: &File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LIMIT { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [&*pipe, Path::new("/dev/zero"), dir.path()] {
+            assert_eq!(read(path).unwrap_err().to_string(), "not a regular file", "{}", path.display());
+        }
+        let large = dir.path().join("large");
+        File::create(&large).unwrap().set_len(LIMIT + 1).unwrap();
+        assert_eq!(read(&large).unwrap_err().kind(), ErrorKind::FileTooLarge);
+    }
+}

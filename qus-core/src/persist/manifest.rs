@@ -1,0 +1,75 @@
+//! The list of all that was written, by which it is taken back.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{BINFMT_D, OPENRC};
+use crate::emulator::PERSISTENT;
+
+/// The files that were written, as paths of the host.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Manifest {
+    /// A path is in it twice while one content replaces another.
+    pub(super) files: Vec<Written>,
+    /// Directories that were made for them, inner ones last.
+    #[serde(default)]
+    pub(super) folders: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Written {
+    pub(super) path: PathBuf,
+    /// Of a link, the hash of its target's path.
+    pub(super) sha256: String,
+}
+
+impl Manifest {
+    /// Reads what was written down.
+    ///
+    /// # Errors
+    /// Why it is damaged: cut off, or with paths that are never written.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let this: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+        let files = this.files.iter().map(|file| &file.path);
+        match files
+            .filter(|path| !is_file(path))
+            .chain(this.folders.iter().filter(|path| !is_directory(path)))
+            .next()
+        {
+            Some(path) => Err(format!("qus does not write {}", path.display())),
+            None => Ok(this),
+        }
+    }
+
+    /// Whether we have written this content to a file.
+    pub(super) fn has(&self, path: &Path, sha256: &str) -> bool {
+        self.files.iter().any(|file| file.path == path && file.sha256 == sha256)
+    }
+
+    /// Every path once.
+    pub fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        let first = |(index, file): &(usize, &Written)| {
+            self.files.iter().position(|other| other.path == file.path) == Some(*index)
+        };
+        self.files.iter().enumerate().filter(first).map(|(_, file)| &file.path)
+    }
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute()
+        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+}
+
+/// Whether qus writes a file of this path.
+fn is_file(path: &Path) -> bool {
+    let fixed = [BINFMT_D, OPENRC[0], OPENRC[1]];
+    is_plain(path) && (path.starts_with(PERSISTENT) || fixed.iter().any(|fixed| path == Path::new(fixed)))
+}
+
+/// Whether it may have made this directory.
+fn is_directory(path: &Path) -> bool {
+    let outer = [PERSISTENT, BINFMT_D, OPENRC[0], OPENRC[1]];
+    is_plain(path)
+        && (path.starts_with(PERSISTENT) || outer.iter().any(|inner| Path::new(inner).starts_with(path)))
+}

@@ -1,0 +1,67 @@
+//! `install --persist`: what is written belongs to root alone, whatever the umask and the modes of what is copied.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
+
+use super::folder::{FOREIGN, folder};
+use super::{Ended, Folder, ended};
+
+/// Installs for the next start under a umask. What comes after it fails, since a directory registers nothing.
+fn install(folder: &Folder, umask: &str) -> Ended {
+    let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+    ended(
+        Command::new("sh")
+            .args(["-c", &script, env!("CARGO_BIN_EXE_qus"), "--mount", &folder.arg("binfmt")])
+            .args(["install", FOREIGN, "--no-probe", "--dir", &folder.arg("bin")])
+            .args(["--persist", "--host-root", &folder.arg("root")]),
+    )
+}
+
+fn host() -> Folder {
+    let folder = folder();
+    folder.write("root/usr/lib/systemd/systemd-binfmt", "");
+    folder.write("bin/bundle.json", r#"{"qemu":"1.2"}"#);
+    for dir in ["root", "root/usr", "root/usr/lib"] {
+        fs::set_permissions(folder.path(dir), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn modes_are_ours() {
+    for umask in ["000", "022", "077"] {
+        let folder = host();
+        let emulator = folder.path(&format!("bin/qemu-{FOREIGN}"));
+        fs::set_permissions(&emulator, fs::Permissions::from_mode(0o6755)).unwrap();
+        install(&folder, umask).says(1, &["kept for the next start"]);
+        for (path, mode) in [
+            ("root/etc", 0o755),
+            ("root/etc/binfmt.d", 0o755),
+            ("root/etc/binfmt.d/qus.conf", 0o644),
+            ("root/usr/local/lib/qus", 0o755),
+            ("root/usr/local/lib/qus/manifest.json", 0o644),
+            ("root/usr/local/lib/qus/1.2", 0o755),
+            ("root/usr/local/lib/qus/1.2/bundle.json", 0o644),
+            ("root/usr/local/lib/qus/1.2/qemu-alpha", 0o755),
+        ] {
+            let found = fs::metadata(folder.path(path)).unwrap().permissions().mode() & 0o7777;
+            assert_eq!(found, mode, "{path} under umask {umask}: {found:o}");
+        }
+    }
+}
+
+#[test]
+fn the_host_is_not_left() {
+    let folder = host();
+    install(&folder, "022").says(1, &["kept for the next start"]);
+    folder.write("outside", "");
+    let manifest = "root/usr/local/lib/qus/manifest.json";
+    let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let text = format!(r#"{{"files":[{{"path":"/../outside","sha256":"{hash}"}}]}}"#);
+    folder.write(manifest, text);
+    let root = folder.arg("root");
+    let remove = ["remove", "--persist", "--host-root", &root];
+    super::qus(&remove).says(1, &["qus does not write /../outside", "remedy: "]);
+    assert!(folder.path("outside").exists());
+}
