@@ -15,6 +15,7 @@ use std::str::FromStr;
 
 use crate::elf::Class::{self, Elf32, Elf64};
 use crate::elf::Endian::{self, Big, Little};
+use crate::text::Show;
 
 /// One of QEMU's linux-user targets: an architecture whose programs can be emulated.
 #[derive(Debug, PartialEq, Eq)]
@@ -253,7 +254,7 @@ pub struct UnknownArch {
 
 impl fmt::Display for UnknownArch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown architecture `{}`", self.given)?;
+        write!(f, "unknown architecture `{}`", self.given.shown())?;
         if !self.nearest.is_empty() {
             write!(f, "; did you mean {}?", self.nearest.join(", "))?;
         }

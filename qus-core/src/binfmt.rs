@@ -21,6 +21,8 @@ use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::unistd::{AccessFlags, faccessat};
 
+use crate::text::Show;
+
 pub use entry::{BadEntry, Entry};
 pub use flags::Flags;
 pub use magic::Magic;
@@ -62,11 +64,11 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Io(what, path, _) => write!(f, "cannot {what} {}", path.display()),
+            Self::Io(what, path, _) => write!(f, "cannot {what} {}", path.shown()),
             Self::Rule(bad) => bad.fmt(f),
             Self::Entry(bad) => bad.fmt(f),
             Self::Foreign(name) => {
-                write!(f, "the handler {} was not registered by qus", name.to_string_lossy())
+                write!(f, "the handler {} was not registered by qus", name.shown())
             }
         }
     }

@@ -95,6 +95,8 @@ pub enum Error {
     BadIdent,
     /// The named part lies outside the file, or its entries have an impossible size.
     Truncated(&'static str),
+    /// Its dynamic sections have more entries than any program's.
+    TooLarge,
 }
 
 impl fmt::Display for Error {
@@ -102,6 +104,7 @@ impl fmt::Display for Error {
         match self {
             Self::NotElf => f.write_str("not an ELF file"),
             Self::BadIdent => f.write_str("ELF class, byte order or version is invalid"),
+            Self::TooLarge => f.write_str("ELF dynamic section is too large"),
             Self::Truncated(part) => write!(f, "ELF {part} is damaged or cut off"),
         }
     }
@@ -141,6 +144,9 @@ const PN_XNUM: u16 = 0xffff;
 /// Longest path of a loader that the kernel takes, in bytes.
 const PATH_MAX: u64 = 4096;
 
+/// How many entries of dynamic sections are read, all together. A program has some dozens, and each is a read.
+const MAX_DYNAMIC: u64 = 1 << 14;
+
 impl Elf {
     /// Reads the headers of a file.
     ///
@@ -168,14 +174,16 @@ impl Elf {
         }
         let file = Reader { file, class, endian };
         let (mut elf, table) = file.elf(ident[7]).ok_or(Error::Truncated("header"))?;
+        let mut budget = MAX_DYNAMIC;
         for segment in file.segments(table) {
             let segment = segment.ok_or(Error::Truncated("program header"))?;
             match segment.kind {
-                PT_INTERP => {
+                // The kernel takes the first.
+                PT_INTERP if elf.interpreter.is_none() => {
                     elf.interpreter = Some(file.path(segment).ok_or(Error::Truncated("interpreter"))?);
                 }
                 PT_DYNAMIC => {
-                    elf.needed += file.needed(segment).ok_or(Error::Truncated("dynamic section"))?;
+                    elf.needed += file.needed(segment, &mut budget)?;
                 }
                 _ => {}
             }
@@ -316,17 +324,19 @@ impl<R: ReadAt + ?Sized> Reader<'_, R> {
     }
 
     /// Counts `DT_NEEDED` up to `DT_NULL` or the end.
-    fn needed(&self, segment: Segment) -> Option<usize> {
+    fn needed(&self, segment: Segment, budget: &mut u64) -> Result<usize, Error> {
         let entry = 2 * self.address_size() as u64;
         let mut needed = 0;
         for index in 0..segment.size / entry {
-            match self.address(segment.offset.checked_add(index * entry)?)? {
+            *budget = budget.checked_sub(1).ok_or(Error::TooLarge)?;
+            let start = segment.offset.checked_add(index * entry);
+            match start.and_then(|start| self.address(start)).ok_or(Error::Truncated("dynamic section"))? {
                 DT_NULL => break,
                 DT_NEEDED => needed += 1,
                 _ => {}
             }
         }
-        Some(needed)
+        Ok(needed)
     }
 
     fn address_size(&self) -> usize {
@@ -435,6 +445,8 @@ mod tests {
         assert_eq!(Elf::parse(&good[..100]), Err(Error::Truncated("program header")));
         let outside = program(&[(PT_INTERP, u64::MAX, u64::MAX)], b"");
         assert_eq!(Elf::parse(&*outside), Err(Error::Truncated("interpreter")));
+        let many = program(&vec![(PT_DYNAMIC, 1 << 17, 1 << 40); 2000], &[1; 1 << 20]);
+        assert_eq!(Elf::parse(&*many), Err(Error::TooLarge));
         for (at, value) in [(4, 3), (5, 0), (6, 2)] {
             let mut bad = good.clone();
             bad[at] = value;

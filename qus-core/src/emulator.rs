@@ -5,7 +5,7 @@
 //! refused here.
 
 use std::fmt;
-use std::fs::{self, File, Metadata};
+use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,9 @@ use serde::Deserialize;
 use crate::arch::{ARCHES, Arch, Host};
 use crate::binfmt::magic::Build;
 use crate::elf::{self, Elf, Kind};
+use crate::file;
 use crate::probe;
+use crate::text::Show;
 
 /// Where `qus install --persist` keeps emulators.
 pub const PERSISTENT: &str = "/usr/local/lib/qus";
@@ -58,15 +60,27 @@ struct Bundled {
 }
 
 impl Bundle {
-    /// What cannot be read tells nothing.
-    fn read(dir: &Path) -> Self {
-        fs::read(dir.join("bundle.json"))
-            .ok()
-            .and_then(|text| serde_json::from_slice(&text).ok())
-            .unwrap_or_default()
+    /// None is needed; one that is there says what it should.
+    fn read(dir: &Path) -> io::Result<Self> {
+        let path = dir.join("bundle.json");
+        let parsed = match file::read(&path) {
+            Ok(text) => Self::parse(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => Err(error.to_string()),
+        };
+        let damaged = |why| {
+            let hint =
+                "remedy: have `cargo xtask build-qemu` write it again, or remove it and do without versions";
+            io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {why}\n{hint}", path.shown()))
+        };
+        parsed.map_err(damaged)
     }
 
-    /// The version, if it can be the name of a folder.
+    fn parse(text: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(text).map_err(|error| error.to_string())
+    }
+
+    /// The version, if it can be the name of a directory.
     fn version(self) -> Option<String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || ".+-~".contains(c);
         self.qemu
@@ -84,11 +98,11 @@ impl Folder {
     /// Looks for `qemu-ARCH-static` and `qemu-ARCH` in a folder.
     ///
     /// # Errors
-    /// It is not a folder, or cannot be read.
+    /// It is not a directory, or cannot be read, or its `bundle.json` is damaged (`InvalidData`).
     pub fn open(dir: &Path) -> io::Result<Self> {
         let dir = std::path::absolute(dir)?;
         fs::read_dir(&dir)?;
-        let bundle = Bundle::read(&dir);
+        let bundle = Bundle::read(&dir)?;
         let emulator = |arch: &'static Arch| {
             let mut names = [format!("{}-static", arch.emulator()), arch.emulator()].into_iter();
             let name = names.find(|name| dir.join(name).exists())?;
@@ -115,8 +129,9 @@ impl Folder {
         dirs.extend(persistent.into_iter().rev());
         for dir in &dirs {
             match Self::open(dir) {
-                Ok(folder) if !folder.emulators.is_empty() => return Ok(folder),
-                _ => {}
+                Ok(folder) if folder.emulators.is_empty() => {}
+                Err(error) if error.kind() != io::ErrorKind::InvalidData => {}
+                found => return found,
             }
         }
         Self::open(Path::new("/usr/bin"))
@@ -130,7 +145,15 @@ impl Folder {
 
 /// QEMU's version of the emulators in a folder; `None` where no `bundle.json` tells.
 pub fn version(dir: &Path) -> Option<String> {
-    Bundle::read(dir).version()
+    Bundle::read(dir).ok()?.version()
+}
+
+/// What is read of a text as `bundle.json`: QEMU's version, and the emulator's hash. For fuzzing.
+#[doc(hidden)]
+pub fn read_bundle(text: &[u8], file: &str) -> Option<(Option<String>, Build)> {
+    let bundle = Bundle::parse(text).ok()?;
+    let build = bundle.build(file);
+    Some((bundle.version(), build))
 }
 
 /// Why a file cannot be registered as an emulator.
@@ -168,7 +191,7 @@ impl fmt::Display for Unfit {
             Self::Dynamic(loader) => write!(
                 f,
                 "is not static: it asks for {}, and would fail in every container without that",
-                loader.display()
+                loader.shown()
             ),
             Self::Machine(arch) => write!(f, "is for {arch}, which this machine does not run"),
         }
@@ -205,12 +228,10 @@ impl Identity {
 /// # Errors
 /// See [`Unfit`].
 pub fn inspect(path: &Path) -> Result<Identity, Unfit> {
-    // Looked at before it is opened: a pipe would block.
-    let kind = fs::metadata(path).map_err(Unfit::Open)?;
-    if !kind.is_file() {
-        return Err(Unfit::NotAFile);
-    }
-    let file = File::open(path).map_err(Unfit::Open)?;
+    let file = file::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidInput => Unfit::NotAFile,
+        _ => Unfit::Open(error),
+    })?;
     let metadata = file.metadata().map_err(Unfit::Open)?;
     if metadata.permissions().mode() & 0o111 == 0 {
         return Err(Unfit::NotExecutable);

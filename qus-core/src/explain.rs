@@ -4,7 +4,8 @@
 //! machine itself. The file is never started; whether an architecture runs is found out by its probe.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use serde::Serialize;
 use crate::arch::Arch;
 use crate::binfmt::{Entry, Files};
 use crate::elf::{Elf, Kind, ReadAt};
-use crate::{handler, probe};
+use crate::{file, handler, probe};
 
 /// How deep the kernel follows interpreters of interpreters.
 const MAX_DEPTH: usize = 5;
@@ -80,25 +81,22 @@ pub fn explain(path: &Path, entries: &[Entry]) -> Explanation {
 }
 
 fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) if metadata.is_file() => metadata,
-        Ok(_) => return Explanation::new(path, "not a regular file").fails("only files are run", None),
-        Err(error) => {
-            return Explanation::new(path, "unknown").fails(format!("cannot be read: {error}"), None);
-        }
-    };
-    let file = match File::open(path) {
+    let file = match file::open(path) {
         Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::InvalidInput => {
+            return Explanation::new(path, "not a regular file").fails("only files are run", None);
+        }
         Err(error) => {
             return Explanation::new(path, "unknown").fails(format!("cannot be read: {error}"), None);
         }
     };
+    let mode = file.metadata().map_or(0, |metadata| metadata.permissions().mode());
     let header = header(&file);
     let mut this = match Elf::parse(&file) {
         Ok(elf) => explain_elf(path, &elf),
         Err(_) => Explanation::new(path, what_else(&header)),
     };
-    if metadata.permissions().mode() & 0o111 == 0 {
+    if mode & 0o111 == 0 {
         let remedy = format!("chmod +x {}", path.display());
         this = this.fails("it is not executable", Some(remedy));
     }
@@ -263,6 +261,8 @@ pub fn handler_of<'a>(header: &[u8], entries: &'a [Entry]) -> Option<&'a Entry> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::binfmt::{Flags, Magic, Rule};
 

@@ -25,3 +25,4 @@ pub mod owner;
 pub mod persist;
 pub mod probe;
 pub mod table;
+pub mod text;

@@ -25,6 +25,7 @@ use nix::unistd::geteuid;
 
 use crate::binfmt::magic::MARK;
 use crate::binfmt::{self, Binfmt, Files, Flags, Listed, MOUNT_POINT, Magic, Rule, State};
+use crate::text::Show;
 use hidden::Hidden;
 
 /// The namespaces a kernel starts with have fixed numbers (`include/linux/nsfs.h`; that of the mount
@@ -81,10 +82,10 @@ impl fmt::Display for Error {
                 f,
                 "there is no folder {} at which binfmt_misc could be mounted\nremedy: in a container, run it with \
                  --privileged; elsewhere make it, or leave --mount out",
-                root.display()
+                root.shown()
             ),
             Self::Mount(root, errno) => {
-                write!(f, "cannot mount binfmt_misc at {}: {}", root.display(), errno.desc())?;
+                write!(f, "cannot mount binfmt_misc at {}: {}", root.shown(), errno.desc())?;
                 match errno {
                     Errno::EPERM | Errno::EACCES => f.write_str(missing_rights()),
                     Errno::ENODEV => f.write_str("\nremedy: modprobe binfmt_misc, on the host"),
@@ -96,10 +97,10 @@ impl fmt::Display for Error {
                 f,
                 "{0} is mounted read-only\nremedy: mount -o remount,rw {0}; in a container, run it with \
                  --privileged",
-                root.display()
+                root.shown()
             ),
             Self::ReadOnly(root, errno) => {
-                write!(f, "{} cannot be written: {}{}", root.display(), errno.desc(), missing_rights())
+                write!(f, "{} cannot be written: {}{}", root.shown(), errno.desc(), missing_rights())
             }
             Self::Busy => f.write_str(
                 "another qus looks at binfmt_misc or mounts it, and does not finish\nremedy: end it, then run this again",

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::binfmt::{Entry, Rule};
+use crate::file;
 
 /// Where systemd-binfmt reads its rules, the strongest folder first (`man binfmt.d`).
 pub const BINFMT_D: [&str; 4] =
@@ -66,12 +67,12 @@ impl Configured {
         }
         files.sort_by(|a, b| a.file_name().cmp(&b.file_name()));
         let mut systemd = Vec::new();
-        for file in files {
-            let text = fs::read(&file).unwrap_or_default();
+        for path in files {
+            let text = file::read(&path).unwrap_or_default();
             let lines = text
                 .split(|&byte| byte == b'\n')
                 .filter(|line| !line.is_empty() && !b"#;".contains(&line[0]));
-            systemd.extend(lines.filter_map(|line| Some((file.clone(), Rule::parse(line).ok()?))));
+            systemd.extend(lines.filter_map(|line| Some((path.clone(), Rule::parse(line).ok()?))));
         }
         Self { systemd, root: root.to_owned() }
     }

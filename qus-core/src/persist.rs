@@ -18,6 +18,7 @@ use crate::binfmt::{BadRule, Flags};
 use crate::emulator::{Emulator, PERSISTENT};
 use crate::file;
 use crate::handler::arch_of;
+use crate::text::Show;
 use content::{Content, sha256};
 use manifest::Written;
 use tree::{Found, Tree, is_safe};
@@ -87,23 +88,23 @@ impl fmt::Display for Error {
                  OpenRC\nremedy: have `qus install all` run when the machine starts, or install systemd's package \
                  with systemd-binfmt",
             ),
-            Self::Io(what, path, error) => write!(f, "cannot {what} {}: {error}", path.display()),
+            Self::Io(what, path, error) => write!(f, "cannot {what} {}: {error}", path.shown()),
             Self::Rule(bad) => bad.fmt(f),
             Self::Manifest(path, why) => write!(
                 f,
                 "{} is damaged: {why}\nremedy: remove it, and by hand what it was about: the directories beside it, {BINFMT_D} or {}",
-                path.display(),
+                path.shown(),
                 OPENRC.join(" and ")
             ),
             Self::Unsafe(path, why) => write!(
                 f,
                 "{} {why}\nremedy: see that only root can change it, with chown root and chmod go-w",
-                path.display()
+                path.shown()
             ),
             Self::NotOurs(path) => write!(
                 f,
                 "{} is somebody else's, or was changed since we have written it\nremedy: move it away",
-                path.display()
+                path.shown()
             ),
             Self::WouldForget(archs) => write!(
                 f,

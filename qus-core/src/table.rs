@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::Show;
+
 /// Rows of `N` cells.
 pub struct Table<const N: usize> {
     rows: Vec<[String; N]>,
@@ -13,9 +15,9 @@ impl<const N: usize> Table<N> {
         Self { rows: vec![heads.map(str::to_owned)] }
     }
 
-    /// Adds a row.
+    /// Adds a row. Cells have one line, whatever is in them.
     pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells);
+        self.rows.push(cells.map(|cell| cell.shown().to_string()));
     }
 }
 
@@ -43,5 +45,7 @@ mod tests {
         let mut table = Table::new(["a", "bb"]);
         table.row(["long".into(), "x".into()]);
         assert_eq!(table.to_string(), "a     bb\nlong  x\n");
+        table.row(["\x1b\n".into(), "y".into()]);
+        assert_eq!(table.to_string().lines().last(), Some(r"\u{1b}\n  y"));
     }
 }

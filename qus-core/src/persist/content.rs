@@ -10,6 +10,7 @@ use super::Error;
 use super::tree::{Found, Place, is_owned};
 use crate::binfmt::rule::hex;
 use crate::file;
+use crate::text::Show;
 
 /// What a file is to hold, and its mode.
 pub(super) enum Content {
@@ -41,7 +42,7 @@ impl Content {
                 if copy(file::open(from)?, to)? == hash {
                     Ok(())
                 } else {
-                    Err(io::Error::other(format!("{} was changed meanwhile", from.display())))
+                    Err(io::Error::other(format!("{} was changed meanwhile", from.shown())))
                 }
             }),
             Self::Text(text, mode) => place.put(*mode, |to| to.write_all(text.as_bytes())),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{BINFMT_D, OPENRC};
 use crate::emulator::PERSISTENT;
+use crate::text::Show;
 
 /// The files that were written, as paths of the host.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -37,7 +38,7 @@ impl Manifest {
             .chain(this.folders.iter().filter(|path| !is_directory(path)))
             .next()
         {
-            Some(path) => Err(format!("qus does not write {}", path.display())),
+            Some(path) => Err(format!("qus does not write {}", path.shown())),
             None => Ok(this),
         }
     }

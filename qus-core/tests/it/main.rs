@@ -6,6 +6,7 @@
 
 mod folder;
 mod help;
+mod hostile;
 mod output;
 mod persist;
 

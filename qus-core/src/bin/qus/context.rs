@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use qus_core::arch::{Arch, UnknownArch};
 use qus_core::binfmt::Binfmt;
 use qus_core::emulator::Folder;
+use qus_core::text::Show;
 
 /// Where the kernel's list of handlers is.
 pub(crate) struct Context {
@@ -59,7 +60,7 @@ pub(crate) fn archs(folder: &Folder, wanted: &Wanted) -> Result<Vec<&'static Arc
         ensure!(
             !found.is_empty(),
             "there is no emulator in {}; name their folder with --dir, or with QEMU_BIN_DIR",
-            folder.dir.display()
+            folder.dir.shown()
         );
         archs.extend(found.into_iter().filter(|arch| !wanted.archs.contains(arch)));
     }
@@ -85,7 +86,7 @@ pub(crate) fn emulators(dir: Option<&Path>) -> Result<Folder> {
         .map(PathBuf::from);
     match dir.or(variable.as_deref()) {
         Some(dir) => Folder::open(dir)
-            .with_context(|| format!("cannot read the folder with emulators {}", dir.display())),
+            .with_context(|| format!("cannot read the folder with emulators {}", dir.shown())),
         None => Folder::find().context("cannot find a folder with emulators; name it with --dir"),
     }
 }

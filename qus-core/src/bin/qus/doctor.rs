@@ -4,9 +4,10 @@ use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use qus_core::doctor::{Machine, Severity, findings};
+use qus_core::text::Show;
 
 use crate::context::{Context, at_hand};
-use crate::output::{json, out};
+use crate::output::{json, show};
 
 /// Find out what is wrong, why, and which command mends it
 ///
@@ -31,10 +32,10 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     } else {
         let mut text = String::new();
         for finding in &findings {
-            writeln!(text, "{}: {}: {}", finding.severity, finding.subject, finding.what)?;
-            writeln!(text, "  because: {}", finding.why)?;
+            writeln!(text, "{}: {}: {}", finding.severity, finding.subject.shown(), finding.what.shown())?;
+            writeln!(text, "  because: {}", finding.why.shown())?;
             if let Some(fix) = &finding.fix {
-                writeln!(text, "  remedy: {fix}")?;
+                writeln!(text, "  remedy: {}", fix.shown())?;
             }
         }
         let working = machine.probes.values().filter(|probe| probe.is_ok()).count();
@@ -43,7 +44,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
             "{} handlers; programs of {working} architectures run through them",
             machine.handlers.len()
         )?;
-        out(text)?;
+        show(&text)?;
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if errors > 0 {

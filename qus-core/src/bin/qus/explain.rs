@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use qus_core::explain::{Explanation, explain, readable};
 use qus_core::mount;
+use qus_core::text::Show;
 
 use crate::context::Context;
-use crate::output::{json, out};
+use crate::output::{json, show};
 
 /// Explain what a program needs, and why it does or does not run
 ///
@@ -34,7 +35,7 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
         for this in &explained {
             write_text(&mut text, this, "")?;
         }
-        out(text)?;
+        show(&text)?;
     }
     let failing = explained.iter().filter(|this| !this.runs).count();
     if failing > 0 {
@@ -44,8 +45,8 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
 }
 
 fn write_text(text: &mut String, this: &Explanation, indent: &str) -> Result<()> {
-    writeln!(text, "{indent}{}: {}", this.file, this.what)?;
-    let mut line = |head: &str, value: &str| writeln!(text, "{indent}  {head:10} {value}");
+    writeln!(text, "{indent}{}: {}", this.file.shown(), this.what)?;
+    let mut line = |head: &str, value: &str| writeln!(text, "{indent}  {head:10} {}", value.shown());
     if let Some(abi) = this.abi {
         line("abi", abi)?;
     }

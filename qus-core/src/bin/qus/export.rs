@@ -10,6 +10,7 @@ use qus_core::probe;
 
 use crate::context::{Wanted, emulators};
 use crate::output::out;
+use qus_core::text::Show;
 
 /// Print our rules in the form of another program
 ///
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         missing.is_empty() && !chosen.is_empty(),
         "there is no emulator for {} in {}",
         missing.first().map_or("any architecture".to_owned(), ToString::to_string),
-        folder.dir.display()
+        folder.dir.shown()
     );
     for emulator in &mut chosen {
         if let (Some(folder), Some(name)) = (&args.folder, emulator.path.file_name()) {

@@ -9,6 +9,7 @@ use clap_complete::Shell;
 
 use crate::Cli;
 use crate::output::out;
+use qus_core::text::Show;
 
 /// Print the completion script for a shell
 #[derive(clap::Args)]
@@ -33,7 +34,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
 }
 
 pub(crate) fn man(args: &ManArgs) -> Result<()> {
-    let failed = || format!("cannot write manual pages to {}", args.dir.display());
+    let failed = || format!("cannot write manual pages to {}", args.dir.shown());
     fs::create_dir_all(&args.dir).with_context(failed)?;
     clap_mangen::generate_to(Cli::command(), &args.dir).with_context(failed)
 }

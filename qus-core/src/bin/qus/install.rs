@@ -20,6 +20,7 @@ use serde::Serialize;
 use crate::context::{Context, Wanted, archs, emulators};
 use crate::output::{json, say};
 use crate::watch;
+use qus_core::text::Show;
 
 /// Register emulators with the kernel
 ///
@@ -154,11 +155,12 @@ impl Row {
     pub(crate) fn say(&self, dry_run: bool) {
         let changes = !matches!(self.state, State::Failed | State::Native | State::Unchanged);
         let would = if dry_run && changes { "would be " } else { "" };
-        let place = self.interpreter.as_ref().map_or(String::new(), |path| format!("  {path}"));
+        let place = self.interpreter.as_ref().map_or(String::new(), |path| format!("  {}", path.shown()));
         let why = self.why.as_ref().map_or(String::new(), |why| format!("  {why}"));
-        say(format_args!("{:12} {would}{}{place}{why}", self.arch, self.state));
+        say(format_args!("{:12} {would}{}{place}{why}", self.arch.shown().to_string(), self.state));
         for difference in &self.differences {
             let Difference { field, registered, wanted } = difference;
+            let (registered, wanted) = (registered.shown(), wanted.shown());
             say(format_args!("{:12}   {field}: is {registered}, should be {wanted}", ""));
         }
     }
@@ -251,8 +253,8 @@ fn check(folder: &Folder, arch: &'static Arch, args: &Args) -> Result<Checked, S
     }
     let emulator = folder
         .get(arch)
-        .ok_or_else(|| format!("there is no {} in {}", arch.emulator(), folder.dir.display()))?;
-    let path = emulator.path.display();
+        .ok_or_else(|| format!("there is no {} in {}", arch.emulator(), folder.dir.shown()))?;
+    let path = emulator.path.shown();
     let identity = emulator::inspect(&emulator.path).map_err(|unfit| format!("{path} {unfit}"))?;
     if !args.no_probe {
         probe::run_with(&emulator.path, arch)
@@ -262,7 +264,7 @@ fn check(folder: &Folder, arch: &'static Arch, args: &Args) -> Result<Checked, S
 }
 
 fn say_where(mounted: &Mounted, binfmt: &Binfmt) {
-    let root = binfmt.root().display();
+    let root = binfmt.root().shown();
     match mounted {
         Mounted::Before => {}
         Mounted::Here => say(format_args!("mounted binfmt_misc at {root}")),
@@ -271,7 +273,7 @@ fn say_where(mounted: &Mounted, binfmt: &Binfmt) {
             say("mounted binfmt_misc for process 1 too: handlers last as long as that runs");
         }
         Mounted::Shared(place) => {
-            say(format_args!("mounted binfmt_misc at {} too, which the host shares", place.display()));
+            say(format_args!("mounted binfmt_misc at {} too, which the host shares", place.shown()));
         }
     }
     if mount::is_initial("user") == Some(false) {
@@ -287,13 +289,10 @@ fn keep(fit: &mut [Fit], folder: &Folder, flags: Flags, host_root: &Path) -> Res
     let kept = persist::Host::at(&host_root).install(version, &emulators, flags)?;
     for (fit, kept) in fit.iter_mut().zip(kept) {
         let path = host_root.join(kept.path.strip_prefix("/").unwrap_or(&kept.path));
-        fit.identity = Identity::now(&path).with_context(|| format!("{} has vanished", path.display()))?;
+        fit.identity = Identity::now(&path).with_context(|| format!("{} has vanished", path.shown()))?;
         fit.emulator.path = path;
     }
-    say(format_args!(
-        "kept for the next start of the machine in {}",
-        persist::Host::folder(version).display()
-    ));
+    say(format_args!("kept for the next start of the machine in {}", persist::Host::folder(version).shown()));
     Ok(())
 }
 
@@ -330,7 +329,7 @@ fn register(binfmt: &Binfmt, fit: &Fit, flags: Flags, args: &Args, row: &mut Row
         }
         let path = &fit.emulator.path;
         let same = Identity::now(path) == Some(fit.identity);
-        ensure!(same, "{} was replaced while it was registered: run this again", path.display());
+        ensure!(same, "{} was replaced while it was registered: run this again", path.shown());
         if !args.no_probe {
             probe::run(fit.emulator.arch).map_err(|why| anyhow!("registered, but {why}"))?;
             row.probe = Some(true);
@@ -353,7 +352,11 @@ fn report(rows: &[Row], args: &Args) -> Result<()> {
     for row in rows {
         row.say(args.dry_run);
     }
-    let failed: Vec<_> = rows.iter().filter(|row| row.state == State::Failed).map(|row| &*row.arch).collect();
+    let failed: Vec<_> = rows
+        .iter()
+        .filter(|row| row.state == State::Failed)
+        .map(|row| row.arch.shown().to_string())
+        .collect();
     if !failed.is_empty() {
         bail!("not installed: {}", failed.join(" "));
     }

@@ -8,6 +8,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
 use anyhow::{Context, Result};
+use qus_core::text;
 use serde::Serialize;
 
 /// Writes data to standard output. Who has read enough of it, as `head` has, is not an error.
@@ -19,6 +20,11 @@ pub(crate) fn out(text: impl AsRef<[u8]>) -> Result<()> {
     }
 }
 
+/// Writes data for people to standard output.
+pub(crate) fn show(text: &str) -> Result<()> {
+    out(text::lines(text))
+}
+
 /// Writes data as JSON.
 pub(crate) fn json(data: &impl Serialize) -> Result<()> {
     out(serde_json::to_string_pretty(data)? + "\n")
@@ -27,7 +33,7 @@ pub(crate) fn json(data: &impl Serialize) -> Result<()> {
 /// Says a line. That it cannot be written is nobody's concern.
 pub(crate) fn say(line: impl Display) {
     // In one piece, so that the lines of two programs do not mix.
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    let _ = io::stderr().write_all(text::lines(&format!("{line}\n")).as_bytes());
 }
 
 /// Says why a command has failed, from the outermost step to the cause.

@@ -7,7 +7,7 @@ use qus_core::table::Table;
 use serde::Serialize;
 
 use crate::context::Wanted;
-use crate::output::{json, out};
+use crate::output::{json, show};
 
 /// Find out whether programs of an architecture run
 ///
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         for row in &rows {
             table.row([row.arch.to_owned(), row.runs.to_owned(), row.why.clone().unwrap_or_default()]);
         }
-        out(table.to_string())?;
+        show(&table.to_string())?;
     }
     let failing = rows.iter().filter(|row| row.why.is_some()).count();
     if failing > 0 && !wanted.archs.is_empty() {

@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use qus_core::arch::Arch;
 use qus_core::binfmt::{State, refusal};
 use qus_core::mount::hidden::Hidden;
+use qus_core::text::Show;
 use qus_core::{binfmt, handler, mount, persist};
 use serde::Serialize;
 
@@ -67,17 +68,21 @@ pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
     }
     let would = if args.dry_run { "would be removed" } else { "removed" };
     for name in &report.removed {
-        say(format_args!("{name} {would}"));
+        say(format_args!("{} {would}", name.shown()));
     }
     for file in &report.files {
-        say(format_args!("{file} {would}"));
+        say(format_args!("{} {would}", file.shown()));
     }
     if report.removed.is_empty() && report.files.is_empty() {
         say("nothing of ours was there");
     }
     let mut problems: Vec<String> = wanted.unknown.iter().map(ToString::to_string).collect();
-    problems.extend(report.foreign.iter().map(|name| format!("{name} was not registered by qus, and stays")));
-    problems.extend(report.changed.iter().map(|file| format!("{file} was changed by somebody, and stays")));
+    problems.extend(
+        report.foreign.iter().map(|name| format!("{} was not registered by qus, and stays", name.shown())),
+    );
+    problems.extend(
+        report.changed.iter().map(|file| format!("{} was changed by somebody, and stays", file.shown())),
+    );
     if !problems.is_empty() {
         bail!("{}", problems.join("\n       "));
     }

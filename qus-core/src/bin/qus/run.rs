@@ -13,6 +13,7 @@ use qus_core::{emulator, handler, probe};
 
 use crate::context::{Wanted, archs, emulators};
 use crate::output::say;
+use qus_core::text::Show;
 
 /// Run a command with handlers of its own, without root
 ///
@@ -53,7 +54,7 @@ pub(crate) struct MapIdsArgs {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(root) = &args.root {
-        ensure!(root.is_dir(), "{} is not a folder", root.display());
+        ensure!(root.is_dir(), "{} is not a folder", root.shown());
     }
     // Emulators are looked at from outside, where all users are seen.
     let rules = rules(args)?;
@@ -62,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     caller.enter(|| helper.map_or(Ok(()), finish_helper))?;
     let binfmt = Binfmt::at(MOUNT_POINT);
     for rule in &rules {
-        binfmt.register(rule).with_context(|| format!("cannot register {}", rule.name.to_string_lossy()))?;
+        binfmt.register(rule).with_context(|| format!("cannot register {}", rule.name.shown()))?;
     }
     if let Some(root) = &args.root {
         furnish(root)?;
@@ -89,9 +90,8 @@ fn rules(args: &Args) -> Result<Vec<Rule>> {
         }
         let emulator = folder
             .get(arch)
-            .with_context(|| format!("there is no {} in {}", arch.emulator(), folder.dir.display()))?;
-        emulator::inspect(&emulator.path)
-            .with_context(|| format!("{} is not fit", emulator.path.display()))?;
+            .with_context(|| format!("there is no {} in {}", arch.emulator(), folder.dir.shown()))?;
+        emulator::inspect(&emulator.path).with_context(|| format!("{} is not fit", emulator.path.shown()))?;
         rules.extend(handler::rules_of(emulator, flags));
     }
     Ok(rules)
@@ -102,7 +102,7 @@ fn rules(args: &Args) -> Result<Vec<Rule>> {
 fn execute(command: &[OsString]) -> Result<()> {
     let (program, arguments) = command.split_first().context("no command was given")?;
     let error = Command::new(program).args(arguments).exec();
-    say(format_args!("error: cannot run {}: {error}", Path::new(program).display()));
+    say(format_args!("error: cannot run {}: {error}", Path::new(program).shown()));
     if error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32) {
         say("  because: no handler takes it; see `qus explain`");
     }

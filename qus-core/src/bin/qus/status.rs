@@ -11,11 +11,12 @@ use qus_core::explain::{handler_of, readable};
 use qus_core::handler::arch_of;
 use qus_core::owner::{Configured, Owner};
 use qus_core::table::Table;
+use qus_core::text::Show;
 use qus_core::{mount, probe};
 use serde::Serialize;
 
 use crate::context::{Context, at_hand};
-use crate::output::{json, out, say};
+use crate::output::{json, say, show};
 
 /// Show all handlers
 ///
@@ -204,9 +205,9 @@ fn print(report: &Report) -> Result<()> {
             or_dash(&row.flags_in_words),
         ]);
     }
-    out(table.to_string())?;
+    show(&table.to_string())?;
     for row in report.handlers.iter().filter_map(|row| Some((&row.name, row.why.as_ref()?))) {
-        say(format_args!("{}: {}", row.0, row.1));
+        say(format_args!("{}: {}", row.0.shown(), row.1.shown()));
     }
     Ok(())
 }

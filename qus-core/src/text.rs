@@ -1,0 +1,68 @@
+//! Names, paths and other text that somebody else has chosen, for people: without anything that a terminal obeys.
+//!
+//! What is printed as JSON, or is read by another program, is not changed.
+
+use std::borrow::Cow;
+use std::ffi::OsStr;
+use std::fmt::{self, Write};
+
+/// Text on one line, with what could not be seen as it is in a program's source: `\n`, `\u{1b}`.
+pub struct Shown<'a>(Cow<'a, str>);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| write_char(f, c))
+    }
+}
+
+/// What can be shown.
+pub trait Show {
+    /// It, on one line.
+    fn shown(&self) -> Shown<'_>;
+}
+
+impl<T: AsRef<OsStr> + ?Sized> Show for T {
+    fn shown(&self) -> Shown<'_> {
+        Shown(self.as_ref().to_string_lossy())
+    }
+}
+
+/// A message of several lines.
+pub fn lines(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        // Writing to a string does not fail.
+        let _ = if c == '\n' { shown.write_char(c) } else { write_char(&mut shown, c) };
+    }
+    shown
+}
+
+fn write_char(to: &mut impl Write, c: char) -> fmt::Result {
+    let turns =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    if c.is_control() || turns { write!(to, "{}", c.escape_default()) } else { to.write_char(c) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_left_that_a_terminal_obeys() {
+        let hostile = "a\x1b[2J\x07\r\n\t\u{7f}\u{9b}31m\u{202e}b\u{2066}é";
+        let shown = r"a\u{1b}[2J\u{7}\r\n\t\u{7f}\u{9b}31m\u{202e}b\u{2066}é";
+        assert_eq!(hostile.shown().to_string(), shown);
+        assert_eq!(lines(hostile), shown.replace(r"\n", "\n"));
+        assert_eq!(OsStr::new("a b").shown().to_string(), "a b");
+    }
+
+    #[test]
+    fn arbitrary_text_has_no_control_characters() {
+        arbtest::arbtest(|u| {
+            let text: String = u.arbitrary()?;
+            assert!(!text.shown().to_string().contains(char::is_control));
+            assert!(!lines(&text).contains(|c: char| c.is_control() && c != '\n'));
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,128 @@
+//! Files, names and directories that somebody has made to do harm.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::folder::{FOREIGN, folder};
+use super::{Folder, qus};
+
+fn pipe(path: &Path) {
+    nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o777)).unwrap();
+}
+
+/// Runs a test that may hang in a thread of its own.
+fn within(seconds: u64, work: impl FnOnce() + Send + 'static) {
+    let begin = Instant::now();
+    let thread = std::thread::spawn(work);
+    while !thread.is_finished() {
+        assert!(begin.elapsed() < Duration::from_secs(seconds), "it hangs");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    thread.join().unwrap();
+}
+
+/// Whoever opens a pipe waits for whoever writes to it.
+#[test]
+fn a_pipe_is_not_waited_for() {
+    within(20, || {
+        let folder = folder();
+        pipe(&folder.path("pipe"));
+        let handler =
+            format!("enabled\ninterpreter {}\nflags: F\noffset 0\nmagic 7f454c46\n", folder.arg("pipe"));
+        folder.write("binfmt/qemu-alpha", handler);
+        let mount = folder.arg("binfmt");
+        let doctor = qus(&["--mount", &mount, "doctor"]);
+        assert!(doctor.stdout.contains("pipe is not a regular file"), "{}", doctor.stdout);
+        qus(&["explain", &folder.arg("pipe")]).says(1, &["1 of 1 files cannot be run"]);
+        fs::remove_file(folder.path("bin/qemu-alpha")).unwrap();
+        pipe(&folder.path("bin/qemu-alpha"));
+        let install = ["--mount", &mount, "install", FOREIGN, "--dir", &folder.arg("bin")];
+        qus(&install).says(1, &["is not a regular file"]);
+        pipe(&folder.path("bin/bundle.json"));
+        qus(&install).says(1, &["bundle.json is damaged: not a regular file"]);
+    });
+}
+
+#[test]
+fn a_program_with_many_dynamic_sections_is_soon_explained() {
+    within(5, || {
+        let folder = Folder::new();
+        folder.write("program", many_dynamic_sections(2000, 1 << 40));
+        let file = fs::File::options().write(true).open(folder.path("program")).unwrap();
+        // A hole is read as zeros, which end a section: these do not.
+        assert!(file.metadata().unwrap().len() > 1 << 20);
+        let ended = qus(&["explain", &folder.arg("program")]);
+        assert!(ended.stdout.contains("damaged ELF file"), "{}", ended.stdout);
+    });
+}
+
+/// A 64-bit program whose segments are all `PT_DYNAMIC`, and share a megabyte that does not end them.
+fn many_dynamic_sections(count: u16, size: u64) -> Vec<u8> {
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(64, 0);
+    file[16..24].copy_from_slice(&[2, 0, 62, 0, 1, 0, 0, 0]);
+    file[32] = 64;
+    file[54] = 56;
+    file[56..58].copy_from_slice(&count.to_le_bytes());
+    let data = 64 + 56 * u64::from(count);
+    for _ in 0..count {
+        file.extend([2u64, data, 0, 0, size.min(1 << 20), 0, 0].iter().flat_map(|word| word.to_le_bytes()));
+    }
+    file.extend(vec![5; 1 << 20]);
+    file
+}
+
+/// Nothing that is printed for people moves the cursor, rings the bell, or looks like another line.
+#[test]
+fn control_characters_are_shown() {
+    let folder = folder();
+    let hostile = "a\x1b[2J\x07\u{9b}1m\u{202e}\nerror: b";
+    let script = folder.path(hostile);
+    fs::write(&script, "#!/no/such\x1b[31m/interpreter\x07\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    folder.write(
+        &format!("binfmt/{hostile}"),
+        "enabled\ninterpreter /i\x1b[1m\nflags: F\noffset 0\nmagic 00\nodd \x07\n",
+    );
+    let (mount, path) = (folder.arg("binfmt"), script.to_str().unwrap());
+    for args in [
+        &["status"][..],
+        &["doctor"],
+        &["explain", path],
+        &["install", hostile],
+        &["install", FOREIGN, "--dir", path],
+        &["export", "raw", FOREIGN, "--dir", path],
+        &["remove", "all", "--persist", "--host-root", path],
+        &["run", FOREIGN, "--root", path, "--", "true"],
+        &[hostile],
+    ] {
+        let ended = qus(&[&["--mount", &mount], args].concat());
+        let said = ended.stdout + &ended.stderr;
+        let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+        assert!(!said.contains(bad), "{args:?}: {said:?}");
+        if args.first() != Some(&hostile) {
+            assert!(!said.contains("\nerror: b"), "{args:?}: {said}");
+        }
+    }
+    let status = qus(&["--mount", &mount, "status", "--json"]).stdout;
+    let status: Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["handlers"][0]["name"], hostile, "JSON has it as it is");
+}
+
+#[test]
+fn a_damaged_bundle_is_told() {
+    let folder = folder();
+    let dir = folder.arg("bin");
+    for text in ["", "{", "[]", r#"{"qemu":"10"#] {
+        folder.write("bin/bundle.json", text);
+        for args in [&["install", FOREIGN, "--no-probe", "--dry-run"][..], &["export", "raw", FOREIGN]] {
+            qus(&[args, &["--dir", &dir]].concat()).says(1, &["bundle.json is damaged", "remedy: "]);
+        }
+    }
+    fs::remove_file(folder.path("bin/bundle.json")).unwrap();
+    qus(&["export", "raw", FOREIGN, "--dir", &dir]).says(0, &[]);
+}
