@@ -18,6 +18,7 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getegid, geteuid};
 
 use crate::binfmt::MOUNT_POINT;
 use crate::mount::mount_at;
+use crate::text::Show;
 
 /// Folders of the host that programs in another root folder need.
 const SHARED: [&str; 3] = ["proc", "sys", "dev"];
@@ -42,7 +43,17 @@ impl fmt::Display for Error {
                 write!(f, "this machine does not let you make a user namespace: {}", errno.desc())?;
                 f.write_str(forbidden(*errno))
             }
-            Self::Map(file, error) => write!(f, "cannot write /proc/self/{file}: {error}"),
+            Self::Map(file, error) => {
+                write!(f, "cannot write /proc/self/{file}: {error}")?;
+                f.write_str(match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EROFS) => {
+                        "\nremedy: mount -o remount,rw /proc, as root; in a container, start it with --security-opt \
+                         systempaths=unconfined"
+                    }
+                    Some(Errno::ENOENT) => "\nremedy: mount -t proc proc /proc, as root",
+                    _ => FORBIDDEN,
+                })
+            }
             Self::Mount(path, errno @ (Errno::EPERM | Errno::EACCES)) if path == Path::new(MOUNT_POINT) => {
                 write!(
                     f,
@@ -51,13 +62,22 @@ impl fmt::Display for Error {
                     not_yours()
                 )
             }
-            Self::Mount(path, errno) => write!(f, "cannot mount {}: {}", path.display(), errno.desc()),
-            Self::Root(path, errno) => write!(f, "cannot enter {}: {}", path.display(), errno.desc()),
+            Self::Mount(path, errno) => {
+                write!(f, "cannot mount {}: {}{FORBIDDEN}", path.shown(), errno.desc())
+            }
+            Self::Root(path, errno) => {
+                write!(f, "cannot enter {}: {}{FORBIDDEN}", path.shown(), errno.desc())
+            }
         }
     }
 }
 
 impl std::error::Error for Error {}
+
+/// What forbids something in a namespace in which this process has every right, and what to do about it.
+const FORBIDDEN: &str = "\nbecause: a security module or a container's seccomp profile forbids it\nremedy: install handlers as \
+                         root instead: qus install; in a container, start it with --security-opt seccomp=unconfined \
+                         --security-opt apparmor=unconfined";
 
 /// What forbids user namespaces, and what to do about it.
 fn forbidden(errno: Errno) -> &'static str {
@@ -71,8 +91,8 @@ fn forbidden(errno: Errno) -> &'static str {
     } else if errno == Errno::ENOSPC {
         "\nbecause: there are too many user namespaces, or they are nested too deeply"
     } else {
-        "\nbecause: a container's seccomp profile or a security module forbids it; in a container, start it with \
-         --security-opt seccomp=unconfined"
+        "\nbecause: a container's seccomp profile or a security module forbids it, or this is a chroot\nremedy: in a \
+         container, start it with --security-opt seccomp=unconfined; in a chroot, run it from outside"
     }
 }
 

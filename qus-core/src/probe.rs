@@ -5,12 +5,13 @@
 //! machine run that architecture", with or without an emulator. The sources are in `probes/`, the
 //! bytes beside them are made by `cargo xtask codegen`.
 //!
-//! A probe is run from memory, so that neither a writable folder nor one without `noexec` is needed;
-//! `/proc` has to be mounted.
+//! A probe is run from memory, so that neither a writable directory nor one without `noexec` is needed, unless
+//! memory cannot be had; `/proc` has to be mounted.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -20,6 +21,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
 
 use crate::arch::Arch;
 
@@ -78,7 +80,7 @@ fn disguised(arch: &Arch) -> Vec<u8> {
 }
 
 fn run_image(arch: &Arch, image: &[u8], emulator: Option<&Path>) -> Result<(), String> {
-    let (path, _open) = in_memory(image).map_err(|error| format!("cannot prepare the probe: {error}"))?;
+    let (path, _open) = prepare(image).map_err(|error| format!("cannot prepare the probe: {error}"))?;
     let (status, stdout, stderr) = execute(emulator, &path).map_err(|error| in_words(&error))?;
     if status == Some(STATUS) && stdout == line(arch).as_bytes() {
         return Ok(());
@@ -99,19 +101,40 @@ fn in_words(error: &io::Error) -> String {
     }
 }
 
-/// A program that lies in memory: the path by which this process and its children run it, valid as long
-/// as the second value is.
-fn in_memory(image: &[u8]) -> nix::Result<(PathBuf, OwnedFd)> {
+/// Whether probes can be run here.
+///
+/// # Errors
+/// Why not, in words.
+pub fn can_run() -> Result<(), String> {
+    prepare(b"").map(drop).map_err(|error| format!("cannot prepare the probe: {error}"))
+}
+
+/// A program that nobody else sees: the path by which this process and its children run it, valid as long
+/// as the second value is. In memory, or where that is forbidden in a file without a name.
+fn prepare(image: &[u8]) -> io::Result<(PathBuf, OwnedFd)> {
     /// `MFD_EXEC`, which Linux 6.3 and later want to see where `vm.memfd_noexec` is 1.
     const EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
     let create = |flags| memfd_create(c"qus-probe", MFdFlags::MFD_CLOEXEC | flags);
-    let writer = create(EXEC).or_else(|_| create(MFdFlags::empty()))?;
-    let path = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    File::from(writer.try_clone().map_err(|_| Errno::EMFILE)?).write_all(image).map_err(|_| Errno::EIO)?;
+    let memory = create(EXEC).or_else(|_| create(MFdFlags::empty()));
+    let mut writer = memory.map(File::from).or_else(|errno| unnamed().ok_or(errno))?;
+    let path = |fd: &dyn AsRawFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    writer.write_all(image)?;
     // A file that is open for writing cannot be executed, and an interpreter that opens it by name needs
     // it to stay open.
     let reader = nix::fcntl::open(&path(&writer), OFlag::O_RDONLY, Mode::empty())?;
     Ok((path(&reader), reader))
+}
+
+/// An empty file on a file system whose programs can be run.
+fn unnamed() -> Option<File> {
+    let dirs = [std::env::temp_dir(), "/tmp".into(), "/var/tmp".into(), "/run".into(), "/dev/shm".into()];
+    dirs.iter().find_map(|dir| {
+        let path = dir.join(format!(".qus-probe-{}", std::process::id()));
+        let file = File::options().write(true).create_new(true).mode(0o700).open(&path).ok()?;
+        let removed = std::fs::remove_file(&path);
+        let noexec = fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC));
+        (removed.is_ok() && !noexec).then_some(file)
+    })
 }
 
 type Ended = (Option<i32>, Vec<u8>, Vec<u8>);

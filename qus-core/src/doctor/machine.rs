@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{SysconfVar, sysconf};
@@ -10,6 +11,7 @@ use nix::unistd::{SysconfVar, sysconf};
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Binfmt, Entry, State};
 use crate::elf::Elf;
+use crate::file;
 use crate::mount::{is_initial, is_supported, look};
 use crate::namespace::kernel;
 use crate::owner::{Configured, Owner};
@@ -22,6 +24,8 @@ pub struct Machine {
     pub root: PathBuf,
     /// Version of the kernel, major and minor.
     pub kernel: (u32, u32),
+    /// Whether `/proc` is mounted.
+    pub proc: bool,
     /// Whether the kernel knows binfmt_misc.
     pub supported: bool,
     /// What can be done with it.
@@ -44,6 +48,8 @@ pub struct Machine {
     pub configured: Configured,
     /// How the probes went that were run.
     pub probes: BTreeMap<&'static str, Result<(), String>>,
+    /// Why none can be run.
+    pub no_probes: Option<String>,
 }
 
 /// What was seen of a handler.
@@ -75,6 +81,8 @@ pub enum Interpreter {
     Missing,
     /// It asks for this loader.
     Dynamic(PathBuf),
+    /// A pipe, a directory, a device: the kernel runs none of them.
+    NotAFile,
     /// It runs by itself, or is not ELF.
     Static,
 }
@@ -113,12 +121,15 @@ impl Machine {
             let takes = |entry: &Entry| entry.enabled && entry.rule.matches(header);
             handlers.iter().any(|handler| handler.entry.as_ref().is_ok_and(takes))
         };
-        let probed = ARCHES.iter().filter(|arch| asked.contains(arch) || taken(arch));
+        let no_probes = probe::can_run().err();
+        let asked = |arch: &&&Arch| no_probes.is_none() && (asked.contains(arch) || taken(arch));
+        let probed = ARCHES.iter().filter(|arch| asked(&arch));
         let probes = probed.map(|arch| (arch.name, probe::run(arch))).collect();
         let randomised = number("/proc/sys/kernel/randomize_va_space") != Some(0);
         Self {
             root: binfmt.root().to_owned(),
             kernel: kernel().unwrap_or((0, 0)),
+            proc: Path::new("/proc/self").exists(),
             supported: is_supported(),
             state,
             switched_on,
@@ -130,12 +141,14 @@ impl Machine {
             handlers,
             configured,
             probes,
+            no_probes,
         }
     }
 }
 
 fn interpreter(path: &Path) -> Interpreter {
-    match File::open(path) {
+    match file::open(path) {
+        Err(error) if error.kind() == ErrorKind::InvalidInput => Interpreter::NotAFile,
         Err(_) => Interpreter::Missing,
         Ok(file) => match Elf::parse(&file).ok().and_then(|elf| elf.interpreter) {
             Some(loader) => Interpreter::Dynamic(loader),

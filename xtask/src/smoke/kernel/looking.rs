@@ -1,7 +1,7 @@
 //! Commands that only look change nothing, not even for a moment: no mount that others see, no instance that hides
 //! the handlers of a user namespace, and nothing that an `install` beside them takes for lasting.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
@@ -14,6 +14,8 @@ const LOOKS: &str = r#""$0" status; "$0" platforms; "$0" doctor; "$0" explain /b
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("looking mounts nothing that others see, and finds the host's handlers", unseen)?;
     checks.check("looking in a user namespace leaves the handlers that it inherits", inherited)?;
+    checks.check("without memfd_create, fsmount, pidfd_open and others: all works", forbidden)?;
+    checks.check("without mount, or with /proc read-only: qus run says what to do", not_to_mount)?;
     checks.check("install beside those who look: nothing is installed in vain", beside)
 }
 
@@ -86,4 +88,51 @@ fn beside(bench: &Bench<'_>) -> Result<()> {
     );
     let log = bench.path("beside");
     bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus} {log}"))?.writes("refused each time\n")
+}
+
+/// Runs a command without some system calls: the error they end with, and their names.
+const FORBID: &str = include_str!("forbid.py");
+
+/// What the kernel says to a call that it does not know, and a container's filter to one that it forbids.
+const UNKNOWN: &str = "38";
+const DENIED: &str = "1";
+
+fn forbidden(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let namespaces = &CONTAINER[1..];
+    let script = format!(
+        r#""$0" doctor {arch} > /dev/null && "$0" status {arch} && "$0" probe {arch} > /dev/null && "$0" remove {arch}"#
+    );
+    for (error, calls) in [
+        (DENIED, "memfd_create"),
+        (UNKNOWN, "memfd_create,fsopen,fsmount,pidfd_open,pidfd_send_signal,clone3,close_range,openat2"),
+        (DENIED, "fsopen,fsconfig,fsmount,pidfd_open"),
+    ] {
+        let without = ["-c", FORBID, error, calls];
+        bench.ends(cmd!(sh, "python3 {without...} {qus} install {arch}"))?.succeeds()?;
+        let container = cmd!(sh, "unshare {namespaces...} python3 {without...} /bin/sh -c {script} {qus}");
+        let ended = bench.ends(container)?;
+        ensure!(ended.stderr.contains(&format!("qemu-{arch} removed")), "{calls}: {}", ended.stderr);
+        let said = ended.succeeds()?;
+        ensure!(said.contains(&format!("qemu-{arch}")), "{calls}: handlers are not seen: {said}");
+    }
+    Ok(())
+}
+
+fn not_to_mount(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let words = ["remedy: ", "because: "];
+    bench
+        .ends(cmd!(sh, "python3 -c {FORBID} {DENIED} mount {qus} run {arch} -- /bin/true"))?
+        .fails(1, &words)?;
+    let script = format!(
+        r#"mount -o remount,bind,ro /proc && setpriv --reuid 65534 --clear-groups "$0" run {arch} -- /bin/true"#
+    );
+    let qus = bench.for_everybody()?.join("qus");
+    let ended = bench.ends(cmd!(sh, "unshare --mount sh -c {script} {qus}"))?;
+    ended.fails(1, &["Read-only file system", "remedy: mount -o remount,rw /proc"])
 }

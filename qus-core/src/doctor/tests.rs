@@ -1,0 +1,142 @@
+//! Machines that are not at hand, and what is found.
+
+use super::*;
+use crate::binfmt::{Flags, Magic, Rule};
+use crate::owner::Configured;
+
+fn machine() -> Machine {
+    Machine {
+        root: "/proc/sys/fs/binfmt_misc".into(),
+        kernel: (6, 12),
+        proc: true,
+        supported: true,
+        state: State::Writable,
+        switched_on: Some(true),
+        initial_user_namespace: Some(true),
+        mounts_on_top: 1,
+        page_size: Some(4096),
+        mmap_min_addr: Some(65536),
+        mmap_rnd_bits: Some(28),
+        handlers: Vec::new(),
+        configured: Configured::default(),
+        probes: Default::default(),
+        no_probes: None,
+    }
+}
+
+fn handler(name: &str, arch: &str, flags: &str) -> Handler {
+    let magic = Magic::of(arch.parse().unwrap(), [0; 4]).next().unwrap();
+    let rule = Rule {
+        name: name.into(),
+        files: Files::Magic(0, magic),
+        interpreter: format!("/usr/bin/{name}").into(),
+        flags: flags.parse::<Flags>().unwrap(),
+    };
+    Handler {
+        name: name.into(),
+        entry: Ok(Entry { enabled: true, rule, unknown: Vec::new() }),
+        owner: Owner::Qus,
+        interpreter: Interpreter::Static,
+        label: None,
+    }
+}
+
+/// Severity and subject of all findings.
+fn found(machine: &Machine) -> Vec<(Severity, String)> {
+    findings(machine, &[]).into_iter().map(|finding| (finding.severity, finding.subject)).collect()
+}
+
+#[test]
+fn a_healthy_machine_has_no_findings() {
+    let healthy = Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], ..machine() };
+    assert_eq!(findings(&healthy, &[]), []);
+}
+
+#[test]
+fn every_kind_of_trouble_is_found() {
+    let one = |machine: Machine, severity, subject: &str| {
+        assert_eq!(found(&machine), [(severity, subject.to_owned())]);
+    };
+    one(Machine { kernel: (4, 4), ..machine() }, Error, "kernel");
+    one(Machine { kernel: (5, 10), ..machine() }, Warning, "kernel");
+    one(Machine { kernel: (6, 1), ..machine() }, Note, "kernel");
+    one(Machine { state: State::Absent, supported: false, ..machine() }, Error, "binfmt_misc");
+    one(Machine { state: State::Absent, ..machine() }, Error, "binfmt_misc");
+    one(Machine { state: State::Absent, proc: false, ..machine() }, Error, "binfmt_misc");
+    one(Machine { state: State::NotMounted, ..machine() }, Error, "binfmt_misc");
+    one(Machine { no_probes: Some("no memory".into()), ..machine() }, Warning, "probes");
+    one(Machine { state: State::ReadOnly(Errno::EROFS), ..machine() }, Warning, "binfmt_misc");
+    one(Machine { state: State::ReadOnly(Errno::EACCES), ..machine() }, Note, "binfmt_misc");
+    one(Machine { switched_on: Some(false), ..machine() }, Error, "binfmt_misc");
+    one(Machine { initial_user_namespace: Some(false), ..machine() }, Note, "binfmt_misc");
+    one(Machine { mounts_on_top: 2, ..machine() }, Warning, "binfmt_misc");
+    one(Machine { page_size: Some(65536), ..machine() }, Note, "memory");
+    one(Machine { mmap_min_addr: Some(1 << 20), ..machine() }, Warning, "memory");
+    one(Machine { mmap_rnd_bits: Some(32), ..machine() }, Note, "memory");
+}
+
+#[test]
+fn every_kind_of_bad_handler_is_found() {
+    let of = |change: &dyn Fn(&mut Handler)| {
+        let mut handler = handler("qemu-arm", "arm", "POCF");
+        change(&mut handler);
+        found(&Machine { handlers: vec![handler], ..machine() })
+    };
+    let name = || "qemu-arm".to_owned();
+    let entry = |handler: &mut Handler, change: &dyn Fn(&mut Entry)| change(handler.entry.as_mut().unwrap());
+    assert_eq!(of(&|handler| entry(handler, &|entry| entry.enabled = false)), [(Error, name())]);
+    assert_eq!(of(&|handler| handler.interpreter = Interpreter::Missing), [(Note, name())]);
+    assert_eq!(of(&|handler| handler.interpreter = Interpreter::NotAFile), [(Error, name())]);
+    assert_eq!(of(&|handler| handler.interpreter = Interpreter::Dynamic("/ld".into())), [(Warning, name())]);
+    assert_eq!(of(&|handler| handler.entry = Err("garbage".into())), [(Warning, name())]);
+    assert_eq!(
+        of(&|handler| handler.label = Some("system_u:object_r:user_home_t:s0".into())),
+        [(Warning, name())]
+    );
+    assert_eq!(of(&|handler| handler.label = Some("system_u:object_r:bin_t:s0".into())), []);
+    let bare = |handler: &mut Handler| entry(handler, &|entry| entry.rule.flags = Flags::default());
+    let missing = |handler: &mut Handler| {
+        bare(handler);
+        handler.interpreter = Interpreter::Missing;
+    };
+    assert_eq!(of(&bare), [(Warning, name()), (Note, name()), (Note, name())]);
+    assert_eq!(of(&missing)[0], (Error, name()));
+}
+
+#[test]
+fn the_latest_of_two_wins_and_the_other_is_told() {
+    let handlers = vec![handler("qemu-arm-qus", "arm", "POCF"), handler("qemu-arm", "arm", "POCF")];
+    let findings = findings(&Machine { handlers, ..machine() }, &[]);
+    assert_eq!(findings.len(), 1);
+    assert_eq!(findings[0].subject, "qemu-arm");
+    assert!(findings[0].what.starts_with("qemu-arm-qus takes the same files"));
+    let apart = vec![handler("qemu-arm", "arm", "POCF"), handler("qemu-sh4", "sh4", "POCF")];
+    assert_eq!(found(&Machine { handlers: apart, ..machine() }), []);
+}
+
+#[test]
+fn what_was_asked_for_has_to_run() {
+    let arm: &'static Arch = "arm".parse().unwrap();
+    let mut ill = machine();
+    ill.probes.insert("arm", Err("no handler".into()));
+    assert_eq!(findings(&ill, &[]), [], "nobody asked, nobody is registered");
+    let asked = findings(&ill, &[arm]);
+    assert_eq!((asked[0].severity, asked[0].fix.as_deref()), (Error, Some("qus install arm")));
+    ill.handlers.push(handler("qemu-arm", "arm", "POCF"));
+    assert_eq!(found(&ill), [(Error, "qemu-arm".to_owned())]);
+}
+
+#[test]
+fn a_contradicting_file_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    for dir in ["usr/lib/binfmt.d", "var/lib/binfmts"] {
+        std::fs::create_dir_all(root.path().join(dir)).unwrap();
+    }
+    std::fs::write(root.path().join("usr/lib/binfmt.d/q.conf"), ":qemu-arm:M::x::/usr/bin/other:F\n")
+        .unwrap();
+    std::fs::write(root.path().join("var/lib/binfmts/qemu-arm"), "").unwrap();
+    let configured = Configured::read(root.path());
+    let ill = Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], configured, ..machine() };
+    let fixes: Vec<_> = findings(&ill, &[]).into_iter().map(|finding| finding.fix.unwrap()).collect();
+    assert_eq!(fixes, ["ln -s /dev/null /etc/binfmt.d/q.conf", "update-binfmts --disable qemu-arm"]);
+}
