@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Entry, Files, State};
 use crate::handler;
+use crate::mount::Instance;
 use crate::owner::Owner;
 use crate::probe;
 
@@ -172,7 +173,15 @@ fn file_system(machine: &Machine, found: &mut Findings) {
         );
     }
     if machine.initial_user_namespace == Some(false) {
-        let why = "it may have handlers of its own, which the host does not see, and not see the host's";
+        let why = match machine.instance {
+            Some(Instance::Own) => {
+                "it has handlers of its own, which the host does not see, and does not use the host's"
+            }
+            Some(Instance::Outer) => {
+                "it uses the handlers of the one around it, such as the host, and changes them"
+            }
+            None => "it may have handlers of its own, which the host does not see, and not see the host's",
+        };
         add(Note, "this is a user namespace".to_owned(), why, None);
     }
     if machine.mounts_on_top > 1 {

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::FlockArg;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::geteuid;
 
@@ -146,6 +146,36 @@ pub fn is_initial(kind: &str) -> Option<bool> {
 /// Whether the kernel knows binfmt_misc now. If it is a module, mounting may load it.
 pub fn is_supported() -> bool {
     fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("binfmt_misc"))
+}
+
+/// Whose handlers are seen in a user namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Instance {
+    /// Its own, which nobody outside uses.
+    Own,
+    /// Those of a user namespace around it, as the host's.
+    Outer,
+}
+
+/// Whose instance is mounted in a user namespace; `None` in the kernel's first one, and where it cannot be told.
+///
+/// A mount that has come from a mount namespace of an outer user namespace cannot be taken away. That is tried in a mount
+/// namespace of its own, by a thread, whose end leaves this process where it was.
+pub fn instance(root: &Path) -> Option<Instance> {
+    if is_initial("user") != Some(false) {
+        return None;
+    }
+    let root = root.to_owned();
+    let unmount = move || {
+        unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).ok()?;
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).ok()?;
+        match umount2(&root, MntFlags::MNT_DETACH) {
+            Ok(()) => Some(Instance::Own),
+            Err(Errno::EINVAL) => Some(Instance::Outer),
+            Err(_) => None,
+        }
+    };
+    Builder::new().spawn(unmount).ok()?.join().ok()?
 }
 
 /// What is registered, all read at once.

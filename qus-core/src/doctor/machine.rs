@@ -12,7 +12,7 @@ use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Binfmt, Entry, State};
 use crate::elf::Elf;
 use crate::file;
-use crate::mount::{is_initial, is_supported, look};
+use crate::mount::{Instance, instance, is_initial, is_supported, look};
 use crate::namespace::kernel;
 use crate::owner::{Configured, Owner};
 use crate::probe;
@@ -34,6 +34,8 @@ pub struct Machine {
     pub switched_on: Option<bool>,
     /// Whether this is the host's user namespace.
     pub initial_user_namespace: Option<bool>,
+    /// Whose instance is mounted, where this is another.
+    pub instance: Option<Instance>,
     /// How many of them are mounted one over another.
     pub mounts_on_top: usize,
     /// In bytes.
@@ -134,6 +136,7 @@ impl Machine {
             state,
             switched_on,
             initial_user_namespace: is_initial("user"),
+            instance: instance(binfmt.root()).filter(|_| switched_on.is_some()),
             mounts_on_top: mounts_at(binfmt.root()),
             page_size: sysconf(SysconfVar::PAGE_SIZE).ok().flatten().and_then(|size| size.try_into().ok()),
             mmap_min_addr: number("/proc/sys/vm/mmap_min_addr"),

@@ -13,6 +13,7 @@ fn machine() -> Machine {
         state: State::Writable,
         switched_on: Some(true),
         initial_user_namespace: Some(true),
+        instance: None,
         mounts_on_top: 1,
         page_size: Some(4096),
         mmap_min_addr: Some(65536),

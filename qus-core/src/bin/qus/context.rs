@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use qus_core::arch::{Arch, UnknownArch};
 use qus_core::binfmt::Binfmt;
 use qus_core::emulator::Folder;
+use qus_core::mount::{self, Instance};
 use qus_core::text::Show;
+
+use crate::output::say;
 
 /// Where the kernel's list of handlers is.
 pub(crate) struct Context {
@@ -17,6 +20,22 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) fn new(mount: &Path) -> Self {
         Self { binfmt: Binfmt::at(mount) }
+    }
+}
+
+/// Says whose handlers are changed, in a user namespace.
+pub(crate) fn say_whose(binfmt: &Binfmt) {
+    match mount::instance(binfmt.root()) {
+        Some(Instance::Own) => {
+            say("note: these handlers belong to this user namespace; the host does not see them")
+        }
+        Some(Instance::Outer) => say(
+            "note: this user namespace has no binfmt_misc of its own; handlers are changed in the one around it, such as the host's",
+        ),
+        None if mount::is_initial("user") == Some(false) => {
+            say("note: this is a user namespace; the host may not see these handlers");
+        }
+        None => {}
     }
 }
 

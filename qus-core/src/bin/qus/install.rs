@@ -17,7 +17,7 @@ use qus_core::mount::{self, Mounted};
 use qus_core::{persist, probe};
 use serde::Serialize;
 
-use crate::context::{Context, Wanted, archs, emulators};
+use crate::context::{Context, Wanted, archs, emulators, say_whose};
 use crate::output::{json, say};
 use crate::watch;
 use qus_core::text::Show;
@@ -276,9 +276,7 @@ fn say_where(mounted: &Mounted, binfmt: &Binfmt) {
             say(format_args!("mounted binfmt_misc at {} too, which the host shares", place.shown()));
         }
     }
-    if mount::is_initial("user") == Some(false) {
-        say("note: this is a user namespace; the host may not see these handlers");
-    }
+    say_whose(binfmt);
 }
 
 /// Copies emulators to where they stay, and goes on with the copies.

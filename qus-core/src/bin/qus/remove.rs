@@ -11,7 +11,7 @@ use qus_core::text::Show;
 use qus_core::{binfmt, handler, mount, persist};
 use serde::Serialize;
 
-use crate::context::{Context, Wanted};
+use crate::context::{Context, Wanted, say_whose};
 use crate::output::{json, say};
 
 /// Remove our handlers from the kernel
@@ -114,6 +114,9 @@ fn handlers(context: &Context, wanted: &Wanted, dry_run: bool, report: &mut Repo
             return Err(mount::Error::ReadOnly(root.to_owned(), errno).into());
         }
         _ => {}
+    }
+    if hidden.is_none() {
+        say_whose(binfmt);
     }
     let _lock = binfmt.lock()?;
     let name = |name: OsString| name.to_string_lossy().into_owned();

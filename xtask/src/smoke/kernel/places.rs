@@ -21,6 +21,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("a container's handlers would vanish: refused; with the remedy they last", lasting)?;
     checks.check("a container with the host's processes: they last", host_processes)?;
     checks.check("a container with the host's root folder: they last", host_root)?;
+    checks.check("in a user namespace: whose handlers are changed is said", whose)?;
     checks.check("qus run as an ordinary user; the host sees nothing", ordinary_user)?;
     checks.check("qus run as root: files keep their owners", as_root)?;
     checks.check("qus run in a foreign root folder", foreign_root)?;
@@ -58,7 +59,7 @@ fn lasting(bench: &Bench<'_>) -> Result<()> {
         "this user namespace cannot register any for the host",
         &format!("mount -t binfmt_misc binfmt_misc {MOUNT_POINT} in it"),
         "mounted binfmt_misc here; the host has it mounted too",
-        "this is a user namespace; the host may not see these handlers",
+        "these handlers belong to this user namespace; the host does not see them",
     ];
     ended.fails(0, &words)
 }
@@ -96,6 +97,33 @@ fn host_root(bench: &Bench<'_>) -> Result<()> {
     );
     let ended = bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus} {host}"))?;
     ended.fails(0, &["which the host shares"])
+}
+
+/// With the host's instance, in one with its own, and in one inside that.
+fn whose(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let outer = "has no binfmt_misc of its own; handlers are changed in the one around it";
+    let own = "these handlers belong to this user namespace; the host does not see them";
+    let user = "unshare --user --map-root-user --mount";
+    let names = || -> Result<Vec<String>> { Ok(bench.texts()?.into_iter().map(|(name, _)| name).collect()) };
+    bench
+        .ends(cmd!(sh, "unshare --user --map-root-user --mount {qus} install {arch}"))?
+        .fails(0, &[outer])?;
+    ensure!(names()? == [format!("qemu-{arch}")], "the host has {:?}", names()?);
+    bench.ends(cmd!(sh, "unshare --user --map-root-user --mount {qus} remove all"))?.fails(0, &[outer])?;
+    ensure!(names()?.is_empty(), "the host has {:?}", names()?);
+    let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" install {arch}"#);
+    bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[own])?;
+    let script = format!(
+        r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && {user} "$0" install {arch} && test -e {MOUNT_POINT}/qemu-{arch}"#
+    );
+    bench.ends(cmd!(sh, "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[outer])?;
+    ensure!(names()?.is_empty(), "the host has {:?}", names()?);
+    let here = bench.qus(&["install", arch])?;
+    ensure!(!here.stderr.contains("user namespace"), "{}", here.stderr);
+    here.succeeds().map(drop)
 }
 
 impl Bench<'_> {
