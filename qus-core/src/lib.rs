@@ -26,3 +26,4 @@ pub mod persist;
 pub mod probe;
 pub mod table;
 pub mod text;
+pub mod trust;

@@ -14,7 +14,7 @@ use qus_core::binfmt::{Binfmt, Difference, Flags, Rule};
 use qus_core::emulator::{self, Emulator, Folder, Identity};
 use qus_core::handler::{self, Change};
 use qus_core::mount::{self, Mounted};
-use qus_core::{persist, probe};
+use qus_core::{persist, probe, trust};
 use serde::Serialize;
 
 use crate::context::{Context, Wanted, archs, emulators, say_whose};
@@ -49,6 +49,9 @@ pub(crate) struct Args {
     /// Replace handlers of ours that differ; stand in front of others'
     #[arg(long)]
     force: bool,
+    /// Register emulators also where users other than root can change them
+    #[arg(long)]
+    any_owner: bool,
     /// Run neither emulators nor programs through them
     #[arg(long)]
     no_probe: bool,
@@ -178,6 +181,8 @@ enum Checked {
 pub(crate) struct Fit {
     pub(crate) emulator: Emulator,
     identity: Identity,
+    /// Who can change it besides root.
+    owner: Option<u32>,
 }
 
 pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
@@ -217,6 +222,12 @@ fn install(
             Err(why) => rows.push(Row::failed(arch, why)),
         }
     }
+    if let Some(user) = fit.iter().find_map(|fit| fit.owner).filter(|_| !args.persist) {
+        let dir = folder.dir.shown();
+        say(format_args!(
+            "note: user {user} can change the emulators in {dir}; --persist copies them for root alone"
+        ));
+    }
     let flags = args.flags();
     let binfmt = &context.binfmt;
     if args.dry_run || fit.is_empty() {
@@ -255,12 +266,14 @@ fn check(folder: &Folder, arch: &'static Arch, args: &Args) -> Result<Checked, S
         .get(arch)
         .ok_or_else(|| format!("there is no {} in {}", arch.emulator(), folder.dir.shown()))?;
     let path = emulator.path.shown();
+    let owner =
+        if args.any_owner { None } else { trust::check(&emulator.path).map_err(|why| why.to_string())? };
     let identity = emulator::inspect(&emulator.path).map_err(|unfit| format!("{path} {unfit}"))?;
     if !args.no_probe {
         probe::run_with(&emulator.path, arch)
             .map_err(|why| format!("{path} does not run its own architecture: {why}"))?;
     }
-    Ok(Checked::Fit(Fit { emulator: emulator.clone(), identity }))
+    Ok(Checked::Fit(Fit { emulator: emulator.clone(), identity, owner }))
 }
 
 fn say_where(mounted: &Mounted, binfmt: &Binfmt) {

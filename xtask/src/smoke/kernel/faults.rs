@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -26,6 +26,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("binfmt_misc read-only, not there, not mounted, mounted twice; no /proc", not_writable)?;
     checks.check("switched off, and 1,000 handlers of others", crowded)?;
     checks.check("interpreters that are unfit", unfit)?;
+    checks.check("emulators that an ordinary user can change", changeable)?;
     checks.check("an interpreter replaced while it is registered", swapped)?;
     checks.check("a path with spaces, colons and bytes that are not text", odd_path)?;
     checks.check("an unknown architecture among good ones", unknown)?;
@@ -161,6 +162,36 @@ fn unfit(bench: &Bench<'_>) -> Result<()> {
     });
     umount2(&noexec, MntFlags::MNT_DETACH)?;
     checked
+}
+
+/// Whoever can change an emulator decides what root runs.
+fn changeable(bench: &Bench<'_>) -> Result<()> {
+    let sh = bench.sh;
+    let (arch, qus, user) = (FOREIGN[0], bench.program(), Some(NOBODY.parse()?));
+    let emulator =
+        bench.copy(&bench.bundle.join(format!("qemu-{arch}")), &format!("theirs-bin/qemu-{arch}"))?;
+    let dir = bench.path("theirs-bin");
+    // As with sudo -E: the environment is that of somebody else.
+    let install =
+        |qus: &Path| bench.ends(cmd!(sh, "{qus} install {arch} --no-probe").env("QEMU_BIN_DIR", &dir));
+    let words = ["would decide what root runs", "--any-owner"];
+    chown(&emulator, user, user)?;
+    install(&qus)?.fails(1, &words)?;
+    chown(&emulator, Some(0), Some(0))?;
+    fs::set_permissions(&emulator, fs::Permissions::from_mode(0o777))?;
+    install(&qus)?.fails(1, &words)?;
+    fs::set_permissions(&emulator, fs::Permissions::from_mode(0o755))?;
+    chown(&dir, user, user)?;
+    install(&qus)?.fails(1, &words)?;
+    ensure!(bench.texts()?.is_empty(), "something was registered");
+    bench.ends(cmd!(sh, "{qus} install {arch} --any-owner --dir {dir}"))?.succeeds()?;
+    bench.qus(&["remove", arch])?.succeeds()?;
+
+    // What a user has built himself and runs with sudo: who owns qus has root's trust.
+    chown(&emulator, user, user)?;
+    let theirs = bench.copy(&qus, "theirs-bin/qus")?;
+    chown(&theirs, user, user)?;
+    install(&theirs)?.fails(0, &["note: user 65534 can change the emulators in"])
 }
 
 fn swapped(bench: &Bench<'_>) -> Result<()> {
