@@ -153,6 +153,7 @@ impl Host {
         flags: Flags,
     ) -> Result<Vec<Emulator>, Error> {
         let service = Service::of(&self.root).ok_or(Error::NoService)?;
+        let tree = Tree::lock(&self.root)?;
         let forgotten: Vec<_> =
             self.kept()?.into_iter().filter(|arch| !emulators.iter().any(|new| new.arch == *arch)).collect();
         if !forgotten.is_empty() {
@@ -173,12 +174,11 @@ impl Host {
             planned.push(Planned { path: dir.join("bundle.json"), content: Content::Copy(bundle, TEXT) });
         }
         planned.extend(service_files(service, &moved, flags)?);
-        self.write(&planned)?;
+        self.write(&tree, &planned)?;
         Ok(moved)
     }
 
-    fn write(&self, planned: &[Planned]) -> Result<(), Error> {
-        let tree = Tree::open(&self.root)?;
+    fn write(&self, tree: &Tree, planned: &[Planned]) -> Result<(), Error> {
         let old = self.manifest()?;
         let mut new = Manifest::default();
         for file in planned {
@@ -186,7 +186,7 @@ impl Host {
         }
         for file in &new.files {
             let known = |path: &Path, hash: &str| file.sha256 == hash || old.has(path, hash);
-            match hash(&tree, &file.path)? {
+            match hash(tree, &file.path)? {
                 Some(hash) if !known(&file.path, &hash) => return Err(Error::NotOurs(file.path.clone())),
                 _ => {}
             }
@@ -200,14 +200,14 @@ impl Host {
             }
         }
         let files = [old.files.clone(), new.files.clone()].concat();
-        write_manifest(&tree, &Manifest { files, folders: new.folders.clone() })?;
+        write_manifest(tree, &Manifest { files, folders: new.folders.clone() })?;
         for (file, written) in planned.iter().zip(&new.files) {
-            put(&tree, &file.path, &file.content, &written.sha256)?;
+            put(tree, &file.path, &file.content, &written.sha256)?;
         }
         for path in old.paths().filter(|path| !planned.iter().any(|file| file.path == **path)) {
-            take_back(&tree, &old, path)?;
+            take_back(tree, &old, path)?;
         }
-        write_manifest(&tree, &new)
+        write_manifest(tree, &new)
     }
 
     /// Takes back all that was written. Returns the files that were changed since and are left.
@@ -215,7 +215,7 @@ impl Host {
     /// # Errors
     /// See [`Error`].
     pub fn remove(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), Error> {
-        let tree = Tree::open(&self.root)?;
+        let tree = Tree::lock(&self.root)?;
         let manifest = self.manifest()?;
         let (mut removed, mut left) = (Vec::new(), Vec::new());
         for path in manifest.paths() {

@@ -245,3 +245,20 @@ fn nothing_stays_of_what_was_interrupted() {
     assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new());
     assert_eq!(all_files(&root), before);
 }
+
+#[test]
+fn several_at_once_leave_nothing_behind() {
+    let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
+    let root = dir.path().join("root");
+    let before = all_files(&root);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                (0..20).for_each(|_| drop(host.install("1.2", &emulators, Flags::DEFAULT).unwrap()))
+            });
+            scope.spawn(|| (0..20).for_each(|_| assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new())));
+        }
+    });
+    host.remove().unwrap();
+    assert_eq!(all_files(&root), before);
+}

@@ -12,8 +12,10 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -23,6 +25,9 @@ use crate::file;
 
 /// How many links the kernel follows.
 const MAX_LINKS: usize = 40;
+
+/// How long others may change what is kept: to write all emulators takes seconds.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Mode of directories.
 const DIRECTORY: u32 = 0o755;
@@ -65,6 +70,23 @@ impl Tree {
         let root = fs::open(root, flags, Mode::empty())
             .map_err(|errno| Error::Io("open", root.to_owned(), errno.into()))?;
         Ok(Self { root })
+    }
+
+    /// Waits until no other qus changes what is kept, and keeps others waiting as long as the value lives.
+    pub(super) fn lock(root: &Path) -> Result<Self, Error> {
+        let this = Self::open(root)?;
+        let failed = |error| Error::Io("lock", root.to_owned(), error);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match fs::flock(&this.root, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(this),
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(Duration::from_millis(5)),
+                Err(Errno::WOULDBLOCK) => {
+                    return Err(failed(io::Error::other("another program holds the lock and does not end")));
+                }
+                Err(errno) => return Err(failed(errno.into())),
+            }
+        }
     }
 
     /// The place of a file, if its directories are there, or after making them.
