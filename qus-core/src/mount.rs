@@ -331,8 +331,9 @@ fn shared_proc() -> Option<PathBuf> {
     shared_proc_in(&mounts)
 }
 
-/// See `Documentation/filesystems/proc.rst`, 3.5.
-fn shared_proc_in(mountinfo: &[u8]) -> Option<PathBuf> {
+/// See `Documentation/filesystems/proc.rst`, 3.5. Public for fuzzing.
+#[doc(hidden)]
+pub fn shared_proc_in(mountinfo: &[u8]) -> Option<PathBuf> {
     mountinfo.split(|&byte| byte == b'\n').find_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;

@@ -1,0 +1,11 @@
+//! Arbitrary text for people: nothing that a terminal obeys is left in it.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use qus_core::text::{Show, lines};
+
+fuzz_target!(|text: &str| {
+    assert!(!text.shown().to_string().contains(char::is_control));
+    assert!(!lines(text).contains(|c: char| c.is_control() && c != '\n'));
+});
