@@ -97,8 +97,9 @@ mod tests {
         fs::write(&emulator, "").unwrap();
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let user = geteuid().as_raw();
-        mode(&folder, 0o755);
-        mode(&emulator, 0o755);
+        for path in [dir.path(), &folder, &emulator] {
+            mode(path, 0o755);
+        }
         assert_eq!(check_path(&emulator, user).unwrap(), Some(user).filter(|&user| user != 0));
         mode(&emulator, 0o757);
         assert!(matches!(check_path(&emulator, user), Err(Error::Writable(path, _)) if path == emulator));

@@ -121,20 +121,26 @@ fn an_interrupted_change_is_continued_or_taken_back() {
 fn failures_are_told_and_nothing_is_there_in_part() {
     let (dir, host, mut emulators) = host("no/service");
     assert!(matches!(host.install("1", &emulators, Flags::DEFAULT), Err(Error::NoService)));
-    fs::create_dir_all(dir.path().join("root/sbin")).unwrap();
+    mode(&dir.path().join("root/sbin"), 0o755);
     fs::write(dir.path().join("root/sbin/openrc-run"), "").unwrap();
     emulators[1].path = "/no/such/emulator".into();
     let error = host.install("1", &emulators, Flags::DEFAULT).unwrap_err().to_string();
     assert!(error.contains("cannot read /no/such/emulator"), "{error}");
     assert!(!dir.path().join("root/usr").exists());
-    fs::create_dir_all(dir.path().join("root/usr/local/lib/qus")).unwrap();
-    fs::write(dir.path().join("root/usr/local/lib/qus/manifest.json"), "garbage").unwrap();
+    let manifest = dir.path().join("root/usr/local/lib/qus/manifest.json");
+    mode(manifest.parent().unwrap(), 0o755);
+    fs::write(&manifest, "garbage").unwrap();
+    fs::set_permissions(&manifest, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(matches!(host.remove(), Err(Error::Manifest(..))));
 }
 
 /// A directory, with a mode that no umask has changed.
 fn mode(path: &Path, mode: u32) {
-    fs::create_dir_all(path).unwrap();
+    let missing: Vec<_> = path.ancestors().take_while(|dir| !dir.exists()).collect();
+    for dir in missing.into_iter().rev() {
+        fs::create_dir(dir).unwrap();
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+    }
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
