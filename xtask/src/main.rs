@@ -35,6 +35,9 @@ mod tree;
 use std::fmt;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -75,24 +78,48 @@ impl fmt::Display for Usage {
 impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
-    let command = Command::parse();
-    // Children end with us, and nothing half-done has its final name: there is nothing to clean up.
-    let interrupted = || {
-        progress::say("interrupted: the same command continues where this one stopped");
-        std::process::exit(130);
+    let command = match Command::try_parse() {
+        Ok(command) => command,
+        Err(error) => return explain(&error),
     };
     let catch = || match &command {
         // Signals are caught by a thread, and a process with several threads cannot enter a user namespace.
         Command::BenchWorker(_) => Ok(()),
-        _ => ctrlc::set_handler(interrupted).context("cannot catch signals"),
+        _ => ctrlc::set_handler(|| interrupted()).context("cannot catch signals"),
     };
-    match catch().and_then(|()| run(&command)) {
+    status(catch().and_then(|()| run(&command)))
+}
+
+fn status(result: Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress::fail(&error);
             ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
         }
     }
+}
+
+/// Prints help or version, which were asked for, to standard output; what is wrong with arguments to stderr.
+fn explain(error: &clap::Error) -> ExitCode {
+    let text = error.render().to_string();
+    if !error.use_stderr() {
+        return status(out(&text));
+    }
+    progress::write(&text);
+    ExitCode::from(2)
+}
+
+/// Children end with us, and nothing half-done has its final name: there is nothing to clean up.
+fn interrupted() -> ! {
+    // Where nobody reads stderr, writing to it may take for ever.
+    let (done, written) = mpsc::channel();
+    thread::spawn(move || {
+        progress::say("interrupted: the same command continues where this one stopped");
+        let _ = done.send(());
+    });
+    let _ = written.recv_timeout(Duration::from_millis(200));
+    std::process::exit(130);
 }
 
 fn run(command: &Command) -> Result<()> {
@@ -115,7 +142,11 @@ fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
     }
 }
 
-/// Writes data to standard output.
+/// Writes data to standard output. A reader that has seen enough and closed its pipe is no error.
 pub(crate) fn out(text: &str) -> Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write to standard output"),
+    }
 }

@@ -3,25 +3,47 @@
 //! All of it goes to stderr: stdout is for data. On a terminal long steps have a bar with the time
 //! left; elsewhere they are plain lines, few enough for a CI log.
 
-#![expect(clippy::print_stderr, reason = "the one place that may")]
-
 use std::fmt::Display;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, HumanDuration, ProgressBar, ProgressStyle};
 
 /// Says a line.
 pub(crate) fn say(line: impl Display) {
-    eprintln!("{line}");
+    write(&format!("{line}\n"));
 }
 
 /// Says why the run has failed, from the outermost step to the cause.
 pub(crate) fn fail(error: &anyhow::Error) {
-    eprintln!("error: {error}");
-    for cause in error.chain().skip(1) {
-        eprintln!("  because: {cause}");
+    let causes = error.chain().skip(1).map(|cause| format!("  because: {cause}\n"));
+    write(&format!("error: {error}\n{}", causes.collect::<String>()));
+}
+
+/// Writes talk. That nobody can read it is no reason to end, or to leave work half-done.
+pub(crate) fn write(text: &str) {
+    let _ = io::stderr().write_all(printable(text).as_bytes());
+}
+
+/// Text without what a terminal takes for a command: control characters but newlines and tabs are escaped.
+pub(crate) fn printable(text: &str) -> String {
+    escape(text, |c| c.is_control() && c != '\n' && c != '\t')
+}
+
+/// The same for what is to stay in its line, as a path or a name from an archive: newlines are escaped too.
+pub(crate) fn one_line(text: impl Display) -> String {
+    escape(&text.to_string(), char::is_control)
+}
+
+fn escape(text: &str, is: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match is(c) {
+            true => escaped.extend(c.escape_default()),
+            false => escaped.push(c),
+        }
     }
+    escaped
 }
 
 /// A long step whose parts are counted.
@@ -37,7 +59,7 @@ pub(crate) struct Bar {
 impl Bar {
     /// Begins a step.
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        let what = what.into();
+        let what = one_line(what.into());
         let drawn = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::no_length().with_message(what.clone());
             bar.set_style(style("{spinner} {msg} {elapsed}"));
@@ -60,10 +82,11 @@ impl Bar {
             bar.set_position(done);
             return;
         }
-        let percent = done * 100 / all.max(1);
+        let percent = done.saturating_mul(100) / all.max(1);
         if percent >= self.next_line {
             let elapsed = self.start.elapsed();
-            let left = elapsed.mul_f64((all - done) as f64 / done.max(1) as f64);
+            let left = elapsed.as_secs_f64() * all.saturating_sub(done) as f64 / done.max(1) as f64;
+            let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
             say(format_args!("  {percent:3} % ({done}/{all}), about {} left", HumanDuration(left)));
             self.next_line = percent / 10 * 10 + 10;
         }
@@ -89,5 +112,27 @@ impl Drop for Bar {
         if let Some(bar) = &self.drawn {
             bar.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_printed() {
+        let hostile = "a\u{1b}]0;title\u{7}b\rc\u{9b}2Jd\u{7f}\n\te ä …";
+        assert_eq!(printable(hostile), "a\\u{1b}]0;title\\u{7}b\\rc\\u{9b}2Jd\\u{7f}\n\te ä …");
+        assert_eq!(one_line("a\nerror: b"), "a\\nerror: b");
+    }
+
+    #[test]
+    fn counts_that_make_no_sense_are_no_reason_to_end() {
+        let mut bar = Bar::new("test");
+        bar.set(3, 2);
+        bar.set(u64::MAX, u64::MAX);
+        bar.set(1, u64::MAX);
+        bar.set(0, 0);
+        bar.finish();
     }
 }

@@ -10,6 +10,7 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use serde::Serialize;
 
 use crate::cache;
+use crate::progress::printable;
 
 const NO_STDOUT: &str = "cannot write to standard output";
 
@@ -38,6 +39,8 @@ pub(crate) struct Report {
     only: String,
     cases: Vec<Case>,
     lines: Box<dyn Write + Send>,
+    /// The first failure to write them, which ends no check.
+    unwritable: Option<io::Error>,
 }
 
 /// A reason not to run a check, as an error so that `?` ends it.
@@ -68,7 +71,14 @@ impl Report {
     }
 
     fn to(lines: Box<dyn Write + Send>, title: &'static str, require: &[String]) -> Self {
-        Self { title, require: require.to_vec(), only: String::new(), cases: Vec::new(), lines }
+        Self {
+            title,
+            require: require.to_vec(),
+            only: String::new(),
+            cases: Vec::new(),
+            lines,
+            unwritable: None,
+        }
     }
 
     /// Leaves out, uncounted, what has another name.
@@ -105,7 +115,18 @@ impl Report {
             }
         };
         self.cases.push(Case { level, name, outcome });
-        self.lines.write_all(line.as_bytes()).context(NO_STDOUT)
+        self.print(&line);
+        Ok(())
+    }
+
+    /// Prints to standard output, whose reader may have closed it.
+    fn print(&mut self, text: &str) {
+        let written = self.lines.write_all(printable(text).as_bytes()).and_then(|()| self.lines.flush());
+        if let Err(error) = written {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.unwritable.get_or_insert(error);
+            }
+        }
     }
 
     /// What came of a check that was made.
@@ -123,8 +144,8 @@ impl Report {
         let passed = count(|outcome| *outcome == Outcome::Passed);
         let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
         let skipped = self.cases.len() - passed - failed;
-        writeln!(self.lines, "{}: {passed} passed, {failed} failed, {skipped} skipped", self.title)
-            .context(NO_STDOUT)?;
+        self.print(&format!("{}: {passed} passed, {failed} failed, {skipped} skipped\n", self.title));
+        self.unwritable.map_or(Ok(()), Err).context(NO_STDOUT)?;
         if failed > 0 {
             bail!("{failed} of {} checks failed", self.cases.len());
         }
@@ -154,6 +175,32 @@ mod tests {
         report.check("level", "a", skip).unwrap();
         assert_eq!(report.cases[0].outcome, Outcome::Skipped("no engine".into()));
         assert!(report.finish(None).is_err(), "nothing ran");
+    }
+
+    /// Standard output to which nothing can be written.
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn checks_are_made_though_nobody_can_read_of_them() {
+        for (kind, fails) in [(io::ErrorKind::BrokenPipe, false), (io::ErrorKind::StorageFull, true)] {
+            let mut report = Report::to(Box::new(Broken(kind)), "test", &[]);
+            let mut made = 0;
+            for name in ["a", "b"] {
+                report.check("level", name, || Ok(made += 1)).unwrap();
+            }
+            assert_eq!(made, 2);
+            assert_eq!(report.finish(None).is_err(), fails, "{kind}");
+        }
     }
 
     #[test]

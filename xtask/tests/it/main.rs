@@ -9,6 +9,7 @@ mod bench;
 mod build_qemu;
 mod help;
 mod images;
+mod output;
 mod plan;
 mod tarballs;
 mod tidy;

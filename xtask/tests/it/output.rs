@@ -1,0 +1,86 @@
+//! Output that cannot be written: talk is lost and the work goes on, data is an error.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use super::Xtask;
+
+/// Where nothing can be written: a full disk, and a pipe that nobody reads.
+fn unwritable() -> [Stdio; 2] {
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let (_, closed) = nix::unistd::pipe().unwrap();
+    [full.into(), closed.into()]
+}
+
+/// A command that talks, and then fails.
+fn talkative(xtask: &Xtask) -> Command {
+    xtask.command(&["build-qemu", "--source", "/no/such/file"])
+}
+
+#[test]
+fn unwritable_talk_changes_no_exit_status() {
+    let xtask = Xtask::new();
+    for (args, status) in [(&["build-qemu", "--jobs", "0"][..], 2), (&["plan", "--host", "vax"], 2)] {
+        for stderr in unwritable() {
+            let ended = xtask.command(args).stderr(stderr).status().unwrap();
+            assert_eq!(ended.code(), Some(status), "{args:?}");
+        }
+    }
+    for stderr in unwritable() {
+        assert_eq!(talkative(&xtask).stderr(stderr).status().unwrap().code(), Some(1));
+    }
+}
+
+#[test]
+fn unwritable_data_is_an_error_and_a_closed_pipe_is_not() {
+    let xtask = Xtask::new();
+    for args in [&["plan", "--json"][..], &["build-qemu", "--dry-run"], &["--help"], &["--version"]] {
+        let [full, closed] = unwritable();
+        let ended = xtask.command(args).stdout(full).output().unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
+        assert_eq!(ended.status.code(), Some(1), "{args:?}: {stderr}");
+        assert!(stderr.contains("error: cannot write to standard output"), "{stderr}");
+        let ended = xtask.command(args).stdout(closed).output().unwrap();
+        assert_eq!((ended.status.code(), &*ended.stderr), (Some(0), &b""[..]), "{args:?}");
+    }
+}
+
+/// Without standard descriptors, the first file that is opened would become one, and get what is meant for them.
+#[test]
+#[expect(unsafe_code, reason = "only pre_exec can close descriptors")]
+fn closed_descriptors_are_opened_elsewhere() {
+    let xtask = Xtask::new();
+    let close = |mut command: Command, which: &'static [i32]| {
+        // SAFETY: close() is all that is called between fork and exec, on descriptors that nothing else owns there.
+        unsafe {
+            command.pre_exec(move || {
+                which.iter().try_for_each(|fd| nix::unistd::close(*fd)).map_err(Into::into)
+            });
+        }
+        command.output().unwrap().status.code()
+    };
+    for which in [&[0][..], &[1], &[2], &[0, 1, 2]] {
+        assert_eq!(close(xtask.command(&["plan", "--json"]), which), Some(0), "{which:?}");
+        assert_eq!(close(talkative(&xtask), which), Some(1), "{which:?}");
+    }
+    let lock = std::fs::read_to_string(xtask.path("cache/qus/lock")).unwrap();
+    assert!(lock.trim().parse::<u32>().is_ok(), "talk is in the lock: {lock}");
+}
+
+#[test]
+fn control_characters_do_not_reach_the_terminal() {
+    let xtask = Xtask::new();
+    for name in ["/no/such/\u{1b}[2J\u{7}", "/no/such/\u{9b}2J\n", "x\u{1b}]0;t\u{7}"] {
+        for args in [&["build-qemu", "--source", name][..], &["build-qemu", name], &["plan", "--host", name]]
+        {
+            let ended = xtask.run(args);
+            assert!(
+                !ended.stderr.chars().any(|c| c.is_control() && c != '\n' && c != '\t'),
+                "{:?}",
+                ended.stderr
+            );
+            assert!(ended.stderr.contains("\\u{"), "{:?}", ended.stderr);
+        }
+    }
+}
