@@ -59,3 +59,18 @@ fn hashes_and_addresses_are_data() {
         assert!(tests || !hash, "{} holds a hash", path.display());
     }
 }
+
+/// What a clone of this repository leaves in a job's `.git/config` is readable by every later step.
+#[test]
+fn workflows_keep_no_credentials() {
+    let mut checkouts = 0;
+    for entry in fs::read_dir(workspace().join(".github/workflows")).unwrap() {
+        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for (at, _) in text.match_indices("uses: actions/checkout@") {
+            let step = text[at..].split("\n      - ").next().unwrap();
+            assert!(step.contains("with:\n") && step.contains("persist-credentials: false"), "{step}");
+            checkouts += 1;
+        }
+    }
+    assert!(checkouts > 2, "{checkouts}");
+}
