@@ -130,6 +130,18 @@ pub struct Pin<'a> {
     pub file: &'a str,
     /// Lower-case hexadecimal.
     pub sha256: &'a str,
+    /// In bytes, if it is known.
+    pub size: Option<u64>,
+}
+
+impl Pin<'_> {
+    /// What no archive of QEMU has, in bytes.
+    const TOO_LARGE: u64 = 1 << 30;
+
+    /// How large the archive can be at most, in bytes.
+    pub fn limit(&self) -> u64 {
+        self.size.unwrap_or(Self::TOO_LARGE)
+    }
 }
 
 impl Release {
@@ -139,11 +151,13 @@ impl Release {
             origin: "upstream",
             file: upstream.url.rsplit('/').next().unwrap_or(&upstream.url),
             sha256: &upstream.sha256,
+            size: upstream.size,
         });
         let debian = self.debian.iter().map(|debian| Pin {
             origin: "Debian",
             file: &debian.file,
             sha256: &debian.sha256,
+            size: Some(debian.size),
         });
         upstream.chain(debian)
     }

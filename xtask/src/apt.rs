@@ -58,12 +58,12 @@ impl Distribution {
     /// The package of a program that is to run here, unpacked into the cache if it is not there.
     pub(crate) fn unpacked(&self, sh: &Shell, paths: &Paths, package: &str) -> Result<PathBuf> {
         let dir = self.folder(paths, package);
-        if !dir.exists() {
+        cache::ensure(&dir, |partial| {
             let log = paths.log(package);
             exec::start_log(&log)?;
             let apt = Apt::programs(sh, &paths.apt(package), &log, self)?;
-            cache::publish(&dir, |partial| apt.unpack(&[package], partial).map(drop))?;
-        }
+            apt.unpack(&[package], partial).map(drop)
+        })?;
         Ok(dir)
     }
 

@@ -1,19 +1,23 @@
 //! How files come into being: hashed, locked, and never half-done under their final name.
 //!
-//! Whatever is made is made beside its final place and renamed, so that a power cut, a full disk or
-//! `kill -9` leaves only a `.partial` that the next run throws away. Locks are the kernel's and go
-//! with the process that holds them.
+//! Whatever is made is made beside its final place and renamed, so that a full disk or `kill -9` leaves only a
+//! `.partial` that the next run throws away. Files are on the disk before they have their name, so that a power cut
+//! does no worse; directories have checksums beside them, which are compared before they are used. Locks are the
+//! kernel's and go with the process that holds them.
+
+mod checksums;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use sha2::{Digest, Sha256};
 
-use crate::progress::say;
+use crate::progress::{one_line, say};
 
 /// The sha256 of bytes, in lower-case hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -22,18 +26,56 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// The sha256 of a file, in lower-case hexadecimal.
 pub(crate) fn sha256_file(path: &Path) -> Result<String> {
-    let digest = || -> io::Result<String> {
-        let mut file = File::open(path)?;
-        let mut hasher = Sha256::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            match file.read(&mut buffer)? {
-                0 => return Ok(hex(hasher.finalize())),
-                read => hasher.update(&buffer[..read]),
-            }
+    let mut file = open(path)?;
+    copy_hashed(&mut file, &mut io::sink()).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Opens a file for reading. A pipe or a device is refused: it may block, or never end.
+pub(crate) fn open(path: &Path) -> Result<File> {
+    let open = || -> io::Result<File> {
+        let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
+        match file.metadata()?.is_file() {
+            true => Ok(file),
+            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
         }
     };
-    digest().with_context(|| format!("cannot read {}", path.display()))
+    open().with_context(|| format!("cannot read {}", one_line(path.display())))
+}
+
+/// Copies all that can be read, and returns the sha256 of what was copied.
+fn copy_hashed(from: &mut impl Read, to: &mut impl Write) -> io::Result<String> {
+    let mut from = Hashed::new(from);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(from.sha256()),
+            read => to.write_all(&buffer[..read])?,
+        }
+    }
+}
+
+/// A reader that knows the sha256 of all that was read.
+pub(crate) struct Hashed<R> {
+    reader: R,
+    hasher: Sha256,
+}
+
+impl<R> Hashed<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        Self { reader, hasher: Sha256::new() }
+    }
+
+    pub(crate) fn sha256(self) -> String {
+        hex(self.hasher.finalize())
+    }
+}
+
+impl<R: Read> Read for Hashed<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.hasher.update(&buffer[..read]);
+        Ok(read)
+    }
 }
 
 fn hex(bytes: impl AsRef<[u8]>) -> String {
@@ -45,12 +87,18 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
 /// # Errors
 /// The folder cannot be written.
 pub(crate) fn lock(dir: &Path) -> Result<Flock<File>> {
-    let path = dir.join("lock");
+    lock_by(&dir.join("lock"), dir)
+}
+
+/// Holds `what` until dropped, by means of a file that stays.
+fn lock_by(path: &Path, what: &Path) -> Result<Flock<File>> {
     let open = || -> io::Result<File> {
-        fs::create_dir_all(dir)?;
-        File::options().read(true).write(true).create(true).truncate(false).open(&path)
+        if let Some(dir) = path.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        File::options().read(true).write(true).create(true).truncate(false).open(path)
     };
-    let file = open().with_context(|| format!("cannot write {}", dir.display()))?;
+    let file = open().with_context(|| format!("cannot write {}", what.display()))?;
     let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => lock,
         Err((mut file, Errno::EWOULDBLOCK)) => {
@@ -59,7 +107,7 @@ pub(crate) fn lock(dir: &Path) -> Result<Flock<File>> {
             let holder = holder.trim();
             say(format_args!(
                 "waiting for another cargo xtask (process {holder}) that uses {}",
-                dir.display()
+                what.display()
             ));
             let locked = Flock::lock(file, FlockArg::LockExclusive);
             locked.map_err(|(_, errno)| errno).with_context(|| format!("cannot lock {}", path.display()))?
@@ -74,14 +122,43 @@ pub(crate) fn lock(dir: &Path) -> Result<Flock<File>> {
     Ok(lock)
 }
 
+/// Has a directory of the cache be there, complete and unchanged since it was made: `fill` makes it if it is not. Its
+/// checksums are compared each time; one without them counts as changed.
+pub(crate) fn ensure(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if checksums::compare(dir)? == checksums::State::Intact {
+        return Ok(());
+    }
+    let _making = lock_by(&beside(dir, "lock"), dir)?;
+    match checksums::compare(dir)? {
+        // Another process has made it in the meantime.
+        checksums::State::Intact => return Ok(()),
+        checksums::State::Changed(file) => report_changed(&file),
+        checksums::State::Unknown => {
+            say(format_args!("warning: {} has no checksums; making it again", one_line(dir.display())));
+        }
+        checksums::State::Absent => {}
+    }
+    publish(dir, |partial| {
+        fill(partial)?;
+        write(&checksums::file(dir), checksums::list(partial)?.as_bytes())
+    })
+}
+
+/// Reports that something of the cache is not as it was, and so is not used.
+pub(crate) fn report_changed(file: &Path) {
+    say(format_args!(
+        "warning: {}: cached file does not match its checksum; making it again",
+        one_line(file.display())
+    ));
+}
+
 /// Makes a folder by filling a partial one beside it and renaming that; replaces what was there.
 pub(crate) fn publish(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let partial = partial(dir);
-    remove(&partial)?;
-    fs::create_dir_all(&partial).with_context(|| format!("cannot make {}", partial.display()))?;
+    clear(&partial)?;
     fill(&partial)?;
     remove(dir)?;
-    fs::rename(&partial, dir).with_context(|| format!("cannot make {}", dir.display()))
+    rename(&partial, dir).with_context(|| format!("cannot make {}", dir.display()))
 }
 
 /// Writes a file by way of a partial one.
@@ -91,30 +168,88 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        fs::write(&partial, bytes)?;
-        fs::rename(&partial, path)
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        rename(&partial, path)
     };
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Copies a file, mode included, by way of a partial one.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
+    copy_if(from, to, |_| true)
+}
+
+/// The same for a file with a checksum, which the copy has to have.
+///
+/// # Errors
+/// Also if it does not have it; nothing has the final name then.
+pub(crate) fn copy_verified(from: &Path, to: &Path, sha256: &str) -> Result<()> {
+    copy_if(from, to, |copied| copied == sha256)
+}
+
+fn copy_if(from: &Path, to: &Path, right: impl Fn(&str) -> bool) -> Result<()> {
     let partial = partial(to);
-    let copy = || -> io::Result<()> {
+    let mut source = open(from)?;
+    let mut copy = || -> Result<String> {
         if let Some(dir) = to.parent() {
             fs::create_dir_all(dir)?;
         }
-        fs::copy(from, &partial)?;
-        fs::rename(&partial, to)
+        let mut file = File::create(&partial)?;
+        let copied = copy_hashed(&mut source, &mut file)?;
+        file.set_permissions(fs::Permissions::from_mode(source.metadata()?.permissions().mode() & 0o777))?;
+        file.sync_all()?;
+        Ok(copied)
     };
-    copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+    let what = || format!("cannot copy {} to {}", from.display(), to.display());
+    let copied = copy().with_context(what)?;
+    if !right(&copied) {
+        let _ = fs::remove_file(&partial);
+    }
+    ensure!(right(&copied), "{} does not match its checksum", from.display());
+    rename(&partial, to).with_context(what)
+}
+
+/// Gives something its final name, which is on the disk afterwards.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    match to.parent() {
+        Some(dir) => File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
 }
 
 /// Where something is made before it has its final name.
 pub(crate) fn partial(path: &Path) -> PathBuf {
+    beside(path, "partial")
+}
+
+/// A file that belongs to another one.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
+    name.push(".");
+    name.push(suffix);
     path.with_file_name(name)
+}
+
+/// Makes a directory anew, with nothing in it.
+pub(crate) fn clear(dir: &Path) -> Result<()> {
+    remove(dir)?;
+    fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))
+}
+
+/// Removes a file or folder, whichever it is, if it is there.
+pub(crate) fn discard(path: &Path) -> Result<()> {
+    if path.is_dir() && !path.is_symlink() {
+        return remove(path);
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Removes a folder if it is there.
@@ -153,6 +288,93 @@ mod tests {
         publish(&target, |partial| Ok(fs::write(partial.join("whole"), "")?)).unwrap();
         let names: Vec<_> = fs::read_dir(&target).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["whole"]);
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [&*fifo, Path::new("/dev/zero"), dir.path()] {
+            let errors = [sha256_file(path).unwrap_err(), copy(path, &dir.path().join("copy")).unwrap_err()];
+            for error in errors {
+                assert!(format!("{error:#}").contains("not a regular file"), "{error:#}");
+            }
+        }
+        assert!(!dir.path().join("copy").exists());
+    }
+
+    #[test]
+    fn a_copy_has_the_checksum_or_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
+        fs::write(&from, "abc").unwrap();
+        copy_verified(&from, &to, &sha256(b"abc")).unwrap();
+        assert_eq!(fs::read(&to).unwrap(), b"abc");
+        fs::remove_file(&to).unwrap();
+        let error = copy_verified(&from, &to, &sha256(b"abd")).unwrap_err().to_string();
+        assert!(error.ends_with("from does not match its checksum"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something is left");
+    }
+
+    #[test]
+    fn a_changed_directory_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let cached = dir.path().join("cached");
+        let made = std::cell::Cell::new(0);
+        let make = || {
+            ensure(&cached, |partial| {
+                made.set(made.get() + 1);
+                fs::create_dir(partial.join("d"))?;
+                fs::write(partial.join("d/file"), "content")?;
+                Ok(std::os::unix::fs::symlink("file", partial.join("d/link"))?)
+            })
+            .unwrap();
+            made.get()
+        };
+        assert_eq!((make(), make()), (1, 1));
+        let file = cached.join("d/file");
+        let changes: [&dyn Fn(); 7] = [
+            &|| fs::write(&file, "c0ntent").unwrap(),
+            &|| fs::remove_file(&file).unwrap(),
+            &|| fs::write(cached.join("d/more"), "").unwrap(),
+            &|| fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).unwrap(),
+            &|| {
+                fs::remove_file(cached.join("d/link")).unwrap();
+                std::os::unix::fs::symlink("/etc/passwd", cached.join("d/link")).unwrap();
+            },
+            &|| fs::write(beside(&cached, "sha256"), "").unwrap(),
+            &|| fs::remove_file(beside(&cached, "sha256")).unwrap(),
+        ];
+        for (n, change) in (2..).zip(changes) {
+            // A time that is as it was hides nothing.
+            let time = file.metadata().unwrap().modified().unwrap();
+            change();
+            if let Ok(file) = File::options().write(true).open(&file) {
+                file.set_modified(time).unwrap();
+            }
+            assert_eq!((make(), make()), (n, n), "change {n}");
+            assert_eq!(fs::read(&file).unwrap(), b"content");
+        }
+    }
+
+    #[test]
+    fn two_at_once_make_a_directory_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let cached = dir.path().join("cached");
+        let made = std::sync::atomic::AtomicU32::new(0);
+        let make = || {
+            ensure(&cached, |partial| {
+                made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                Ok(fs::write(partial.join("file"), "content")?)
+            })
+        };
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..4).map(|_| scope.spawn(make)).collect();
+            all.into_iter().for_each(|one| one.join().unwrap().unwrap());
+        });
+        assert_eq!(made.into_inner(), 1);
     }
 
     #[test]

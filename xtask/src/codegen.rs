@@ -104,18 +104,15 @@ fn assemblers(sh: &Shell, paths: &Paths, probes: &Probes) -> Result<PathBuf> {
     packages.dedup();
     let wanted = packages.iter().fold(probes.suite.clone(), |wanted, package| wanted + " " + package);
     let dir = paths.assemblers(&cache::sha256(wanted.as_bytes())[..12]);
-    if dir.exists() {
-        return Ok(dir);
-    }
-    let log = paths.log("assemblers");
-    exec::start_log(&log)?;
-    say("fetching assemblers (nothing is installed) …");
-    let fetch = || {
+    let fetched = cache::ensure(&dir, |partial| {
+        let log = paths.log("assemblers");
+        exec::start_log(&log)?;
+        say("fetching assemblers (nothing is installed) …");
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
         let apt = Apt::foreign(sh, &paths.apt("assemblers"), &log, &distribution, &probes.suite, &[])?;
-        cache::publish(&dir, |partial| apt.unpack(&packages, partial).map(drop))
-    };
-    fetch().map_err(|error| Skip(format!("the assemblers come from Debian and cannot be had: {error:#}")))?;
+        apt.unpack(&packages, partial).map(drop)
+    });
+    fetched.map_err(|error| Skip(format!("the assemblers come from Debian and cannot be had: {error:#}")))?;
     Ok(dir)
 }
 

@@ -55,7 +55,7 @@ pub(crate) fn program(sh: &Shell, paths: &Paths, debian: &str, program: &str) ->
 }
 
 /// Fills a folder of the cache with packages of an architecture, from the first suite that gives them, if it is
-/// not there. A failure is the reason of a skip.
+/// not there, or was changed. A failure is the reason of a skip.
 pub(crate) fn fetch(
     sh: &Shell,
     paths: &Paths,
@@ -64,9 +64,17 @@ pub(crate) fn fetch(
     dir: &Path,
     unpack: impl Fn(&Apt<'_>, &Path) -> Result<()>,
 ) -> Result<()> {
-    if dir.exists() {
-        return Ok(());
-    }
+    cache::ensure(dir, |partial| fill(sh, paths, debian, what, partial, unpack))
+}
+
+fn fill(
+    sh: &Shell,
+    paths: &Paths,
+    debian: &str,
+    what: &str,
+    partial: &Path,
+    unpack: impl Fn(&Apt<'_>, &Path) -> Result<()>,
+) -> Result<()> {
     let distribution = Distribution::detect()?
         .ok_or_else(|| Skip("guests come from a Debian mirror, and this machine has no apt".to_owned()))?;
     let mut failures = Vec::new();
@@ -74,8 +82,9 @@ pub(crate) fn fetch(
         let name = format!("guest-{}-{suite}", what.replace(' ', "-"));
         let (log, state) = (paths.log(&name), paths.apt(&name));
         exec::start_log(&log)?;
+        cache::clear(partial)?;
         let fetched = Apt::foreign(sh, &state, &log, &distribution, suite, &[debian])
-            .and_then(|apt| cache::publish(dir, |partial| unpack(&apt, partial)));
+            .and_then(|apt| unpack(&apt, partial));
         match fetched {
             Ok(()) => {
                 say(format_args!("fetched {what} from Debian {suite}"));
@@ -91,6 +100,10 @@ pub(crate) fn fetch(
 /// leaves them; `id` stands for the packages. A failure to fetch is the reason of a skip.
 pub(crate) fn root(sh: &Shell, paths: &Paths, debian: &str, id: &str, packages: &[&str]) -> Result<PathBuf> {
     let dir = paths.root_folder(&format!("{id}-{debian}"));
+    if dir.exists() {
+        // Those who use it change it, as with the linker's cache; no build takes anything from it.
+        return Ok(dir);
+    }
     let packages: Vec<_> = packages.iter().map(|package| format!("{package}:{debian}")).collect();
     fetch(sh, paths, debian, &format!("a root folder of {debian}"), &dir, |apt, into| {
         apt.unpack_all(&packages, into)?;

@@ -196,7 +196,12 @@ mod tests {
             let mut report = Report::to(Box::new(Broken(kind)), "test", &[]);
             let mut made = 0;
             for name in ["a", "b"] {
-                report.check("level", name, || Ok(made += 1)).unwrap();
+                report
+                    .check("level", name, || {
+                        made += 1;
+                        Ok(())
+                    })
+                    .unwrap();
             }
             assert_eq!(made, 2);
             assert_eq!(report.finish(None).is_err(), fails, "{kind}");

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use qemu_src::{Debian, Pin, Release, Upstream};
 use semver::Version;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use xshell::Shell;
 
 use crate::apt::{Apt, Distribution};
 use crate::paths::Paths;
-use crate::progress::say;
+use crate::progress::{one_line, say};
 use crate::{cache, download, exec};
 
 /// A verified archive in the cache.
@@ -103,7 +103,12 @@ pub(crate) fn is_cached(paths: &Paths, release: &Release) -> bool {
 
 fn not_given(release: &Release, path: &Path) -> String {
     let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
-    format!("{} has no {}, the source of QEMU {}", path.display(), files.join(" or "), release.version)
+    format!(
+        "{} has no {}, the source of QEMU {}",
+        one_line(path.display()),
+        files.join(" or "),
+        release.version
+    )
 }
 
 fn from_given(paths: &Paths, release: &Release, path: &Path) -> Result<Option<Source>> {
@@ -124,6 +129,8 @@ fn from_given(paths: &Paths, release: &Release, path: &Path) -> Result<Option<So
 
 /// The pin that a file has the hash of.
 fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
+    let (size, most) = (cache::open(file)?.metadata()?.len(), pins.iter().map(Pin::limit).max().unwrap_or(0));
+    ensure!(size <= most, "{} has {size} bytes, and the source has at most {most}", one_line(file.display()));
     let got = cache::sha256_file(file)?;
     match pins.iter().find(|pin| pin.sha256 == got) {
         Some(pin) => Ok(pin.clone()),
@@ -132,17 +139,17 @@ fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
                 .iter()
                 .map(|pin| format!("\n  expected {} ({}, {})", pin.sha256, pin.origin, pin.file))
                 .collect();
-            bail!("{} has the wrong sha256:{}\n  got      {got}", file.display(), expected.concat())
+            bail!("{} has the wrong sha256:{}\n  got      {got}", one_line(file.display()), expected.concat())
         }
     }
 }
 
-/// Copies a checked archive into the cache, unless it is there.
+/// Copies a checked archive into the cache, unless it is there, unchanged.
 fn keep(paths: &Paths, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<Source> {
     let archive = paths.download(pin.sha256, pin.file);
-    if !archive.exists() {
-        say(format_args!("source: QEMU {} from {}", release.version, file.display()));
-        cache::copy(file, &archive)?;
+    if !is_intact(&archive, pin.sha256)? {
+        say(format_args!("source: QEMU {} from {}", release.version, one_line(file.display())));
+        cache::copy_verified(file, &archive, pin.sha256)?;
     }
     Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
 }
@@ -150,7 +157,7 @@ fn keep(paths: &Paths, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<
 fn from_cache(paths: &Paths, release: &Release, exact: bool) -> Result<Option<Source>> {
     for pin in release.pins() {
         let archive = paths.download(pin.sha256, pin.file);
-        if archive.exists() && intact(&archive, pin.sha256)? {
+        if is_intact(&archive, pin.sha256)? {
             return Ok(Some(Source {
                 version: release.version.clone(),
                 sha256: pin.sha256.to_owned(),
@@ -162,23 +169,29 @@ fn from_cache(paths: &Paths, release: &Release, exact: bool) -> Result<Option<So
     if exact || !note.exists() {
         return Ok(None);
     }
-    let record: Record =
-        serde_json::from_slice(&fs::read(&note)?).with_context(|| format!("{}", note.display()))?;
+    let record = fs::read(&note).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+    let Some(record) = record else {
+        cache::report_changed(&note);
+        cache::discard(&note)?;
+        return Ok(None);
+    };
     let archive = paths.download(&record.sha256, &record.file);
-    if !archive.exists() || !intact(&archive, &record.sha256)? {
+    if !is_intact(&archive, &record.sha256)? {
         return Ok(None);
     }
     warn_substitute(release, &record.version);
     Ok(Some(Source { version: record.version, sha256: record.sha256, archive }))
 }
 
-/// Whether an archive in the cache is what it was; removes it and says so if not.
-fn intact(archive: &Path, sha256: &str) -> Result<bool> {
-    if cache::sha256_file(archive)? == sha256 {
+/// Whether an archive is in the cache and has its hash; one that has not is reported and removed.
+fn is_intact(archive: &Path, sha256: &str) -> Result<bool> {
+    if cache::sha256_file(archive).is_ok_and(|found| found == sha256) {
         return Ok(true);
     }
-    say(format_args!("cache: {} was changed, so it is fetched again", archive.display()));
-    fs::remove_file(archive).with_context(|| format!("cannot remove {}", archive.display()))?;
+    if archive.exists() {
+        cache::report_changed(archive);
+        cache::discard(archive)?;
+    }
     Ok(false)
 }
 
@@ -197,7 +210,7 @@ fn from_upstream(sh: &Shell, paths: &Paths, release: &Release, upstream: &Upstre
         fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
         return Err(error);
     }
-    fs::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
+    cache::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
     Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
 }
 
@@ -251,7 +264,7 @@ fn download_record(paths: &Paths, apt: &Apt<'_>, record: &Record) -> Result<Path
     let folder = archive.parent().context("a download lies in a folder")?;
     cache::publish(folder, |partial| {
         apt.download_source("qemu", &record.debian_version, partial)?;
-        let pin = Pin { origin: "Debian", file: &record.file, sha256: &record.sha256 };
+        let pin = Pin { origin: "Debian", file: &record.file, sha256: &record.sha256, size: None };
         check_hash(&partial.join(&record.file), &[pin]).map(drop)
     })?;
     Ok(archive)
@@ -350,7 +363,7 @@ mod tests {
     #[test]
     fn a_wrong_hash_prints_both() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let pin = Pin { origin: "upstream", file: "qemu.tar.xz", sha256: "aaaa" };
+        let pin = Pin { origin: "upstream", file: "qemu.tar.xz", sha256: "aaaa", size: None };
         let error = check_hash(file.path(), &[pin]).unwrap_err().to_string();
         assert!(error.contains("expected aaaa (upstream, qemu.tar.xz)"), "{error}");
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

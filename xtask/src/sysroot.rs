@@ -48,13 +48,10 @@ impl Sysroot {
         let distribution = Distribution::detect()?;
         let dir = paths.sysroot(&id(distribution.as_ref(), tools, host));
         let this = Self { dir, packages: distribution.is_some(), cross: None };
-        if this.dir.exists() {
-            return Ok(this);
-        }
-        let log = paths.log("sysroot");
-        exec::start_log(&log)?;
-        say("fetching build dependencies (nothing is installed) …");
-        cache::publish(&this.dir, |partial| {
+        cache::ensure(&this.dir, |partial| {
+            let log = paths.log("sysroot");
+            exec::start_log(&log)?;
+            say("fetching build dependencies (nothing is installed) …");
             let mut manifest = match &distribution {
                 Some(distribution) => {
                     let apt = Apt::own(sh, &paths.apt("build"), &log, distribution)?;
@@ -77,12 +74,11 @@ impl Sysroot {
     /// A folder with a wheel that is no part of the build, fetched now if it is not there.
     pub(crate) fn wheel(&self, sh: &Shell, paths: &Paths, wheel: &Wheel) -> Result<PathBuf> {
         let dir = paths.wheel(&wheel.sha256);
-        if !dir.exists() {
+        cache::ensure(&dir, |partial| {
             let log = paths.log(&wheel.name);
             exec::start_log(&log)?;
-            let wheels = std::slice::from_ref(wheel);
-            cache::publish(&dir, |partial| install_wheels(sh, &pip(&self.dir)?, wheels, partial, &log))?;
-        }
+            install_wheels(sh, &pip(&self.dir)?, std::slice::from_ref(wheel), partial, &log)
+        })?;
         Ok(dir)
     }
 
@@ -91,14 +87,12 @@ impl Sysroot {
     pub(crate) fn archives(&self, sh: &Shell, paths: &Paths, wheels: &[Wheel]) -> Result<PathBuf> {
         let hashes: Vec<_> = wheels.iter().map(|wheel| &*wheel.sha256).collect();
         let dir = paths.wheel(&cache::sha256(hashes.join(" ").as_bytes()));
-        if !dir.exists() {
+        cache::ensure(&dir, |partial| {
             let log = paths.log("archives");
             exec::start_log(&log)?;
-            cache::publish(&dir, |partial| {
-                let download = ["download".into(), "--dest".into(), partial.into()];
-                run_pip(sh, &pip(&self.dir)?, &download, wheels, &log)
-            })?;
-        }
+            let download = ["download".into(), "--dest".into(), partial.into()];
+            run_pip(sh, &pip(&self.dir)?, &download, wheels, &log)
+        })?;
         Ok(dir)
     }
 

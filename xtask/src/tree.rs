@@ -1,10 +1,10 @@
 //! Unpacks a source archive and applies the patches that its version needs.
 //!
-//! The tree appears under its name only when it is complete, and its name holds the hash of the
-//! archive and of every patch, so an existing one is right. Refused: an archive with paths or links
-//! that lead out of it, one that is damaged, and one that is not QEMU of the expected version.
+//! The tree appears under its name only when it is complete, its name holds the hash of the archive and of every
+//! patch, and it has checksums, so that an existing one is right. Refused: an archive with paths or links that lead
+//! out of it, one that is damaged or larger than any of QEMU, and one that is not QEMU of the expected version.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -14,10 +14,10 @@ use qemu_src::Patch;
 use semver::Version;
 use xshell::{Shell, cmd};
 
-use crate::cache;
+use crate::cache::{self, Hashed};
 use crate::exec;
 use crate::paths::Paths;
-use crate::progress::say;
+use crate::progress::{one_line, say};
 use crate::source::Source;
 
 /// The unpacked and patched tree of a source, made now if it is not there.
@@ -25,45 +25,90 @@ pub(crate) fn prepare(sh: &Shell, paths: &Paths, source: &Source, patches: &[&Pa
     let inputs = patches.iter().fold(source.sha256.clone(), |inputs, patch| inputs + &patch.text);
     let id = &cache::sha256(inputs.as_bytes())[..12];
     let tree = paths.source_tree(&source.version, id);
-    if tree.exists() {
-        return Ok(tree);
-    }
-    say(format_args!("unpacking QEMU {} …", source.version));
-    cache::publish(&tree, |partial| {
+    cache::ensure(&tree, |partial| {
+        say(format_args!("unpacking QEMU {} …", source.version));
         let archive = &source.archive;
-        let file = File::open(archive).with_context(|| format!("cannot read {}", archive.display()))?;
-        unpack(XzDecoder::new(BufReader::new(file)), partial)
+        // What is unpacked is what was hashed, whatever has happened to the file since it was looked at.
+        let mut file = Hashed::new(cache::open(archive)?);
+        unpack(XzDecoder::new(BufReader::new(&mut file)), partial)
             .with_context(|| format!("cannot unpack {}", archive.display()))?;
+        io::copy(&mut file, &mut io::sink())?;
+        ensure!(file.sha256() == source.sha256, "{} was changed while it was unpacked", archive.display());
         check_version(partial, &source.version)?;
+        // Meson makes it where it builds from, and it would be one file too many.
+        let lock = partial.join("subprojects/.wraplock");
+        if lock.parent().is_some_and(Path::exists) {
+            fs::write(lock, "")?;
+        }
         patches.iter().try_for_each(|patch| apply(sh, partial, patch, &source.version))
     })?;
     Ok(tree)
 }
 
+/// What no source of QEMU comes near to. Others cost time, memory and disk out of all proportion to their own size.
+struct Limits {
+    depth: usize,
+    /// Of a path, in bytes.
+    path: usize,
+    entries: usize,
+    /// Of the unpacked archive.
+    bytes: u64,
+}
+
+const LIMITS: Limits = Limits { depth: 32, path: 1024, entries: 300_000, bytes: 4 << 30 };
+
+/// A reader that fails when more is read than may be.
+struct Limited<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::FileTooLarge, "it is too large when it is unpacked")
+        })?;
+        Ok(read)
+    }
+}
+
 /// Unpacks an archive's only folder, without that folder's name, into `into`.
 fn unpack(reader: impl Read, into: &Path) -> Result<()> {
-    let mut archive = tar::Archive::new(reader);
+    unpack_within(reader, into, &LIMITS)
+}
+
+fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> {
+    let mut archive = tar::Archive::new(Limited { reader, left: limits.bytes });
     let mut top: Option<PathBuf> = None;
-    for entry in archive.entries()? {
+    for (count, entry) in archive.entries()?.enumerate() {
+        ensure!(count < limits.entries, "it has more than {} entries", limits.entries);
         let mut entry = entry.map_err(damaged)?;
-        if entry.header().entry_type().is_pax_global_extensions() {
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
             continue;
         }
         let path = entry.path()?.into_owned();
-        ensure!(is_inside(Path::new(""), &path), "its path {} leads out of it", path.display());
+        let (length, depth) = (path.as_os_str().len(), path.components().count());
+        ensure!(length <= limits.path, "it has a path of {length} bytes");
+        let shown = one_line(path.display());
+        ensure!(depth <= limits.depth, "its path {shown} is {depth} directories deep");
+        ensure!(is_inside(Path::new(""), &path), "its path {shown} leads out of it");
+        let plain = kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link();
+        ensure!(plain, "its entry {shown} is neither a file nor a directory nor a link");
         if let Some(target) = entry.link_name()? {
             // A symbolic link starts from its own folder, a hard link from the top.
             let from = if entry.header().entry_type().is_symlink() { path.parent() } else { None };
             let inside = is_inside(from.unwrap_or(Path::new("")), &target);
-            ensure!(inside, "its link {} -> {} leads out of it", path.display(), target.display());
+            ensure!(inside, "its link {shown} -> {} leads out of it", one_line(target.display()));
         }
         let first = path.iter().next().map(PathBuf::from).unwrap_or_default();
         let only = top.get_or_insert_with(|| first.clone());
         ensure!(
             *only == first,
             "it has more than one folder at the top: {} and {}",
-            only.display(),
-            first.display()
+            one_line(only.display()),
+            one_line(first.display())
         );
         entry.unpack_in(into).map_err(damaged)?;
     }
@@ -196,6 +241,52 @@ mod tests {
         }
         let (_dir, result) = unpacked(&link("q/a/link", "../b"));
         result.unwrap();
+    }
+
+    #[test]
+    fn archives_that_cost_too_much_are_refused_early() {
+        let limits = Limits { depth: 4, path: 20, entries: 3, bytes: 8192 };
+        let refused = |files: &[(&str, &str)]| {
+            let dir = tempfile::tempdir().unwrap();
+            format!("{:#}", unpack_within(&*archive(files), dir.path(), &limits).unwrap_err())
+        };
+        assert_eq!(refused(&[("q/a/b/c/d", "")]), "its path q/a/b/c/d is 5 directories deep");
+        assert_eq!(refused(&[("q/aaaaaaaaaaaaaaaaaaa", "")]), "it has a path of 21 bytes");
+        assert_eq!(
+            refused(&[("q/a", ""), ("q/b", ""), ("q/c", ""), ("q/d", "")]),
+            "it has more than 3 entries"
+        );
+        assert!(refused(&[("q/a", &"x".repeat(9000))]).contains("too large when it is unpacked"));
+        assert!(refused(&[("q/\u{1b}[2J\n/../..", "")]).contains("q/\\u{1b}[2J\\n/../.. leads out"));
+        // A directory for each of 2,000 levels took minutes.
+        let start = std::time::Instant::now();
+        let deep = format!("q{}/f", "/d".repeat(2000));
+        let mut builder = tar::Builder::new(Vec::new());
+        for depth in (3..deep.len()).step_by(2) {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(0o755);
+            header.set_size(0);
+            builder.append_data(&mut header, &deep[..depth], io::empty()).unwrap();
+        }
+        let (_dir, result) = unpacked(&builder.into_inner().unwrap());
+        assert!(result.unwrap_err().to_string().ends_with("directories deep"));
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "it took {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn devices_and_pipes_are_refused() {
+        for kind in [tar::EntryType::Fifo, tar::EntryType::Char, tar::EntryType::Block] {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_path("q/special").unwrap();
+            header.set_cksum();
+            builder.append(&header, io::empty()).unwrap();
+            let (_dir, result) = unpacked(&builder.into_inner().unwrap());
+            assert!(result.unwrap_err().to_string().contains("its entry q/special is neither"));
+        }
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Source {
     /// # Errors
     /// The folder has none, or Debian's cannot be had.
     pub(super) fn emulators(&self, sh: &Shell, paths: &Paths) -> Result<Emulators> {
-        if let (Self::Debian(suite, package), true) = (self, self.lacks(paths).is_some()) {
+        if let Self::Debian(suite, package) = self {
             fetch(sh, paths, suite, package)?;
         }
         let dir = self.folder(paths);
@@ -116,18 +116,20 @@ fn cached(paths: &Paths, suite: &str) -> PathBuf {
     paths.root_folder(&format!("qemu-user-{suite}"))
 }
 
+/// Has the cache contain a suite's package, unchanged.
 fn fetch(sh: &Shell, paths: &Paths, suite: &str, package: &str) -> Result<()> {
     let distribution = Distribution::detect()?
         .with_context(|| format!("deb:{suite} comes from a Debian mirror, and this machine has no apt"))?;
     let host = Host::current().context("qus knows no such machine")?;
-    let name = format!("bench-{suite}");
-    let log = paths.log(&name);
-    exec::start_log(&log)?;
-    say(format_args!("fetching {package} of Debian {suite} (nothing is installed) …"));
-    let apt = Apt::foreign(sh, &paths.apt(&name), &log, &distribution, suite, &[host.debian])?;
-    let package = format!("{package}:{}", host.debian);
-    cache::publish(&cached(paths, suite), |partial| apt.unpack(&[&package], partial).map(drop))
-        .with_context(|| format!("{package} of Debian {suite} cannot be had"))
+    cache::ensure(&cached(paths, suite), |partial| {
+        let name = format!("bench-{suite}");
+        let log = paths.log(&name);
+        exec::start_log(&log)?;
+        say(format_args!("fetching {package} of Debian {suite} (nothing is installed) …"));
+        let apt = Apt::foreign(sh, &paths.apt(&name), &log, &distribution, suite, &[host.debian])?;
+        apt.unpack(&[format!("{package}:{}", host.debian)], partial).map(drop)
+    })
+    .with_context(|| format!("{package} of Debian {suite} cannot be had"))
 }
 
 /// A folder of emulators under a name.

@@ -155,7 +155,8 @@ impl<'a> Compile<'a> {
 
     /// Gives a command the dependencies, and a cache of what was compiled what it needs to take two clones for one.
     fn enter<'b>(&self, cmd: Cmd<'b>) -> Cmd<'b> {
-        let cmd = self.sysroot.enter(cmd);
+        // Compiled beside its source, Python would change what has checksums, and believe what lies there.
+        let cmd = self.sysroot.enter(cmd).env("PYTHONPYCACHEPREFIX", self.paths.out().join("pycache"));
         let Some(launcher) = toolchain::launcher() else { return cmd };
         let cmd = launcher.variables.into_iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
         // No place of this machine ends up in what is compiled: `prefix_maps`.

@@ -31,7 +31,8 @@ impl Cached<'_> {
     /// The record of an emulator; `None` if there is none that can be read.
     fn record(&self, arch: &Arch) -> Result<Option<Emulator>> {
         let text = fs::read(self.dir(arch)?.join("emulator.json")).ok();
-        Ok(text.and_then(|text| serde_json::from_slice(&text).ok()))
+        let record: Option<Emulator> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(record.filter(|record| record.target == arch.name && record.file == arch.emulator()))
     }
 
     /// Those that have to be built. One that was changed since counts as not there.
@@ -40,17 +41,12 @@ impl Cached<'_> {
         for &arch in targets {
             let dir = self.dir(arch)?;
             let intact = match self.record(arch)? {
-                Some(record) => {
-                    cache::sha256_file(&dir.join(&record.file)).is_ok_and(|sha256| sha256 == record.sha256)
-                }
+                Some(record) => is_intact(&dir, &record),
                 None => false,
             };
             if !intact {
                 if dir.exists() {
-                    say(format_args!(
-                        "cache: {} was changed, so it is built again",
-                        dir.join(arch.emulator()).display()
-                    ));
+                    cache::report_changed(&dir.join(arch.emulator()));
                     cache::remove(&dir)?;
                 }
                 missing.push(arch);
@@ -91,7 +87,11 @@ impl Cached<'_> {
         for arch in new {
             let record =
                 self.record(arch)?.with_context(|| format!("the cache lost the emulator of {arch}"))?;
-            cache::copy(&self.dir(arch)?.join(&record.file), &dir.join(&record.file))?;
+            cache::copy_verified(
+                &self.dir(arch)?.join(&record.file),
+                &dir.join(&record.file),
+                &record.sha256,
+            )?;
             emulators.push(record);
         }
         let bundle = Bundle::new(self.recipe.clone(), emulators);
@@ -119,7 +119,10 @@ pub(super) fn intact(dir: &Path, recipe: &Recipe) -> Vec<Emulator> {
         Some(bundle) if bundle.recipe == *recipe => bundle.emulators,
         _ => Vec::new(),
     };
+    emulators.retain(|kept| is_intact(dir, kept));
     emulators
-        .retain(|kept| cache::sha256_file(&dir.join(&kept.file)).is_ok_and(|sha256| sha256 == kept.sha256));
-    emulators
+}
+
+fn is_intact(dir: &Path, emulator: &Emulator) -> bool {
+    cache::sha256_file(&dir.join(&emulator.file)).is_ok_and(|sha256| sha256 == emulator.sha256)
 }

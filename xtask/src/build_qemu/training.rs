@@ -51,20 +51,18 @@ impl Profile {
     /// The profile of another build's bundle.
     pub(super) fn given(sh: &Shell, paths: &Paths, file: &Path) -> Result<Self> {
         let dir = paths.training(&cache::sha256_file(file)?);
-        if !dir.exists() {
+        cache::ensure(&dir, |partial| {
             let zstd = tarballs::zstd(sh, paths)?;
-            cache::publish(&dir, |partial| {
-                let tar = tempfile::NamedTempFile::new_in(partial)?;
-                let to = tar.path();
-                exec::read(cmd!(sh, "{zstd} --quiet --decompress --force {file} -o {to}"))?;
-                for entry in tar::Archive::new(BufReader::new(File::open(to)?)).entries()? {
-                    // Names of objects, never folders; the library refuses what leads out.
-                    entry?.unpack_in(partial)?;
-                }
-                Ok(())
-            })
-            .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
-        }
+            let tar = tempfile::NamedTempFile::new_in(partial)?;
+            let to = tar.path();
+            exec::read(cmd!(sh, "{zstd} --quiet --decompress --force {file} -o {to}"))?;
+            for entry in tar::Archive::new(BufReader::new(File::open(to)?)).entries()? {
+                // Names of objects, never folders; the library refuses what leads out.
+                entry?.unpack_in(partial)?;
+            }
+            Ok(())
+        })
+        .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
         Self::at(dir)
     }
 
@@ -99,12 +97,10 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 pub(super) fn ensure(compile: &Compile<'_>, training: &Training) -> Result<Profile> {
     let key = cache::sha256(&serde_json::to_vec(&(compile.recipe, training))?);
     let dir = compile.paths.training(&key);
-    if !dir.exists() {
-        train(compile, training, &dir).context(
-            "no profile could be made for the compiler\nremedy: --training FILE with that of another build, or \
-             --profile dev, which takes none",
-        )?;
-    }
+    cache::ensure(&dir, |partial| train(compile, training, partial)).context(
+        "no profile could be made for the compiler\nremedy: --training FILE with that of another build, or \
+         --profile dev, which takes none",
+    )?;
     Profile::at(dir)
 }
 
@@ -137,16 +133,13 @@ fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> 
     bar.finish();
     let counted = names(&counts)?;
     ensure!(!counted.is_empty(), "the instrumented emulators have counted nothing in {}", counts.display());
-    cache::publish(into, |partial| {
-        for name in &counted {
-            let from = counts.join(name);
-            cache::copy(&from, &partial.join(name))?;
-            for twin in training.twins.iter().filter_map(|twin| name_of_twin(name, twin)) {
-                cache::copy(&from, &partial.join(twin))?;
-            }
+    for name in &counted {
+        let from = counts.join(name);
+        cache::copy(&from, &into.join(name))?;
+        for twin in training.twins.iter().filter_map(|twin| name_of_twin(name, twin)) {
+            cache::copy(&from, &into.join(twin))?;
         }
-        Ok(())
-    })?;
+    }
     cache::remove(&counts)?;
     cache::remove(&build)
 }

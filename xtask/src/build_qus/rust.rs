@@ -103,22 +103,21 @@ fn by_rustup(sh: &Shell, triple: &str) -> Result<Library> {
 fn packages(sh: &Shell, paths: &Paths, data: &QemuSrc, host: &Host) -> Result<Library> {
     let distribution = Distribution::detect()?.context("this machine has no apt")?;
     let dir = paths.rust(&format!("{}-{}-{host}", distribution.id, distribution.codename));
-    if dir.exists() {
-        return Ok(Library::Packages(dir));
-    }
-    let log = paths.log(&format!("rust-{host}"));
-    exec::start_log(&log)?;
-    say(format_args!("fetching the distribution's Rust for {host} (nothing is installed) …"));
-    let architectures = [hosts::own()?.debian, host.debian];
-    let apt = Apt::released(sh, &paths.apt(&format!("rust-{host}")), &log, &distribution, &architectures)?;
-    let fetch = |wanted: &RustPackages| {
-        cache::publish(&dir, |partial| {
+    cache::ensure(&dir, |partial| {
+        let log = paths.log(&format!("rust-{host}"));
+        exec::start_log(&log)?;
+        say(format_args!("fetching the distribution's Rust for {host} (nothing is installed) …"));
+        let architectures = [hosts::own()?.debian, host.debian];
+        let apt =
+            Apt::released(sh, &paths.apt(&format!("rust-{host}")), &log, &distribution, &architectures)?;
+        let fetch = |wanted: &RustPackages| {
+            cache::clear(partial)?;
             apt.unpack_all(&[&wanted.compiler], partial)?;
             apt.unpack(&[format!("{}:{}", wanted.library, host.debian)], partial).map(drop)
-        })
-    };
-    let mut fetched = data.hosts.rust.iter().map(fetch);
-    let first = fetched.next().context("hosts.toml names no packages of Rust")?;
-    first.or_else(|error| fetched.find_map(Result::ok).ok_or(error))?;
+        };
+        let mut fetched = data.hosts.rust.iter().map(fetch);
+        let first = fetched.next().context("hosts.toml names no packages of Rust")?;
+        first.or_else(|error| fetched.find_map(Result::ok).ok_or(error))
+    })?;
     Ok(Library::Packages(dir))
 }

@@ -40,23 +40,21 @@ impl Programs {
         )?;
         let id = cache::sha256(text.as_bytes());
         let dir = paths.engine_programs(&format!("{}-{}", distribution.codename, &id[..12]));
-        if !dir.exists() {
+        cache::ensure(&dir, |partial| {
             let log = paths.log("engine-programs");
             exec::start_log(&log)?;
             say("fetching a container engine and a registry (nothing is installed) …");
-            cache::publish(&dir, |partial| {
-                let state = paths.apt("engine");
-                let mut own = wanted.own;
-                if distribution.id == "debian" {
-                    let apt = Apt::foreign(sh, &state, &log, &distribution, &wanted.suite, &[])?;
-                    apt.unpack(&wanted.packages, partial)?;
-                } else {
-                    own.extend(wanted.packages);
-                }
-                Apt::own(sh, &state, &log, &distribution)?.unpack(&own, partial).map(drop)
-            })
-            .context("its programs cannot be fetched")?;
-        }
+            let state = paths.apt("engine");
+            let mut own = wanted.own;
+            if distribution.id == "debian" {
+                let apt = Apt::foreign(sh, &state, &log, &distribution, &wanted.suite, &[])?;
+                apt.unpack(&wanted.packages, partial)?;
+            } else {
+                own.extend(wanted.packages);
+            }
+            Apt::own(sh, &state, &log, &distribution)?.unpack(&own, partial).map(drop)
+        })
+        .context("its programs cannot be fetched")?;
         Ok(Self { dir })
     }
 

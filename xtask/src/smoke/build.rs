@@ -2,6 +2,8 @@
 //! kernel limits. Nothing is built to its end here: what counts is what a failure says and what it
 //! leaves behind.
 
+mod cached;
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -14,11 +16,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use qemu_src::{Profile, QemuSrc, Release};
-use qus_core::arch::Host;
+use qemu_src::{QemuSrc, Release};
 use xshell::{Cmd, Shell, cmd};
 
-use crate::bundle::Bundle;
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::report::{Report, Skip};
@@ -30,7 +30,7 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
     let bench = Workbench::new(sh, paths)?;
     let broken = "compiler fails, kill -9, second instance, ctrl-c: each time continued";
     report.check(LEVEL, broken, || bench.interrupted())?;
-    report.check(LEVEL, "changed cache entry is built again", || bench.tampered())?;
+    cached::run(&bench, report)?;
     report.check(LEVEL, "read-only cache", || bench.read_only_cache())?;
     report.check(LEVEL, "full cache", || bench.full_cache())?;
     report.check(LEVEL, "no network", || bench.no_network())?;
@@ -145,40 +145,6 @@ impl<'a> Workbench<'a> {
         Ok(())
     }
 
-    /// Changes one byte of a finished emulator, in a copy of the cache.
-    fn tampered(&self) -> Result<()> {
-        let host = Host::current().context("qus builds no emulators for this kind of machine")?;
-        // The cache may have emulators of other recipes too; the one that is looked for is the bundle's.
-        let bundle = Bundle::read(&self.paths.bundle(host.name)).filter(|bundle| {
-            bundle.recipe.qemu == self.release.version && bundle.recipe.profile == Profile::Dev.to_string()
-        });
-        let key = bundle.map(|bundle| bundle.recipe.key("hexagon")).transpose()?;
-        let kept = key.map(|key| self.paths.emulator(&key)).filter(|dir| dir.exists());
-        let Some(kept) = kept else {
-            bail!(Skip(
-                "no emulator of hexagon in bundle and cache; build it: cargo xtask build-qemu hexagon"
-                    .to_owned()
-            ));
-        };
-        let copy = self.path("cache/qus/emulators").join(kept.file_name().unwrap_or_default());
-        fs::create_dir_all(&copy)?;
-        for file in ["qemu-hexagon", "emulator.json"] {
-            fs::copy(kept.join(file), copy.join(file))?;
-        }
-        let emulator = copy.join("qemu-hexagon");
-        let mut bytes = fs::read(&emulator)?;
-        let middle = bytes.len() / 2;
-        bytes[middle] ^= 1;
-        fs::write(&emulator, bytes)?;
-        let mut run = self.start("talk", self.build_qemu()?)?;
-        run.says("was changed, so it is built again")?;
-        run.says("building qemu-hexagon")?;
-        run.signal(Signal::SIGKILL)?;
-        run.child.wait()?;
-        ensure!(!copy.exists(), "the changed emulator is still there");
-        self.nobody_builds()
-    }
-
     fn read_only_cache(&self) -> Result<()> {
         let mounted = Tmpfs::mount(self.sh, &self.path("cache-read-only"), "ro")?;
         let talk = self.fails(self.build_qemu()?.env("XDG_CACHE_HOME", &mounted.dir))?;
@@ -188,16 +154,20 @@ impl<'a> Workbench<'a> {
         Ok(())
     }
 
+    /// The source in the real cache, so that the network has no part in it.
+    fn archive(&self) -> Result<PathBuf> {
+        let archives = fs::read_dir(self.paths.cache().join("downloads"))?;
+        let archives = archives.filter_map(|entry| fs::read_dir(entry.ok()?.path()).ok()).flatten();
+        archives
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| self.release.pins().any(|pin| path.ends_with(pin.file)))
+            .context("the cache has no source of the default release")
+    }
+
     fn full_cache(&self) -> Result<()> {
         let mounted = Tmpfs::mount(self.sh, &self.path("cache-full"), "size=4m")?;
         let build = self.build_qemu()?;
-        // From the real cache, so that the network has no part in it.
-        let archives = fs::read_dir(self.paths.cache().join("downloads"))?;
-        let archives = archives.filter_map(|entry| fs::read_dir(entry.ok()?.path()).ok()).flatten();
-        let archive = archives
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .find(|path| self.release.pins().any(|pin| path.ends_with(pin.file)))
-            .context("the cache has no source of the default release")?;
+        let archive = self.archive()?;
         let talk = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
         ensure!(talk.contains("No space left on device"), "it does not say so: {talk}");
         let name = archive.file_name().unwrap_or_default();

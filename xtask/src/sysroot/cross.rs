@@ -38,13 +38,10 @@ impl Cross {
         let own = format!("{}-{}", distribution.id, distribution.codename);
         let suite = spec.suite.clone().map_or_else(|| own.clone(), |suite| format!("{own}-{suite}"));
         let dir = paths.sysroot(&format!("{suite}-{host}-{}", &cache::sha256(wanted.as_bytes())[..12]));
-        if dir.exists() {
-            return Ok(Self { dir, host, spec });
-        }
-        let log = paths.log(&format!("sysroot-{host}"));
-        exec::start_log(&log)?;
-        say(format_args!("fetching compiler and libraries for {host} (nothing is installed) …"));
-        cache::publish(&dir, |partial| {
+        cache::ensure(&dir, |partial| {
+            let log = paths.log(&format!("sysroot-{host}"));
+            exec::start_log(&log)?;
+            say(format_args!("fetching compiler and libraries for {host} (nothing is installed) …"));
             let state = paths.apt(&format!("compiler-{host}"));
             let compiler = Apt::programs(sh, &state, &log, &distribution)?;
             let mut manifest = compiler.unpack_all(&spec.compiler, &partial.join("compiler"))?;
