@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use sha2::{Digest, Sha256};
 
+use crate::exec::keeper::Held;
 use crate::progress::{one_line, say};
 
 /// The sha256 of bytes, in lower-case hexadecimal.
@@ -82,16 +83,23 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// What is held until it is dropped, and until all have ended that were started meanwhile.
+pub(crate) struct Lock {
+    // Before the other one, whose descriptor it is.
+    _held: Held,
+    _lock: Flock<File>,
+}
+
 /// Holds `dir` until dropped; if another process has it, says so and waits.
 ///
 /// # Errors
 /// The folder cannot be written.
-pub(crate) fn lock(dir: &Path) -> Result<Flock<File>> {
+pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     lock_by(&dir.join("lock"), dir)
 }
 
 /// Holds `what` until dropped, by means of a file that stays.
-fn lock_by(path: &Path, what: &Path) -> Result<Flock<File>> {
+fn lock_by(path: &Path, what: &Path) -> Result<Lock> {
     let open = || -> io::Result<File> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
@@ -119,7 +127,7 @@ fn lock_by(path: &Path, what: &Path) -> Result<Flock<File>> {
         .and_then(|()| lock.rewind())
         .and_then(|()| writeln!(lock, "{}", std::process::id()))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(lock)
+    Ok(Lock { _held: Held::new(&*lock), _lock: lock })
 }
 
 /// Has a directory of the cache be there, complete and unchanged since it was made: `fill` makes it if it is not. Its

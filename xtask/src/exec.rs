@@ -2,8 +2,10 @@
 //!
 //! A command is an argument vector, never a shell string. What is run is written to the step's log
 //! in a form that can be pasted, followed by everything it says; on failure the last lines are shown
-//! with the log's path. Children are told to end when xtask does, however it ends, so that no compiler
-//! is left running in a folder which the next run wants.
+//! with the log's path. Children, and what they have started, are ended when xtask ends, however it ends, so that no
+//! compiler is left running in a folder which the next run wants.
+
+pub(crate) mod keeper;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -17,7 +19,8 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use xshell::Cmd;
 
 /// How much of a failed program's output is shown.
@@ -30,7 +33,7 @@ const LAST_LINES: usize = 40;
 /// then has the last lines of output.
 pub(crate) fn run(cmd: Cmd<'_>, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
     let what = program(&cmd);
-    let mut command = prepare(cmd);
+    let mut command = kept(cmd);
     let mut file = append(log)?;
     writeln!(file, "{}", pasteable(&command))?;
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
@@ -39,15 +42,24 @@ pub(crate) fn run(cmd: Cmd<'_>, log: &Path, mut on_line: impl FnMut(&str)) -> Re
     // It holds the pipe's other ends, and the pipe ends when they do.
     drop(command);
     let mut last = VecDeque::new();
-    for line in BufReader::new(File::from(reader)).split(b'\n') {
-        let line = line?;
-        let line = String::from_utf8_lossy(&line);
-        writeln!(file, "{line}").with_context(|| format!("cannot write {}", log.display()))?;
-        on_line(&line);
-        if last.len() == LAST_LINES {
-            last.pop_front();
+    let follow = || -> Result<()> {
+        for line in BufReader::new(File::from(reader)).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            writeln!(file, "{line}").with_context(|| format!("cannot write {}", log.display()))?;
+            on_line(&line);
+            if last.len() == LAST_LINES {
+                last.pop_front();
+            }
+            last.push_back(line.into_owned());
         }
-        last.push_back(line.into_owned());
+        Ok(())
+    };
+    if let Err(error) = follow() {
+        // It would go on without us.
+        let _ = kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM);
+        child.wait()?;
+        return Err(error);
     }
     let status = child.wait()?;
     if !status.success() {
@@ -81,7 +93,7 @@ pub(crate) fn read(cmd: Cmd<'_>) -> Result<String> {
 /// The program cannot be started.
 pub(crate) fn output(cmd: Cmd<'_>) -> Result<Output> {
     let what = program(&cmd);
-    prepare(cmd).stdin(Stdio::null()).output().with_context(|| format!("cannot run {what}"))
+    kept(cmd).stdin(Stdio::null()).output().with_context(|| format!("cannot run {what}"))
 }
 
 /// Runs a command whose output belongs to the user: a test runner, a linter.
@@ -90,7 +102,7 @@ pub(crate) fn output(cmd: Cmd<'_>) -> Result<Output> {
 /// The program cannot be started.
 pub(crate) fn interactive(cmd: Cmd<'_>) -> Result<ExitStatus> {
     let what = program(&cmd);
-    prepare(cmd).status().with_context(|| format!("cannot run {what}"))
+    kept(cmd).status().with_context(|| format!("cannot run {what}"))
 }
 
 /// Runs a program that speaks on a connection, its stdin and stdout, until it ends.
@@ -199,6 +211,13 @@ fn program(cmd: &Cmd<'_>) -> String {
     name.rsplit('/').next().unwrap_or(name).to_owned()
 }
 
+/// A command that ends when this process ends, with all that it has started.
+fn kept(cmd: Cmd<'_>) -> Command {
+    let mut command = Command::from(cmd);
+    keeper::keep(&mut command);
+    command
+}
+
 fn prepare(cmd: Cmd<'_>) -> Command {
     prepare_with(cmd, Signal::SIGTERM)
 }
@@ -240,6 +259,7 @@ fn pasteable(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::process::ExitStatusExt;
     use xshell::{Shell, cmd};
 
     #[test]
@@ -252,6 +272,32 @@ mod tests {
         assert!(error.contains("line 50\n    to stderr") && !error.contains("line 1\n"), "{error}");
         let text = fs::read_to_string(log.path()).unwrap();
         assert!(text.starts_with("$ cd ") && text.contains("sh -c 'for i in"), "{text}");
+    }
+
+    #[test]
+    fn a_program_ends_as_if_nobody_were_between() {
+        let sh = Shell::new().unwrap();
+        let ended = |script: &str| output(cmd!(sh, "sh -c {script}")).unwrap();
+        assert_eq!(ended("echo out; echo err >&2; exit 7").stdout, b"out\n");
+        assert_eq!(ended("exit 7").status.code(), Some(7));
+        for signal in [Signal::SIGKILL, Signal::SIGSEGV, Signal::SIGTERM] {
+            let status = ended(&format!("kill -{} $$", signal as i32)).status;
+            assert_eq!(status.signal(), Some(signal as i32), "{status}");
+        }
+        // What outlives a program and holds its pipe is waited for, and is not ended.
+        assert_eq!(ended("(sleep 0.2; echo late) & exit 0").stdout, b"late\n");
+        let blocked = ended("grep SigBlk /proc/self/status").stdout;
+        assert!(blocked.ends_with(b"\t0000000000000000\n"), "{}", String::from_utf8_lossy(&blocked));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_ends_the_program() {
+        let sh = Shell::new().unwrap();
+        let start = std::time::Instant::now();
+        let script = "while sleep 0.1; do echo x; done";
+        let error = run(cmd!(sh, "sh -c {script}"), Path::new("/dev/full"), |_| {}).unwrap_err();
+        assert!(format!("{error:#}").contains("No space left on device"), "{error:#}");
+        assert!(start.elapsed() < std::time::Duration::from_secs(30));
     }
 
     #[test]
