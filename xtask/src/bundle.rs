@@ -4,14 +4,17 @@
 //! that two builds are equal byte for byte. How long an emulator took is therefore not in it but in the
 //! cache's own record.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::cache;
+use crate::progress::one_line;
 use crate::toolchain::Toolchain;
 
 /// Version of the form of `bundle.json`.
@@ -75,9 +78,41 @@ impl Bundle {
     }
 
     /// Reads the bundle in a folder; `None` if there is none, or none in this form.
-    pub(crate) fn read(dir: &Path) -> Option<Self> {
-        let bundle: Self = serde_json::from_slice(&fs::read(dir.join("bundle.json")).ok()?).ok()?;
-        (bundle.schema == SCHEMA).then_some(bundle)
+    ///
+    /// # Errors
+    /// `bundle.json` is empty, cut off or otherwise not what was written.
+    pub(crate) fn read(dir: &Path) -> Result<Option<Self>> {
+        #[derive(Deserialize)]
+        struct Form {
+            schema: u32,
+        }
+        let path = dir.join("bundle.json");
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            text => text.with_context(|| format!("cannot read {}", path.display()))?,
+        };
+        let parsed = || -> serde_json::Result<Option<Self>> {
+            match serde_json::from_slice::<Form>(&text)?.schema {
+                SCHEMA => serde_json::from_slice(&text).map(Some),
+                _ => Ok(None),
+            }
+        };
+        let bundle = parsed().with_context(|| {
+            format!(
+                "{} is damaged or cut off\nremedy: cargo xtask build-qemu writes it again",
+                path.display()
+            )
+        })?;
+        let names = bundle.iter().flat_map(|bundle| &bundle.emulators).map(|emulator| &emulator.file);
+        for name in names {
+            ensure!(
+                Path::new(name).file_name() == Some(OsStr::new(name)),
+                "{} names a file outside of its directory: {}",
+                path.display(),
+                one_line(name)
+            );
+        }
+        Ok(bundle)
     }
 
     /// The same with one emulator.
@@ -103,5 +138,33 @@ impl Bundle {
             cache::write(&path, text.as_bytes())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_is_there_or_not_or_damaged() {
+        let dir = tempfile::tempdir().unwrap();
+        let read = |text: &str| {
+            fs::write(dir.path().join("bundle.json"), text).unwrap();
+            Bundle::read(dir.path())
+        };
+        assert_eq!(Bundle::read(dir.path()).unwrap(), None);
+        assert_eq!(read(r#"{ "schema": 9999, "other": 1 }"#).unwrap(), None);
+        for text in ["", "{", r#"{ "schema": 1, "qemu": "10.2.2", "#, r#"{ "schema": 1 }"#, "\0\0\0\0"] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains("is damaged or cut off\nremedy: cargo xtask build-qemu"), "{error}");
+        }
+        let whole = r#"{ "schema": 1, "qemu": "10.2.2", "source_sha256": "", "patches": [], "host": "amd64",
+            "profile": "dev", "flags": [], "toolchain": { "cc": "", "ld": "", "libc_sha256": "" }, "dependencies": [],
+            "emulators": [{ "target": "arm", "file": "qemu-arm", "size": 1, "sha256": "" }] }"#;
+        assert_eq!(read(whole).unwrap().unwrap().emulators[0].file, "qemu-arm");
+        for name in ["../qemu-arm", "/etc/passwd", "a/../b", "..", ""] {
+            let error = read(&whole.replace("qemu-arm", name)).unwrap_err().to_string();
+            assert!(error.contains("names a file outside of its directory"), "{name}: {error}");
+        }
     }
 }

@@ -102,7 +102,7 @@ fn plan_all(paths: &Paths, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
 /// # Errors
 /// Something is missing in the bundle, or an emulator was changed since it was built.
 pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
-    let bundle = Bundle::read(dir).filter(|bundle| !bundle.emulators.is_empty()).with_context(|| {
+    let bundle = Bundle::read(dir)?.filter(|bundle| !bundle.emulators.is_empty()).with_context(|| {
         format!(
             "no emulators for {host} in {}: build them with `cargo xtask build-qemu --all`",
             dir.display()

@@ -99,7 +99,7 @@ impl Source {
         let first = first.with_context(|| format!("there is no emulator in {}", dir.display()))?;
         let version = probe::version_of(&first.path)
             .with_context(|| format!("{} tells no version", first.path.display()))?;
-        let profile = Bundle::read(&dir).map(|bundle| bundle.recipe.profile);
+        let profile = Bundle::read(&dir)?.map(|bundle| bundle.recipe.profile);
         let label = match (self, profile) {
             (Self::Folder(Some(name), _), _) => name.clone(),
             (Self::Folder(None, _), Some(profile)) => format!("qus {version} {profile}"),

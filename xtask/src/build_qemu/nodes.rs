@@ -73,7 +73,7 @@ impl<'a> Nodes<'a> {
         exec::start_log(&log)?;
         exec::run(self.client.cmd(&sh, &args), &log, |_| {})?;
 
-        let bundle = Bundle::read(&made).context("the node has sent no bundle")?;
+        let bundle = Bundle::read(&made)?.context("the node has sent no bundle")?;
         let recipe = &bundle.recipe;
         ensure!(
             recipe.host == host.name

@@ -74,7 +74,7 @@ impl Cached<'_> {
     /// Adds emulators of the cache to those that are intact in the bundle, and describes them all.
     pub(super) fn bundle(&self, dir: &Path, intact: Vec<Emulator>, new: &[&Arch]) -> Result<Bundle> {
         if intact.is_empty() {
-            if let Some(earlier) = Bundle::read(dir) {
+            if let Ok(Some(earlier)) = Bundle::read(dir) {
                 say(format_args!(
                     "replacing the bundle of QEMU {} in {}",
                     earlier.recipe.qemu,
@@ -116,8 +116,13 @@ fn clear(dir: &Path) -> Result<()> {
 /// Emulators of an earlier run that were built by the same recipe and have not been changed since.
 pub(super) fn intact(dir: &Path, recipe: &Recipe) -> Vec<Emulator> {
     let mut emulators = match Bundle::read(dir) {
-        Some(bundle) if bundle.recipe == *recipe => bundle.emulators,
-        _ => Vec::new(),
+        Ok(Some(bundle)) if bundle.recipe == *recipe => bundle.emulators,
+        Ok(_) => Vec::new(),
+        Err(error) => {
+            let error = error.to_string();
+            say(format_args!("warning: {}; writing it again", error.lines().next().unwrap_or_default()));
+            Vec::new()
+        }
     };
     emulators.retain(|kept| is_intact(dir, kept));
     emulators

@@ -31,7 +31,7 @@ impl Staged {
         let from = paths.bundle(host.name);
         let remedy = |command: &str| format!("remedy: cargo xtask {command} --host {host}");
         let bundle =
-            Bundle::read(&from).filter(|bundle| !bundle.emulators.is_empty()).with_context(|| {
+            Bundle::read(&from)?.filter(|bundle| !bundle.emulators.is_empty()).with_context(|| {
                 format!(
                     "there are no emulators for {host} in {}\n{}",
                     from.display(),

@@ -115,7 +115,7 @@ impl<'a> Dock<'a> {
         let to = target.join("qus/bundle").join(self.host.name);
         fs::create_dir_all(&to)?;
         fs::copy(program.unwrap_or(&from.join("qus")), to.join("qus"))?;
-        let bundle = Bundle::read(from).context("the bundle cannot be read")?;
+        let bundle = Bundle::read(from)?.context("the bundle cannot be read")?;
         let emulators: Vec<_> =
             bundle.emulators.into_iter().filter(|emulator| targets.contains(&&*emulator.target)).collect();
         for emulator in &emulators {

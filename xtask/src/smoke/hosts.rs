@@ -41,7 +41,7 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
 /// How a host's programs run here, and what of it is built.
 fn bench(paths: &Paths, host: &'static Host) -> Result<(Runner, Bundle)> {
     let runner = Runner::of(host, |arch| emulator(&paths.bundle(hosts::own()?.name), arch))?;
-    let bundle = Bundle::read(&paths.bundle(host.name)).context("the bundle cannot be read")?;
+    let bundle = Bundle::read(&paths.bundle(host.name))?.context("the bundle cannot be read")?;
     Ok((runner, bundle))
 }
 

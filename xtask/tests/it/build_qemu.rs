@@ -102,6 +102,28 @@ fn a_source_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_source_that_is_no_file_is_refused_at_once() {
+    let xtask = Xtask::new();
+    let name = release("default").pins().next().unwrap().file.to_owned();
+    let fifo = xtask.path(&name);
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let huge = xtask.path("huge");
+    fs::File::create(&huge).unwrap().set_len(1 << 42).unwrap();
+    let start = std::time::Instant::now();
+    for (path, words) in [
+        (&*fifo, "it is not a regular file"),
+        (xtask.dir.path(), "it is not a regular file"),
+        (std::path::Path::new("/dev/zero"), "it is not a regular file"),
+        (&*huge, "has 4398046511104 bytes, and the source has at most"),
+    ] {
+        xtask.run(&["build-qemu", "--source", path.to_str().unwrap()]).failed(1, &[words]);
+        Ended::of(xtask.command(&["build-qemu"]).env("QUS_SOURCE", path).output().unwrap())
+            .failed(1, &[words]);
+    }
+    assert!(start.elapsed() < std::time::Duration::from_secs(20), "it took {:?}", start.elapsed());
+}
+
+#[test]
 fn without_a_compiler_all_that_is_missing_is_listed() {
     let xtask = Xtask::new();
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("CC", "no-such-cc").output().unwrap());

@@ -54,6 +54,20 @@ fn a_host_without_emulators_is_told_how_to_get_them() {
 }
 
 #[test]
+fn a_damaged_bundle_is_called_so() {
+    let xtask = with_bundle();
+    let file = xtask.path("target/qus/bundle/amd64/bundle.json");
+    let whole = fs::read(&file).unwrap();
+    for text in [&whole[..whole.len() / 2], b""] {
+        fs::write(&file, text).unwrap();
+        for command in ["images", "tarballs"] {
+            let words = ["bundle.json is damaged or cut off", "remedy: cargo xtask build-qemu"];
+            xtask.run(&[command, "--host", "amd64", "--dry-run"]).failed(1, &words);
+        }
+    }
+}
+
+#[test]
 fn a_plan_has_every_tag_and_writes_nothing() {
     let xtask = with_bundle();
     let text = plan(&xtask, &[]);

@@ -26,7 +26,7 @@ pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
 fn emulator(bench: &Workbench<'_>) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
     // The cache may have emulators of other recipes too; the one that is looked for is the bundle's.
-    let bundle = Bundle::read(&bench.paths.bundle(host.name)).filter(|bundle| {
+    let bundle = Bundle::read(&bench.paths.bundle(host.name))?.filter(|bundle| {
         bundle.recipe.qemu == bench.release.version && bundle.recipe.profile == Profile::Dev.to_string()
     });
     let key = bundle.map(|bundle| bundle.recipe.key("hexagon")).transpose()?;

@@ -36,7 +36,7 @@ fn several(dock: &Dock<'_>) -> Result<()> {
     let mut guests = BTreeSet::new();
     for host in &others {
         let bundle = paths.bundle(host.name);
-        let emulators = Bundle::read(&bundle).context("the bundle cannot be read")?.emulators;
+        let emulators = Bundle::read(&bundle)?.context("the bundle cannot be read")?.emulators;
         guests.extend(emulators.into_iter().map(|emulator| emulator.target));
         fs::create_dir_all(target.join("qus/bundle"))?;
         std::os::unix::fs::symlink(&bundle, target.join("qus/bundle").join(host.name))?;

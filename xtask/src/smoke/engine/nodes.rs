@@ -73,7 +73,7 @@ fn two_nodes(dock: &Dock<'_>) -> Result<()> {
     let guest: &Arch = GUEST.parse()?;
     for host in hosts {
         let dir = target.join("qus/bundle").join(host.name);
-        let bundle = Bundle::read(&dir).with_context(|| format!("there is no bundle of {host}"))?;
+        let bundle = Bundle::read(&dir)?.with_context(|| format!("there is no bundle of {host}"))?;
         ensure!(bundle.recipe.host == host.name && bundle.emulators.len() == 1, "another bundle: {bundle:?}");
         artefact::run_probe(dock.sh(), &Runner::native(), &dir.join(guest.emulator()), guest)?;
         let qus = dir.join("qus");

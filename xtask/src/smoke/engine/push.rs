@@ -92,7 +92,7 @@ fn contents(dock: &Dock<'_>) -> Result<()> {
 
 /// QEMU's, of the bundle's emulators.
 pub(super) fn bundle_version(dock: &Dock<'_>) -> Result<String> {
-    let bundle = crate::bundle::Bundle::read(&dock.bench.bundle).context("the bundle cannot be read")?;
+    let bundle = crate::bundle::Bundle::read(&dock.bench.bundle)?.context("the bundle cannot be read")?;
     Ok(bundle.recipe.qemu.to_string())
 }
 
