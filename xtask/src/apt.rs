@@ -61,7 +61,7 @@ impl Distribution {
         cache::ensure(&dir, |partial| {
             let log = paths.log(package);
             exec::start_log(&log)?;
-            let apt = Apt::programs(sh, &paths.apt(package), &log, self)?;
+            let apt = Apt::programs(sh, &paths.apt(package), &log, self, Updates::Wanted)?;
             apt.unpack(&[package], partial).map(drop)
         })?;
         Ok(dir)
@@ -99,6 +99,13 @@ impl Distribution {
         Ok(self.line(kind, &arch_option(architectures), [uri, suite, component]))
     }
 }
+
+/// Settings that make apt verify what it fetches, whatever the machine's own configuration says. All others of it count:
+/// proxies, mirrors, and whether an index may be old, which snapshots of a distribution are.
+const VERIFIED: &str = "APT::Get::AllowUnauthenticated \"false\";\nAPT::Get::Force-Yes \"false\";\n\
+    Acquire::AllowInsecureRepositories \"false\";\nAcquire::AllowWeakRepositories \"false\";\n\
+    Acquire::AllowDowngradeToInsecureRepositories \"false\";\nAcquire::ForceHash \"\";\n\
+    #clear Acquire::gpgv::Options;\n#clear APT::Hashes;\n";
 
 /// What limits a source line to architectures.
 fn arch_option(architectures: &[&str]) -> String {
@@ -140,6 +147,15 @@ fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
     indexes
 }
 
+/// What is done where a mirror's indexes of a release's updates, security updates among them, are broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Updates {
+    /// Nothing is fetched: what is made is for shipping.
+    Required,
+    /// The release is taken as it came out, with a warning.
+    Wanted,
+}
+
 /// A private state of apt, gone when dropped: indexes are many times the size of what is wanted, and
 /// old when they are wanted again.
 pub(crate) struct Apt<'a> {
@@ -149,6 +165,7 @@ pub(crate) struct Apt<'a> {
     log: PathBuf,
     /// Packages that are not unpacked.
     leaves_out: &'static [&'static str],
+    lacks_updates: bool,
 }
 
 impl Drop for Apt<'_> {
@@ -160,7 +177,7 @@ impl Drop for Apt<'_> {
 impl<'a> Apt<'a> {
     /// For this distribution's own packages.
     pub(crate) fn own(sh: &'a Shell, dir: &Path, log: &Path, distribution: &Distribution) -> Result<Self> {
-        Self::updated(sh, dir, log, distribution, None)
+        Self::updated(sh, dir, log, distribution, Updates::Wanted, None)
     }
 
     /// For this distribution's own programs that are to run here. What apt itself needs is not unpacked: a second C
@@ -170,8 +187,9 @@ impl<'a> Apt<'a> {
         dir: &Path,
         log: &Path,
         distribution: &Distribution,
+        updates: Updates,
     ) -> Result<Self> {
-        Ok(Self::own(sh, dir, log, distribution)?.beside_apt())
+        Ok(Self::updated(sh, dir, log, distribution, updates, None)?.beside_apt())
     }
 
     /// For this distribution's packages of another architecture.
@@ -182,29 +200,45 @@ impl<'a> Apt<'a> {
         distribution: &Distribution,
         architecture: &str,
     ) -> Result<Self> {
-        Self::updated(sh, dir, log, distribution, Some(architecture))
+        Self::updated(sh, dir, log, distribution, Updates::Wanted, Some(architecture))
     }
 
-    /// A mirror in the middle of an update serves indexes that apt rightly refuses; the release is then taken without
-    /// its updates, and that is said.
-    fn updated(
+    /// For this distribution's own packages, of another architecture if one is named. A mirror in the middle of an
+    /// update serves indexes that apt rightly refuses; the release may then be taken without its updates.
+    pub(crate) fn updated(
         sh: &'a Shell,
         dir: &Path,
         log: &Path,
         distribution: &Distribution,
+        updates: Updates,
         architecture: Option<&str>,
     ) -> Result<Self> {
         let architectures = architecture.as_slice();
         let lines = distribution.own_suites(sh, architectures)?;
-        Self::with(sh, dir, log, &lines, architectures).or_else(|error| {
-            let release = Self::with(sh, dir, log, &lines[..1], architectures).map_err(|_| error)?;
-            say(format_args!(
-                "WARNING: the mirror's indexes of updates{} are broken; {} is taken without them",
-                architecture.map(|name| format!(" for {name}")).unwrap_or_default(),
-                distribution.codename
-            ));
-            Ok(release)
-        })
+        let error = match Self::with(sh, dir, log, &lines, architectures) {
+            Ok(apt) => return Ok(apt),
+            Err(error) => error,
+        };
+        let mut release = match Self::with(sh, dir, log, &lines[..1], architectures) {
+            Ok(release) => release,
+            Err(_) => return Err(error),
+        };
+        let of = architecture.map(|name| format!(" for {name}")).unwrap_or_default();
+        let broken = format!("the mirror's indexes of updates{of} are broken");
+        if updates == Updates::Required {
+            return Err(error.context(format!(
+                "{broken}, and a release is not built without security updates\nremedy: try again later, or with another \
+                 mirror in apt's configuration"
+            )));
+        }
+        say(format_args!("WARNING: {broken}; {} is taken without them", distribution.codename));
+        release.lacks_updates = true;
+        Ok(release)
+    }
+
+    /// Whether packages are taken without their updates.
+    pub(crate) fn lacks_updates(&self) -> bool {
+        self.lacks_updates
     }
 
     /// For programs that are to run here, as above, and packages of other architectures that belong to them: as they
@@ -256,7 +290,14 @@ impl<'a> Apt<'a> {
         Self::with(sh, dir, log, &[line], &[])
     }
 
-    fn with(sh: &'a Shell, dir: &Path, log: &Path, lines: &[String], foreign: &[&str]) -> Result<Self> {
+    /// For what source lines name, in these architectures besides this machine's.
+    pub(crate) fn with(
+        sh: &'a Shell,
+        dir: &Path,
+        log: &Path,
+        lines: &[String],
+        foreign: &[&str],
+    ) -> Result<Self> {
         for folder in ["lists/partial", "cache/archives/partial"] {
             let folder = dir.join(folder);
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
@@ -272,7 +313,7 @@ impl<'a> Apt<'a> {
             "Dir::State \"{root}\";\nDir::State::lists \"{root}/lists\";\nDir::State::status \"{root}/status\";\n\
              Dir::Cache \"{root}/cache\";\nDir::Etc::sourcelist \"{root}/sources.list\";\n\
              Dir::Etc::sourceparts \"/dev/null\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\n\
-             APT::Update::Error-Mode \"any\";\n\
+             APT::Update::Error-Mode \"any\";\n{VERIFIED}\
              // Container images clean the system's own cache here.\n\
              #clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
         );
@@ -288,7 +329,14 @@ impl<'a> Apt<'a> {
             conf += &format!("APT::Architectures:: \"{architecture}\";\n");
         }
         let conf = write("apt.conf", conf)?;
-        let this = Self { sh, dir: dir.to_owned(), conf, log: log.to_owned(), leaves_out: &[] };
+        let this = Self {
+            sh,
+            dir: dir.to_owned(),
+            conf,
+            log: log.to_owned(),
+            leaves_out: &[],
+            lacks_updates: false,
+        };
         this.update()?;
         Ok(this)
     }
@@ -366,6 +414,29 @@ mod tests {
         let suites: Vec<_> = own_indexes(listed, "bookworm").into_iter().map(|[_, suite, _]| suite).collect();
         assert_eq!(suites, ["bookworm", "bookworm-updates"]);
         assert_eq!(own_indexes("http://mirror/debian/ unstable main\n", "forky").len(), 1);
+    }
+
+    /// With an apt-get that finds the indexes of updates broken.
+    #[test]
+    fn a_release_is_not_built_without_updates() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "#!/bin/sh\ncase $1 in\nindextargets) echo http://mirror/ bookworm main; \
+            echo http://mirror/ bookworm-security main ;;\n*) ! grep bookworm-security \"$(dirname $2)/sources.list\" ;;\nesac\n";
+        let program = dir.path().join("apt-get");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let sh = Shell::new().unwrap();
+        let path = std::env::join_paths([dir.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
+        sh.set_var("PATH", path);
+        let debian = Distribution { id: "debian".into(), codename: "bookworm".into() };
+        let (state, log) = (dir.path().join("state"), dir.path().join("log"));
+        let own =
+            |updates| Apt::updated(&sh, &state, &log, &debian, updates, None).map(|apt| apt.lacks_updates());
+        assert!(own(Updates::Wanted).unwrap());
+        let error = own(Updates::Required).unwrap_err().to_string();
+        assert!(error.contains("a release is not built without security updates"), "{error}");
+        fs::write(&program, script.replace("! grep", "true")).unwrap();
+        assert!(!own(Updates::Required).unwrap());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use qus_core::table::Table;
 use serde::Serialize;
 use xshell::Shell;
 
+use crate::apt::Updates;
 use crate::artefact;
 use crate::bundle::{Bundle, Emulator, PatchId, Recipe};
 use crate::cache;
@@ -288,7 +289,8 @@ impl<'a> Build<'a> {
     fn ready(&self, wanted: &Wanted<'a>) -> Result<Ready<'a>> {
         let Self { sh, paths, data, .. } = *self;
         let source = source::resolve(sh, paths, wanted.release, self.given, wanted.exact)?;
-        let sysroot = Sysroot::ensure(sh, paths, data, wanted.host)?;
+        let updates = if wanted.exact { Updates::Required } else { Updates::Wanted };
+        let sysroot = Sysroot::ensure(sh, paths, data, wanted.host, updates)?;
         let patches = wanted.patches(data, &source.version);
         let mut flags: Vec<_> = data
             .configure

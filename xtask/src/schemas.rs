@@ -7,6 +7,7 @@ use qemu_src::QemuSrc;
 use serde_json::Value;
 use xshell::{Cmd, Shell, cmd};
 
+use crate::apt::Updates;
 use crate::exec;
 use crate::paths::Paths;
 use crate::progress::say;
@@ -26,7 +27,7 @@ pub(crate) fn documents(sh: &Shell, paths: &Paths, file: &str) -> Result<Vec<Val
 
 fn script<'a>(sh: &'a Shell, paths: &Paths) -> Result<Cmd<'a>> {
     let tools = QemuSrc::load(&paths.qemu_src())?.tools;
-    let wheels = Sysroot::native(sh, paths, &tools)
+    let wheels = Sysroot::native(sh, paths, &tools, Updates::Wanted)
         .and_then(|sysroot| sysroot.archives(sh, paths, &tools.schemas))
         .map_err(|error| Skip(format!("the schemas cannot be had: {error:#}")))?;
     let (script, images) = (paths.root().join("xtask/src/schemas.py"), paths.images());

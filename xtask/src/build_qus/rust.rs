@@ -12,7 +12,7 @@ use qemu_src::{QemuSrc, RustPackages};
 use qus_core::arch::Host;
 use xshell::{Cmd, Shell, cmd};
 
-use crate::apt::{Apt, Distribution};
+use crate::apt::{Apt, Distribution, Updates};
 use crate::paths::Paths;
 use crate::preflight::which;
 use crate::progress::say;
@@ -50,7 +50,7 @@ impl Rust {
             return Ok(Self { triple, flags, sysroot: None, library: Library::There });
         }
         let spec = data.hosts.get(host.name).with_context(|| format!("hosts.toml has no {host}"))?;
-        let sysroot = Sysroot::ensure(sh, paths, data, host)?;
+        let sysroot = Sysroot::ensure(sh, paths, data, host, Updates::Wanted)?;
         let (linker, options) = sysroot.cc();
         flags.push(format!("-Clinker={linker}"));
         flags.extend(options.iter().chain(sysroot.link()).map(|option| format!("-Clink-arg={option}")));

@@ -3,6 +3,7 @@
 //! leaves behind.
 
 mod cached;
+mod packages;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -31,6 +32,7 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
     let broken = "compiler fails, kill -9, second instance, ctrl-c: each time continued";
     report.check(LEVEL, broken, || bench.interrupted())?;
     cached::run(&bench, report)?;
+    packages::run(&bench, report)?;
     report.check(LEVEL, "read-only cache", || bench.read_only_cache())?;
     report.check(LEVEL, "full cache", || bench.full_cache())?;
     report.check(LEVEL, "no network", || bench.no_network())?;

@@ -10,7 +10,7 @@ use qemu_src::{CrossHost, QemuSrc};
 use qus_core::arch::Host;
 use xshell::Shell;
 
-use crate::apt::{Apt, Distribution};
+use crate::apt::{Apt, Distribution, Updates};
 use crate::paths::Paths;
 use crate::progress::say;
 use crate::{cache, exec};
@@ -24,7 +24,13 @@ pub(super) struct Cross {
 
 impl Cross {
     /// Compiler and libraries for a host, fetched now if they are not there.
-    pub(super) fn ensure(sh: &Shell, paths: &Paths, data: &QemuSrc, host: &'static Host) -> Result<Self> {
+    pub(super) fn ensure(
+        sh: &Shell,
+        paths: &Paths,
+        data: &QemuSrc,
+        host: &'static Host,
+        updates: Updates,
+    ) -> Result<Self> {
         let spec = data.hosts.get(host.name).with_context(|| format!("hosts.toml has no {host}"))?.clone();
         let distribution = Distribution::detect()?.with_context(|| {
             format!(
@@ -38,18 +44,20 @@ impl Cross {
         let own = format!("{}-{}", distribution.id, distribution.codename);
         let suite = spec.suite.clone().map_or_else(|| own.clone(), |suite| format!("{own}-{suite}"));
         let dir = paths.sysroot(&format!("{suite}-{host}-{}", &cache::sha256(wanted.as_bytes())[..12]));
+        super::discard_outdated(&dir, updates)?;
         cache::ensure(&dir, |partial| {
             let log = paths.log(&format!("sysroot-{host}"));
             exec::start_log(&log)?;
             say(format_args!("fetching compiler and libraries for {host} (nothing is installed) …"));
             let state = paths.apt(&format!("compiler-{host}"));
-            let compiler = Apt::programs(sh, &state, &log, &distribution)?;
+            let compiler = Apt::programs(sh, &state, &log, &distribution, updates)?;
             let mut manifest = compiler.unpack_all(&spec.compiler, &partial.join("compiler"))?;
             let state = paths.apt(&format!("libraries-{host}"));
             let apt = match &spec.suite {
                 Some(suite) => Apt::foreign(sh, &state, &log, &distribution, suite, &[host.debian])?,
-                None => Apt::own_of(sh, &state, &log, &distribution, host.debian)?,
+                None => Apt::updated(sh, &state, &log, &distribution, updates, Some(host.debian))?,
             };
+            super::note_updates(&[&compiler, &apt], partial)?;
             let of_host = |packages: &[String]| -> Vec<String> {
                 packages.iter().map(|package| format!("{package}:{}", host.debian)).collect()
             };
