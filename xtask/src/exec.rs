@@ -19,6 +19,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use anyhow::{Context, Result, bail};
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xshell::Cmd;
@@ -31,9 +32,25 @@ const LAST_LINES: usize = 40;
 /// # Errors
 /// The program cannot be started, the log cannot be written, or the exit status is not 0; the message
 /// then has the last lines of output.
-pub(crate) fn run(cmd: Cmd<'_>, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
+pub(crate) fn run(cmd: Cmd<'_>, log: &Path, on_line: impl FnMut(&str)) -> Result<()> {
+    let what = program(&cmd);
+    follow(kept(cmd), &what, log, on_line)
+}
+
+/// As [`run`], for a program that is to write no file of more than so many bytes: the kernel ends it then.
+///
+/// # Errors
+/// As [`run`].
+#[expect(unsafe_code, reason = "only pre_exec can set a child's limits")]
+pub(crate) fn run_limited(cmd: Cmd<'_>, log: &Path, bytes: u64) -> Result<()> {
     let what = program(&cmd);
     let mut command = kept(cmd);
+    // SAFETY: as in `prepare_with`.
+    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?)) };
+    follow(command, &what, log, |_| {})
+}
+
+fn follow(mut command: Command, what: &str, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
     let mut file = append(log)?;
     writeln!(file, "{}", pasteable(&command))?;
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
@@ -42,7 +59,7 @@ pub(crate) fn run(cmd: Cmd<'_>, log: &Path, mut on_line: impl FnMut(&str)) -> Re
     // It holds the pipe's other ends, and the pipe ends when they do.
     drop(command);
     let mut last = VecDeque::new();
-    let follow = || -> Result<()> {
+    let read = || -> Result<()> {
         for line in BufReader::new(File::from(reader)).split(b'\n') {
             let line = line?;
             let line = String::from_utf8_lossy(&line);
@@ -55,7 +72,7 @@ pub(crate) fn run(cmd: Cmd<'_>, log: &Path, mut on_line: impl FnMut(&str)) -> Re
         }
         Ok(())
     };
-    if let Err(error) = follow() {
+    if let Err(error) = read() {
         // It would go on without us.
         let _ = kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM);
         child.wait()?;

@@ -103,6 +103,13 @@ struct Parts {
     layers: Vec<Part>,
 }
 
+impl Parts {
+    /// A registry may name sizes that no image has.
+    fn sum(&self) -> u64 {
+        self.layers.iter().fold(self.config.size, |sum, layer| sum.saturating_add(layer.size))
+    }
+}
+
 #[derive(Deserialize)]
 struct Part {
     size: u64,
@@ -145,7 +152,7 @@ impl Registry<'_> {
         let told =
             self.patiently(&format!("asking for {name}"), || self.imagetools(&["inspect", "--raw", &name]))?;
         let parts: Parts = serde_json::from_str(&told).with_context(|| format!("the manifest {name}"))?;
-        Ok(parts.config.size + parts.layers.iter().map(|layer| layer.size).sum::<u64>())
+        Ok(parts.sum())
     }
 
     /// The digest that an index over these digests has.
@@ -211,5 +218,22 @@ impl Registry<'_> {
             name.eq_ignore_ascii_case("retry-after").then(|| value.trim().parse().ok()).flatten()
         };
         head.lines().find_map(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_registry_makes_up_is_no_reason_to_panic() {
+        let parts =
+            r#"{ "config": { "size": 18446744073709551615 }, "layers": [{ "size": 1 }, { "size": 2 }] }"#;
+        assert_eq!(serde_json::from_str::<Parts>(parts).unwrap().sum(), u64::MAX);
+        assert!(serde_json::from_str::<Parts>(r#"{ "config": { "size": -1 }, "layers": [] }"#).is_err());
+        let found = r#"{ "manifest": { "digest": "", "manifests": [] }, "image": ["no", "object"] }"#;
+        let found: Found = serde_json::from_str(found).unwrap();
+        assert_eq!(found.label("x"), None);
+        assert_eq!(found.platforms().keys().collect::<Vec<_>>(), ["/"]);
     }
 }

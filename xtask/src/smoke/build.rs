@@ -4,6 +4,7 @@
 
 mod cached;
 mod packages;
+mod servers;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -33,6 +34,7 @@ pub(super) fn run(sh: &Shell, paths: &Paths, report: &mut Report) -> Result<()> 
     report.check(LEVEL, broken, || bench.interrupted())?;
     cached::run(&bench, report)?;
     packages::run(&bench, report)?;
+    servers::run(&bench, report)?;
     report.check(LEVEL, "read-only cache", || bench.read_only_cache())?;
     report.check(LEVEL, "full cache", || bench.full_cache())?;
     report.check(LEVEL, "no network", || bench.no_network())?;
