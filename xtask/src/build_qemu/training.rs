@@ -11,7 +11,7 @@
 //! emulator themselves.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -22,7 +22,7 @@ use xshell::{Shell, cmd};
 use super::compile::{Compile, Phase};
 use crate::guests::{self, GUESTS};
 use crate::paths::Paths;
-use crate::progress::{Bar, say};
+use crate::progress::{Bar, one_line, say};
 use crate::tarballs::{self, Tarball};
 use crate::{cache, exec};
 
@@ -50,17 +50,17 @@ impl Profile {
 
     /// The profile of another build's bundle.
     pub(super) fn given(sh: &Shell, paths: &Paths, file: &Path) -> Result<Self> {
-        let dir = paths.training(&cache::sha256_file(file)?);
+        let sha256 = cache::sha256_file(file)?;
+        let dir = paths.training(&sha256);
         cache::ensure(&dir, |partial| {
             let zstd = tarballs::zstd(sh, paths)?;
-            let tar = tempfile::NamedTempFile::new_in(partial)?;
-            let to = tar.path();
-            exec::read(cmd!(sh, "{zstd} --quiet --decompress --force {file} -o {to}"))?;
-            for entry in tar::Archive::new(BufReader::new(File::open(to)?)).entries()? {
-                // Names of objects, never folders; the library refuses what leads out.
-                entry?.unpack_in(partial)?;
-            }
-            Ok(())
+            let temp = tempfile::tempdir_in(partial)?;
+            let [copy, tar] = [FILE, "tar"].map(|name| temp.path().join(name));
+            cache::copy_verified(file, &copy, &sha256)?;
+            let log = paths.log("training");
+            exec::start_log(&log)?;
+            exec::run_limited(cmd!(sh, "{zstd} --quiet --decompress {copy} -o {tar}"), &log, TOO_LARGE)?;
+            unpack(File::open(tar)?, partial)
         })
         .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
         Self::at(dir)
@@ -78,6 +78,23 @@ impl Profile {
         let made = tarball.write(sh, &tarballs::zstd(sh, paths)?, &log, dir.path())?;
         fs::rename(made, bundle.join(FILE)).context("cannot write the profile into the bundle")
     }
+}
+
+/// What no profile comes near to, in bytes, unpacked, and in files.
+const TOO_LARGE: u64 = 1 << 30;
+const TOO_MANY: usize = 100_000;
+
+/// Unpacks a profile: names of objects, never folders.
+fn unpack(tar: impl Read, into: &Path) -> Result<()> {
+    for (count, entry) in tar::Archive::new(BufReader::new(tar)).entries()?.enumerate() {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let plain = entry.header().entry_type().is_file() && path.file_name() == Some(path.as_os_str());
+        ensure!(plain, "it holds {}, which is not a file of a profile", one_line(path.display()));
+        ensure!(count < TOO_MANY, "it holds more than {TOO_MANY} files");
+        entry.unpack_in(into)?;
+    }
+    Ok(())
 }
 
 /// Names of all files of a folder, sorted.
@@ -181,6 +198,30 @@ mod tests {
         assert_ne!(one, other);
         fs::write(dir.path().join("b.gcda"), "2").unwrap();
         assert_ne!(at().unwrap().sha256, other);
+    }
+
+    #[test]
+    fn a_profile_holds_plain_files_alone() {
+        let unpacked = |path: &str, kind| {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_mode(0o644);
+            header.set_cksum();
+            builder.append(&header, std::io::empty()).unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            unpack(&*builder.into_inner().unwrap(), dir.path()).map(|()| names(dir.path()).unwrap())
+        };
+        assert_eq!(unpacked("a#b.gcda", tar::EntryType::Regular).unwrap(), ["a#b.gcda"]);
+        for path in ["../a", "/a", "a/b", "a/../b", ".."] {
+            let error = unpacked(path, tar::EntryType::Regular).unwrap_err().to_string();
+            assert!(error.contains("not a file of a profile"), "{path}: {error}");
+        }
+        for kind in [tar::EntryType::Directory, tar::EntryType::Symlink, tar::EntryType::Fifo] {
+            assert!(unpacked("a", kind).is_err());
+        }
     }
 
     #[test]
