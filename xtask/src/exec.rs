@@ -41,13 +41,17 @@ pub(crate) fn run(cmd: Cmd<'_>, log: &Path, on_line: impl FnMut(&str)) -> Result
 ///
 /// # Errors
 /// As [`run`].
-#[expect(unsafe_code, reason = "only pre_exec can set a child's limits")]
 pub(crate) fn run_limited(cmd: Cmd<'_>, log: &Path, bytes: u64) -> Result<()> {
     let what = program(&cmd);
+    follow(limited(cmd, Resource::RLIMIT_FSIZE, bytes), &what, log, |_| {})
+}
+
+#[expect(unsafe_code, reason = "only pre_exec can set a child's limits")]
+fn limited(cmd: Cmd<'_>, resource: Resource, bytes: u64) -> Command {
     let mut command = kept(cmd);
     // SAFETY: as in `prepare_with`.
-    unsafe { command.pre_exec(move || Ok(setrlimit(Resource::RLIMIT_FSIZE, bytes, bytes)?)) };
-    follow(command, &what, log, |_| {})
+    unsafe { command.pre_exec(move || Ok(setrlimit(resource, bytes, bytes)?)) };
+    command
 }
 
 fn follow(mut command: Command, what: &str, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
@@ -92,16 +96,31 @@ fn follow(mut command: Command, what: &str, log: &Path, mut on_line: impl FnMut(
 /// As [`run`]; the message has what it wrote to stderr.
 pub(crate) fn read(cmd: Cmd<'_>) -> Result<String> {
     let what = program(&cmd);
-    let output = output(cmd)?;
-    if !output.status.success() {
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("{what} failed ({}): {}", output.status, stderr.trim());
-    }
-    let mut text = String::from_utf8(output.stdout).with_context(|| format!("what {what} wrote"))?;
+    let mut text = text(&what, output(cmd)?)?;
     if text.ends_with('\n') {
         text.pop();
     }
     Ok(text)
+}
+
+/// Runs a quick command that is to have no more than so many bytes of address space, and returns all that it wrote to
+/// stdout.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_limited(cmd: Cmd<'_>, bytes: u64) -> Result<String> {
+    let what = program(&cmd);
+    let mut command = limited(cmd, Resource::RLIMIT_AS, bytes);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {what}"))?;
+    text(&what, output)
+}
+
+fn text(what: &str, output: Output) -> Result<String> {
+    if !output.status.success() {
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{what} failed ({}): {}", output.status, stderr.trim());
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("what {what} wrote"))
 }
 
 /// Runs a quick command and returns all it wrote, whatever its exit status.

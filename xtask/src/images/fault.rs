@@ -20,13 +20,14 @@ pub(super) enum Fault {
     Plain,
     Full,
     Gone,
+    Untrue,
     /// Not the registry's, or nothing that we know.
     Other,
 }
 
 impl Fault {
     /// Words and what they mean; the first that are found count.
-    const WORDS: [(&'static str, Self); 36] = [
+    const WORDS: [(&'static str, Self); 40] = [
         ("Cannot connect to the Docker daemon", Self::Gone),
         ("server gave HTTP response to HTTPS client", Self::Plain),
         ("first record does not look like a TLS handshake", Self::Plain),
@@ -57,6 +58,10 @@ impl Fault {
         ("broken pipe", Self::Lost),
         ("unexpected EOF", Self::Lost),
         ("i/o timeout", Self::Lost),
+        ("unexpected digest", Self::Untrue),
+        ("unsupported protocol scheme", Self::Untrue),
+        ("out of memory", Self::Untrue),
+        ("unexpected EOF", Self::Lost),
         (": EOF", Self::Lost),
         ("context deadline exceeded", Self::Lost),
         ("use of closed network connection", Self::Lost),
@@ -122,6 +127,9 @@ impl Fault {
             Self::Gone => {
                 "start the engine again; its log tells why it has ended (is its disk full?)".to_owned()
             }
+            Self::Untrue => {
+                format!("is {registry} a registry, and is there a proxy that changes what it sends?")
+            }
             Self::Other => return None,
         })
     }
@@ -142,6 +150,7 @@ impl fmt::Display for Fault {
             Self::Plain => "the registry does not speak https",
             Self::Full => "a disk is full",
             Self::Gone => "the engine has ended",
+            Self::Untrue => "the registry sends something else than what was asked for",
             Self::Other => "it failed",
         })
     }
@@ -150,9 +159,10 @@ impl fmt::Display for Fault {
 /// What buildx begins its last word with.
 const ERROR: &str = "ERROR: ";
 
-/// The line with which buildx gave up; all that was said where there is none.
+/// The line with which buildx gave up, or was ended; all that was said where there is none.
 fn last_word(said: &str) -> &str {
-    said.rfind(ERROR).map_or(said, |at| said[at..].lines().next().unwrap_or_default()).trim_end()
+    let at = said.rfind(ERROR).or_else(|| said.find("fatal error: "));
+    at.map_or(said, |at| said[at..].lines().next().unwrap_or_default()).trim_end()
 }
 
 #[cfg(test)]
@@ -160,7 +170,7 @@ mod tests {
     use super::*;
 
     /// What buildx, with the drivers `docker` and `remote`, and Docker's classic image store have said.
-    const SAID: [(&str, Fault); 35] = [
+    const SAID: [(&str, Fault); 38] = [
         (
             "pull access denied, repository does not exist or may require authorization: authorization failed: no basic \
              auth credentials",
@@ -227,6 +237,12 @@ mod tests {
         ("failed to do request: Head \"http://localhost:5135/v2/x/manifests/1\": EOF", Fault::Lost),
         ("Put \"http://localhost:5136/v2/x/manifests/1\": EOF", Fault::Lost),
         ("EOF", Fault::Lost),
+        ("unexpected EOF", Fault::Lost),
+        ("failed commit on ref \"\": unexpected digest: sha256:98e7 != sha256:bbbb", Fault::Untrue),
+        (
+            "failed to do request: Head \"file:///etc/passwd\": unsupported protocol scheme \"file\"",
+            Fault::Untrue,
+        ),
         ("failed to solve: DeadlineExceeded: context deadline exceeded", Fault::Lost),
         ("Get \"https://example.org/v2/\": net/http: TLS handshake timeout", Fault::Lost),
         (
@@ -296,6 +312,9 @@ mod tests {
             explain("docker failed; the end of log:\n    #1 x\n    ERROR: y: 401 Unauthorized\n    z", 1),
             "building images: the registry wants a login: y: 401 Unauthorized\nremedy: docker login ghcr.io"
         );
+        let memory =
+            explain("docker failed: runtime: out of memory\nfatal error: out of memory\n\ngoroutine 1", 1);
+        assert!(memory.contains("than what was asked for: fatal error: out of memory\nremedy: "), "{memory}");
         assert!(explain("docker failed: ERROR: EOF", 4).contains("the connection was lost, 4 times: EOF\n"));
         assert_eq!(explain("docker failed: what?", 1), "building images: docker failed: what?");
     }

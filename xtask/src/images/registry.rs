@@ -7,7 +7,7 @@ use std::fmt;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 use xshell::{Shell, cmd};
@@ -21,6 +21,9 @@ use crate::{cache, exec};
 
 /// How often a thing is tried at most.
 const ATTEMPTS: u32 = 4;
+
+/// The address space that buildx gets to ask a registry, in bytes. It holds in memory what it is sent, however much.
+const MEMORY: u64 = 2 << 30;
 
 /// The longest that a registry may have us wait, in seconds.
 const LONGEST_WAIT: u64 = 300;
@@ -127,7 +130,7 @@ impl Registry<'_> {
             None => &[],
         };
         let args = [&["buildx", "imagetools"], &args[..1], builder, &args[1..]].concat();
-        exec::read(self.client.cmd(&Shell::new()?, &args))
+        exec::read_limited(self.client.cmd(&Shell::new()?, &args), MEMORY)
     }
 
     /// What a tag or, with an `@` before it, a digest stands for; `None` if it is not there.
@@ -151,6 +154,9 @@ impl Registry<'_> {
         let name = format!("{}@{digest}", self.repo);
         let told =
             self.patiently(&format!("asking for {name}"), || self.imagetools(&["inspect", "--raw", &name]))?;
+        // Unlike a tag's, a digest's manifest is not verified by buildx.
+        let sent = format!("sha256:{}", cache::sha256(told.as_bytes()));
+        ensure!(sent == digest, "the registry sends {sent} instead of {name}");
         let parts: Parts = serde_json::from_str(&told).with_context(|| format!("the manifest {name}"))?;
         Ok(parts.sum())
     }

@@ -37,6 +37,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("too many requests: for a while, for ever", too_many)?;
     checks.check("registry fails: for a while, for ever", failing)?;
     checks.check("connection lost half-way through an upload", half_way)?;
+    checks.check("registry lies: another digest, without end, a redirect to a file", lying)?;
     checks.check("certificate that nobody trusts; no https at all", tls)?;
     checks.check("registry's disk is full", full_registry)?;
     checks.check("engine's disk is full", full_engine)?;
@@ -161,6 +162,21 @@ fn half_way(dock: &Dock<'_>) -> Result<()> {
     let longer = faulty(dock, content, Answer::HangUp, Duration::from_secs(9))?;
     let words = ["building images: the connection was lost; trying again in 2 s (1 of 3 times)"];
     dock.push(&dock.small, &longer.repo(), &[])?.fails(0, &words)
+}
+
+fn lying(dock: &Dock<'_>) -> Result<()> {
+    let asked = |line: &str| line.contains("/manifests/");
+    let elsewhere = Answer::Head("307 Temporary Redirect\r\nLocation: file:///etc/passwd");
+    for (answer, word) in [
+        (Answer::OtherDigest, "unexpected digest"),
+        (Answer::Endless, "out of memory"),
+        (elsewhere, "unsupported protocol scheme"),
+    ] {
+        let lies = faulty(dock, asked, answer, FOR_EVER)?.repo();
+        let words = ["the registry sends something else than what was asked for: ", word, "remedy: is "];
+        dock.push(&dock.small, &lies, &[])?.fails(1, &words)?;
+    }
+    Ok(())
 }
 
 /// At an address that is not of the loopback interface, where docker does without https.

@@ -85,6 +85,23 @@ pub(super) enum Answer {
     HangUp,
     /// Nothing, for as long as it is ill.
     Silence,
+    /// A manifest that does not have the digest that its head says.
+    OtherDigest,
+    /// A manifest that does not end.
+    Endless,
+}
+
+const MANIFEST: &str =
+    r#"{ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [] }"#;
+
+/// The head of an answer with a manifest, with a further line.
+fn manifest(line: &str) -> Vec<u8> {
+    let digest = "b".repeat(64);
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.index.v1+json\r\n\
+         Docker-Content-Digest: sha256:{digest}\r\nConnection: close\r\n{line}\r\n"
+    )
+    .into_bytes()
 }
 
 /// A proxy before the engine's registry that is ill for a time, from the first request on to which it says so.
@@ -162,7 +179,7 @@ impl Faulty {
         while request.read_line(&mut head)? > 2 {}
         let (line, fields) = head.split_once("\r\n").unwrap_or((&head, ""));
         if (self.concerns)(line) && self.is_ill() {
-            return self.strike(client, request);
+            return self.strike(line, client, request);
         }
         let mut registry = TcpStream::connect(&self.registry)?;
         // One request for each connection, so that every head is seen.
@@ -177,7 +194,7 @@ impl Faulty {
         client.shutdown(Shutdown::Both)
     }
 
-    fn strike(&self, mut client: TcpStream, mut request: BufReader<TcpStream>) -> io::Result<()> {
+    fn strike(&self, line: &str, mut client: TcpStream, mut request: BufReader<TcpStream>) -> io::Result<()> {
         match self.answer {
             Answer::Head(head) => {
                 let head = format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -185,6 +202,20 @@ impl Faulty {
                 client.shutdown(Shutdown::Write)?;
                 // A connection that is closed with something unread is reset, and the answer lost.
                 io::copy(&mut request, &mut io::sink()).map(drop)
+            }
+            Answer::OtherDigest => {
+                let length = format!("Content-Length: {}\r\n", MANIFEST.len());
+                client.write_all(&manifest(&length))?;
+                client.write_all(if line.starts_with("HEAD") { b"" } else { MANIFEST.as_bytes() })
+            }
+            Answer::Endless if line.starts_with("HEAD") => {
+                client.write_all(&manifest("Content-Length: 1000\r\n"))
+            }
+            Answer::Endless => {
+                client.write_all(&manifest(""))?;
+                // Until whoever reads it has enough.
+                while client.write_all(&[b' '; 1 << 16]).is_ok() {}
+                Ok(())
             }
             Answer::HangUp => request.read_exact(&mut [0; 100]),
             Answer::Silence => {
