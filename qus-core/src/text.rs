@@ -27,12 +27,12 @@ impl<T: AsRef<OsStr> + ?Sized> Show for T {
     }
 }
 
-/// A message of several lines.
+/// A message of several lines, in which tabs may be.
 pub fn lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         // Writing to a string does not fail.
-        let _ = if c == '\n' { shown.write_char(c) } else { write_char(&mut shown, c) };
+        let _ = if matches!(c, '\n' | '\t') { shown.write_char(c) } else { write_char(&mut shown, c) };
     }
     shown
 }
@@ -52,7 +52,7 @@ mod tests {
         let hostile = "a\x1b[2J\x07\r\n\t\u{7f}\u{9b}31m\u{202e}b\u{2066}é";
         let shown = r"a\u{1b}[2J\u{7}\r\n\t\u{7f}\u{9b}31m\u{202e}b\u{2066}é";
         assert_eq!(hostile.shown().to_string(), shown);
-        assert_eq!(lines(hostile), shown.replace(r"\n", "\n"));
+        assert_eq!(lines(hostile), shown.replace(r"\n", "\n").replace(r"\t", "\t"));
         assert_eq!(OsStr::new("a b").shown().to_string(), "a b");
     }
 
@@ -61,7 +61,7 @@ mod tests {
         arbtest::arbtest(|u| {
             let text: String = u.arbitrary()?;
             assert!(!text.shown().to_string().contains(char::is_control));
-            assert!(!lines(&text).contains(|c: char| c.is_control() && c != '\n'));
+            assert!(!lines(&text).contains(|c: char| c.is_control() && c != '\n' && c != '\t'));
             Ok(())
         });
     }

@@ -9,12 +9,13 @@ mod checksums;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, FlockArg};
+use qus_core::file;
 use sha2::{Digest, Sha256};
 
 use crate::exec::keeper::Held;
@@ -33,14 +34,7 @@ pub(crate) fn sha256_file(path: &Path) -> Result<String> {
 
 /// Opens a file for reading. A pipe or a device is refused: it may block, or never end.
 pub(crate) fn open(path: &Path) -> Result<File> {
-    let open = || -> io::Result<File> {
-        let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path)?;
-        match file.metadata()?.is_file() {
-            true => Ok(file),
-            false => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
-        }
-    };
-    open().with_context(|| format!("cannot read {}", one_line(path.display())))
+    file::open(path).with_context(|| format!("cannot read {}", one_line(path.display())))
 }
 
 /// Copies all that can be read, and returns the sha256 of what was copied.

@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, HumanDuration, ProgressBar, ProgressStyle};
+use qus_core::text::{Show, lines};
 
 /// Says a line.
 pub(crate) fn say(line: impl Display) {
@@ -22,28 +23,12 @@ pub(crate) fn fail(error: &anyhow::Error) {
 
 /// Writes talk. That nobody can read it is no reason to end, or to leave work half-done.
 pub(crate) fn write(text: &str) {
-    let _ = io::stderr().write_all(printable(text).as_bytes());
+    let _ = io::stderr().write_all(lines(text).as_bytes());
 }
 
-/// Text without what a terminal takes for a command: control characters but newlines and tabs are escaped.
-pub(crate) fn printable(text: &str) -> String {
-    escape(text, |c| c.is_control() && c != '\n' && c != '\t')
-}
-
-/// The same for what is to stay in its line, as a path or a name from an archive: newlines are escaped too.
+/// What is to stay in its line, as a path or a name from an archive: newlines are escaped too.
 pub(crate) fn one_line(text: impl Display) -> String {
-    escape(&text.to_string(), char::is_control)
-}
-
-fn escape(text: &str, is: impl Fn(char) -> bool) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for c in text.chars() {
-        match is(c) {
-            true => escaped.extend(c.escape_default()),
-            false => escaped.push(c),
-        }
-    }
-    escaped
+    text.to_string().shown().to_string()
 }
 
 /// A long step whose parts are counted.
@@ -122,7 +107,7 @@ mod tests {
     #[test]
     fn nothing_that_a_terminal_obeys_is_printed() {
         let hostile = "a\u{1b}]0;title\u{7}b\rc\u{9b}2Jd\u{7f}\n\te ä …";
-        assert_eq!(printable(hostile), "a\\u{1b}]0;title\\u{7}b\\rc\\u{9b}2Jd\\u{7f}\n\te ä …");
+        assert_eq!(lines(hostile), "a\\u{1b}]0;title\\u{7}b\\rc\\u{9b}2Jd\\u{7f}\n\te ä …");
         assert_eq!(one_line("a\nerror: b"), "a\\nerror: b");
     }
 

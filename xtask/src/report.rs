@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
+use qus_core::text::lines;
 use serde::Serialize;
 
 use crate::cache;
-use crate::progress::printable;
 
 const NO_STDOUT: &str = "cannot write to standard output";
 
@@ -121,7 +121,7 @@ impl Report {
 
     /// Prints to standard output, whose reader may have closed it.
     fn print(&mut self, text: &str) {
-        let written = self.lines.write_all(printable(text).as_bytes()).and_then(|()| self.lines.flush());
+        let written = self.lines.write_all(lines(text).as_bytes()).and_then(|()| self.lines.flush());
         if let Err(error) = written {
             if error.kind() != io::ErrorKind::BrokenPipe {
                 self.unwritable.get_or_insert(error);
