@@ -30,7 +30,7 @@ fn host(service: &str) -> (tempfile::TempDir, Host, Vec<Emulator>) {
     (dir, host, emulators.to_vec())
 }
 
-/// All that is there, folders with a slash.
+/// All that is there, directories with a slash.
 fn all_files(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut folders = vec![dir.to_owned()];

@@ -84,7 +84,7 @@ impl Profile {
 const TOO_LARGE: u64 = 1 << 30;
 const TOO_MANY: usize = 100_000;
 
-/// Unpacks a profile: names of objects, never folders.
+/// Unpacks a profile: names of objects, never directories.
 fn unpack(tar: impl Read, into: &Path) -> Result<()> {
     for (count, entry) in tar::Archive::new(BufReader::new(tar)).entries()?.enumerate() {
         let mut entry = entry?;

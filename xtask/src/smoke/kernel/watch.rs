@@ -75,12 +75,10 @@ fn watched(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The kernel gives process 1 no signal that it does not ask for.
-fn first_process(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let sh = bench.sh;
-    let (arch, qus) = (FOREIGN[0], bench.program());
-    let script = format!(
+/// The first lines of a script: an instance of its own, the path of a handler in it, and a wait for that.
+fn begin() -> String {
+    let arch = FOREIGN[0];
+    format!(
         r#"set -e
         mount -t proc proc /proc
         mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
@@ -92,7 +90,17 @@ fn first_process(bench: &Bench<'_>) -> Result<()> {
                 test $tries -lt 100 || exit 10
                 sleep 0.1
             done
-        }}
+        }}"#
+    )
+}
+
+/// The kernel gives process 1 no signal that it does not ask for.
+fn first_process(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let sh = bench.sh;
+    let (arch, qus, begin) = (FOREIGN[0], bench.program(), begin());
+    let script = format!(
+        r#"{begin}
         for signal in TERM INT HUP QUIT; do
             unshare --mount --pid --fork --mount-proc "$0" install {arch} --watch=1 &
             container=$!
@@ -114,20 +122,9 @@ fn first_process(bench: &Bench<'_>) -> Result<()> {
 fn unread(bench: &Bench<'_>) -> Result<()> {
     bench.needs_instances()?;
     let sh = bench.sh;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+    let (arch, qus, begin) = (FOREIGN[0], bench.program(), begin());
     let script = format!(
-        r#"set -e
-        mount -t proc proc /proc
-        mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
-        handler={MOUNT_POINT}/qemu-{arch}
-        comes() {{
-            tries=0
-            until test -e $handler; do
-                tries=$((tries + 1))
-                test $tries -lt 100 || exit 10
-                sleep 0.1
-            done
-        }}
+        r#"{begin}
         watch() {{
             "$@" &
             comes
