@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use qus_core::bundle::Profile;
 use semver::{Version, VersionReq};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -187,25 +188,6 @@ pub struct Flag {
     pub hosts: Option<Vec<String>>,
     /// Profiles that it is for; all if not given.
     pub profiles: Option<Vec<Profile>>,
-}
-
-/// What the emulators are built for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Profile {
-    /// Quick to build.
-    Dev,
-    /// Shipped.
-    Release,
-}
-
-impl fmt::Display for Profile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Dev => "dev",
-            Self::Release => "release",
-        })
-    }
 }
 
 impl Configure {

@@ -13,6 +13,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use crate::elf::Class::{self, Elf32, Elf64};
 use crate::elf::Endian::{self, Big, Little};
 use crate::text::Show;
@@ -276,6 +278,20 @@ impl FromStr for &'static Arch {
     }
 }
 
+/// As its name.
+impl Serialize for Arch {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+/// From any of its spellings.
+impl<'de> Deserialize<'de> for &'static Arch {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// At most three names with a spelling that resembles `name`.
 fn nearest(name: &str) -> Vec<&'static str> {
     /// Jaro-Winkler similarity (0 to 1) from which a suggestion is more help than noise; the
@@ -393,6 +409,20 @@ impl FromStr for &'static Host {
         let name = given.strip_prefix("linux/").unwrap_or(given);
         let spelt = |host: &&Host| [host.name, host.platform, host.debian].contains(&name);
         HOSTS.iter().find(spelt).ok_or_else(|| UnknownHost(given.to_owned()))
+    }
+}
+
+/// As its name.
+impl Serialize for Host {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name)
+    }
+}
+
+/// From any of its spellings.
+impl<'de> Deserialize<'de> for &'static Host {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 

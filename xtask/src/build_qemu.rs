@@ -16,8 +16,9 @@ use std::env;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use qemu_src::{Patch, Profile, QemuSrc};
+use qemu_src::{Patch, QemuSrc};
 use qus_core::arch::{Arch, Host};
+use qus_core::bundle::Profile;
 use qus_core::table::Table;
 use serde::Serialize;
 use xshell::Shell;

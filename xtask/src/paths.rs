@@ -7,7 +7,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use qemu_src::Profile;
+use qus_core::bundle::Profile;
 use semver::Version;
 
 /// The roots from which all other paths follow.

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
-use qemu_src::{Patch, Profile, QemuSrc, Release};
+use qemu_src::{Patch, QemuSrc, Release};
 use qus_core::arch::{Arch, HOSTS, Host};
+use qus_core::bundle::Profile;
 use semver::Version;
 
 use super::{Args, ProfileArg};

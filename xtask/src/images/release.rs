@@ -3,8 +3,9 @@
 use std::env;
 
 use anyhow::{Context, Result, ensure};
-use qemu_src::{Profile, QemuSrc};
+use qemu_src::QemuSrc;
 use qus_core::arch::Host;
+use qus_core::bundle::Profile;
 use serde_json::Value;
 use xshell::{Shell, cmd};
 

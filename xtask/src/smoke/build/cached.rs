@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use qemu_src::Profile;
 use qus_core::arch::Host;
+use qus_core::bundle::Profile;
 use xshell::cmd;
 
 use super::{LEVEL, Workbench};
