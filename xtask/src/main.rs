@@ -1,49 +1,30 @@
 //! `cargo xtask`: everything that builds, checks and releases qus. One file per command; README.md in
 //! this folder describes the parts and the rules between them.
 
-mod apt;
-mod artefact;
+mod base;
 mod bench;
-mod build_qemu;
-mod build_qus;
 mod bundle;
-mod cache;
-mod codegen;
-mod download;
+mod check;
+mod debian;
+mod derive;
 mod engine;
-mod exec;
-mod guests;
-mod hosts;
-mod images;
-mod parallel;
-mod paths;
-mod plan;
-mod preflight;
-mod progress;
-mod readme;
-mod report;
-mod runner;
-mod schemas;
-mod smoke;
-mod source;
-mod sysroot;
-mod tarballs;
-mod test;
-mod toolchain;
-mod tree;
+mod qemu;
+mod qus;
+mod ship;
 
-use std::fmt;
-use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use clap::Parser;
-use xshell::Shell;
+use qus_core::hint;
 
-use paths::Paths;
+use base::context::Context;
+use base::error::Usage;
+use base::output::out;
+use base::progress;
 
 /// Build, check and release qus
 ///
@@ -51,31 +32,19 @@ use paths::Paths;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 enum Command {
-    Bench(bench::Args),
+    Bench(bench::command::Args),
     #[command(hide = true)]
     BenchWorker(bench::worker::Args),
-    BuildQemu(build_qemu::Args),
-    BuildQus(build_qus::Args),
-    Codegen(codegen::Args),
-    Engine(engine::Args),
-    Images(images::Args),
-    Plan(plan::Args),
-    Smoke(smoke::Args),
-    Tarballs(tarballs::Args),
-    Test(test::Args),
+    BuildQemu(qemu::args::Args),
+    BuildQus(qus::build::Args),
+    Codegen(derive::codegen::Args),
+    Engine(engine::command::Args),
+    Images(ship::images::Args),
+    Plan(ship::plan::Args),
+    Smoke(check::smoke::Args),
+    Tarballs(ship::tarballs::Args),
+    Test(check::test::Args),
 }
-
-/// A request that cannot be meant, as opposed to one that failed.
-#[derive(Debug)]
-pub(crate) struct Usage(pub(crate) String);
-
-impl fmt::Display for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Usage {}
 
 fn main() -> ExitCode {
     let command = match Command::try_parse() {
@@ -95,7 +64,7 @@ fn status(result: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             progress::fail(&error);
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            ExitCode::from(if hint::find::<Usage>(&error).is_some() { 2 } else { 1 })
         }
     }
 }
@@ -123,30 +92,18 @@ fn interrupted() -> ! {
 }
 
 fn run(command: &Command) -> Result<()> {
-    dispatch(&Shell::new()?, &Paths::new()?, command)
-}
-
-fn dispatch(sh: &Shell, paths: &Paths, command: &Command) -> Result<()> {
+    let cx = &Context::new()?;
     match command {
-        Command::Bench(args) => bench::run(sh, paths, args),
+        Command::Bench(args) => bench::command::run(cx, args),
         Command::BenchWorker(args) => bench::worker::run(args),
-        Command::BuildQemu(args) => build_qemu::run(sh, paths, args),
-        Command::BuildQus(args) => build_qus::run(sh, paths, args),
-        Command::Codegen(args) => codegen::run(sh, paths, args),
-        Command::Engine(args) => engine::run(sh, paths, args),
-        Command::Images(args) => images::run(sh, paths, args),
-        Command::Plan(args) => plan::run(paths, args),
-        Command::Smoke(args) => smoke::run(sh, paths, args),
-        Command::Tarballs(args) => tarballs::run(sh, paths, args),
-        Command::Test(args) => test::run(sh, paths, args),
-    }
-}
-
-/// Writes data to standard output. A reader that has seen enough and closed its pipe is no error.
-pub(crate) fn out(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
+        Command::BuildQemu(args) => engine::nodes::build_qemu(cx, args),
+        Command::BuildQus(args) => qus::build::run(cx, args),
+        Command::Codegen(args) => derive::codegen::run(cx, args),
+        Command::Engine(args) => engine::command::run(cx, args),
+        Command::Images(args) => ship::images::run(cx, args),
+        Command::Plan(args) => ship::plan::run(cx, args),
+        Command::Smoke(args) => check::smoke::run(cx, args),
+        Command::Tarballs(args) => ship::tarballs::run(cx, args),
+        Command::Test(args) => check::test::run(cx, args),
     }
 }

@@ -5,16 +5,16 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::{Arch, Host};
 use qus_core::{emulator, probe};
-use xshell::Shell;
 
-use crate::apt::{Apt, Distribution};
-use crate::bundle::Bundle;
-use crate::paths::Paths;
-use crate::progress::say;
-use crate::{cache, exec};
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::bundle::manifest::Bundle;
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
 
 /// Debian's suites, and the package that has static emulators in each.
 const SUITES: [(&str, &str); 5] = [
@@ -67,17 +67,17 @@ impl fmt::Display for Source {
 
 impl Source {
     /// The folder of its emulators, if they are at hand.
-    fn folder(&self, paths: &Paths) -> PathBuf {
+    fn folder(&self, cx: &Context) -> PathBuf {
         match self {
             Self::Folder(_, dir) => dir.clone(),
-            Self::Debian(suite, _) => cached(paths, suite).join("usr/bin"),
+            Self::Debian(suite, _) => cached(cx, suite).join("usr/bin"),
         }
     }
 
     /// What has to be downloaded before it can be used.
-    pub(super) fn lacks(&self, paths: &Paths) -> Option<String> {
+    pub(super) fn lacks(&self, cx: &Context) -> Option<String> {
         match self {
-            Self::Debian(suite, package) if !cached(paths, suite).exists() => {
+            Self::Debian(suite, package) if !cached(cx, suite).exists() => {
                 Some(format!("{package} of Debian {suite}"))
             }
             _ => None,
@@ -88,11 +88,11 @@ impl Source {
     ///
     /// # Errors
     /// The folder has none, or Debian's cannot be had.
-    pub(super) fn emulators(&self, sh: &Shell, paths: &Paths) -> Result<Emulators> {
+    pub(super) fn emulators(&self, cx: &Context) -> Result<Emulators> {
         if let Self::Debian(suite, package) = self {
-            fetch(sh, paths, suite, package)?;
+            fetch(cx, suite, package)?;
         }
-        let dir = self.folder(paths);
+        let dir = self.folder(cx);
         let folder = emulator::Folder::open(&dir)
             .with_context(|| format!("cannot read the folder {}", dir.display()))?;
         let first = folder.emulators.first();
@@ -112,21 +112,20 @@ impl Source {
     }
 }
 
-fn cached(paths: &Paths, suite: &str) -> PathBuf {
-    paths.root_folder(&format!("qemu-user-{suite}"))
+fn cached(cx: &Context, suite: &str) -> PathBuf {
+    cx.paths.root_folder(&format!("qemu-user-{suite}"))
 }
 
 /// Has the cache contain a suite's package, unchanged.
-fn fetch(sh: &Shell, paths: &Paths, suite: &str, package: &str) -> Result<()> {
+fn fetch(cx: &Context, suite: &str, package: &str) -> Result<()> {
     let distribution = Distribution::detect()?
         .with_context(|| format!("deb:{suite} comes from a Debian mirror, and this machine has no apt"))?;
     let host = Host::current().context("qus knows no such machine")?;
-    cache::ensure(&cached(paths, suite), |partial| {
+    cache::ensure(&cached(cx, suite), |partial| {
         let name = format!("bench-{suite}");
-        let log = paths.log(&name);
-        exec::start_log(&log)?;
+        let log = cx.start_log(&name)?;
         say(format_args!("fetching {package} of Debian {suite} (nothing is installed) …"));
-        let apt = Apt::foreign(sh, &paths.apt(&name), &log, &distribution, suite, &[host.debian])?;
+        let apt = Apt::foreign(&cx.paths.apt(&name), &log, &distribution, suite, &[host.debian])?;
         apt.unpack(&[format!("{package}:{}", host.debian)], partial).map(drop)
     })
     .with_context(|| format!("{package} of Debian {suite} cannot be had"))
@@ -172,11 +171,11 @@ fn numbered(label: &str, number: usize) -> String {
 ///
 /// # Errors
 /// There is no bundle, or it lacks an emulator that is asked for.
-pub(super) fn ours(sh: &Shell, paths: &Paths, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
+pub(super) fn ours(cx: &Context, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
     let names: Vec<_> = guests.iter().map(|guest| guest.name).collect();
     let remedy = format!("cargo xtask build-qemu {}", names.join(" "));
     let ours = Source::Folder(None, dir.to_owned())
-        .emulators(sh, paths)
+        .emulators(cx)
         .with_context(|| format!("there is no bundle to measure\nremedy: {remedy}"))?;
     for guest in guests {
         ensure!(

@@ -4,19 +4,19 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Host;
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
-use super::results::{Count, Instructions};
-use super::roots;
-use super::session::Place;
-use super::workloads::{EXIT, TRUE, WORKLOADS};
-use crate::apt::Distribution;
-use crate::exec;
-use crate::paths::Paths;
-use crate::preflight::which;
-use crate::progress::{Bar, say};
+use crate::base::context::Context;
+use crate::base::exec::{self, is_installed, sh};
+use crate::base::progress::{Bar, say};
+use crate::bench::results::{Count, Instructions};
+use crate::bench::roots;
+use crate::bench::session::Place;
+use crate::bench::workloads::{EXIT, TRUE, WORKLOADS};
+use crate::debian::apt;
+use crate::debian::distribution::Distribution;
 
 /// The program, and where it finds its tools if it is not installed.
 pub(super) struct Valgrind {
@@ -26,9 +26,9 @@ pub(super) struct Valgrind {
 
 impl Valgrind {
     /// What has to be downloaded before it can be used.
-    pub(super) fn lacks(paths: &Paths) -> Result<Option<String>> {
-        let cached = Distribution::detect()?.is_some_and(|it| it.folder(paths, "valgrind").exists());
-        if cached || which("valgrind") {
+    pub(super) fn lacks(cx: &Context) -> Result<Option<String>> {
+        let cached = Distribution::detect()?.is_some_and(|it| apt::program_dir(cx, &it, "valgrind").exists());
+        if cached || is_installed("valgrind") {
             return Ok(None);
         }
         Ok(Some("valgrind".to_owned()))
@@ -38,14 +38,14 @@ impl Valgrind {
     ///
     /// # Errors
     /// Neither is to be had.
-    pub(super) fn find(sh: &Shell, paths: &Paths) -> Result<Self> {
-        if which("valgrind") {
+    pub(super) fn find(cx: &Context) -> Result<Self> {
+        if is_installed("valgrind") {
             return Ok(Self { program: "valgrind".into(), library: None });
         }
         let remedy = "this machine lacks valgrind, which counts instructions\nremedy: install the distribution's package \
                       valgrind";
         let distribution = Distribution::detect()?.context(remedy)?;
-        let dir = distribution.unpacked(sh, paths, "valgrind").context(remedy)?;
+        let dir = apt::ensure_program(cx, &distribution, "valgrind").context(remedy)?;
         let host = Host::current().context("qus knows no such machine")?;
         // Where the tools lie in the first, the second holds libraries.
         let places = ["usr/libexec/valgrind".to_owned(), format!("usr/lib/{}/valgrind", host.triple)];
@@ -54,19 +54,14 @@ impl Valgrind {
     }
 
     /// Counts for both programs that tell most of a start, under each emulator.
-    pub(super) fn count(
-        &self,
-        sh: &Shell,
-        place: &Place,
-        emulators: &[Option<PathBuf>],
-    ) -> Vec<Instructions> {
+    pub(super) fn count(&self, place: &Place, emulators: &[Option<PathBuf>]) -> Vec<Instructions> {
         let mut bar = Bar::new("counting instructions");
         let mut counted = Vec::new();
         for workload in WORKLOADS.iter().filter(|workload| [EXIT, TRUE].contains(&workload.name)) {
             let program = roots::outside(place, workload.argv[0]);
             let count = |emulator: &Option<PathBuf>| {
                 let Some(emulator) = emulator else { return Count::Absent };
-                self.one(sh, emulator, &place.root, &program).map_or_else(failed, Count::Counted)
+                self.one(emulator, &place.root, &program).map_or_else(failed, Count::Counted)
             };
             let counts = emulators.iter().map(count).collect();
             counted.push(Instructions { name: workload.name.to_owned(), counts });
@@ -76,11 +71,11 @@ impl Valgrind {
         counted
     }
 
-    fn one(&self, sh: &Shell, emulator: &Path, root: &Path, program: &Path) -> Result<u64> {
+    fn one(&self, emulator: &Path, root: &Path, program: &Path) -> Result<u64> {
         let valgrind = &self.program;
         // What is translated at run time is not part of a file, and is written over.
         let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--smc-check=all-non-file"];
-        let mut cmd = cmd!(sh, "{valgrind} {options...} {emulator} -L {root} {program}");
+        let mut cmd = cmd!(sh(), "{valgrind} {options...} {emulator} -L {root} {program}");
         if let Some(library) = &self.library {
             cmd = cmd.env("VALGRIND_LIB", library);
         }

@@ -8,13 +8,12 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use qus_core::arch::Arch;
-use xshell::Shell;
 
-use super::results::{Outcome, Row, Samples};
-use super::session::{Place, Session};
-use super::worker::{Ran, Request, Used};
-use super::workloads::Workload;
-use crate::progress::{Bar, say};
+use crate::base::progress::{Bar, say};
+use crate::bench::results::{Outcome, Row, Samples};
+use crate::bench::session::{Place, Session};
+use crate::bench::worker::{Ran, Request, Used};
+use crate::bench::workloads::Workload;
 
 /// The emulators of a guest, in the order of their labels; not every folder has one.
 pub(super) struct Field<'a> {
@@ -25,14 +24,9 @@ pub(super) struct Field<'a> {
 }
 
 /// Runs the workloads under every emulator.
-pub(super) fn measure(
-    sh: &Shell,
-    field: &Field<'_>,
-    workloads: &[&Workload],
-    rounds: u32,
-) -> Result<Vec<Row>> {
+pub(super) fn measure(field: &Field<'_>, workloads: &[&Workload], rounds: u32) -> Result<Vec<Row>> {
     let start = |emulator: &Option<PathBuf>| {
-        emulator.as_ref().map(|it| Session::start(sh, field.guest, it, field.place)).transpose()
+        emulator.as_ref().map(|it| Session::start(field.guest, it, field.place)).transpose()
     };
     let mut sessions: Vec<_> = field.emulators.iter().map(start).collect::<Result<_>>()?;
     let mut bar = Bar::new(format!("{}: {} workloads", field.guest, workloads.len()));

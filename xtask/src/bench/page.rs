@@ -1,9 +1,9 @@
 //! Results as a page: the plot, and tables with all that the plot leaves out. One file without scripts, which needs no
 //! network.
 
-use super::plot::{escape, svg};
-use super::results::{Outcome, Results};
-use super::table;
+use crate::bench::plot::{escape, svg};
+use crate::bench::results::{Outcome, Results};
+use crate::bench::table;
 
 const STYLE: &str = "\
 :root { color-scheme: light dark; }

@@ -6,9 +6,9 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Clock, Guest, Outcome, Results};
-use super::statistics::Spread;
-use super::table::{factor, time};
+use crate::bench::results::{Clock, Guest, Outcome, Results};
+use crate::bench::statistics::Spread;
+use crate::bench::table::{factor, time};
 
 const WIDTH: f64 = 860.0;
 /// Where bars begin: names and our times stand on the left of it.

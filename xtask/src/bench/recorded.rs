@@ -4,19 +4,19 @@
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 
-use super::results::{Guest, Results};
-use super::{plot, table};
-use crate::paths::Paths;
+use crate::base::context::Context;
+use crate::bench::results::{Guest, Results};
+use crate::bench::{plot, table};
 
-pub(super) fn path(paths: &Paths) -> PathBuf {
-    paths.qemu_src().join("bench.json")
+pub(super) fn path(cx: &Context) -> PathBuf {
+    cx.paths.qemu_src().join("bench.json")
 }
 
 /// What was recorded; `None` before anything was.
-fn read(paths: &Paths) -> Result<Option<Results>> {
-    let path = path(paths);
+fn read(cx: &Context) -> Result<Option<Results>> {
+    let path = path(cx);
     if !path.exists() {
         return Ok(None);
     }
@@ -25,16 +25,16 @@ fn read(paths: &Paths) -> Result<Option<Results>> {
 }
 
 /// The plot of the first guest, which is as much as a page can show, with its place in the repository.
-pub(crate) fn derived(paths: &Paths) -> Result<Option<(PathBuf, Vec<u8>)>> {
-    Ok(read(paths)?.map(|mut results| {
+pub(crate) fn derived(cx: &Context) -> Result<Option<(PathBuf, Vec<u8>)>> {
+    Ok(read(cx)?.map(|mut results| {
         results.guests.truncate(1);
-        (paths.qemu_src().join("bench.svg"), plot::svg(&results).into_bytes())
+        (cx.paths.qemu_src().join("bench.svg"), plot::svg(&results).into_bytes())
     }))
 }
 
 /// What the README says of it.
-pub(crate) fn markdown(paths: &Paths) -> Result<String> {
-    Ok(read(paths)?.map_or_else(|| "No run is recorded yet.\n".to_owned(), |results| text(&results)))
+pub(crate) fn markdown(cx: &Context) -> Result<String> {
+    Ok(read(cx)?.map_or_else(|| "No run is recorded yet.\n".to_owned(), |results| text(&results)))
 }
 
 fn text(results: &Results) -> String {

@@ -4,8 +4,8 @@
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::statistics::{Spread, geometric_mean, median};
-use super::worker::Used;
+use crate::bench::statistics::{Spread, geometric_mean, median};
+use crate::bench::worker::Used;
 
 /// Version of the form of the JSON.
 const SCHEMA: u32 = 1;
@@ -219,7 +219,7 @@ impl Samples {
 pub(super) mod tests {
     use super::*;
 
-    pub(in super::super) fn samples(wall: &[u64]) -> Samples {
+    pub(crate) fn samples(wall: &[u64]) -> Samples {
         let mut samples = Samples { memory: 9000, ..Samples::default() };
         for &wall in wall {
             let used = Used { wall, user: wall / 4, system: wall / 4, memory: 9000, faults: 500 };
@@ -229,7 +229,7 @@ pub(super) mod tests {
     }
 
     /// Two workloads under three emulators; the last one has failed in the second.
-    pub(in super::super) fn results() -> Results {
+    pub(crate) fn results() -> Results {
         let machine = Machine {
             host: "amd64".into(),
             processor: "A <fast> one".into(),

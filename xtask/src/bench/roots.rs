@@ -7,17 +7,17 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Arch;
 use qus_core::probe;
-use xshell::Shell;
 
-use super::session::{FOLDERS, Place, Session};
-use super::worker::Request;
-use super::workloads::{self, PROGRAMS, Workload};
-use crate::paths::Paths;
-use crate::progress::say;
-use crate::{apt, cache, guests};
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::bench::session::{FOLDERS, Place, Session};
+use crate::bench::worker::Request;
+use crate::bench::workloads::{self, PROGRAMS, Workload};
+use crate::debian::{distribution, guests};
 
 /// What the workloads use.
 const PACKAGES: [&str; 20] = [
@@ -64,12 +64,12 @@ impl Names {
 }
 
 /// What has to be downloaded before these workloads can run.
-pub(super) fn lacks(paths: &Paths, guest: &Arch, workloads: &[&Workload]) -> Result<Option<String>> {
+pub(super) fn lacks(cx: &Context, guest: &Arch, workloads: &[&Workload]) -> Result<Option<String>> {
     if workloads.iter().all(|workload| !workload.in_root) {
         return Ok(None);
     }
     let debian = debian(guest).context("there is no root folder of it")?;
-    let dir = paths.root_folder(&format!("{}-{debian}", Names::new()?.root));
+    let dir = cx.paths.root_folder(&format!("{}-{debian}", Names::new()?.root));
     Ok((!dir.exists()).then(|| format!("a root folder of Debian's {debian}, some 100 MB")))
 }
 
@@ -84,21 +84,21 @@ pub(super) fn bare(guest: &Arch, temp: &Path) -> Result<Place> {
 }
 
 /// A place where every workload can run.
-pub(super) fn whole(sh: &Shell, paths: &Paths, guest: &Arch, emulator: &Path) -> Result<Place> {
+pub(super) fn whole(cx: &Context, guest: &Arch, emulator: &Path) -> Result<Place> {
     let debian = debian(guest).context("there is no root folder of it")?;
     let names = Names::new()?;
-    let root = guests::root(sh, paths, debian, &names.root, &PACKAGES)?;
+    let root = guests::root(cx, debian, &names.root, &PACKAGES)?;
     for folder in FOLDERS.map(|folder| root.join(folder)) {
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let bench = paths.root_folder(&format!("{}-{debian}", names.bench));
+    let bench = cx.paths.root_folder(&format!("{}-{debian}", names.bench));
     if !bench.exists() {
         say(format_args!("preparing the workloads for {guest}: compiled by its own gcc, emulated …"));
         cache::publish(&bench, |partial| {
             workloads::write(partial)?;
             write_probe(guest, partial)?;
             let place = Place { root: root.clone(), bench: partial.to_owned() };
-            compile(&mut Session::start(sh, guest, emulator, &place)?)
+            compile(&mut Session::start(guest, emulator, &place)?)
         })?;
     }
     Ok(Place { root, bench })
@@ -131,7 +131,7 @@ fn compile(session: &mut Session) -> Result<()> {
 /// The name and version of the system in a root folder, which is of the first suite that could be had.
 pub(super) fn system(place: &Place) -> Option<String> {
     let release = fs::read_to_string(place.root.join("usr/lib/os-release")).ok()?;
-    apt::os_release_field(&release, "PRETTY_NAME")
+    distribution::os_release_field(&release, "PRETTY_NAME")
 }
 
 /// The path, as the machine sees it, of a program that the guest sees here.

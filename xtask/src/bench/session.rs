@@ -8,10 +8,10 @@ use std::process::{Child, ChildStdin, ChildStdout};
 use anyhow::{Context, Result, bail};
 use qus_core::arch::Arch;
 use qus_core::namespace;
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
-use super::worker::{Answer, Ran, Request};
-use crate::exec;
+use crate::base::exec::{self, sh};
+use crate::bench::worker::{Answer, Ran, Request};
 
 /// Where workloads run.
 #[derive(Debug)]
@@ -40,12 +40,12 @@ impl Session {
     ///
     /// # Errors
     /// What the worker said, which has a remedy where the machine does not allow such namespaces.
-    pub(super) fn start(sh: &Shell, arch: &Arch, emulator: &Path, place: &Place) -> Result<Self> {
+    pub(super) fn start(arch: &Arch, emulator: &Path, place: &Place) -> Result<Self> {
         // This program even where another was built in its place meanwhile.
         let xtask = "/proc/self/exe";
         let (name, Place { root, bench }) = (arch.name, place);
         let said = tempfile::tempfile().context("there is no room for what a worker says")?;
-        let worker = cmd!(sh, "{xtask} bench-worker {name} {emulator} {root} {bench}");
+        let worker = cmd!(sh(), "{xtask} bench-worker {name} {emulator} {root} {bench}");
         let mut child = exec::converse(worker, said.try_clone()?)?;
         let to = child.stdin.take();
         let from = BufReader::new(child.stdout.take().context("a worker has a stdout")?);

@@ -6,45 +6,39 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use qus_core::arch::{Arch, Host};
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
-use super::emulators::Emulators;
-use super::results::Size;
-use crate::exec;
-use crate::preflight::which;
-use crate::progress::Bar;
-use crate::tarballs::ZSTD;
+use crate::base::exec::{self, is_installed, sh};
+use crate::base::progress::Bar;
+use crate::bench::emulators::Emulators;
+use crate::bench::results::Size;
+use crate::ship::tarballs::ZSTD;
 
 /// Of a guest's emulator in each folder that has one.
-pub(super) fn of_each(
-    sh: &Shell,
-    zstd: &Path,
-    guest: &Arch,
-    emulators: &[Option<PathBuf>],
-) -> Result<Vec<Option<Size>>> {
+pub(super) fn of_each(zstd: &Path, guest: &Arch, emulators: &[Option<PathBuf>]) -> Result<Vec<Option<Size>>> {
     let mut bar = Bar::new(format!("compressing {} of each", guest.emulator()));
     let mut sizes = Vec::new();
     for emulator in emulators {
-        sizes.push(emulator.as_ref().map(|file| of(sh, zstd, file)).transpose()?);
+        sizes.push(emulator.as_ref().map(|file| of(zstd, file)).transpose()?);
         bar.set(sizes.len() as u64, emulators.len() as u64);
     }
     bar.finish();
     Ok(sizes)
 }
 
-fn of(sh: &Shell, zstd: &Path, emulator: &Path) -> Result<Size> {
+fn of(zstd: &Path, emulator: &Path) -> Result<Size> {
     let file = fs::metadata(emulator).with_context(|| format!("cannot read {}", emulator.display()))?.len();
-    let gzip = if which("gzip") {
-        Some(written(exec::output(cmd!(sh, "gzip -9 --no-name --stdout {emulator}"))?)?)
+    let gzip = if is_installed("gzip") {
+        Some(written(exec::output(cmd!(sh(), "gzip -9 --no-name --stdout {emulator}"))?)?)
     } else {
         None
     };
-    let zstd = written(exec::output(cmd!(sh, "{zstd} {ZSTD...} --stdout {emulator}"))?)?;
+    let zstd = written(exec::output(cmd!(sh(), "{zstd} {ZSTD...} --stdout {emulator}"))?)?;
     Ok(Size { file, gzip, zstd })
 }
 
 /// Of all emulators that a host can have, one behind the other in one file; `None` where some are missing.
-pub(super) fn of_all(sh: &Shell, zstd: &Path, emulators: &Emulators) -> Result<Option<Size>> {
+pub(super) fn of_all(zstd: &Path, emulators: &Emulators) -> Result<Option<Size>> {
     let host = Host::current().context("qus knows no such machine")?;
     let files: Option<Vec<&PathBuf>> =
         host.guests().map(|arch| emulators.folder.get(arch).map(|emulator| &emulator.path)).collect();
@@ -55,7 +49,7 @@ pub(super) fn of_all(sh: &Shell, zstd: &Path, emulators: &Emulators) -> Result<O
         copied.with_context(|| format!("cannot copy {}", file.display()))?;
     }
     let (path, file) = (all.path(), all.as_file().metadata()?.len());
-    let zstd = written(exec::output(cmd!(sh, "{zstd} {ZSTD...} --stdout {path}"))?)?;
+    let zstd = written(exec::output(cmd!(sh(), "{zstd} {ZSTD...} --stdout {path}"))?)?;
     Ok(Some(Size { file, gzip: None, zstd }))
 }
 

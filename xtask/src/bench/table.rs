@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Count, Guest, Outcome, Results, Row, Size};
-use super::statistics::Spread;
-use super::workloads::EXIT;
+use crate::bench::results::{Count, Guest, Outcome, Results, Row, Size};
+use crate::bench::statistics::Spread;
+use crate::bench::workloads::EXIT;
 
 /// All of it.
 pub(super) fn text(results: &Results) -> String {

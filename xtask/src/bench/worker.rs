@@ -30,7 +30,8 @@ use qus_core::handler;
 use qus_core::namespace::{Caller, enter_root, furnish};
 use serde::{Deserialize, Serialize};
 
-use crate::{cache, exec, out};
+use crate::base::output::out;
+use crate::base::{cache, exec};
 
 /// A hundred times what a workload needs.
 const PATIENCE: Duration = Duration::from_secs(120);

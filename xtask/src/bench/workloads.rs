@@ -10,7 +10,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::cache;
+use crate::base::cache;
 
 /// Something that is run under each emulator.
 #[derive(Debug)]

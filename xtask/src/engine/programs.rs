@@ -4,15 +4,16 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-use anyhow::{Context, Result};
+use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
 use serde::Deserialize;
-use xshell::Shell;
 
-use crate::apt::{Apt, Distribution};
-use crate::paths::Paths;
-use crate::progress::say;
-use crate::{cache, exec};
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::base::settings::Settings;
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
 
 /// `images/engine.toml`, which describes its fields.
 #[derive(Deserialize)]
@@ -31,28 +32,27 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Fetches them if they are not there.
-    pub(super) fn ensure(sh: &Shell, paths: &Paths) -> Result<Self> {
-        let path = paths.images().join("engine.toml");
+    pub(super) fn ensure(cx: &Context) -> Result<Self> {
+        let path = cx.paths.images().join("engine.toml");
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let wanted: Packages = toml::from_str(&text).with_context(|| path.display().to_string())?;
         let distribution = Distribution::detect()?.context(
             "its programs come from Debian's packages, and this machine has no apt-get and dpkg-deb",
         )?;
         let id = cache::sha256(text.as_bytes());
-        let dir = paths.engine_programs(&format!("{}-{}", distribution.codename, &id[..12]));
+        let dir = cx.paths.engine_programs(&format!("{}-{}", distribution.codename, &id[..12]));
         cache::ensure(&dir, |partial| {
-            let log = paths.log("engine-programs");
-            exec::start_log(&log)?;
+            let log = cx.start_log("engine-programs")?;
             say("fetching a container engine and a registry (nothing is installed) …");
-            let state = paths.apt("engine");
+            let state = cx.paths.apt("engine");
             let mut own = wanted.own;
             if distribution.id == "debian" {
-                let apt = Apt::foreign(sh, &state, &log, &distribution, &wanted.suite, &[])?;
+                let apt = Apt::foreign(&state, &log, &distribution, &wanted.suite, &[])?;
                 apt.unpack(&wanted.packages, partial)?;
             } else {
                 own.extend(wanted.packages);
             }
-            Apt::own(sh, &state, &log, &distribution)?.unpack(&own, partial).map(drop)
+            Apt::own(&state, &log, &distribution)?.unpack(&own, partial).map(drop)
         })
         .context("its programs cannot be fetched")?;
         Ok(Self { dir })
@@ -91,10 +91,8 @@ impl Programs {
     }
 
     /// `PATH` with these programs before the others.
-    pub(super) fn path(&self) -> Result<OsString> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let ours = ["usr/sbin", "usr/bin"].map(|dir| self.dir.join(dir));
-        Ok(env::join_paths(ours.into_iter().chain(env::split_paths(&path)))?)
+    pub(super) fn path(&self, settings: &Settings) -> Result<OsString> {
+        settings.path_with(["usr/sbin", "usr/bin"].map(|dir| self.dir.join(dir)))
     }
 
     /// Where their libraries are, where the machine has none.

@@ -10,31 +10,32 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, wait};
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
-use super::programs::Programs;
-use super::throwaway::{Place, State};
-use crate::exec;
+use crate::base::exec::{self, sh};
+use crate::base::settings::Settings;
+use crate::engine::place::{EngineState, Place};
+use crate::engine::programs::Programs;
 
 /// Folders of the machine into which an engine writes.
 const COVERED: [&str; 3] = ["/etc", "/opt", "/run"];
 
-pub(super) fn run(sh: &Shell, dir: &Path) -> Result<()> {
+pub(super) fn run(settings: &Settings, dir: &Path) -> Result<()> {
     let place = Place::at(dir);
     let _lock = place.hold()?;
-    let state = State::read(&place).context("the engine's folder has no state")?;
+    let state = EngineState::read(&place).context("the engine's folder has no state")?;
     let programs = Programs::at(&state.programs);
     mount_over(Path::new("/proc"), "proc", "").context("cannot mount /proc")?;
     cover(&place)?;
-    let (path, libraries) = (programs.path()?, programs.libraries()?);
+    let (path, libraries) = (programs.path(settings)?, programs.libraries()?);
     let start = |cmd: xshell::Cmd<'_>, log: &Path| {
         let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
         exec::spawn(cmd.env("PATH", &path).env("LD_LIBRARY_PATH", &libraries), log)
     };
     let (dockerd, config) = (programs.dockerd(), place.daemon_config());
-    let engine = start(cmd!(sh, "{dockerd} --config-file {config}"), &place.engine_log())?;
+    let engine = start(cmd!(sh(), "{dockerd} --config-file {config}"), &place.engine_log())?;
     let (registry, config) = (programs.registry(), place.registry_config());
-    let registry = start(cmd!(sh, "{registry} serve {config}"), &place.registry_log())?;
+    let registry = start(cmd!(sh(), "{registry} serve {config}"), &place.registry_log())?;
     loop {
         // Orphans of the engine come here to be waited for.
         let ended = match wait()? {

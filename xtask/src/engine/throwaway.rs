@@ -15,121 +15,27 @@ use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
-use xshell::{Shell, cmd};
+use xshell::cmd;
 
-use super::Client;
-use super::programs::Programs;
-use crate::paths::Paths;
-use crate::{cache, exec};
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::base::settings::Settings;
+use crate::engine::client::Client;
+use crate::engine::place::{EngineState, Place};
+use crate::engine::programs::Programs;
 
 /// How long it may take to start, and its processes to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest path of a Unix socket, in bytes, and the longest that containerd makes below the folder.
 const SOCKET: (usize, usize) = (107, "/exec/containerd/containerd.sock.ttrpc".len());
-
-/// The folder of an engine, and what is in it.
-#[derive(Debug, Clone)]
-pub(super) struct Place(PathBuf);
-
-impl Place {
-    pub(super) fn at(dir: &Path) -> Self {
-        Self(dir.to_owned())
-    }
-
-    /// Held by the engine's processes as long as one of them lives.
-    fn lock(&self) -> PathBuf {
-        self.0.join("lock")
-    }
-
-    /// Takes the lock for this process and all that it starts.
-    pub(super) fn hold(&self) -> Result<Flock<File>> {
-        let path = self.lock();
-        let open = File::options().write(true).create(true).truncate(false).open(&path);
-        let file = open.with_context(|| format!("cannot write {}", path.display()))?;
-        fcntl(&file, FcntlArg::F_SETFD(FdFlag::empty()))?;
-        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
-        locked
-            .map_err(|(_, errno)| errno)
-            .with_context(|| format!("another engine runs in {}", self.0.display()))
-    }
-
-    fn state(&self) -> PathBuf {
-        self.0.join("engine.json")
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.0.join("docker.sock")
-    }
-
-    /// The client's configuration, instead of `~/.docker`.
-    fn client(&self) -> PathBuf {
-        self.0.join("client")
-    }
-
-    /// Files that the engine is to find in `/etc`.
-    pub(super) fn etc(&self) -> PathBuf {
-        self.0.join("etc")
-    }
-
-    /// Where a file system in memory is mounted.
-    pub(super) fn memory(&self) -> PathBuf {
-        self.0.join("memory")
-    }
-
-    pub(super) fn daemon_config(&self) -> PathBuf {
-        self.0.join("daemon.json")
-    }
-
-    pub(super) fn registry_config(&self) -> PathBuf {
-        self.0.join("registry.json")
-    }
-
-    pub(super) fn engine_log(&self) -> PathBuf {
-        self.0.join("dockerd.log")
-    }
-
-    pub(super) fn registry_log(&self) -> PathBuf {
-        self.0.join("registry.log")
-    }
-
-    fn mark(&self) -> String {
-        mark(&self.0)
-    }
-}
-
-/// The name of what an engine has outside its folder, a bridge and control groups; the same for the same folder.
-pub(crate) fn mark(dir: &Path) -> String {
-    format!("qus-{}", &cache::sha256(dir.as_os_str().as_encoded_bytes())[..8])
-}
-
-/// What a running engine has written down.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct State {
-    pub(super) programs: PathBuf,
-    /// Of the registry, on the loopback interface.
-    pub(super) port: u16,
-    /// The process that all others of the engine end with.
-    process: Option<u32>,
-}
-
-impl State {
-    /// `None` if there is none that can be read.
-    pub(super) fn read(place: &Place) -> Option<Self> {
-        serde_json::from_slice(&fs::read(place.state()).ok()?).ok()
-    }
-
-    fn write(&self, place: &Place) -> Result<()> {
-        cache::write(&place.state(), &serde_json::to_vec_pretty(self)?)
-    }
-}
 
 /// What may differ from one throwaway engine to the next.
 #[derive(Debug, Clone)]
@@ -154,7 +60,7 @@ impl Default for Options {
 #[derive(Debug)]
 pub(crate) struct Throwaway {
     place: Place,
-    state: State,
+    state: EngineState,
     /// The process that all others end with, if it is a child of ours that ends with us.
     child: Option<Child>,
     removed: bool,
@@ -175,7 +81,7 @@ impl Throwaway {
         let file = File::open(place.lock()).ok()?;
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_) => None,
-            Err(_) => Some(Self { state: State::read(&place)?, place, child: None, removed: false }),
+            Err(_) => Some(Self { state: EngineState::read(&place)?, place, child: None, removed: false }),
         }
     }
 
@@ -185,7 +91,7 @@ impl Throwaway {
     /// # Errors
     /// This is not root, the programs cannot be had, or the engine does not come up; its own last words are
     /// in the message.
-    pub(crate) fn start(sh: &Shell, paths: &Paths, dir: &Path, options: &Options) -> Result<Self> {
+    pub(crate) fn start(cx: &Context, dir: &Path, options: &Options) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "a throwaway engine can be started by root only");
         let length = dir.as_os_str().len();
         ensure!(
@@ -197,10 +103,10 @@ impl Throwaway {
         if let Some(running) = Self::running(dir) {
             return Ok(running);
         }
-        let programs = Programs::ensure(sh, paths)?;
+        let programs = Programs::ensure(cx)?;
         let place = Place::at(dir);
-        sweep(sh, &place, &programs)?;
-        let state = State { programs: programs.dir().to_owned(), port: free_port()?, process: None };
+        sweep(&place, &programs)?;
+        let state = EngineState { programs: programs.dir().to_owned(), port: free_port()?, process: None };
         for folder in [dir.to_owned(), place.memory(), place.etc(), place.client()] {
             fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
@@ -210,13 +116,13 @@ impl Throwaway {
         for (name, text) in &options.etc {
             cache::write(&place.etc().join(name), text.as_bytes())?;
         }
-        write_configs(&place, &programs, state.port, options)?;
+        write_configs(&cx.settings, &place, &programs, state.port, options)?;
         let bridge = place.mark();
         let busybox = programs.busybox();
-        exec::read(cmd!(sh, "{busybox} brctl addbr {bridge}")).context("cannot make a network bridge")?;
-        let child = spawn(sh, &place, options.detached)?;
+        exec::read(cmd!(sh(), "{busybox} brctl addbr {bridge}")).context("cannot make a network bridge")?;
+        let child = spawn(&place, options.detached)?;
         let mut this = Self { place, state, child: Some(child), removed: false };
-        let started = this.wait_until_it_answers(sh);
+        let started = this.wait_until_it_answers();
         if let Err(error) = started {
             this.remove()?;
             return Err(error);
@@ -259,12 +165,12 @@ impl Throwaway {
         self.state.programs.join(path)
     }
 
-    fn wait_until_it_answers(&mut self, sh: &Shell) -> Result<()> {
+    fn wait_until_it_answers(&mut self) -> Result<()> {
         let client = self.client();
         let registry = format!("127.0.0.1:{}", self.state.port);
         let start = Instant::now();
         loop {
-            let answers = exec::read(client.cmd(sh, &["version", "--format", "{{.Server.Version}}"]));
+            let answers = exec::read(client.cmd(&["version", "--format", "{{.Server.Version}}"]));
             if answers.is_ok() && std::net::TcpStream::connect(&registry).is_ok() {
                 return Ok(());
             }
@@ -300,23 +206,29 @@ impl Throwaway {
             ensure!(start.elapsed() < PATIENCE, "the engine in {} does not end", self.dir().display());
             thread::sleep(Duration::from_millis(20));
         }
-        sweep(&Shell::new()?, &self.place, &Programs::at(&self.state.programs))
+        sweep(&self.place, &Programs::at(&self.state.programs))
     }
 }
 
 /// Starts the process that holds the engine together, in namespaces of its own.
-fn spawn(sh: &Shell, place: &Place, detached: bool) -> Result<Child> {
+fn spawn(place: &Place, detached: bool) -> Result<Child> {
     let (xtask, dir) = (std::env::current_exe()?, &place.0);
     let log = dir.join("serve.log");
     let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
     let serve = cmd!(
-        sh,
+        sh(),
         "unshare --mount --propagation private --pid --fork --kill-child {xtask} engine serve {dir}"
     );
     if detached { exec::spawn_detached(serve, log) } else { exec::spawn_tied(serve, log) }
 }
 
-fn write_configs(place: &Place, programs: &Programs, port: u16, options: &Options) -> Result<()> {
+fn write_configs(
+    settings: &Settings,
+    place: &Place,
+    programs: &Programs,
+    port: u16,
+    options: &Options,
+) -> Result<()> {
     let dir = |name: &str| place.0.join(name);
     let mut daemon = json!({
         "features": { "containerd-snapshotter": options.containerd_store },
@@ -341,7 +253,7 @@ fn write_configs(place: &Place, programs: &Programs, port: u16, options: &Option
         "storage": { "filesystem": { "rootdirectory": dir("registry") } },
         "http": { "addr": format!("127.0.0.1:{port}") },
     });
-    let mut client = credentials();
+    let mut client = credentials(settings);
     client.insert("cliPluginsExtraDirs".to_owned(), json!([programs.plugins()]));
     for (path, content) in [
         (place.daemon_config(), daemon),
@@ -354,10 +266,9 @@ fn write_configs(place: &Place, programs: &Programs, port: u16, options: &Option
 }
 
 /// What your docker client knows of registries, so that the throwaway one may push where you may.
-fn credentials() -> serde_json::Map<String, serde_json::Value> {
-    let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
-    let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
-    let text = folder.and_then(|folder| fs::read(folder.join("config.json")).ok());
+fn credentials(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
+    let dir = settings.docker_config();
+    let text = dir.and_then(|dir| fs::read(dir.join("config.json")).ok());
     let mut config: serde_json::Map<_, _> =
         text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     config.retain(|name, _| ["auths", "credHelpers", "credsStore"].contains(&&**name));
@@ -365,21 +276,21 @@ fn credentials() -> serde_json::Map<String, serde_json::Value> {
 }
 
 /// Removes what an engine that was killed has left in this folder and around it.
-pub(super) fn remove_leftovers(sh: &Shell, dir: &Path) -> Result<()> {
+pub(super) fn remove_leftovers(dir: &Path) -> Result<()> {
     let place = Place::at(dir);
-    match State::read(&place) {
-        Some(state) => sweep(sh, &place, &Programs::at(&state.programs)),
+    match EngineState::read(&place) {
+        Some(state) => sweep(&place, &Programs::at(&state.programs)),
         None => cache::remove(dir),
     }
 }
 
 /// Removes what an engine leaves that does not run any more.
-fn sweep(sh: &Shell, place: &Place, programs: &Programs) -> Result<()> {
+fn sweep(place: &Place, programs: &Programs) -> Result<()> {
     let mark = place.mark();
     if Path::new("/sys/class/net").join(&mark).exists() {
         let busybox = programs.busybox();
-        exec::read(cmd!(sh, "{busybox} ifconfig {mark} down"))?;
-        exec::read(cmd!(sh, "{busybox} brctl delbr {mark}")).context("cannot remove the network bridge")?;
+        exec::read(cmd!(sh(), "{busybox} ifconfig {mark} down"))?;
+        exec::read(cmd!(sh(), "{busybox} brctl delbr {mark}")).context("cannot remove the network bridge")?;
     }
     // One hierarchy, or one for each controller.
     let root = Path::new("/sys/fs/cgroup");

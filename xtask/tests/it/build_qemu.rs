@@ -127,12 +127,12 @@ fn a_source_that_is_no_file_is_refused_at_once() {
 fn without_a_compiler_all_that_is_missing_is_listed() {
     let xtask = Xtask::new();
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("CC", "no-such-cc").output().unwrap());
-    ended.failed(1, &["no-such-cc: the C compiler", "remedy: "]);
+    ended.failed(1, &["no-such-cc: the C compiler", "hint: "]);
     let mut cached = xtask.command(&["build-qemu"]);
     let ended = Ended::of(cached.env("QUS_COMPILER_CACHE", "no-such-cache").output().unwrap());
     ended.failed(1, &["no-such-cache: QUS_COMPILER_CACHE has it called"]);
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("PATH", "/nonexistent").output().unwrap());
-    ended.failed(1, &["cc: ", "strip: ", "python3: ", "git: ", "remedy: "]);
+    ended.failed(1, &["cc: ", "strip: ", "python3: ", "git: ", "hint: "]);
 }
 
 #[test]

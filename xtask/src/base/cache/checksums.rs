@@ -1,0 +1,92 @@
+//! Checksums of a cached directory: a list of all that is in it, in a file beside it. What was changed, added or lost
+//! since is found by comparing content, so that no time, and no clock, has a part in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+/// How a directory compares with its checksums.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Intact,
+    Absent,
+    /// It is there without its checksums.
+    Unknown,
+    /// The first file that differs.
+    Changed(PathBuf),
+}
+
+/// Where the checksums of a directory are.
+pub(super) fn file(dir: &Path) -> PathBuf {
+    crate::base::cache::beside(dir, "sha256")
+}
+
+/// Compares a directory with its checksums.
+pub(super) fn compare(dir: &Path) -> Result<State> {
+    if !dir.exists() {
+        return Ok(State::Absent);
+    }
+    let Ok(expected) = fs::read_to_string(file(dir)) else { return Ok(State::Unknown) };
+    let found = list(dir)?;
+    if found == expected {
+        return Ok(State::Intact);
+    }
+    let entries = |text: &str| -> BTreeMap<String, String> {
+        let entries = text.lines().filter_map(|line| line.split_once('\t'));
+        entries.map(|(path, what)| (path.to_owned(), what.to_owned())).collect()
+    };
+    let (found, expected) = (entries(&found), entries(&expected));
+    let differs = |path: &&String| found.get(*path) != expected.get(*path);
+    let first = found.keys().chain(expected.keys()).find(differs);
+    Ok(State::Changed(first.map_or(dir.to_owned(), |path| dir.join(path))))
+}
+
+/// A line for each entry of a directory: path, kind, mode, and sha256 or target.
+pub(super) fn list(dir: &Path) -> Result<String> {
+    let mut paths = Vec::new();
+    walk(dir, Path::new(""), &mut paths)?;
+    paths.sort();
+    let workers = thread::available_parallelism().map_or(1, usize::from).min(8);
+    let lines = |paths: &[PathBuf]| paths.iter().map(|path| line(dir, path)).collect::<Result<String>>();
+    thread::scope(|scope| {
+        let parts = paths.chunks(paths.len().div_ceil(workers).max(1));
+        let parts: Vec<_> = parts.map(|part| scope.spawn(move || lines(part))).collect();
+        let join = |part: thread::ScopedJoinHandle<'_, Result<String>>| {
+            part.join().map_err(|_| anyhow::anyhow!("a worker panicked"))?
+        };
+        parts.into_iter().map(join).collect()
+    })
+}
+
+fn walk(dir: &Path, below: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
+    let at = dir.join(below);
+    for entry in fs::read_dir(&at).with_context(|| format!("cannot read {}", at.display()))? {
+        let entry = entry?;
+        let path = below.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            walk(dir, &path, paths)?;
+        }
+        paths.push(path);
+    }
+    Ok(())
+}
+
+fn line(dir: &Path, path: &Path) -> Result<String> {
+    let at = dir.join(path);
+    let metadata = at.symlink_metadata().with_context(|| format!("cannot read {}", at.display()))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    let what = match metadata.file_type() {
+        kind if kind.is_file() => format!("file\t{mode:o}\t{}", crate::base::cache::sha256_file(&at)?),
+        kind if kind.is_dir() => format!("directory\t{mode:o}"),
+        kind if kind.is_symlink() => {
+            format!("link\t{}", fs::read_link(&at)?.as_os_str().as_bytes().escape_ascii())
+        }
+        _ => "other".to_owned(),
+    };
+    Ok(format!("{}\t{what}\n", path.as_os_str().as_bytes().escape_ascii()))
+}

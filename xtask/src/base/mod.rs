@@ -1,0 +1,11 @@
+//! What every other room stands on: running programs, files, locks, paths, output and errors.
+
+pub(crate) mod cache;
+pub(crate) mod context;
+pub(crate) mod error;
+pub(crate) mod exec;
+pub(crate) mod output;
+pub(crate) mod parallel;
+pub(crate) mod paths;
+pub(crate) mod progress;
+pub(crate) mod settings;

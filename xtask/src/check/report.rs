@@ -1,0 +1,233 @@
+//! Outcomes of checks: passed, failed, or skipped with a reason, and all of them counted.
+//!
+//! A check that did not run has not passed. `--require` turns its skip into a failure, for machines
+//! that are known to be able to run it.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use anyhow::{Context, Error, Result, anyhow, bail};
+use qus_core::hint;
+use qus_core::text::lines;
+use serde::Serialize;
+
+use crate::base::cache;
+use crate::base::error::Skip;
+
+const NO_STDOUT: &str = "cannot write to standard output";
+
+/// What came of one check.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "outcome", content = "why")]
+pub(crate) enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+#[derive(Debug, Serialize)]
+struct Case {
+    level: &'static str,
+    name: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// The checks that were made so far.
+pub(crate) struct Report {
+    title: &'static str,
+    require: Vec<String>,
+    /// What a check's name has to contain for the check to be made.
+    only: String,
+    cases: Vec<Case>,
+    lines: Box<dyn Write + Send>,
+    /// The first failure to write them, which ends no check.
+    unwritable: Option<io::Error>,
+}
+
+/// The same for another check: a reason not to run stays one.
+pub(crate) fn again(why: &Error) -> Error {
+    match hint::find::<Skip>(why) {
+        Some(Skip(why)) => Skip(why.clone()).into(),
+        None => anyhow!("{why:#}"),
+    }
+}
+
+impl Report {
+    /// Begins; skips on the levels of `require`, or on every level if it has `all`, are failures. A line
+    /// for each check and the totals go to standard output.
+    pub(crate) fn new(title: &'static str, require: &[String]) -> Self {
+        Self::to(Box::new(io::stdout()), title, require)
+    }
+
+    fn to(lines: Box<dyn Write + Send>, title: &'static str, require: &[String]) -> Self {
+        Self {
+            title,
+            require: require.to_vec(),
+            only: String::new(),
+            cases: Vec::new(),
+            lines,
+            unwritable: None,
+        }
+    }
+
+    /// Leaves out, uncounted, what has another name.
+    pub(crate) fn only(self, text: &str) -> Self {
+        Self { only: text.to_owned(), ..self }
+    }
+
+    /// Makes a check and says how it went.
+    pub(crate) fn check(
+        &mut self,
+        level: &'static str,
+        name: impl Into<String>,
+        check: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let name = name.into();
+        if !name.contains(&self.only) {
+            return Ok(());
+        }
+        let required = self.require.iter().any(|required| required == level || required == "all");
+        let outcome = match check() {
+            Ok(()) => Outcome::Passed,
+            Err(error) => match hint::find::<Skip>(&error) {
+                Some(skip) if required => Outcome::Failed(format!("required, but skipped: {skip}")),
+                Some(skip) => Outcome::Skipped(skip.to_string()),
+                None => Outcome::Failed(format!("{error:#}")),
+            },
+        };
+        let line = match &outcome {
+            Outcome::Passed => format!("passed   {level}  {name}\n"),
+            Outcome::Failed(why) => format!("FAILED   {level}  {name}: {why}\n"),
+            Outcome::Skipped(why) => {
+                let why = why.lines().next().unwrap_or_default();
+                format!("skipped  {level}  {name}: {why}\n")
+            }
+        };
+        self.cases.push(Case { level, name, outcome });
+        self.print(&line);
+        Ok(())
+    }
+
+    /// Prints to standard output, whose reader may have closed it.
+    fn print(&mut self, text: &str) {
+        let written = self.lines.write_all(lines(text).as_bytes()).and_then(|()| self.lines.flush());
+        if let Err(error) = written {
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.unwritable.get_or_insert(error);
+            }
+        }
+    }
+
+    /// What came of a check that was made.
+    pub(crate) fn outcome(&self, level: &str, name: &str) -> Option<&Outcome> {
+        self.cases.iter().find(|case| case.level == level && case.name == name).map(|case| &case.outcome)
+    }
+
+    /// Prints the totals, writes the report as JSON, and fails if a check has.
+    pub(crate) fn finish(mut self, file: Option<&Path>) -> Result<()> {
+        if let Some(file) = file {
+            let json = serde_json::to_string_pretty(&self.cases).context("the report")?;
+            cache::write(file, json.as_bytes())?;
+        }
+        let count = |of: fn(&Outcome) -> bool| self.cases.iter().filter(|case| of(&case.outcome)).count();
+        let passed = count(|outcome| *outcome == Outcome::Passed);
+        let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
+        let skipped = self.cases.len() - passed - failed;
+        self.print(&format!("{}: {passed} passed, {failed} failed, {skipped} skipped\n", self.title));
+        self.unwritable.map_or(Ok(()), Err).context(NO_STDOUT)?;
+        if failed > 0 {
+            bail!("{failed} of {} checks failed", self.cases.len());
+        }
+        if passed == 0 {
+            bail!("not one check ran");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quiet(require: &[&str]) -> Report {
+        let require: Vec<_> = require.iter().map(|level| (*level).to_owned()).collect();
+        Report::to(Box::new(io::sink()), "test", &require)
+    }
+
+    fn skip() -> Result<()> {
+        Err(Skip("no engine".into()).into())
+    }
+
+    #[test]
+    fn a_skip_is_not_a_pass() {
+        let mut report = quiet(&[]);
+        report.check("level", "a", skip).unwrap();
+        assert_eq!(report.cases[0].outcome, Outcome::Skipped("no engine".into()));
+        assert!(report.finish(None).is_err(), "nothing ran");
+    }
+
+    /// Standard output to which nothing can be written.
+    struct Broken(io::ErrorKind);
+
+    impl Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn checks_are_made_though_nobody_can_read_of_them() {
+        for (kind, fails) in [(io::ErrorKind::BrokenPipe, false), (io::ErrorKind::StorageFull, true)] {
+            let mut report = Report::to(Box::new(Broken(kind)), "test", &[]);
+            let mut made = 0;
+            for name in ["a", "b"] {
+                report
+                    .check("level", name, || {
+                        made += 1;
+                        Ok(())
+                    })
+                    .unwrap();
+            }
+            assert_eq!(made, 2);
+            assert_eq!(report.finish(None).is_err(), fails, "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_required_skip_fails() {
+        for required in ["level", "all"] {
+            let mut report = quiet(&[required]);
+            report.check("level", "a", skip).unwrap();
+            report.check("level", "b", || Ok(())).unwrap();
+            assert!(matches!(report.cases[0].outcome, Outcome::Failed(_)));
+            assert_eq!(report.finish(None).unwrap_err().to_string(), "1 of 2 checks failed");
+        }
+    }
+
+    #[test]
+    fn other_names_are_left_out() {
+        let mut report = quiet(&[]).only("busybox arm");
+        report.check("level", "busybox armhf", || Ok(())).unwrap();
+        report.check("level", "busybox i386", || panic!("it ran")).unwrap();
+        assert_eq!(report.cases.len(), 1);
+        assert!(quiet(&[]).only("none").finish(None).is_err(), "nothing ran");
+    }
+
+    #[test]
+    fn the_report_has_every_outcome() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut report = quiet(&[]);
+        report.check("level", "a", || Ok(())).unwrap();
+        report.check("level", "b", skip).unwrap();
+        report.finish(Some(file.path())).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        assert_eq!(json[0]["outcome"], "passed");
+        assert_eq!(json[1]["outcome"], "skipped");
+        assert_eq!(json[1]["why"], "no engine");
+    }
+}

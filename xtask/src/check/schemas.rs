@@ -1,0 +1,33 @@
+//! The configuration files of `images/`, read as those who run them read them: GitHub, compose, Kubernetes.
+//!
+//! Schemas and validator are Python packages with pinned hashes; `schemas.py` does the work.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use xshell::{Cmd, cmd};
+
+use crate::base::context::Context;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::base::progress::say;
+use crate::debian::updates::Updates;
+use crate::qemu::sysroot::Sysroot;
+
+pub(crate) fn check(cx: &Context) -> Result<()> {
+    say(exec::read(script(cx)?)?);
+    Ok(())
+}
+
+/// The documents of one of the files.
+pub(crate) fn documents(cx: &Context, file: &str) -> Result<Vec<Value>> {
+    let json = exec::read(script(cx)?.arg(file))?;
+    serde_json::from_str(&json).with_context(|| format!("the documents of {file}"))
+}
+
+fn script(cx: &Context) -> Result<Cmd<'static>> {
+    let wheels = Sysroot::native(cx, Updates::Wanted)
+        .and_then(|sysroot| sysroot.archives(cx, &cx.data.tools.schemas))
+        .map_err(|error| Skip(format!("the schemas cannot be had: {error:#}")))?;
+    let (script, images) = (cx.paths.root().join("xtask/src/check/schemas.py"), cx.paths.images());
+    Ok(cmd!(sh(), "python3 -B {script} {wheels} {images}"))
+}

@@ -1,0 +1,109 @@
+//! `cargo xtask smoke`: real foreign programs, real failures.
+//!
+//! Levels: `emulator` runs the emulators of the bundle with every probe, with Debian's busybox of every architecture and
+//! with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for
+//! other hosts under our own emulators; `kernel` has the kernel run them, registered by `qus`;
+//! `engine` makes, pushes and uses images; `build` interrupts, starves and breaks a build. What cannot run here
+//! is skipped with its reason and counted.
+
+mod build;
+mod changes;
+mod emulator;
+mod engine;
+mod hosts;
+mod kernel;
+mod measured;
+mod tarball;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use qus_core::arch::Host;
+use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::check::report::Report;
+use crate::debian::updates::Updates;
+use crate::qemu::sysroot::Sysroot;
+
+/// Run foreign programs with the emulators that were built, and builds that fail
+///
+/// Prints one line for each check and ends with the totals. Exit status 1 if a check failed, or if none
+/// ran. Emulators and qus come from the bundle in target/qus/bundle; build them first. The levels `kernel`
+/// and `engine` want root, and leave the machine as it was.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Which levels [default: all]
+    #[arg(value_enum)]
+    levels: Vec<Level>,
+    /// Only checks whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+    /// Levels whose skipped checks are failures; `all` for every one
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = REQUIRABLE)]
+    require: Vec<String>,
+    /// Write the outcomes to this file as JSON
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+/// What `--require` takes: the levels, the steps of `cargo xtask test`, everything.
+pub(crate) const REQUIRABLE: [&str; 7] = ["emulator", "hosts", "kernel", "engine", "build", "test", "all"];
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Level {
+    Emulator,
+    Hosts,
+    Kernel,
+    Engine,
+    Build,
+}
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
+    let mut report = Report::new("smoke", &args.require).only(&args.only);
+    let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
+    if wanted(Level::Emulator) {
+        emulator::run(cx, &mut report)?;
+        changes::run(cx, &mut report)?;
+        tarball::run(cx, &mut report)?;
+        measured::run(cx, &mut report)?;
+    }
+    if wanted(Level::Hosts) {
+        hosts::run(cx, &mut report)?;
+    }
+    if wanted(Level::Kernel) {
+        kernel::run(cx, &mut report)?;
+    }
+    if wanted(Level::Engine) {
+        engine::run(cx, &mut report)?;
+    }
+    if wanted(Level::Build) {
+        build::run(cx, &mut report)?;
+    }
+    report.finish(args.report.as_deref())
+}
+
+/// Every level, as part of a larger report.
+pub(crate) fn all(cx: &Context, report: &mut Report) -> Result<()> {
+    emulator::run(cx, report)?;
+    changes::run(cx, report)?;
+    tarball::run(cx, report)?;
+    measured::run(cx, report)?;
+    hosts::run(cx, report)?;
+    kernel::run(cx, report)?;
+    engine::run(cx, report)?;
+    build::run(cx, report)
+}
+
+/// Compiles a C program for a host, statically, with the compiler that builds its emulators.
+fn compile(cx: &Context, host: &'static Host, text: &str, options: &[&str], program: &Path) -> Result<()> {
+    let sysroot = Sysroot::ensure(cx, host, Updates::Wanted)?;
+    let source = program.with_extension("c");
+    fs::write(&source, text)?;
+    let ((cc, target), link) = (sysroot.cc(), sysroot.link());
+    let compile = cmd!(sh(), "{cc} {target...} -O2 -static {options...} {link...} -o {program} {source}");
+    exec::read(sysroot.enter(compile)).context("the program cannot be compiled")?;
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! Builds that are interrupted, starved and broken, with the real program, the real compiler and real
+//! kernel limits. Nothing is built to its end here: what counts is what a failure says and what it
+//! leaves behind.
+
+mod cached;
+mod packages;
+mod servers;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::base::context::Context;
+use crate::base::error::{Skip, Usage};
+use crate::base::exec::{self, is_installed, sh};
+use crate::check::report::Report;
+use crate::qemu::download;
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use qemu_src::Release;
+use xshell::{Cmd, cmd};
+
+const LEVEL: &str = "build";
+
+pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
+    let bench = Workbench::new(cx)?;
+    let broken = "compiler fails, kill -9, second instance, ctrl-c: each time continued";
+    report.check(LEVEL, broken, || bench.interrupted())?;
+    cached::run(&bench, report)?;
+    packages::run(&bench, report)?;
+    servers::run(&bench, report)?;
+    report.check(LEVEL, "read-only cache", || bench.read_only_cache())?;
+    report.check(LEVEL, "full cache", || bench.full_cache())?;
+    report.check(LEVEL, "no network", || bench.no_network())?;
+    report.check(LEVEL, "download cut off, continued; not there", || bench.download())
+}
+
+/// A cache and a target folder of its own, with the downloads of the real ones.
+struct Workbench<'a> {
+    cx: &'a Context,
+    release: Release,
+    dir: tempfile::TempDir,
+}
+
+impl<'a> Workbench<'a> {
+    fn new(cx: &'a Context) -> Result<Self> {
+        // Below the target folder, not on a tmpfs where a tree of half a gigabyte may not fit.
+        fs::create_dir_all(cx.paths.out())
+            .with_context(|| format!("cannot make {}", cx.paths.out().display()))?;
+        let dir = tempfile::tempdir_in(cx.paths.out())?;
+        let cache = dir.path().join("cache/qus");
+        fs::create_dir_all(&cache)?;
+        for folder in ["downloads", "sysroots"] {
+            std::os::unix::fs::symlink(cx.paths.cache().join(folder), cache.join(folder))?;
+        }
+        let release = cx.data.release("default").map_err(Usage)?.clone();
+        Ok(Self { cx, release, dir })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// This very program in its own folders.
+    fn build_qemu(&self) -> Result<Cmd<'a>> {
+        if !self.cx.paths.cache().join("downloads").is_dir() {
+            bail!(Skip("no source in the cache; fetch it: cargo xtask build-qemu".to_owned()));
+        }
+        let xtask = std::env::current_exe()?;
+        Ok(cmd!(sh(), "{xtask} build-qemu hexagon")
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("CARGO_TARGET_DIR", self.path("target"))
+            .env_remove("QUS_SOURCE"))
+    }
+
+    /// Starts it, its talk going to a file.
+    fn start(&self, name: &str, cmd: Cmd<'a>) -> Result<Running> {
+        Running::start(self.path(name), cmd)
+    }
+
+    /// Runs it to its end, which has to be a failure, and returns what it said.
+    fn fails(&self, cmd: Cmd<'a>) -> Result<String> {
+        let output = exec::output(cmd)?;
+        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(output.status.code() == Some(1), "ended with {} instead of 1: {talk}", output.status);
+        Ok(talk)
+    }
+
+    /// Steps that ninja had before it when it was last started.
+    fn steps(&self) -> Result<u64> {
+        let log = fs::read_to_string(self.path("target/qus/logs/ninja.log"))?;
+        let count = log
+            .lines()
+            .find_map(|line| line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?.1.parse().ok());
+        count.context("ninja has not begun")
+    }
+
+    /// Waits until no process works in the build folder any more.
+    fn nobody_builds(&self) -> Result<()> {
+        let build = self.path("target/qus/build");
+        wait("the compilers have not ended with their parent", || {
+            let at_work =
+                fs::read_dir("/proc")?.filter_map(|entry| fs::read_link(entry.ok()?.path().join("cwd")).ok());
+            Ok(!at_work.into_iter().any(|cwd| cwd.starts_with(&build)))
+        })
+    }
+
+    fn interrupted(&self) -> Result<()> {
+        // A compiler that can be told to fail at the first file of a target.
+        let (cc, broken) = (self.path("cc"), self.path("cc-is-broken"));
+        let script = format!(
+            "#!/bin/sh\ncase \"$*\" in *-linux-user.a.p/*) test -e {} && echo told to fail >&2 && exit 1;; esac\nexec cc \"$@\"\n",
+            broken.display()
+        );
+        fs::write(&cc, script)?;
+        fs::set_permissions(&cc, fs::Permissions::from_mode(0o755))?;
+        let build = || Ok::<_, anyhow::Error>(self.build_qemu()?.env("CC", &cc));
+
+        fs::write(&broken, "")?;
+        let talk = self.fails(build()?)?;
+        for expected in ["ninja failed (exit status: 1); the end of", "logs/ninja.log", "told to fail"] {
+            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+        }
+        let all = self.steps()?;
+        fs::remove_file(&broken)?;
+
+        let mut first = self.start("first", build()?)?;
+        first.says("building qemu-hexagon")?;
+        wait("ninja has not continued", || Ok(self.steps().is_ok_and(|steps| steps < all)))?;
+        let mut second = self.start("second", build()?)?;
+        second.says(&format!("waiting for another cargo xtask (process {})", first.child.id()))?;
+        first.signal(Signal::SIGKILL)?;
+        first.child.wait()?;
+        second.says("building qemu-hexagon")?;
+
+        second.signal(Signal::SIGINT)?;
+        let status = second.child.wait()?;
+        ensure!(status.code() == Some(130), "interrupted, it ended with {status}");
+        second.says("the same command continues")?;
+        self.nobody_builds()?;
+        let finished = self.path("cache/qus/emulators");
+        ensure!(!finished.exists(), "an unfinished emulator is in the cache");
+        Ok(())
+    }
+
+    fn read_only_cache(&self) -> Result<()> {
+        let mounted = Tmpfs::mount(&self.path("cache-read-only"), "ro")?;
+        let talk = self.fails(self.build_qemu()?.env("XDG_CACHE_HOME", &mounted.dir))?;
+        for expected in ["Read-only file system", "set XDG_CACHE_HOME"] {
+            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+        }
+        Ok(())
+    }
+
+    /// The source in the real cache, so that the network has no part in it.
+    fn archive(&self) -> Result<PathBuf> {
+        let archives = fs::read_dir(self.cx.paths.cache().join("downloads"))?;
+        let archives = archives.filter_map(|entry| fs::read_dir(entry.ok()?.path()).ok()).flatten();
+        archives
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .find(|path| self.release.pins().any(|pin| path.ends_with(pin.file)))
+            .context("the cache has no source of the default release")
+    }
+
+    fn full_cache(&self) -> Result<()> {
+        let mounted = Tmpfs::mount(&self.path("cache-full"), "size=4m")?;
+        let build = self.build_qemu()?;
+        let archive = self.archive()?;
+        let talk = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
+        ensure!(talk.contains("No space left on device"), "it does not say so: {talk}");
+        let name = archive.file_name().unwrap_or_default();
+        let kept = fs::read_dir(mounted.dir.join("qus/downloads"))?.filter_map(Result::ok);
+        ensure!(
+            !kept.into_iter().any(|entry| entry.path().join(name).exists()),
+            "half an archive has its final name"
+        );
+        Ok(())
+    }
+
+    /// From a server that hangs up half-way, once.
+    fn download(&self) -> Result<()> {
+        if !is_installed("curl") {
+            bail!(Skip("curl is not installed".to_owned()));
+        }
+        let content: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        let server = TcpListener::bind("127.0.0.1:0")?;
+        let base = format!("http://{}", server.local_addr()?);
+        let served = content.clone();
+        thread::spawn(move || serve(&server, &served));
+        let (partial, log) = (self.path("content.partial"), self.path("download.log"));
+        let cut = download::resume(&format!("{base}/content"), None, &partial, &log);
+        let arrived = fs::metadata(&partial)?.len();
+        ensure!(cut.is_err() && arrived > 0, "the cut was not noticed: {cut:?}, {arrived} bytes");
+        download::resume(&format!("{base}/content"), None, &partial, &log)?;
+        ensure!(fs::read(&partial)? == content, "what was continued is not what is served");
+        let absent = download::resume(&format!("{base}/absent"), None, &self.path("absent"), &log);
+        let message = absent.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(message.contains("404"), "it does not say 404: {message}");
+        Ok(())
+    }
+
+    /// In a network namespace without a network, and with an empty cache.
+    fn no_network(&self) -> Result<()> {
+        let xtask = std::env::current_exe()?;
+        let root: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--map-root-user"] };
+        if exec::read(cmd!(sh(), "unshare --net {root...} true")).is_err() {
+            bail!(Skip("this machine lets nobody make a network namespace".to_owned()));
+        }
+        let build = cmd!(sh(), "unshare --net {root...} {xtask} build-qemu aarch64")
+            .env("XDG_CACHE_HOME", self.path("empty"))
+            .env("CARGO_TARGET_DIR", self.path("target"))
+            .env_remove("QUS_SOURCE");
+        let talk = self.fails(build)?;
+        let Release { version, upstream, debian, .. } = &self.release;
+        let mut told = vec![format!("no place gave the source of QEMU {version}"), "--source".to_owned()];
+        told.extend(upstream.iter().map(|upstream| upstream.url.clone()));
+        told.extend(debian.iter().map(|debian| format!("Debian {}", debian.suite)));
+        for expected in &told {
+            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+        }
+        Ok(())
+    }
+}
+
+/// Serves three requests: half of the content, the rest from the byte that is asked for, nothing.
+fn serve(server: &TcpListener, content: &[u8]) -> Result<()> {
+    for request in 0..3 {
+        let (mut stream, _) = server.accept()?;
+        let mut head = String::new();
+        let mut reader = BufReader::new(stream.try_clone()?);
+        while reader.read_line(&mut head)? > 2 {}
+        let size = content.len();
+        match request {
+            0 => {
+                write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")?;
+                stream.write_all(&content[..size / 2])?;
+            }
+            1 => {
+                let from = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("Range: bytes=")?.strip_suffix('-')?.parse().ok());
+                let from: usize = from.context("the request asks for no range")?;
+                let (last, left) = (size - 1, size - from);
+                let range = format!("Content-Range: bytes {from}-{last}/{size}\r\nContent-Length: {left}");
+                write!(stream, "HTTP/1.1 206 Partial Content\r\n{range}\r\n\r\n")?;
+                stream.write_all(&content[from..])?;
+            }
+            _ => write!(stream, "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")?,
+        }
+    }
+    Ok(())
+}
+
+/// A process whose talk goes to a file.
+pub(super) struct Running {
+    pub(super) child: Child,
+    talk: PathBuf,
+}
+
+impl Running {
+    pub(super) fn start(talk: PathBuf, cmd: Cmd<'_>) -> Result<Self> {
+        let child = exec::spawn(cmd, File::create(&talk)?)?;
+        Ok(Self { child, talk })
+    }
+
+    /// Waits until it has said something.
+    pub(super) fn says(&mut self, text: &str) -> Result<()> {
+        let said = || fs::read_to_string(&self.talk);
+        let found = wait(text, || Ok(said()?.contains(text)));
+        found.with_context(|| format!("it only said: {}", said().unwrap_or_default()))
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        kill(Pid::from_raw(self.child.id().try_into()?), signal)
+            .with_context(|| format!("cannot send {signal}"))
+    }
+}
+
+impl Drop for Running {
+    /// A check that failed in between leaves nobody behind.
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Looks again and again until it is so.
+pub(super) fn wait(what: &str, mut until: impl FnMut() -> Result<bool>) -> Result<()> {
+    let start = Instant::now();
+    while !until()? {
+        ensure!(start.elapsed() < Duration::from_secs(180), "waited three minutes in vain: {what}");
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// A file system in memory, gone when dropped.
+pub(super) struct Tmpfs {
+    pub(super) dir: PathBuf,
+}
+
+impl Tmpfs {
+    pub(super) fn mount(dir: &Path, options: &str) -> Result<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            bail!(Skip("mounting a small file system takes root".to_owned()));
+        }
+        fs::create_dir_all(dir)?;
+        exec::read(cmd!(sh(), "mount -t tmpfs -o {options} qus-smoke {dir}"))?;
+        Ok(Self { dir: dir.to_owned() })
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let dir = &self.dir;
+        let _ = exec::read(cmd!(sh(), "umount {dir}"));
+    }
+}

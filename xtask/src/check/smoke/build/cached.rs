@@ -1,0 +1,125 @@
+//! Caches in which something was changed: nothing of it is used, and it is made again.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use qus_core::arch::Host;
+use qus_core::bundle::Profile;
+use xshell::cmd;
+
+use crate::base::cache;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::bundle::manifest::Bundle;
+use crate::check::report::Report;
+use crate::check::smoke::build::{LEVEL, Workbench};
+
+const CHANGED: &str = "cached file does not match its checksum";
+
+pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
+    report.check(LEVEL, "changed emulator in the cache is built again", || emulator(bench))?;
+    report.check(LEVEL, "changed source in the cache is not used, whatever is given", || source(bench))?;
+    report.check(LEVEL, "changed build dependency in the cache is fetched again", || dependency(bench))
+}
+
+/// Changes one byte of a finished emulator, in a copy of the cache.
+fn emulator(bench: &Workbench<'_>) -> Result<()> {
+    let host = Host::current().context("qus builds no emulators for this kind of machine")?;
+    // The cache may have emulators of other recipes too; the one that is looked for is the bundle's.
+    let bundle = Bundle::read(&bench.cx.paths.bundle(host.name))?.filter(|bundle| {
+        bundle.recipe.qemu == bench.release.version && bundle.recipe.profile == Profile::Dev.to_string()
+    });
+    let key = bundle.map(|bundle| bundle.recipe.key("hexagon")).transpose()?;
+    let kept = key.map(|key| bench.cx.paths.emulator(&key)).filter(|dir| dir.exists());
+    let Some(kept) = kept else {
+        bail!(Skip(
+            "no emulator of hexagon in bundle and cache; build it: cargo xtask build-qemu hexagon".to_owned()
+        ));
+    };
+    let copy = bench.path("cache/qus/emulators").join(kept.file_name().unwrap_or_default());
+    fs::create_dir_all(&copy)?;
+    for file in ["qemu-hexagon", "emulator.json"] {
+        fs::copy(kept.join(file), copy.join(file))?;
+    }
+    change(&copy.join("qemu-hexagon"))?;
+    let mut run = bench.start("talk", bench.build_qemu()?)?;
+    run.says(CHANGED)?;
+    run.says("building qemu-hexagon")?;
+    run.signal(Signal::SIGKILL)?;
+    run.child.wait()?;
+    ensure!(!copy.exists(), "the changed emulator is still there");
+    bench.nobody_builds()
+}
+
+/// Changes one byte of the archive, where only the one that is given is right.
+fn source(bench: &Workbench<'_>) -> Result<()> {
+    let archive = bench.archive()?;
+    let place = archive.strip_prefix(bench.cx.paths.cache()).context("an archive of the cache")?;
+    let copy = bench.path("changed-source/qus").join(place);
+    fs::create_dir_all(copy.parent().context("an archive lies in a folder")?)?;
+    let sysroots = bench.path("changed-source/qus/sysroots");
+    std::os::unix::fs::symlink(bench.cx.paths.cache().join("sysroots"), sysroots)?;
+    for options in [&["--source"][..], &["--locked", "--source"], &["--profile", "release", "--source"]] {
+        fs::copy(&archive, &copy)?;
+        change(&copy)?;
+        // Else the tree of an earlier run would do.
+        cache::remove(&bench.path("target/qus/src"))?;
+        let build = bench.build_qemu()?.args(options).arg(&archive);
+        let mut run = bench.start("talk", build.env("XDG_CACHE_HOME", bench.path("changed-source")))?;
+        run.says(CHANGED)?;
+        run.says("unpacking QEMU")?;
+        run.signal(Signal::SIGKILL)?;
+        run.child.wait()?;
+        ensure!(
+            cache::sha256_file(&copy)? == cache::sha256_file(&archive)?,
+            "the changed archive is still in the cache"
+        );
+    }
+    bench.nobody_builds()
+}
+
+/// Changes one byte of a program that a build runs.
+fn dependency(bench: &Workbench<'_>) -> Result<()> {
+    let place = bench.path("changed-dependency/qus");
+    let Some(sysroot) = sysroot(&bench.cx.paths.cache().join("sysroots"))? else {
+        bail!(Skip("no build dependencies in the cache; fetch them: cargo xtask build-qemu".to_owned()));
+    };
+    let copy = place.join("sysroots");
+    fs::create_dir_all(&copy)?;
+    std::os::unix::fs::symlink(bench.cx.paths.cache().join("downloads"), place.join("downloads"))?;
+    for from in [sysroot.with_extension("sha256"), sysroot.clone()] {
+        exec::read(cmd!(sh(), "cp --archive {from} {copy}"))?;
+    }
+    let program = copy.join(sysroot.file_name().unwrap_or_default()).join("programs/usr/bin/m4");
+    let before = cache::sha256_file(&program)?;
+    change(&program)?;
+    let build = bench.build_qemu()?.env("XDG_CACHE_HOME", bench.path("changed-dependency"));
+    let mut run = bench.start("talk", build)?;
+    run.says(&format!("m4: {CHANGED}"))?;
+    run.says("fetching build dependencies")?;
+    run.says("QEMU")?;
+    run.signal(Signal::SIGKILL)?;
+    run.child.wait()?;
+    ensure!(cache::sha256_file(&program)? == before, "the changed program is still there");
+    bench.nobody_builds()
+}
+
+/// The unpacked packages for this machine.
+fn sysroot(dir: &Path) -> Result<Option<PathBuf>> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.join("programs/usr/bin/m4").exists() && path.with_extension("sha256").exists() {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
+}
+
+fn change(file: &Path) -> Result<()> {
+    let mut bytes = fs::read(file)?;
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
+}

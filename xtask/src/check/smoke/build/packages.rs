@@ -1,0 +1,37 @@
+//! Packages that nobody vouches for.
+
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::base::error::Skip;
+use crate::base::exec::{is_installed, sh};
+use crate::check::report::Report;
+use crate::check::smoke::build::{LEVEL, Workbench};
+use crate::debian::apt::Apt;
+
+pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
+    report.check(LEVEL, "unsigned packages, on a machine whose apt takes them", || unsigned(bench))
+}
+
+/// From a repository on this machine, which a configuration as administrators write it would allow.
+fn unsigned(bench: &Workbench<'_>) -> Result<()> {
+    if !is_installed("apt-get") {
+        bail!(Skip("this machine has no apt".to_owned()));
+    }
+    let [repository, state, log, careless] =
+        ["repository", "apt-state", "apt.log", "careless.conf"].map(|name| bench.path(name));
+    fs::create_dir_all(&repository)?;
+    fs::write(repository.join("Packages"), "")?;
+    fs::write(
+        &careless,
+        "APT::Get::AllowUnauthenticated \"true\";\nAcquire::AllowInsecureRepositories \"true\";\n\
+         Acquire::AllowDowngradeToInsecureRepositories \"true\";\nAcquire::AllowWeakRepositories \"true\";\n",
+    )?;
+    let _careless = sh().push_env("APT_CONFIG", &careless);
+    let line = format!("deb [] file:{} ./", repository.display());
+    let refused = Apt::with(&state, &log, &[line], &[]).err().context("it was taken")?;
+    let message = format!("{refused:#}");
+    ensure!(message.contains("does not have a Release file"), "it failed otherwise: {message}");
+    Ok(())
+}

@@ -1,0 +1,63 @@
+//! Download servers that lie: more than there is, something else, somewhere else.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::base::error::Skip;
+use crate::base::exec::is_installed;
+use crate::check::report::Report;
+use crate::check::smoke::build::{LEVEL, Workbench};
+use crate::qemu::download;
+
+/// What is asked for, in bytes.
+const SIZE: u64 = 100_000;
+
+pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
+    report.check(LEVEL, "download without an end, with a false size, from a file", || lies(bench))
+}
+
+fn lies(bench: &Workbench<'_>) -> Result<()> {
+    if !is_installed("curl") {
+        bail!(Skip("curl is not installed".to_owned()));
+    }
+    let (partial, log) = (bench.path("lies.partial"), bench.path("lies.log"));
+    let secret = bench.path("secret");
+    fs::write(&secret, "of this machine")?;
+    let elsewhere = format!("HTTP/1.1 302 Found\r\nLocation: file://{}\r\n", secret.display());
+    let more = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", SIZE + 1);
+    let cases = [
+        ("HTTP/1.1 200 OK\r\n", "the server sends more than the 100000 bytes"),
+        (&*more, "the server sends more than the 100000 bytes"),
+        (&*elsewhere, "\"file\""),
+    ];
+    for (head, expected) in cases {
+        let server = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}/content", server.local_addr()?);
+        let head = head.to_owned();
+        thread::spawn(move || endless(&server, &head));
+        let start = Instant::now();
+        let told = download::resume(&url, Some(SIZE), &partial, &log);
+        let message = told.err().map(|error| error.to_string()).unwrap_or_default();
+        ensure!(message.contains(expected), "`{expected}` is not in: {message}");
+        ensure!(start.elapsed() < Duration::from_secs(30), "it took {:?}", start.elapsed());
+        ensure!(!partial.exists(), "what was sent is kept");
+    }
+    Ok(())
+}
+
+/// Answers a request with this head, and zeros for as long as they are taken.
+fn endless(server: &TcpListener, head: &str) -> Result<()> {
+    let (mut stream, _) = server.accept()?;
+    let mut request = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    while request.read_line(&mut line)? > 2 {}
+    write!(stream, "{head}Connection: close\r\n\r\n")?;
+    loop {
+        stream.write_all(&[0; 4096])?;
+    }
+}

@@ -1,0 +1,59 @@
+//! Code that changes, that several threads come to, and that processes share: what an emulator has translated before has
+//! to follow.
+//!
+//! The program is compiled for each host that is built, since its compiler is there, and run by our own emulator of it.
+//! It is no guest's busybox, since no program of a distribution does all of that on purpose.
+
+use anyhow::Result;
+use qus_core::arch::{Arch, Host};
+use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::bundle::hosts;
+use crate::check::report::Report;
+use crate::check::smoke::compile;
+use crate::check::smoke::emulator::{check_output, emulator};
+
+const LEVEL: &str = "emulator";
+
+const PROGRAM: &str = include_str!("programs/changes.c");
+
+/// What it writes after two lines that count.
+const JUMPS: &str = "a jump to another page: 1\n\
+                     made writable, written, made executable: 2\n\
+                     another in its place: 3\n\
+                     written while executable: 4\n\
+                     not accessible: a signal\n\
+                     executable again: 4\n\
+                     unmapped: a signal\n\
+                     mapped again: 5\n\
+                     moved there: 6\n";
+
+pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
+    for host in hosts::built(cx) {
+        report.check(
+            LEVEL,
+            format!("{host}'s compiler: code that changes, threads, shared memory"),
+            || check(cx, host),
+        )?;
+    }
+    Ok(())
+}
+
+fn check(cx: &Context, host: &'static Host) -> Result<()> {
+    let arch: &Arch = host.arch.parse()?;
+    let emulator = emulator(&cx.paths.bundle(hosts::own()?.name), arch)?;
+    let dir = tempfile::tempdir()?;
+    let program = dir.path().join("changes");
+    compile(cx, host, PROGRAM, &["-pthread"], &program)?;
+    let modes = [
+        ("processes", "four processes: 8000000", ""),
+        ("threads", "four more: 10000000", "the first thread ends first\n"),
+    ];
+    for (mode, counted, end) in modes {
+        let run = exec::output(cmd!(sh(), "timeout 120 {emulator} {program} {mode}"))?;
+        check_output(run, mode, &format!("one thread: 2000000\n{counted}\n{JUMPS}{end}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+//! Engines and builders of other kinds than the usual one: Docker's classic image store, builders elsewhere, images
+//! that are not pushed, and bills of materials.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::{HOSTS, Host};
+use serde_json::{Value, json};
+
+use crate::base::{cache, exec};
+use crate::check::smoke::engine::{Checks, Dock, digests};
+use crate::engine::throwaway::{Options, Throwaway};
+
+/// What a push of the small bundle makes: of three kinds and a guest an image and an index each, and floating tags of
+/// the kinds.
+pub(super) const TAGS_OF_SMALL: usize = 11;
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("push from docker's classic image store, and again", classic)?;
+    checks.check("push through a builder elsewhere, one with two nodes", remote)?;
+    checks.check("load into the engine, and run", load)?;
+    checks.check("SBOM from a scanner; from one that cannot be had", sbom)
+}
+
+fn classic(dock: &Dock<'_>) -> Result<()> {
+    let options = Options { containerd_store: false, ..Options::default() };
+    let engine = Throwaway::start(dock.bench.cx, &dock.path("c/run"), &options)?;
+    let repo = dock.repo("classic");
+    let push = || -> Result<_> {
+        let args = ["images", "--push", "--repo", &repo, "--sbom", "none", "--json"];
+        dock.bench.ends(dock.xtask_with(&engine, &dock.small, &args)?)
+    };
+    let first = push()?;
+    let note = "note: Docker's classic image store makes neither attestations nor zstd layers";
+    ensure!(first.stderr.contains(note), "it does not say what is missing: {}", first.stderr);
+    let first = digests(&first.succeeds()?)?;
+    let mut layers = 0;
+    for digest in first.values() {
+        let name = format!("{repo}@{digest}");
+        let raw = dock.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
+        let raw: Value = serde_json::from_str(&raw)?;
+        let types = raw["layers"].as_array().into_iter().flatten().map(|layer| layer["mediaType"].as_str());
+        for kind in types {
+            ensure!(kind.is_some_and(|kind| kind.ends_with("gzip")), "a layer of {name} is {kind:?}");
+            layers += 1;
+        }
+        let attested = raw["manifests"]
+            .as_array()
+            .is_some_and(|listed| listed.iter().any(|manifest| manifest["platform"]["os"] == "unknown"));
+        ensure!(!attested, "{name} has an attestation, which the note denies");
+    }
+    ensure!(layers > 0, "no image has a layer");
+    let second = push()?.succeeds()?;
+    let rows: Vec<Value> = serde_json::from_str(&second)?;
+    ensure!(rows.iter().all(|row| row["state"] == "unchanged"), "the second push changed tags: {second}");
+    ensure!(digests(&second)? == first, "the second push tells other digests");
+    Ok(())
+}
+
+/// A socket on which an engine's BuildKit answers, as a builder elsewhere does; it serves until this process ends.
+pub(super) fn socket(dock: &Dock<'_>, engine: &Throwaway, name: &str) -> Result<String> {
+    let path = dock.path(name);
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    // Whoever makes a builder holds a lock in buildx's folder, for which another buildx that he calls would wait.
+    let client = engine.client().env("BUILDX_CONFIG", path.with_extension("buildx"));
+    thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let client = client.clone();
+            thread::spawn(move || -> Result<()> {
+                let dial = ["buildx", "--builder", "default", "dial-stdio"];
+                exec::speak(client.cmd(&dial), connection.into()).map(drop)
+            });
+        }
+    });
+    Ok(format!("unix://{}", path.display()))
+}
+
+fn remote(dock: &Dock<'_>) -> Result<()> {
+    let here = socket(dock, &dock.engine, "here.sock")?;
+    let create = |name: &str, args: &[&str]| -> Result<()> {
+        let create = ["buildx", "create", "--driver", "remote", "--name", name];
+        dock.docker(&[&create, args].concat())?.succeeds().map(drop)
+    };
+    create("one", &[&here])?;
+    let pushed = dock.push(&dock.small, &dock.repo("remote"), &["--builder", "one"])?;
+    ensure!(pushed.stderr.contains("with the driver remote"), "another builder was used: {}", pushed.stderr);
+    // The engine that answers is not the builder, and runs what was pushed.
+    ensure!(!pushed.stderr.contains("nothing was run"), "nothing was run: {}", pushed.stderr);
+    let pushed = digests(&pushed.succeeds()?)?;
+    ensure!(pushed.len() == TAGS_OF_SMALL, "not the usual tags: {pushed:?}");
+
+    // Images of another host, built on another engine. Nothing tells these emulators from real ones but running them,
+    // which no machine does that has no handler.
+    let there = Throwaway::start(dock.bench.cx, &dock.path("r/run"), &Options::default())?;
+    let other = other_host(dock)?;
+    let target = dock.path("two");
+    dock.small_bundle(&target, &["aarch64"], None)?;
+    let bundles = target.join("qus/bundle");
+    copy_dir(&bundles.join(dock.host.name), &bundles.join(other.name))?;
+    let platform = |host: &Host| format!("--platform=linux/{}", host.platform);
+    create("two", &[&platform(dock.host), &here])?;
+    let there_socket = socket(dock, &there, "there.sock")?;
+    create("two", &["--append", "--node", "there", &platform(other), &there_socket])?;
+    let hosts = format!("{},{other}", dock.host);
+    let repo = dock.repo("two");
+    dock.push(&target, &repo, &["--builder", "two", "--host", &hosts])?.succeeds()?;
+    let found = dock.inspect(&format!("{repo}:latest"))?;
+    let images = found["image"].as_object().context("latest is no index")?;
+    for host in [dock.host, other] {
+        let platform = format!("linux/{}", host.platform);
+        ensure!(images.contains_key(&platform), "latest has nothing for {platform}: {found}");
+    }
+    let cached = dock.bench.ends(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
+    ensure!(cached.contains("true"), "the second node has built nothing: {cached}");
+    Ok(())
+}
+
+/// One that this machine does not run.
+fn other_host(dock: &Dock<'_>) -> Result<&'static Host> {
+    let name = if dock.host.name == "s390x" { "ppc64le" } else { "s390x" };
+    HOSTS.iter().find(|host| host.name == name).context("the table has no such host")
+}
+
+fn copy_dir(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let path = entry?.path();
+        cache::copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
+    }
+    Ok(())
+}
+
+fn load(dock: &Dock<'_>) -> Result<()> {
+    let args = ["images", "--load", "--repo", "loaded", "--json"];
+    let rows = dock.bench.ends(dock.xtask(&dock.small, &args)?)?.succeeds()?;
+    let rows: Vec<Value> = serde_json::from_str(&rows)?;
+    ensure!(rows.len() == 4, "not four images: {rows:?}");
+    for row in &rows {
+        ensure!(row["state"] == "loaded", "{row} is not loaded");
+        let name = format!("loaded:{}", row["tag"].as_str().context("no tag")?);
+        dock.docker(&["image", "inspect", &name])?.succeeds()?;
+    }
+    for tag in ["latest", "register"] {
+        let name = format!("loaded:{tag}");
+        let run = ["run", "--rm", "--pull", "never", "--network", "none", &name, "--version"];
+        let told = dock.docker(&run)?.succeeds()?;
+        ensure!(told.starts_with("qus "), "{name} answers {told:?}");
+    }
+    Ok(())
+}
+
+fn sbom(dock: &Dock<'_>) -> Result<()> {
+    let scanner = scanner(dock)?;
+    let repo = dock.repo("sbom");
+    let push = |repo: &str, scanner: &str| -> Result<_> {
+        dock.bench.ends(
+            dock.xtask(&dock.small, &["images", "--push", "--repo", repo, "--sbom", scanner, "--json"])?,
+        )
+    };
+    push(&repo, &scanner)?.succeeds()?;
+    let of_latest = ["buildx", "imagetools", "inspect", "--format", "{{json .SBOM}}"];
+    let told = dock.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
+    let told: Value = serde_json::from_str(&told)?;
+    ensure!(told["SPDX"]["name"] == "qus-smoke", "latest has another SBOM: {told}");
+
+    let absent = dock.repo("no-scanner:1");
+    let repo = dock.repo("no-sbom");
+    let note = format!("note: images get no SBOM, since {absent} cannot be had");
+    push(&repo, &absent)?.fails(0, &[&note])?;
+    let told = dock.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
+    ensure!(!told.contains("SPDX"), "there is an SBOM from nowhere: {told}");
+    Ok(())
+}
+
+/// An image that says of everything that it is nothing.
+fn scanner(dock: &Dock<'_>) -> Result<String> {
+    let dir = dock.path("scanner");
+    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|place| dock.engine.program(place));
+    let busybox: &PathBuf = busybox.iter().find(|path| path.exists()).context("there is no busybox")?;
+    cache::copy(busybox, &dir.join("busybox"))?;
+    let statement = json!({
+        "_type": "https://in-toto.io/Statement/v0.1",
+        "predicateType": "https://spdx.dev/Document",
+        "predicate": {
+            "spdxVersion": "SPDX-2.3", "SPDXID": "SPDXRef-DOCUMENT", "name": "qus-smoke",
+            "dataLicense": "CC0-1.0", "documentNamespace": "https://example.org/qus-smoke",
+            "creationInfo": { "created": "1970-01-01T00:00:00Z", "creators": ["Tool: qus-smoke"] },
+        },
+    });
+    let dockerfile = "FROM scratch\nCOPY busybox scan /\nENTRYPOINT [\"/busybox\", \"sh\", \"/scan\"]\n";
+    let scan = "cd \"$BUILDKIT_SCAN_SOURCE\" || exit 1\n/busybox cat >\"$BUILDKIT_SCAN_DESTINATION/it.spdx.json\" <<'E'\n";
+    cache::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
+    cache::write(&dir.join("scan"), format!("{scan}{statement}\nE\n").as_bytes())?;
+    for name in ["busybox", "scan"] {
+        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755))?;
+    }
+    let name = dock.repo("scanner:1");
+    dock.docker(&["buildx", "build", "--push", "--tag", &name, &dir.display().to_string()])?.succeeds()?;
+    Ok(name)
+}

@@ -1,0 +1,299 @@
+//! Registries and engines that fail, and what is said then.
+//!
+//! All of them are real but one: no buildx that is too old can be had.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use xshell::Cmd;
+
+use crate::base::cache;
+use crate::check::smoke::build::{Running, Tmpfs, wait};
+use crate::check::smoke::engine::builders::TAGS_OF_SMALL;
+use crate::check::smoke::engine::faulty::{Answer, FOR_EVER, Faulty, Real, free_address, repo};
+use crate::check::smoke::engine::{Checks, Dock, digests};
+use crate::engine::throwaway::{Options, Throwaway};
+
+const LOOPBACK: &str = "127.0.0.1";
+
+/// The user `qus` with the password `right`, for a registry; with right and wrong password, for docker.
+const HTPASSWD: &str = "qus:$2b$05$abcdefghijklmnopqrstuu8xaCxxL82bnl.UY74PMksDxIJShppPC\n";
+const RIGHT: &str = "cXVzOnJpZ2h0";
+const WRONG: &str = "cXVzOndyb25n";
+
+/// A certificate that nobody has signed, and its key, which guards nothing.
+const CERTIFICATE: &str = include_str!("faults/nobody.crt");
+const KEY: &str = include_str!("faults/nobody.key");
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("registry is down", down)?;
+    checks.check("registry wants a login: none, wrong, right", login)?;
+    checks.check("registry forbids, has no such repository, is read-only", forbidden)?;
+    checks.check("too many requests: for a while, for ever", too_many)?;
+    checks.check("registry fails: for a while, for ever", failing)?;
+    checks.check("connection lost half-way through an upload", half_way)?;
+    checks.check("registry lies: another digest, without end, a redirect to a file", lying)?;
+    checks.check("certificate that nobody trusts; no https at all", tls)?;
+    checks.check("registry's disk is full", full_registry)?;
+    checks.check("engine's disk is full", full_engine)?;
+    checks.check("push killed half-way, and continued", killed)?;
+    checks.check("two pushes at once", twice)?;
+    checks.check("no engine", no_engine)?;
+    checks.check("no buildx; one that is too old", no_buildx)
+}
+
+/// A push of the small bundle, to be run.
+fn push<'a>(dock: &Dock<'a>, repo: &str) -> Result<Cmd<'a>> {
+    dock.xtask(&dock.small, &["images", "--push", "--repo", repo, "--sbom", "none", "--json"])
+}
+
+/// A proxy before the engine's registry.
+fn faulty(dock: &Dock<'_>, concerns: fn(&str) -> bool, answer: Answer, lasts: Duration) -> Result<Faulty> {
+    Faulty::start(dock, LOOPBACK, concerns, answer, lasts)
+}
+
+fn everything(_: &str) -> bool {
+    true
+}
+
+/// An upload begins.
+fn upload(line: &str) -> bool {
+    line.starts_with("POST ") && line.contains("/blobs/uploads")
+}
+
+/// A part of a blob comes.
+fn content(line: &str) -> bool {
+    ["PUT ", "PATCH "].iter().any(|method| line.starts_with(method)) && line.contains("/blobs/uploads")
+}
+
+fn down(dock: &Dock<'_>) -> Result<()> {
+    let repo = repo(free_address(LOOPBACK)?);
+    let registry = repo.trim_end_matches("/qus");
+    dock.push(&dock.small, &repo, &[])?.fails(
+        1,
+        &[
+            "nobody answers there: ",
+            "connection refused",
+            &format!("remedy: is {registry} the right name and port"),
+        ],
+    )
+}
+
+fn login(dock: &Dock<'_>) -> Result<()> {
+    let users = dock.path("htpasswd");
+    fs::write(&users, HTPASSWD)?;
+    let registry = Real::start(dock, LOOPBACK, |config| {
+        config["auth"] = json!({ "htpasswd": { "realm": "qus", "path": users } });
+    })?;
+    let repo = registry.repo();
+    let name = repo.trim_end_matches("/qus");
+    let logged_in = |auth: &str| -> Result<Cmd<'_>> {
+        let config = fs::read(dock.engine.dir().join("client/config.json"))?;
+        let mut config: Value = serde_json::from_slice(&config)?;
+        config["auths"] = json!({ name: { "auth": auth } });
+        let dir = dock.path("login");
+        cache::write(&dir.join("config.json"), &serde_json::to_vec(&config)?)?;
+        Ok(push(dock, &repo)?.env("DOCKER_CONFIG", dir))
+    };
+    let remedy = format!("remedy: docker login {name}");
+    let words = ["the registry wants a login: ", &remedy];
+    dock.push(&dock.small, &repo, &[])?.fails(1, &words)?;
+    dock.bench.ends(logged_in(WRONG)?)?.fails(1, &words)?;
+    dock.bench.ends(logged_in(RIGHT)?)?.succeeds().map(drop)
+}
+
+fn forbidden(dock: &Dock<'_>) -> Result<()> {
+    let forbids = faulty(dock, upload, Answer::Head("403 Forbidden"), FOR_EVER)?.repo();
+    let words = [
+        "building images: the registry forbids it: ",
+        "403 Forbidden",
+        &format!("be allowed to write to {forbids}"),
+    ];
+    dock.push(&dock.small, &forbids, &[])?.fails(1, &words)?;
+    let lacks = faulty(dock, upload, Answer::Head("404 Not Found"), FOR_EVER)?.repo();
+    let words = ["404 Not Found", &format!("remedy: make the repository {lacks} in the registry first")];
+    dock.push(&dock.small, &lacks, &[])?.fails(1, &words)?;
+    let read_only = Real::start(dock, LOOPBACK, |config| {
+        config["storage"]["maintenance"]["readonly"]["enabled"] = true.into();
+    })?;
+    let words = ["the registry forbids it: ", "405 Method Not Allowed", "a registry may also be read-only"];
+    dock.push(&dock.small, &read_only.repo(), &[])?.fails(1, &words)
+}
+
+fn too_many(dock: &Dock<'_>) -> Result<()> {
+    let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 3");
+    let while_ill = faulty(dock, everything, answer, Duration::from_secs(3))?;
+    let words = ["too many requests; trying again in 3 s, as the registry asks (1 of 3 times)"];
+    dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
+    let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 1");
+    let for_ever = faulty(dock, everything, answer, FOR_EVER)?;
+    let words = ["(3 of 3 times)", "too many requests, 4 times: ", "remedy: wait; "];
+    dock.push(&dock.small, &for_ever.repo(), &[])?.fails(1, &words)
+}
+
+fn failing(dock: &Dock<'_>) -> Result<()> {
+    let answer = Answer::Head("503 Service Unavailable");
+    // Half-way between the second attempt and the third, so that a slow machine has time.
+    let while_ill = faulty(dock, everything, answer, Duration::from_secs(4))?;
+    let words = ["the registry has failed; trying again in 2 s (1 of 3 times)", "in 4 s (2 of 3 times)"];
+    dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
+    let answer = Answer::Head("500 Internal Server Error\r\nRetry-After: 1");
+    let for_ever = faulty(dock, everything, answer, FOR_EVER)?;
+    let words = [
+        "trying again in 1 s, as the registry asks",
+        "the registry has failed, 4 times: ",
+        "500 Internal Server Error",
+        "is at fault",
+    ];
+    dock.push(&dock.small, &for_ever.repo(), &[])?.fails(1, &words)
+}
+
+fn half_way(dock: &Dock<'_>) -> Result<()> {
+    // BuildKit itself tries again after a second.
+    let once = faulty(dock, content, Answer::HangUp, Duration::from_millis(500))?;
+    dock.push(&dock.small, &once.repo(), &[])?.succeeds()?;
+    ensure!(once.has_struck(), "no upload was cut off");
+    // It is patient for 7 seconds, and we are after that.
+    let longer = faulty(dock, content, Answer::HangUp, Duration::from_secs(9))?;
+    let words = ["building images: the connection was lost; trying again in 2 s (1 of 3 times)"];
+    dock.push(&dock.small, &longer.repo(), &[])?.fails(0, &words)
+}
+
+fn lying(dock: &Dock<'_>) -> Result<()> {
+    let asked = |line: &str| line.contains("/manifests/");
+    let elsewhere = Answer::Head("307 Temporary Redirect\r\nLocation: file:///etc/passwd");
+    for (answer, word) in [
+        (Answer::OtherDigest, "unexpected digest"),
+        (Answer::Endless, "out of memory"),
+        (elsewhere, "unsupported protocol scheme"),
+    ] {
+        let lies = faulty(dock, asked, answer, FOR_EVER)?.repo();
+        let words = ["the registry sends something else than what was asked for: ", word, "remedy: is "];
+        dock.push(&dock.small, &lies, &[])?.fails(1, &words)?;
+    }
+    Ok(())
+}
+
+/// At an address that is not of the loopback interface, where docker does without https.
+fn tls(dock: &Dock<'_>) -> Result<()> {
+    let gateway = "{{(index .IPAM.Config 0).Gateway}}";
+    let ip = dock.docker(&["network", "inspect", "--format", gateway, "bridge"])?.succeeds()?;
+    let [certificate, key] = [("nobody.crt", CERTIFICATE), ("nobody.key", KEY)]
+        .map(|(name, text)| cache::write(&dock.path(name), text.as_bytes()).map(|()| dock.path(name)));
+    let (certificate, key) = (certificate?, key?);
+    let registry = Real::start(dock, ip.trim(), |config| {
+        config["http"]["tls"] = json!({ "certificate": certificate, "key": key });
+    })?;
+    let words = ["the registry's certificate is not accepted: ", "x509: ", "remedy: have the engine trust"];
+    dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)?;
+    let registry = Real::start(dock, ip.trim(), |_| ())?;
+    let words = ["the registry does not speak https: ", "allow it as an insecure registry"];
+    dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)
+}
+
+fn full_registry(dock: &Dock<'_>) -> Result<()> {
+    let disk = Tmpfs::mount(&dock.path("registry-disk"), "size=1m")?;
+    let registry = Real::start(dock, LOOPBACK, |config| {
+        config["storage"]["filesystem"]["rootdirectory"] = json!(disk.dir);
+    })?;
+    // A registry does not tell its clients why it has failed.
+    let words = ["the registry has failed, 4 times: ", "500 Internal Server Error", "is its disk full?"];
+    dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)
+}
+
+fn full_engine(dock: &Dock<'_>) -> Result<()> {
+    let disk = Tmpfs::mount(&dock.path("engine-disk"), "size=4m")?;
+    let options = Options { daemon: json!({ "data-root": disk.dir }), ..Options::default() };
+    let engine = Throwaway::start(dock.bench.cx, &dock.path("f/run"), &options)?;
+    let repo = dock.repo("full");
+    let args = ["images", "--push", "--repo", &repo, "--sbom", "none"];
+    let ended = dock.bench.ends(dock.xtask_with(&engine, &dock.small, &args)?)?;
+    // Of dockerd 26.1, one in a dozen panics where the others say that the disk is full.
+    let words: &[&str] = match ended.stderr.contains("the engine has ended") {
+        true => {
+            &["Cannot connect to the Docker daemon", "remedy: start the engine again", "is its disk full?"]
+        }
+        false => &["a disk is full: ", "no space left on device", "remedy: make room"],
+    };
+    ended.fails(1, words)
+}
+
+fn killed(dock: &Dock<'_>) -> Result<()> {
+    let registry = faulty(dock, content, Answer::Silence, FOR_EVER)?;
+    let mut first = Running::start(dock.path("killed.log"), push(dock, &registry.repo())?)?;
+    wait("nothing is uploaded", || Ok(registry.has_struck()))?;
+    first.signal(Signal::SIGKILL)?;
+    first.child.wait()?;
+    registry.heal();
+    let pushed = digests(&dock.bench.ends(push(dock, &registry.repo())?)?.succeeds()?)?;
+    ensure!(pushed.len() == TAGS_OF_SMALL, "not all tags are there: {pushed:?}");
+    for (tag, digest) in pushed {
+        let found = dock.inspect(&format!("{}:{tag}", registry.repo()))?;
+        ensure!(found["manifest"]["digest"] == *digest, "{tag} is not {digest} but {found}");
+    }
+    Ok(())
+}
+
+fn twice(dock: &Dock<'_>) -> Result<()> {
+    let repo = dock.repo("twice");
+    let mut first = Running::start(dock.path("first.log"), push(dock, &repo)?)?;
+    first.says("asking ")?;
+    let second = dock.bench.ends(push(dock, &repo)?)?;
+    ensure!(
+        second.stderr.contains(&format!("waiting for another cargo xtask (process {})", first.child.id())),
+        "the second does not say that it waits: {}",
+        second.stderr
+    );
+    let status = first.child.wait()?;
+    ensure!(status.success(), "the first ended with {status}");
+    let rows: Vec<Value> = serde_json::from_str(&second.succeeds()?)?;
+    let stays = rows.iter().all(|row| row["state"] == "unchanged");
+    ensure!(stays && !rows.is_empty(), "the second has changed what the first pushed: {rows:?}");
+    Ok(())
+}
+
+fn no_engine(dock: &Dock<'_>) -> Result<()> {
+    let words = [
+        "there is no container engine:",
+        "yours: docker is not installed",
+        "a throwaway one: ",
+        "no apt-get and dpkg-deb",
+        "remedy: install and start Docker",
+    ];
+    dock.bench.ends(push(dock, &dock.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &words)
+}
+
+fn no_buildx(dock: &Dock<'_>) -> Result<()> {
+    let config = dock.path("no-buildx");
+    cache::write(&config.join("config.json"), b"{}")?;
+    let push = || -> Result<Cmd<'_>> {
+        let push = push(dock, &dock.repo("none"))?.args(["--builder", "default"]);
+        Ok(push.env("DOCKER_CONFIG", &config))
+    };
+    {
+        // Where docker looks for plugins whatever it is told. Only we see these folders empty.
+        let places = ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"];
+        let places = places.map(|place| Path::new(place).join("docker/cli-plugins"));
+        let hidden = places.iter().filter(|place| place.is_dir());
+        let _hidden = hidden.map(|place| Tmpfs::mount(place, "ro")).collect::<Result<Vec<_>>>()?;
+        let words =
+            ["the builder default cannot be used: docker has no buildx", "remedy: docker with buildx"];
+        dock.bench.ends(push()?)?.fails(1, &words)?;
+    }
+    // The only one that pretends: no distribution has one that is too old and runs with this docker.
+    let plugin = config.join("cli-plugins/docker-buildx");
+    let metadata = json!({ "SchemaVersion": "0.1.0", "Vendor": "qus", "Version": "v0.9.1" });
+    let script = format!(
+        "#!/bin/sh\ncase $1 in docker-cli-plugin-metadata) echo '{metadata}' ;; *) echo github.com/docker/buildx v0.9.1 ed00243 ;; esac\n"
+    );
+    cache::write(&plugin, script.as_bytes())?;
+    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).context("cannot change its mode")?;
+    let words =
+        ["cannot be used: buildx is 0.9.1, and 0.13.0 is needed", "remedy: docker with buildx 0.13.0"];
+    dock.bench.ends(push()?)?.fails(1, &words)
+}

@@ -1,0 +1,123 @@
+//! Images of several hosts: pushed from several machines into one index, and run under emulation.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::Host;
+use qus_core::probe;
+use serde_json::Value;
+
+use crate::base::error::Skip;
+use crate::bundle::hosts::built;
+use crate::bundle::manifest::Bundle;
+use crate::check::smoke::engine::push::bundle_version;
+use crate::check::smoke::engine::{Checks, Dock};
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("every host that was built: added to an index, and qus of each answers", several)
+}
+
+fn several(dock: &Dock<'_>) -> Result<()> {
+    let cx = dock.bench.cx;
+    let others: Vec<_> = built(cx).filter(|host| *host != dock.host).collect();
+    let without: Vec<_> = others
+        .iter()
+        .filter(|host| !cx.paths.bundle(host.name).join("qus").exists())
+        .map(|host| host.name)
+        .collect();
+    if others.is_empty() || !without.is_empty() {
+        let hosts = if without.is_empty() { "arm64v8".to_owned() } else { without.join(",") };
+        let why =
+            format!("not built: cargo xtask build-qemu --host {hosts}; cargo xtask build-qus --host {hosts}");
+        return Err(Skip(why).into());
+    }
+    let target = dock.path("hosts");
+    let mut guests = BTreeSet::new();
+    for host in &others {
+        let bundle = cx.paths.bundle(host.name);
+        let emulators = Bundle::read(&bundle)?.context("the bundle cannot be read")?.emulators;
+        guests.extend(emulators.into_iter().map(|emulator| emulator.target));
+        fs::create_dir_all(target.join("qus/bundle"))?;
+        std::os::unix::fs::symlink(&bundle, target.join("qus/bundle").join(host.name))?;
+    }
+    // What others do not have need not be pushed twice.
+    let guests: Vec<&str> = guests.iter().map(String::as_str).collect();
+    dock.small_bundle(&target, &guests, None)?;
+
+    let repo = dock.repo("hosts");
+    let version = bundle_version(dock)?;
+    let images = |tag: &str| -> Result<BTreeMap<String, String>> {
+        let index = dock.inspect(&format!("{repo}:{tag}"))?;
+        let listed = index["manifest"]["manifests"].as_array().context("it is no index")?.iter();
+        let images = listed.filter(|manifest| manifest["platform"]["os"] == "linux");
+        images.map(|image| Ok((platform(&image["platform"]), text(&image["digest"])?))).collect()
+    };
+    dock.push(&target, &repo, &[])?.succeeds()?;
+    let alone = images("latest")?;
+    ensure!(alone.len() == 1, "not one host: {alone:?}");
+    // As another machine would, which has only its own bundles.
+    let names: Vec<_> = others.iter().map(|host| host.name).collect();
+    let pushed = dock.push(&target, &repo, &["--host", &names.join(","), "--qemu", &version])?;
+    ensure!(
+        pushed.stderr.contains(" to its 1 platforms"),
+        "it does not say that an index grows: {}",
+        pushed.stderr
+    );
+    pushed.succeeds()?;
+    let all = images("latest")?;
+    ensure!(all.len() == 1 + others.len(), "not {} hosts: {all:?}", 1 + others.len());
+    ensure!(
+        alone.iter().all(|(platform, digest)| all.get(platform) == Some(digest)),
+        "an image was replaced: {all:?}"
+    );
+    for tag in
+        [version.clone(), format!("{version}-pkg"), format!("{version}-register"), format!("{version}-arm")]
+    {
+        ensure!(images(&tag)?.len() == all.len(), "{tag} is not for all hosts");
+    }
+    let again = dock.push(&target, &repo, &["--host", "all"])?.succeeds()?;
+    ensure!(!again.contains("\"pushed\""), "something was pushed again: {again}");
+
+    let foreign = |host: &&&Host| !probe::is_native(host.arch());
+    // Two hosts are Arm.
+    let arches: BTreeSet<_> = others.iter().filter(foreign).map(|host| host.arch).collect();
+    dock.bench.install(&arches.iter().copied().collect::<Vec<_>>())?;
+    for host in &others {
+        let platform = format!("linux/{}", host.platform);
+        let run = [
+            "run",
+            "--rm",
+            "--pull",
+            "always",
+            "--quiet",
+            "--network",
+            "none",
+            "--privileged",
+            "--platform",
+            &*platform,
+        ];
+        let name = format!("{repo}:latest");
+        let told = dock.docker(&[&run[..], &[&*name, "--version"]].concat())?.succeeds()?;
+        ensure!(told.starts_with("qus "), "{host} answers {told:?}");
+        let told = dock.docker(&[&run[..], &[&*name, "status", "--json"]].concat())?.succeeds()?;
+        let told: Value = serde_json::from_str(&told)?;
+        let handlers = told["handlers"].as_array().context("no handlers")?;
+        ensure!(
+            handlers.len() >= arches.len(),
+            "{host} sees {} of {} handlers",
+            handlers.len(),
+            arches.len()
+        );
+    }
+    Ok(())
+}
+
+fn platform(of: &Value) -> String {
+    let field = |name: &str| of[name].as_str().unwrap_or_default();
+    format!("{}/{}", field("architecture"), field("variant"))
+}
+
+fn text(value: &Value) -> Result<String> {
+    value.as_str().map(str::to_owned).context("no digest")
+}

@@ -1,0 +1,151 @@
+//! The throwaway engine: started, used, killed, and gone without a trace.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use xshell::cmd;
+
+use crate::base::exec::{self, is_installed, sh};
+use crate::check::smoke::build::{Running, wait};
+use crate::check::smoke::engine::{Checks, Dock};
+use crate::check::smoke::kernel::FOREIGN;
+use crate::engine::place::mark;
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("engine up, used by hand, down: nothing is left of it", by_hand)?;
+    checks.check("an engine that was killed: the next sweeps up after it", killed)?;
+    checks.check("an engine whose user was killed ends with him", left_alone)
+}
+
+/// What of an engine could stay on the machine outside its folder.
+#[derive(Debug, PartialEq)]
+struct Traces {
+    processes: BTreeSet<String>,
+    mounts: BTreeSet<String>,
+    interfaces: BTreeSet<PathBuf>,
+    groups: BTreeSet<PathBuf>,
+    files: BTreeSet<PathBuf>,
+    firewall: String,
+}
+
+impl Traces {
+    /// Looks around for what has to do with the engine of a target folder.
+    fn look(target: &Path) -> Result<Self> {
+        let mark = format!("/{}", mark(&target.join("qus/engine/run")));
+        let marked = |path: &PathBuf| path.to_string_lossy().ends_with(&mark);
+        let dir = target.to_string_lossy();
+        let of_dir = |text: &str| text.contains(&*dir);
+        let command = |entry: PathBuf| fs::read(entry.join("cmdline")).ok();
+        let processes = list("/proc")
+            .into_iter()
+            .filter_map(command)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+        let groups =
+            list("/sys/fs/cgroup").into_iter().flat_map(|group| [vec![group.clone()], list(group)].concat());
+        let mut firewall = fs::read_to_string("/proc/net/ip_tables_names").unwrap_or_default();
+        for program in
+            ["iptables-save", "ip6tables-save", "nft"].into_iter().filter(|program| is_installed(program))
+        {
+            let args: &[&str] = if program == "nft" { &["list", "ruleset"] } else { &[] };
+            firewall += &exec::read(cmd!(sh(), "{program} {args...}"))?;
+        }
+        Ok(Self {
+            processes: processes.filter(|text| of_dir(text)).collect(),
+            mounts: mounts.lines().filter(|line| of_dir(line)).map(str::to_owned).collect(),
+            interfaces: list("/sys/class/net").into_iter().filter(marked).collect(),
+            groups: groups.filter(marked).collect(),
+            files: [
+                "/etc",
+                "/etc/docker",
+                "/opt",
+                "/opt/containerd",
+                "/run",
+                "/run/containerd",
+                "/run/docker",
+            ]
+            .into_iter()
+            .flat_map(list)
+            .collect(),
+            firewall,
+        })
+    }
+}
+
+fn list(dir: impl AsRef<Path>) -> Vec<PathBuf> {
+    fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+}
+
+fn by_hand(dock: &Dock<'_>) -> Result<()> {
+    let target = dock.path("hand");
+    let engine = |command: &str| dock.bench.ends(dock.alone(&target, &["engine", command])?);
+    let before = Traces::look(&target)?;
+    engine("status")?.fails(1, &["no throwaway engine runs here", "remedy: cargo xtask engine up"])?;
+    let variables = engine("up")?.succeeds()?;
+    ensure!(engine("up")?.succeeds()? == variables, "a second `up` has started another engine");
+    ensure!(engine("env")?.succeeds()? == variables, "`env` prints something else than `up`");
+    ensure!(engine("status")?.succeeds()?.contains("registry  localhost:"), "the registry is not named");
+    // As the user of a shell would, and with a container that still runs at the end.
+    dock.busybox_image(&dock.path("box"), dock.host.debian)?;
+    let script = r#"set -e
+        eval "$1"
+        docker buildx build --quiet --tag "$QUS_REGISTRY/box" --push "$2"
+        docker run --rm "$QUS_REGISTRY/box" /bin/busybox true
+        docker run --detach "$QUS_REGISTRY/box" /bin/busybox sleep 600
+        docker ps --quiet | wc --lines"#;
+    let folder = dock.path("box");
+    let used = dock.bench.ends(cmd!(sh(), "sh -c {script} sh {variables} {folder}"))?.succeeds()?;
+    ensure!(used.ends_with("\n1\n"), "no container runs: {used}");
+    let during = Traces::look(&target)?;
+    ensure!(
+        !during.processes.is_empty() && during.interfaces != before.interfaces,
+        "this check would notice nothing"
+    );
+    engine("down")?.succeeds()?;
+    let after = Traces::look(&target)?;
+    ensure!(after == before, "left are {after:?}, before there were {before:?}");
+    ensure!(!target.join("qus/engine/run").exists(), "its folder is left");
+    engine("down")?.succeeds().map(drop)
+}
+
+fn killed(dock: &Dock<'_>) -> Result<()> {
+    let target = dock.path("killed");
+    let engine = |command: &str| dock.bench.ends(dock.alone(&target, &["engine", command])?);
+    let before = Traces::look(&target)?;
+    engine("up")?.succeeds()?;
+    let state = fs::read_to_string(target.join("qus/engine/run/engine.json"))?;
+    let state: serde_json::Value = serde_json::from_str(&state)?;
+    let process = state["process"].as_i64().context("the engine's process is not written down")?;
+    kill(Pid::from_raw(process.try_into()?), Signal::SIGKILL)?;
+    let first = Traces::look(&target)?.interfaces;
+    ensure!(first != before.interfaces, "there is nothing to sweep up");
+    wait("the engine does not end", || Ok(engine("status")?.status == Some(1)))?;
+    engine("up")?.succeeds()?;
+    engine("down")?.succeeds()?;
+    let after = Traces::look(&target)?;
+    ensure!(after == before, "left are {after:?}, before there were {before:?}");
+    Ok(())
+}
+
+fn left_alone(dock: &Dock<'_>) -> Result<()> {
+    let target = dock.path("orphan");
+    dock.small_bundle(&target, &[FOREIGN[0]], None)?;
+    let push =
+        dock.alone(&target, &["images", "--push", "--repo", &dock.repo("orphan"), "--sbom", "none"])?;
+    let mut user = Running::start(dock.path("orphan.log"), push)?;
+    user.says("using a throwaway engine")?;
+    let serving = || -> Result<bool> {
+        let processes = Traces::look(&target)?.processes;
+        Ok(processes.iter().any(|command| command.contains("dockerd")))
+    };
+    ensure!(serving()?, "this check would notice nothing");
+    user.signal(Signal::SIGKILL)?;
+    user.child.wait()?;
+    wait("the engine goes on", || Ok(!serving()?))?;
+    // What it has left outside its namespaces.
+    dock.bench.ends(dock.alone(&target, &["engine", "down"])?)?.succeeds().map(drop)
+}

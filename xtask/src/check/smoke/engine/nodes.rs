@@ -1,0 +1,151 @@
+//! A builder of two nodes, each of which builds the host that it is: two throwaway engines on this machine, which is
+//! an amd64 and an i386 machine at once.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::{Arch, Host};
+use xshell::cmd;
+
+use crate::base::cache;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::bundle::artefact;
+use crate::bundle::manifest::Bundle;
+use crate::bundle::runner::Runner;
+use crate::check::smoke::engine::builders::socket;
+use crate::check::smoke::engine::{Checks, Dock};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::engine::throwaway::{Options, Throwaway};
+
+/// Cheap to build, and to be had on both hosts.
+const GUEST: &str = "or1k";
+
+/// What a node's image has besides Rust, with all that these depend on.
+const TOOLS: [&str; 15] = [
+    "apt",
+    "base-files",
+    "base-passwd",
+    "bash",
+    "coreutils",
+    "dash",
+    "debian-archive-keyring",
+    "diffutils",
+    "findutils",
+    "gcc",
+    "git",
+    "grep",
+    "libc6-dev",
+    "python3",
+    "sed",
+];
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("two nodes of a builder build the hosts that they are", two_nodes)
+}
+
+fn two_nodes(dock: &Dock<'_>) -> Result<()> {
+    if dock.host.name != "amd64" {
+        return Err(Skip("this machine is not two hosts at once, as amd64 and i386 are".to_owned()).into());
+    }
+    let hosts: [&Host; 2] = [dock.host, "i386".parse()?];
+    let there = Throwaway::start(dock.bench.cx, &dock.path("n/run"), &Options::default())?;
+    let create = |args: &[&str]| -> Result<()> {
+        let create = ["buildx", "create", "--driver", "remote", "--name", "farm"];
+        dock.docker(&[&create, args].concat())?.succeeds().map(drop)
+    };
+    let platform = |host: &Host| format!("--platform=linux/{}", host.platform);
+    create(&[&platform(hosts[0]), &socket(dock, &dock.engine, "farm1.sock")?])?;
+    create(&["--append", "--node", "there", &platform(hosts[1]), &socket(dock, &there, "farm2.sock")?])?;
+
+    let base = dock.repo("base");
+    for host in hosts {
+        base_image(dock, host, &format!("{base}:{host}"))?;
+    }
+    let both = hosts.map(|host| format!("{base}:{host}"));
+    let merge = ["buildx", "imagetools", "create", "--tag", &format!("{base}:latest"), &both[0], &both[1]];
+    dock.docker(&merge)?.succeeds()?;
+
+    let target = dock.path("farm");
+    let build = ["build-qemu", GUEST, "--host", "amd64,i386", "--builder", "farm"];
+    let options = format!("--build-arg BASE={base}:latest --network host --allow network.host");
+    dock.bench.ends(dock.xtask(&target, &build)?.env("QUS_BUILDX_OPTIONS", options))?.succeeds()?;
+    let guest: &Arch = GUEST.parse()?;
+    for host in hosts {
+        let dir = target.join("qus/bundle").join(host.name);
+        let bundle = Bundle::read(&dir)?.with_context(|| format!("there is no bundle of {host}"))?;
+        ensure!(bundle.recipe.host == host.name && bundle.emulators.len() == 1, "another bundle: {bundle:?}");
+        artefact::run_probe(&Runner::native(), &dir.join(guest.emulator()), guest)?;
+        let qus = dir.join("qus");
+        let version = exec::read(cmd!(sh(), "{qus} --version"))?;
+        ensure!(version.starts_with("qus "), "qus of {host} answers {version:?}");
+    }
+    let used = dock.bench.ends(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
+    ensure!(used.contains("true"), "the second node has built nothing: {used}");
+    Ok(())
+}
+
+/// Pushes an image for one host in which this project can be built.
+fn base_image(dock: &Dock<'_>, host: &Host, name: &str) -> Result<()> {
+    let root = base_root(dock, host)?;
+    let dir = dock.path("base");
+    // What pip trusts is not what the system trusts.
+    let dockerfile = format!("FROM scratch\nCOPY --from=root / /\nENV PIP_CERT={CERTIFICATES}\n");
+    cache::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
+    let [platform, context, output] = [
+        format!("linux/{}", host.platform),
+        format!("root={}", root.display()),
+        format!("type=image,name={name},push=true,compression=uncompressed"),
+    ];
+    let build =
+        ["buildx", "build", "--platform", &platform, "--build-context", &context, "--output", &output];
+    dock.docker(&[&build[..], &["--provenance", "false", &dir.display().to_string()]].concat())?
+        .succeeds()
+        .map(drop)
+}
+
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// A root folder with what a build needs: unpacked packages, what their scripts would have done, and this machine's
+/// mirrors and certificates.
+fn base_root(dock: &Dock<'_>, host: &Host) -> Result<PathBuf> {
+    let paths = &dock.bench.cx.paths;
+    let distribution = Distribution::detect()?
+        .ok_or_else(|| Skip("nodes are made from a Debian mirror, and this machine has no apt".to_owned()))?;
+    let dir = paths.root_folder(&format!("build-{}-{}", distribution.codename, host.debian));
+    if dir.exists() {
+        return Ok(dir);
+    }
+    let rust =
+        if distribution.codename == "bookworm" { ["cargo-web", "rustc-web"] } else { ["cargo", "rustc"] };
+    let log = paths.log(&format!("base-{host}"));
+    exec::start_log(&log)?;
+    let apt = Apt::own_of(&paths.apt("base"), &log, &distribution, host.debian)?;
+    cache::publish(&dir, |root| {
+        apt.unpack_all(&[&TOOLS[..], &rust].concat(), root)?;
+        for name in ["passwd", "group"] {
+            fs::copy(
+                root.join("usr/share/base-passwd").join(format!("{name}.master")),
+                root.join("etc").join(name),
+            )?;
+        }
+        for (target, link) in [("gcc", "usr/bin/cc"), ("dash", "bin/sh")] {
+            if !root.join(link).exists() {
+                symlink(target, root.join(link))?;
+            }
+        }
+        fs::create_dir_all(root.join("tmp"))?;
+        fs::write(root.join("var/lib/dpkg/status"), "")?;
+        for path in ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources", CERTIFICATES] {
+            let to = root.join(path.trim_start_matches('/'));
+            if Path::new(path).exists() {
+                cache::copy(Path::new(path), &to)?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(dir)
+}

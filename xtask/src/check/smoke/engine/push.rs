@@ -1,0 +1,152 @@
+//! Images made, pushed, merged, and pushed again.
+
+use std::fs;
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::ARCHES;
+use serde_json::Value;
+
+use crate::check::smoke::engine::{Checks, Dock, digests};
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check(
+        "without a Docker: all kinds are pushed by a throwaway engine; again, no digest changes",
+        all_kinds,
+    )?;
+    checks.check("what was pushed: indexes, labels, provenance, sizes", contents)?;
+    checks.check("a tag that has another content is not moved, but by force", immutable)?;
+    checks.check("layers as gzip, for engines that do not read zstd", gzip)
+}
+
+fn all_kinds(dock: &Dock<'_>) -> Result<()> {
+    let repo = dock.repo("qus");
+    let push =
+        || dock.bench.ends(dock.alone(&dock.target, &["images", "--push", "--repo", &repo, "--json"])?);
+    let first = push()?;
+    let said = first.stderr.clone();
+    let first = first.succeeds()?;
+    ensure!(
+        said.contains("using a throwaway engine, since yours cannot be used"),
+        "it does not say so: {said}"
+    );
+    let pushed = digests(&first)?;
+    // Each kind for this host, and an index over it; three of these have a floating tag too.
+    let kinds = 3 + ARCHES.len();
+    ensure!(pushed.len() == 2 * kinds + 3, "{} tags: {:?}", pushed.len(), pushed.keys());
+    let second = push()?.succeeds()?;
+    ensure!(digests(&second)? == pushed, "digests have changed");
+    ensure!(!second.contains("\"pushed\""), "something was pushed again: {second}");
+    Ok(())
+}
+
+fn contents(dock: &Dock<'_>) -> Result<()> {
+    let name = dock.full_image()?;
+    let repo = dock.repo("qus");
+    let version = bundle_version(dock)?;
+    let index = dock.inspect(&format!("{repo}:{version}"))?;
+    let manifests = index["manifest"]["manifests"].as_array().context("it is no index")?;
+    let platforms: Vec<_> =
+        manifests.iter().filter_map(|manifest| manifest["platform"]["architecture"].as_str()).collect();
+    ensure!(platforms.contains(&"unknown") && platforms.len() == 2, "no attestation: {platforms:?}");
+    ensure!(
+        dock.inspect(&name)?["manifest"]["digest"] == index["manifest"]["digest"],
+        "latest is another image"
+    );
+    let labels = &index["image"]["config"]["Labels"];
+    let expected = [
+        ("org.opencontainers.image.version", version.as_str()),
+        ("org.opencontainers.image.title", "qus, with all emulators"),
+        ("qus.qemu", version.as_str()),
+    ];
+    for (label, value) in expected {
+        ensure!(labels[label] == value, "{label} is {}", labels[label]);
+    }
+    ensure!(
+        labels["org.opencontainers.image.licenses"].as_str().is_some_and(|text| text.contains("GPL-2.0")),
+        "no licence"
+    );
+    ensure!(
+        index["manifest"]["annotations"]["org.opencontainers.image.version"] == *version,
+        "no annotation"
+    );
+    let provenance = ["buildx", "imagetools", "inspect", "--format", "{{json .Provenance}}", &name];
+    let provenance = dock.docker(&provenance)?.succeeds()?;
+    ensure!(provenance.contains("mobyproject.org/buildkit"), "no provenance: {provenance}");
+    for path in [dock.bench.cx.paths.root(), dock.bench.cx.paths.cache(), &dock.target] {
+        let path = path.to_string_lossy();
+        ensure!(!provenance.contains(&*path), "the provenance tells of {path}");
+    }
+    // One layer with the program, one with the emulators, shared by all kinds.
+    let layers = |tag: &str| -> Result<Vec<Value>> {
+        let layers = &dock.inspect(&format!("{repo}:{tag}"))?["image"]["rootfs"]["diff_ids"];
+        Ok(layers.as_array().context("no layers")?.clone())
+    };
+    let full = layers("latest")?;
+    ensure!([layers("register")?, layers("pkg")?].concat() == full, "kinds do not share their layers");
+    ensure!(
+        layers(&format!("{version}-aarch64"))?.first() == full.first(),
+        "the small image has another program"
+    );
+    Ok(())
+}
+
+/// QEMU's, of the bundle's emulators.
+pub(super) fn bundle_version(dock: &Dock<'_>) -> Result<String> {
+    let bundle =
+        crate::bundle::manifest::Bundle::read(&dock.bench.bundle)?.context("the bundle cannot be read")?;
+    Ok(bundle.recipe.qemu.to_string())
+}
+
+fn immutable(dock: &Dock<'_>) -> Result<()> {
+    let repo = dock.repo("immutable");
+    let target = dock.path("immutable");
+    dock.small_bundle(&target, &["aarch64"], None)?;
+    let first = digests(&dock.push(&target, &repo, &["--tag", "1"])?.succeeds()?)?;
+    ensure!(!first.contains_key("latest"), "a tag of one's own has moved latest");
+    // Another program is another content for all that have it, and the same for the emulators alone.
+    let program = dock.path("another");
+    let mut bytes = fs::read(dock.bench.program())?;
+    bytes.push(0);
+    fs::write(&program, bytes)?;
+    fs::set_permissions(&program, fs::metadata(dock.bench.program())?.permissions())?;
+    dock.small_bundle(&target, &["aarch64"], Some(&program))?;
+    let host = dock.host;
+    let words = [
+        "exist with another content and are never moved",
+        &format!("{host}-1-register is sha256:"),
+        "remedy: another --tag; or --force",
+    ];
+    let refused = dock.push(&target, &repo, &["--tag", "1"])?;
+    ensure!(!refused.stderr.contains("1-pkg"), "the emulators are the same: {}", refused.stderr);
+    refused.fails(1, &words)?;
+    for (tag, digest) in &first {
+        let now = dock.inspect(&format!("{repo}:{tag}"))?;
+        ensure!(now["manifest"]["digest"] == **digest, "{tag} was moved all the same");
+    }
+    let forced = dock.push(&target, &repo, &["--tag", "1", "--force"])?;
+    ensure!(forced.stderr.contains("MOVING tags"), "nobody is told: {}", forced.stderr);
+    let forced = digests(&forced.succeeds()?)?;
+    ensure!(forced["1-register"] != first["1-register"] && forced["1-pkg"] == first["1-pkg"], "{forced:?}");
+    Ok(())
+}
+
+fn gzip(dock: &Dock<'_>) -> Result<()> {
+    let repo = dock.repo("gzip");
+    for (compression, args) in [("zstd", &["--tag", "zstd"][..]), ("gzip", &["--tag", "gzip", "--gzip"])] {
+        dock.push(&dock.small, &repo, args)?.succeeds()?;
+        let index = dock.inspect(&format!("{repo}:{compression}"))?;
+        let digest = index["manifest"]["manifests"][0]["digest"].as_str().context("it is no index")?;
+        let name = format!("{repo}@{digest}");
+        let raw = dock.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
+        let raw: Value = serde_json::from_str(&raw)?;
+        let layers = raw["layers"].as_array().context("it has no layers")?;
+        let as_wanted = |layer: &Value| {
+            layer["mediaType"].as_str().is_some_and(|kind| kind.ends_with(&format!("tar+{compression}")))
+        };
+        ensure!(
+            layers.len() == 2 && layers.iter().all(as_wanted),
+            "not two layers of {compression}: {layers:?}"
+        );
+    }
+    dock.push(&dock.small, &repo, &["--gzip"])?.fails(2, &["--tag"])
+}

@@ -1,0 +1,147 @@
+//! Every host that was built, on this machine: its emulators run each guest's probe and programs, and `qus` its unit
+//! tests, under our own emulator of the host. An emulator in an emulator is slow, so that programs are few.
+
+use anyhow::{Context as _, Result, ensure};
+use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
+use qus_core::probe;
+use qus_core::table::Table;
+use serde_json::Value;
+use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::error::Skip;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::output::out;
+use crate::bundle::manifest::Bundle;
+use crate::bundle::runner::Runner;
+use crate::bundle::{artefact, hosts};
+use crate::check::report::{Outcome, Report};
+use crate::check::smoke::emulator::{Busybox, emulator};
+use crate::debian::guests::{self, GUESTS};
+use crate::qus::rust::Rust;
+
+const LEVEL: &str = "hosts";
+
+pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
+    let own = hosts::own()?;
+    let others: Vec<_> = hosts::built(cx).filter(|host| *host != own).collect();
+    if others.is_empty() {
+        return report.check(LEVEL, "hosts that this machine is not", || {
+            Err(Skip("none is built; build one: cargo xtask build-qemu --host arm64v8".to_owned()).into())
+        });
+    }
+    for host in std::iter::once(own).chain(others.iter().copied()) {
+        emulators(cx, host, report)?;
+    }
+    for host in others {
+        report.check(LEVEL, format!("{host}: qus"), || program(cx, host))?;
+        report.check(LEVEL, format!("{host}: unit tests of qus"), || unit_tests(cx, host))?;
+    }
+    out(&overview(report))
+}
+
+/// How a host's programs run here, and what of it is built.
+fn bench(cx: &Context, host: &'static Host) -> Result<(Runner, Bundle)> {
+    let runner = Runner::of(host, |arch| emulator(&cx.paths.bundle(hosts::own()?.name), arch))?;
+    let bundle = Bundle::read(&cx.paths.bundle(host.name))?.context("the bundle cannot be read")?;
+    Ok((runner, bundle))
+}
+
+fn probe_name(host: &Host, arch: &Arch) -> String {
+    format!("{host}: probe {arch}")
+}
+
+fn emulators(cx: &Context, host: &'static Host, report: &mut Report) -> Result<()> {
+    let (runner, bundle) = match bench(cx, host) {
+        Ok(bench) => bench,
+        Err(why) => return report.check(LEVEL, format!("{host}: emulators"), || Err(why)),
+    };
+    let dir = cx.paths.bundle(host.name);
+    let has = |arch: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == arch.name);
+    for arch in ARCHES.iter().filter(|arch| has(arch)) {
+        report.check(LEVEL, probe_name(host, arch), || {
+            artefact::run_probe(&runner, &emulator(&dir, arch)?, arch)
+        })?;
+    }
+    for guest in &GUESTS {
+        let arch: &Arch = guest.debian.parse()?;
+        if host == hosts::own()? || !has(arch) {
+            continue;
+        }
+        report.check(LEVEL, format!("{host}: busybox {}", guest.debian), || {
+            let program = guests::program(cx, guest.debian, "busybox")?;
+            let busybox = Busybox { runner: &runner, emulator: emulator(&dir, arch)?, program };
+            busybox.expect(&["uname", "-m"], &format!("{}\n", guest.machine))?;
+            busybox.shell_loop()?;
+            busybox.tar()
+        })?;
+    }
+    Ok(())
+}
+
+/// The program of a host, called as a user would call it.
+fn program(cx: &Context, host: &'static Host) -> Result<()> {
+    let (runner, bundle) = bench(cx, host)?;
+    let qus = cx.paths.bundle(host.name).join("qus");
+    if !qus.exists() {
+        let why = format!("not in the bundle; build it: cargo xtask build-qus --host {host}");
+        return Err(Skip(why).into());
+    }
+    let version = exec::read(runner.cmd(&qus).arg("--version"))?;
+    ensure!(version.starts_with("qus "), "it says that it is {version:?}");
+    // It finds the emulators beside it, and says of each that it is not registered here; but of those whose programs
+    // this machine runs by itself, also when an emulator asks it to.
+    let status = exec::output(runner.cmd(&qus).args(["status", "all"]))?;
+    let said = String::from_utf8_lossy(&status.stderr);
+    let named = |target: &str| said.split_whitespace().any(|word| word == target);
+    let targets = bundle.emulators.iter().map(|emulator| &*emulator.target);
+    let lost: Vec<_> = targets.filter(|target| !named(target) && !runs_natively(target)).collect();
+    ensure!(lost.is_empty(), "status does not name {}: {said}", lost.join(", "));
+    Ok(())
+}
+
+fn runs_natively(target: &str) -> bool {
+    target.parse::<&Arch>().is_ok_and(probe::is_native)
+}
+
+/// The unit tests of the library, but those that are about the machine they run on.
+fn unit_tests(cx: &Context, host: &'static Host) -> Result<()> {
+    let (runner, _) = bench(cx, host)?;
+    let rust = Rust::ensure(cx, host).map_err(|error| Skip(format!("{error:#}")))?;
+    let cargo =
+        cmd!(sh(), "cargo test --quiet --locked --package qus-core --lib --no-run --message-format json");
+    let told = exec::read(rust.enter(cargo, &[]).in_dir(cx.paths.root()))?;
+    let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let program =
+        messages.filter_map(|message| message["executable"].as_str().map(str::to_owned)).next_back();
+    let program = program.context("cargo has built no tests")?;
+    let tested = exec::read(runner.cmd(program.as_ref()).args(["--skip", "natively"]))?;
+    let passed =
+        tested.lines().rev().find_map(|line| line.strip_prefix("test result: ok. ")?.split_once(" passed"));
+    let passed: usize =
+        passed.and_then(|(count, _)| count.parse().ok()).context("they do not say how many passed")?;
+    ensure!(passed > 0, "not one test ran");
+    Ok(())
+}
+
+/// All hosts and guests, and what came of their probes.
+fn overview(report: &Report) -> String {
+    const COLUMNS: usize = HOSTS.len() + 1;
+    let cell = |host: &Host, arch: &Arch| match report.outcome(LEVEL, &probe_name(host, arch)) {
+        Some(Outcome::Passed) => "Passed",
+        Some(Outcome::Failed(_)) => "Failed",
+        Some(Outcome::Skipped(_)) => "skipped",
+        None if !host.can_emulate(arch) => "not possible",
+        None => "not built",
+    };
+    let row = |first: &'static str, cell: &dyn Fn(&Host) -> &'static str| -> [&str; COLUMNS] {
+        std::array::from_fn(|column| if column == 0 { first } else { cell(&HOSTS[column - 1]) })
+    };
+    let mut table = Table::new(row("guest", &|host| host.name));
+    for arch in &ARCHES {
+        table.row(row(arch.name, &|host| cell(host, arch)).map(str::to_owned));
+    }
+    format!(
+        "{table}not possible: QEMU has no emulators of 64-bit processors for 32-bit hosts since version 10.0\n"
+    )
+}

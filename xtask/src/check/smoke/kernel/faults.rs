@@ -1,0 +1,306 @@
+//! What goes wrong, provoked in the real kernel: each time a clear message, the right exit status, and
+//! nothing half-done.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use qus_core::binfmt::{MOUNT_POINT, Rule};
+use xshell::cmd;
+
+use crate::base::exec::{self, sh};
+use crate::check::smoke::kernel::{Bench, Checks, FOREIGN, NOBODY};
+
+/// Longest time that something is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("not root", not_root)?;
+    checks.check("binfmt_misc read-only, not there, not mounted, mounted twice; no /proc", not_writable)?;
+    checks.check("switched off, and 1,000 handlers of others", crowded)?;
+    checks.check("interpreters that are unfit", unfit)?;
+    checks.check("emulators that an ordinary user can change", changeable)?;
+    checks.check("an interpreter replaced while it is registered", swapped)?;
+    checks.check("a path with spaces, colons and bytes that are not text", odd_path)?;
+    checks.check("an unknown architecture among good ones", unknown)?;
+    checks.check("killed between two handlers, then continued", killed)?;
+    checks.check("two installs at once", twice_at_once)
+}
+
+fn not_root(bench: &Bench<'_>) -> Result<()> {
+    let qus = bench.for_everybody()?.join("qus");
+    let nobody = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
+    let words = ["cannot be written", "remedy: run it as root"];
+    let arch = FOREIGN[0];
+    bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} install {arch}"))?.fails(1, &words)?;
+    bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} remove {arch}"))?.fails(1, &words)?;
+    bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} status"))?.succeeds()?;
+    ensure!(bench.texts()?.is_empty(), "something was registered");
+    Ok(())
+}
+
+fn not_writable(bench: &Bench<'_>) -> Result<()> {
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    // Each in a mount namespace of its own, where it cannot reach the others.
+    let script = format!(r#"mount -o remount,bind,ro {MOUNT_POINT} && exec "$0" install {arch}"#);
+    let words = ["is mounted read-only", "remedy: mount -o remount,rw"];
+    bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
+    bench
+        .qus(&["--mount", "/no/such/folder", "install", arch])?
+        .fails(1, &["there is no folder /no/such/folder"])?;
+    let script = r#"mount -t tmpfs none /proc && exec "$0" --mount /proc/sys/fs/binfmt_misc doctor"#;
+    let doctor = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
+    let words = ["/proc is not mounted", "remedy: mount -t proc proc /proc"];
+    ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
+    ensure!(doctor.status == Some(1), "doctor ended with {:?}", doctor.status);
+    let script = format!(r#"mount -t tmpfs none /proc && exec "$0" install --no-probe {arch}"#);
+    let words = ["/proc is not mounted", "remedy: mount -t proc proc /proc"];
+    bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
+    // Mounted where it was not, and where that is in vain, see `places`.
+    let words = ["not mounted", "remedy: mount -t binfmt_misc"];
+    let script =
+        format!(r#"umount {MOUNT_POINT} && setpriv --bounding-set=-all --inh-caps=-all "$0" doctor"#);
+    let doctor = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
+    ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
+    // A user namespace sees the host's mount, and covers it with its own.
+    bench.needs_instances()?;
+    let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" doctor"#);
+    let doctor = bench.ends(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
+    ensure!(doctor.stdout.contains("are mounted one over another"), "{}", doctor.stdout);
+    ensure!(bench.texts()?.is_empty(), "something was registered");
+    Ok(())
+}
+
+/// In a user namespace, whose own switch can be thrown.
+fn crowded(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let script = format!(
+        r#"set -e
+        mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+        cd {MOUNT_POINT}
+        i=0
+        while [ $i -lt 1000 ]; do
+            echo ":other-$i:E::other-$i::/bin/true:" > register
+            i=$((i + 1))
+        done
+        before=$(cat other-* | cksum)
+        "$0" install {arch}
+        "$0" status --json > /dev/null
+        "$0" doctor {arch}
+        echo 0 > status
+        "$0" doctor {arch} && exit 10
+        "$0" remove all
+        "$0" install {arch} && exit 11
+        test ! -e qemu-{arch} || exit 12
+        test "$(cat status)" = disabled || exit 13
+        echo 1 > status
+        "$0" install {arch}
+        "$0" remove all
+        test "$(ls | grep -c '^other-')" = 1000
+        test "$before" = "$(cat other-* | cksum)"
+        echo all are there"#
+    );
+    let ended = bench.ends(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
+    for word in ["it is switched off", "handlers; programs of 1 architectures"] {
+        ensure!(ended.stdout.contains(word), "`{word}` is not in {}", ended.stdout);
+    }
+    ensure!(ended.stderr.contains("registered, but no handler takes it"), "{}", ended.stderr);
+    let said = ended.succeeds()?;
+    ensure!(said.ends_with("all are there\n"), "{said}");
+    Ok(())
+}
+
+fn unfit(bench: &Bench<'_>) -> Result<()> {
+    let emulator = |arch: &str| bench.bundle.join(format!("qemu-{arch}"));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    bench.copy(&emulator("sh4"), "unfit/qemu-sh4")?;
+    mode(&bench.copy(&emulator("alpha"), "unfit/qemu-alpha")?, 0o644)?;
+    bench.copy(Path::new("/bin/true"), "unfit/qemu-hppa")?;
+    mode(&bench.copy(&bench.guest("s390x", "busybox")?, "unfit/qemu-m68k")?, 0o755)?;
+    bench.copy(&emulator("riscv64"), "unfit/qemu-riscv32")?;
+    fs::write(bench.path("unfit/qemu-or1k"), "#!/bin/sh\n")?;
+    mode(&bench.path("unfit/qemu-or1k"), 0o755)?;
+    let dir = bench.path("unfit").to_string_lossy().into_owned();
+    let archs = ["sh4", "alpha", "hppa", "m68k", "riscv32", "or1k", "sparc"];
+    let words = [
+        "qemu-alpha is not executable",
+        "qemu-hppa is not static: it asks for /",
+        "qemu-m68k is for s390x, which this machine does not run",
+        "qemu-riscv32 does not run its own architecture",
+        "qemu-or1k is no program: not an ELF file",
+        "there is no qemu-sparc in",
+        "not installed: alpha hppa m68k or1k riscv32 sparc",
+    ];
+    bench.qus(&[&["install", "--dir", &dir], &archs[..]].concat())?.fails(1, &words)?;
+    let names: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+    ensure!(names == ["qemu-sh4"], "the good one is to be registered, and there are {names:?}");
+    bench
+        .qus(&["install", "--dir", "/no/such/folder", "sh4"])?
+        .fails(1, &["/no/such/folder", "No such file"])?;
+    let empty = bench.path("empty");
+    fs::create_dir(&empty)?;
+    let empty = empty.to_string_lossy().into_owned();
+    bench.qus(&["install", "--dir", &empty, "all"])?.fails(1, &["there is no emulator in", "--dir"])?;
+
+    let noexec = bench.path("noexec");
+    fs::create_dir(&noexec)?;
+    mount(Some("none"), &noexec, Some("tmpfs"), MsFlags::MS_NOEXEC, None::<&str>)?;
+    let checked = bench.copy(&emulator("arm"), "noexec/qemu-arm").and_then(|_| {
+        let dir = noexec.to_string_lossy().into_owned();
+        bench.qus(&["install", "--dir", &dir, "arm"])?.fails(1, &["mounted noexec", "--dir"])
+    });
+    umount2(&noexec, MntFlags::MNT_DETACH)?;
+    checked
+}
+
+/// Whoever can change an emulator decides what root runs.
+fn changeable(bench: &Bench<'_>) -> Result<()> {
+    let (arch, qus, user) = (FOREIGN[0], bench.program(), Some(NOBODY.parse()?));
+    let emulator =
+        bench.copy(&bench.bundle.join(format!("qemu-{arch}")), &format!("theirs-bin/qemu-{arch}"))?;
+    let dir = bench.path("theirs-bin");
+    // As with sudo -E: the environment is that of somebody else.
+    let install =
+        |qus: &Path| bench.ends(cmd!(sh(), "{qus} install {arch} --no-probe").env("QEMU_BIN_DIR", &dir));
+    let words = ["would decide what root runs", "--any-owner"];
+    chown(&emulator, user, user)?;
+    install(&qus)?.fails(1, &words)?;
+    chown(&emulator, Some(0), Some(0))?;
+    fs::set_permissions(&emulator, fs::Permissions::from_mode(0o777))?;
+    install(&qus)?.fails(1, &words)?;
+    fs::set_permissions(&emulator, fs::Permissions::from_mode(0o755))?;
+    chown(&dir, user, user)?;
+    install(&qus)?.fails(1, &words)?;
+    ensure!(bench.texts()?.is_empty(), "something was registered");
+    bench.ends(cmd!(sh(), "{qus} install {arch} --any-owner --dir {dir}"))?.succeeds()?;
+    bench.qus(&["remove", arch])?.succeeds()?;
+
+    // What a user has built himself and runs with sudo: who owns qus has root's trust.
+    chown(&emulator, user, user)?;
+    let theirs = bench.copy(&qus, "theirs-bin/qus")?;
+    chown(&theirs, user, user)?;
+    install(&theirs)?.fails(0, &["note: user 65534 can change the emulators in"])
+}
+
+fn swapped(bench: &Bench<'_>) -> Result<()> {
+    for (_, arch) in [("one", "arm"), ("two", "sh4")] {
+        bench.copy(&bench.bundle.join(format!("qemu-{arch}")), &format!("swapped/qemu-{arch}"))?;
+    }
+    let emulator = bench.path("swapped/qemu-arm");
+    let dir = bench.path("swapped").to_string_lossy().into_owned();
+    let end = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let swapper = scope.spawn(|| -> Result<()> {
+            let other = emulator.with_extension("other");
+            while !end.load(Ordering::Relaxed) {
+                fs::copy(&emulator, &other)?;
+                fs::rename(&other, &emulator)?;
+            }
+            Ok(())
+        });
+        let noticed = || -> Result<()> {
+            let deadline = Instant::now() + PATIENCE;
+            while Instant::now() < deadline {
+                let ended = bench.qus(&["install", "arm", "--no-probe", "--dir", &dir])?;
+                if ended.status == Some(0) {
+                    bench.qus(&["remove", "arm"])?.succeeds()?;
+                    continue;
+                }
+                ensure!(bench.texts()?.is_empty(), "what was refused is registered");
+                if ended.stderr.contains("was replaced while it was registered") {
+                    return ended.fails(1, &["not installed: arm"]);
+                }
+            }
+            bail!("a replaced interpreter was never noticed")
+        };
+        let noticed = noticed();
+        end.store(true, Ordering::Relaxed);
+        swapper.join().map_err(|_| anyhow::anyhow!("the swapper panicked"))??;
+        noticed
+    })
+}
+
+fn odd_path(bench: &Bench<'_>) -> Result<()> {
+    let dir = bench.dir.path().join(OsStr::from_bytes(b"a b:c,d\xff"));
+    fs::create_dir(&dir)?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let emulator = dir.join(format!("qemu-{arch}"));
+    fs::copy(bench.bundle.join(format!("qemu-{arch}")), &emulator)?;
+    bench.ends(cmd!(sh(), "{qus} install {arch} --json").arg("--dir").arg(&dir))?.succeeds()?;
+    bench.qus(&["status", "--json"])?.succeeds()?;
+    let entry = bench.binfmt.entry(OsStr::new(&format!("qemu-{arch}")))?.context("nothing is registered")?;
+    ensure!(entry.rule.interpreter == emulator, "the kernel has {:?}", entry.rule.interpreter);
+    bench.ends(cmd!(sh(), "{qus} install {arch}").arg("--dir").arg(&dir))?.fails(0, &["unchanged"])
+}
+
+fn unknown(bench: &Bench<'_>) -> Result<()> {
+    let words = ["unknown architecture `aarch46`; did you mean aarch64", "not installed: aarch46"];
+    bench.qus(&["install", "sh4", "aarch46", "hppa"])?.fails(1, &words)?;
+    bench.qus(&["probe", "sh4", "hppa"])?.succeeds()?;
+    bench
+        .qus(&["remove", "sh4", "aarch46"])?
+        .fails(1, &["qemu-sh4 removed", "unknown architecture `aarch46`"])?;
+    bench.qus(&["install"])?.fails(2, &["<ARCH>"])
+}
+
+fn killed(bench: &Bench<'_>) -> Result<()> {
+    let qus = bench.program();
+    let mut child = exec::spawn(cmd!(sh(), "{qus} install all"), fs::File::create(bench.path("talk"))?)?;
+    let deadline = Instant::now() + PATIENCE;
+    while bench.texts()?.len() < 3 {
+        ensure!(Instant::now() < deadline, "nothing was registered");
+    }
+    child.kill()?;
+    child.wait()?;
+    let before = bench.texts()?.len();
+    ensure!(before < 31, "all {before} were registered before the kill");
+    bench.qus(&["install", "all"])?.fails(0, &["unchanged", "installed"])?;
+    ensure!(bench.texts()?.len() > before, "nothing was added");
+    bench.qus(&["status", "arm", "xtensaeb"])?.succeeds()?;
+
+    // A replacement that was killed after its first or its second step.
+    let arm = bench.binfmt.entry(OsStr::new("qemu-arm"))?.context("arm is not registered")?;
+    let new = Rule { name: "qemu-arm.new".into(), ..arm.rule };
+    for steps in 1..=2 {
+        bench.binfmt.register(&new)?;
+        if steps == 2 {
+            bench.binfmt.remove(OsStr::new("qemu-arm"))?;
+        }
+        bench.qus(&["probe", "arm"])?.succeeds()?;
+        bench.qus(&["install", "arm"])?.succeeds()?;
+        let names: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+        ensure!(
+            names.contains(&"qemu-arm".to_owned()) && !names.contains(&"qemu-arm.new".to_owned()),
+            "{names:?}"
+        );
+    }
+    Ok(())
+}
+
+fn twice_at_once(bench: &Bench<'_>) -> Result<()> {
+    let qus = bench.program();
+    let talk = |name: &str| fs::File::create(bench.path(name));
+    let install = || cmd!(sh(), "{qus} install --force all");
+    let mut both = vec![exec::spawn(install(), talk("one")?)?, exec::spawn(install(), talk("two")?)?];
+    for child in &mut both {
+        let status = child.wait()?;
+        ensure!(status.success(), "one of two ended with {status}");
+    }
+    let talks = fs::read_to_string(bench.path("one"))? + &fs::read_to_string(bench.path("two"))?;
+    let count = |word: &str| talks.lines().filter(|line| line.contains(word)).count();
+    ensure!(count(" installed ") == count(" unchanged "), "each was to be registered once: {talks}");
+    ensure!(
+        !bench.texts()?.iter().any(|(name, _)| name.ends_with(".new")),
+        "a leftover: {:?}",
+        bench.texts()?
+    );
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Commands that only look change nothing, not even for a moment: no mount that others see, no instance that hides
+//! the handlers of a user namespace, and nothing that an `install` beside them takes for lasting.
+
+use anyhow::{Result, ensure};
+use qus_core::binfmt::MOUNT_POINT;
+use xshell::cmd;
+
+use crate::base::exec::sh;
+use crate::check::smoke::kernel::places::{CONTAINER, MACHINE};
+use crate::check::smoke::kernel::{Bench, Checks, FOREIGN};
+
+/// Every command that looks, and one that removes what is not there. `$0` is qus.
+const LOOKS: &str = r#""$0" status; "$0" platforms; "$0" doctor; "$0" explain /bin/true; "$0" remove sh4"#;
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("looking mounts nothing that others see, and finds the host's handlers", unseen)?;
+    checks.check("looking in a user namespace leaves the handlers that it inherits", inherited)?;
+    checks.check("without memfd_create, fsmount, pidfd_open and others: all works", forbidden)?;
+    checks.check("without mount, or with /proc read-only: qus run says what to do", not_to_mount)?;
+    checks.check("install beside those who look: nothing is installed in vain", beside)
+}
+
+/// In a container, whose handlers the host has mounted.
+fn unseen(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    bench.install(&[arch])?;
+    let script = format!(
+        r#"(while :; do test -e {MOUNT_POINT}/register && echo seen; done > "$1") &
+        watcher=$!
+        for round in 1 2 3 4 5; do {LOOKS}; done > /dev/null 2>&1
+        kill $watcher
+        "$0" status {arch} > /dev/null && "$0" doctor {arch} > /dev/null && "$0" platforms | grep -q qemu-{arch} || exit 10
+        wc -l < "$1""#
+    );
+    let log = bench.path("sightings");
+    let namespaces = &CONTAINER[1..];
+    bench.ends(cmd!(sh(), "unshare {namespaces...} sh -c {script} {qus} {log}"))?.writes("0\n")
+}
+
+/// A user namespace uses the handlers of its parent until it has an instance of its own, which it keeps.
+fn inherited(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    bench.install(&[arch])?;
+    let looks = LOOKS.replace(r#"; "$0" remove sh4"#, "");
+    let script = format!(
+        r#"mount -t proc proc /proc
+        "$0" probe {arch} > /dev/null || exit 10
+        ({looks}; "$0" status {arch}) > /dev/null 2>&1 || exit 11
+        "$0" probe {arch} > /dev/null || exit 12
+        # The kernel's own rule, so that this check notices when it changes.
+        mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && umount {MOUNT_POINT}
+        "$0" probe {arch} > /dev/null && exit 13
+        echo kept"#
+    );
+    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("kept\n")
+}
+
+/// In a container on a machine that has not mounted binfmt_misc: whatever is installed there would vanish.
+fn beside(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let container = CONTAINER.join(" ");
+    let script = format!(
+        r#"mount -t proc proc /proc
+        exec {container} sh -c '
+            refused() {{
+                "$0" install {arch} --no-probe 2> "$1" && exit 10
+                grep -q "would vanish when this container ends" "$1" || {{ cat "$1" >&2; exit 11; }}
+            }}
+            (while :; do {LOOKS}; done > /dev/null 2>&1) &
+            round=0
+            while [ $round -lt 40 ]; do
+                refused "$1"
+                round=$((round + 1))
+            done
+            kill $!
+            # One that is stopped while it looks.
+            flock --shared /proc/self/ns/user sleep 1 &
+            sleep 0.2
+            refused "$1"
+            wait $!
+            test ! -e {MOUNT_POINT}/register || exit 12
+            echo refused each time' "$0" "$1""#
+    );
+    let log = bench.path("beside");
+    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {log}"))?.writes("refused each time\n")
+}
+
+/// Runs a command without some system calls: the error they end with, and their names.
+const FORBID: &str = include_str!("forbid.py");
+
+/// What the kernel says to a call that it does not know, and a container's filter to one that it forbids.
+const UNKNOWN: &str = "38";
+const DENIED: &str = "1";
+
+fn forbidden(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let namespaces = &CONTAINER[1..];
+    let script = format!(
+        r#""$0" doctor {arch} > /dev/null && "$0" status {arch} && "$0" probe {arch} > /dev/null && "$0" remove {arch}"#
+    );
+    for (error, calls) in [
+        (DENIED, "memfd_create"),
+        (UNKNOWN, "memfd_create,fsopen,fsmount,pidfd_open,pidfd_send_signal,clone3,close_range,openat2"),
+        (DENIED, "fsopen,fsconfig,fsmount,pidfd_open"),
+    ] {
+        let without = ["-c", FORBID, error, calls];
+        bench.ends(cmd!(sh(), "python3 {without...} {qus} install {arch}"))?.succeeds()?;
+        let container = cmd!(sh(), "unshare {namespaces...} python3 {without...} /bin/sh -c {script} {qus}");
+        let ended = bench.ends(container)?;
+        ensure!(ended.stderr.contains(&format!("qemu-{arch} removed")), "{calls}: {}", ended.stderr);
+        let said = ended.succeeds()?;
+        ensure!(said.contains(&format!("qemu-{arch}")), "{calls}: handlers are not seen: {said}");
+    }
+    Ok(())
+}
+
+fn not_to_mount(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let words = ["remedy: ", "because: "];
+    bench
+        .ends(cmd!(sh(), "python3 -c {FORBID} {DENIED} mount {qus} run {arch} -- /bin/true"))?
+        .fails(1, &words)?;
+    let script = format!(
+        r#"mount -o remount,bind,ro /proc && setpriv --reuid 65534 --clear-groups "$0" run {arch} -- /bin/true"#
+    );
+    let qus = bench.for_everybody()?.join("qus");
+    let ended = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
+    ended.fails(1, &["Read-only file system", "remedy: mount -o remount,rw /proc"])
+}

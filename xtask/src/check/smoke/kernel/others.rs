@@ -1,0 +1,275 @@
+//! The programs that register handlers or mount binfmt_misc when a machine starts, from Debian's packages,
+//! with the rules that `qus` writes for them.
+//!
+//! Each runs in a root folder of its own, and in a user namespace where it can: systemd-binfmt begins by
+//! removing every handler there is.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use qus_core::binfmt::MOUNT_POINT;
+use xshell::cmd;
+
+use crate::base::cache;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::base::progress::say;
+use crate::check::smoke::kernel::places::MACHINE;
+use crate::check::smoke::kernel::{Bench, Checks, Ended, FOREIGN};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+
+/// What is unpacked, with all that it depends on.
+const PACKAGES: [&str; 6] = ["autofs", "binfmt-support", "dash", "mount", "openrc", "systemd"];
+
+/// Rows with longer magic, and with two machine numbers.
+const MORE: &str = "mipsn32 microblaze";
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("install --persist, then systemd-binfmt; remove --persist", systemd)?;
+    checks.check("install --persist, then OpenRC; remove --persist", openrc)?;
+    checks.check("qus.service: systemd-analyze has nothing to say", unit)?;
+    checks.check("export debian, then update-binfmts", debian)?;
+    checks.check("export raw, then the kernel itself", raw)?;
+    checks.check("an automounter mounts binfmt_misc when qus looks", automounter)?;
+    checks.check("--persist on a full disk", full_disk)?;
+    checks.check("--persist where nothing would register at the next start", nothing_there)
+}
+
+impl Bench<'_> {
+    /// A copy of a root folder with the packages.
+    fn root_folder(&self, name: &str) -> Result<PathBuf> {
+        let unpacked = self.packages().map_err(|error| Skip(format!("no packages to run: {error:#}")))?;
+        let root = self.path(name);
+        exec::read(cmd!(sh(), "cp --archive {unpacked} {root}"))?;
+        Ok(root)
+    }
+
+    fn packages(&self) -> Result<PathBuf> {
+        let distribution = Distribution::detect()?.context("this machine has no apt")?;
+        let id = cache::sha256(PACKAGES.join(" ").as_bytes());
+        let dir = self.cx.paths.root_folder(&format!("{}-{}", distribution.codename, &id[..8]));
+        if !dir.exists() {
+            let log = self.cx.start_log("root-folder")?;
+            let apt = Apt::own(&self.cx.paths.apt("root-folder"), &log, &distribution)?;
+            cache::publish(&dir, |partial| {
+                apt.unpack_all(&PACKAGES, partial)?;
+                for folder in ["proc", "dev", "run", "tmp"] {
+                    fs::create_dir_all(partial.join(folder))?;
+                }
+                Ok(())
+            })?;
+            say(format_args!("unpacked {}", PACKAGES.join(", ")));
+        }
+        Ok(dir)
+    }
+
+    /// Runs a script on a machine of its own with the root folder `$root`, as which `inside` runs a program,
+    /// `$qus`, and the architectures `$archs`.
+    fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<Ended> {
+        self.needs_instances()?;
+        let qus = self.program();
+        let script = format!(
+            r#"set -e
+            qus=$0 root=$1 archs="{} {MORE}"
+            inside() {{ chroot "$root" "$@"; }}
+            mount -t proc proc /proc
+            mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+            mount --rbind /proc "$root/proc"
+            mount --rbind /dev "$root/dev"
+            mount -t tmpfs none "$root/run"
+            before=$(cd "$root" && find . -xdev | sort)
+            unchanged() {{ test "$before" = "$(cd "$root" && find . -xdev | sort)"; }}
+            {script}"#,
+            FOREIGN[0]
+        );
+        self.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {root}"))
+    }
+}
+
+/// What all of them have to bring about: handlers that work, the same that `qus` has.
+const REGISTERED: &str = r#"$qus probe $archs
+$qus status $archs --json > "$root/status"
+rm "$root/status"
+$qus doctor $archs
+"#;
+
+fn systemd(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.root_folder("systemd")?;
+    let script = format!(
+        r#"
+        $qus install $archs --persist --host-root "$root"
+        conf=$(cksum "$root/etc/binfmt.d/qus.conf")
+        $qus install $archs --persist --host-root "$root"
+        $qus install mipsn32 --persist --host-root "$root" && exit 10
+        test "$conf" = "$(cksum "$root/etc/binfmt.d/qus.conf")"
+        $qus remove all
+        inside /lib/systemd/systemd-binfmt
+        {REGISTERED}
+        $qus remove all --persist --host-root "$root"
+        test "$(ls {MOUNT_POINT} | wc -l)" = 2
+        unchanged"#
+    );
+    bench
+        .on_a_machine(&root, &script)?
+        .fails(0, &["kept for the next start", "not among these: ", "/etc/binfmt.d/qus.conf removed"])
+}
+
+fn openrc(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.root_folder("openrc")?;
+    fs::remove_file(root.join("lib/systemd/systemd-binfmt"))?;
+    // What OpenRC makes when it starts a machine.
+    let folders = "daemons exclusive failed inactive options scheduled started starting stopping wasinactive";
+    let script = format!(
+        r#"
+        for folder in {folders}; do mkdir -p "$root/run/openrc/$folder"; done
+        touch "$root/run/openrc/softlevel"
+        $qus install $archs --persist --host-root "$root"
+        test -L "$root/etc/runlevels/boot/qus"
+        $qus remove all
+        inside /sbin/openrc-run /etc/init.d/qus start
+        {REGISTERED}
+        inside /sbin/openrc-run /etc/init.d/qus stop
+        test "$(ls {MOUNT_POINT} | wc -l)" = 2
+        $qus remove --persist --host-root "$root"
+        unchanged"#
+    );
+    bench.on_a_machine(&root, &script)?.fails(0, &["/etc/init.d/qus removed"])
+}
+
+/// Spoilt, it has to have something to say.
+fn unit(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.root_folder("unit")?;
+    let units = root.join("etc/systemd/system");
+    fs::create_dir_all(&units)?;
+    // What a machine with docker has.
+    let docker = root.join("usr/bin/docker");
+    fs::write(&docker, "#!/bin/sh\n")?;
+    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755))?;
+    fs::write(units.join("docker.service"), "[Service]\nExecStart=/usr/bin/docker\n")?;
+    let verify = |unit: &str| -> Result<Ended> {
+        fs::write(units.join("qus.service"), unit)?;
+        bench.on_a_machine(&root, "inside systemd-analyze verify /etc/systemd/system/qus.service")
+    };
+    let unit = fs::read_to_string(bench.cx.paths.images().join("qus.service"))?;
+    let verified = verify(&unit)?;
+    ensure!(verified.stderr.is_empty(), "{}", verified.stderr);
+    verified.succeeds()?;
+    for (from, to, word) in [
+        ("RemainAfterExit=", "RemainAfterExitt=", "Unknown key"),
+        ("=oneshot", "=oneshoot", "oneshoot"),
+        ("Requires=docker", "Requires=dokcer", "dokcer.service not found"),
+        ("/usr/bin/docker", "/usr/bin/dokcer", "/usr/bin/dokcer is not executable"),
+    ] {
+        ensure!(unit.contains(from), "qus.service has no {from}");
+        let spoilt = verify(&unit.replace(from, to))?;
+        ensure!(spoilt.stderr.contains(word), "{to} is not noticed: {}", spoilt.stderr);
+    }
+    Ok(())
+}
+
+fn debian(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.root_folder("debian")?;
+    let script = format!(
+        r#"
+        mkdir "$root/emulators"
+        for arch in $archs; do cp "$(dirname "$qus")/qemu-$arch" "$root/emulators"; done
+        $qus export debian $archs --as /emulators > "$root/script"
+        inside /bin/sh /script
+        $qus probe $archs
+        ls "$root/var/lib/binfmts"
+        inside update-binfmts --package qus --remove qemu-{} /emulators/qemu-{0}
+        test ! -e {MOUNT_POINT}/qemu-{0}"#,
+        FOREIGN[0]
+    );
+    let ended = bench.on_a_machine(&root, &script)?;
+    ensure!(ended.stdout.contains("qemu-microblaze-47787"), "{}", ended.stdout);
+    ended.succeeds().map(drop)
+}
+
+fn raw(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.path("raw");
+    for folder in ["proc", "dev", "run"] {
+        fs::create_dir_all(root.join(folder))?;
+    }
+    let script = format!(
+        r#"
+        $qus export raw $archs | while IFS= read -r line; do
+            printf %s "$line" > {MOUNT_POINT}/register
+        done
+        $qus install $archs
+        {REGISTERED}"#
+    );
+    bench.on_a_machine(&root, &script)?.fails(0, &["unchanged"])
+}
+
+/// In the kernel's first user namespace: an automounter cannot be in another.
+fn automounter(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.root_folder("autofs")?;
+    fs::write(root.join("etc/auto.master"), "/- /etc/auto.direct\n")?;
+    fs::write(root.join("etc/auto.direct"), format!("{MOUNT_POINT} -fstype=binfmt_misc :binfmt_misc\n"))?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    fs::create_dir_all(root.join("var/run"))?;
+    fs::copy(&qus, root.join("tmp/qus"))?;
+    fs::copy(bench.bundle.join(format!("qemu-{arch}")), root.join(format!("tmp/qemu-{arch}")))?;
+    // Processes of the automounter's own group do not make it mount anything.
+    let script = format!(
+        r#"cd "$0"
+        umount {MOUNT_POINT}
+        mount --rbind /proc proc && mount --rbind /dev dev && mount -t tmpfs none run || exit 10
+        setsid chroot . /usr/sbin/automount --foreground --verbose /etc/auto.master > log 2>&1 &
+        automounter=$!
+        tries=0
+        until grep -q 'mounted direct' log; do
+            tries=$((tries + 1))
+            test $tries -lt 100 || break
+            sleep 0.1
+        done
+        grep -q 'binfmt_misc autofs' proc/mounts
+        was_autofs=$?
+        chroot . /tmp/qus install {arch}
+        installed=$?
+        grep -q 'binfmt_misc binfmt_misc' proc/mounts
+        is_mounted=$?
+        chroot . /tmp/qus remove all
+        kill $automounter
+        wait $automounter
+        echo $was_autofs $installed $is_mounted"#
+    );
+    bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {root}"))?.writes("0 0 0\n")
+}
+
+/// What cannot be kept is not registered, and nothing of it is left.
+fn full_disk(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.path("full");
+    fs::create_dir(&root)?;
+    mount(Some("none"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=9m"))?;
+    let kept = || -> Result<()> {
+        fs::create_dir_all(root.join("usr/lib/systemd"))?;
+        fs::write(root.join("usr/lib/systemd/systemd-binfmt"), "")?;
+        let root = root.to_string_lossy().into_owned();
+        let words = ["cannot write", "No space left on device"];
+        bench.qus(&["install", "all", "--persist", "--host-root", &root])?.fails(1, &words)?;
+        ensure!(bench.texts()?.is_empty(), "something was registered");
+        bench.qus(&["remove", "--persist", "--host-root", &root])?.succeeds()?;
+        let left = bench.ends(cmd!(sh(), "find {root} -type f"))?;
+        left.writes(&format!("{root}/usr/lib/systemd/systemd-binfmt\n"))
+    };
+    let kept = kept();
+    umount2(&root, MntFlags::MNT_DETACH)?;
+    kept
+}
+
+fn nothing_there(bench: &Bench<'_>) -> Result<()> {
+    let root = bench.path("no-service");
+    fs::create_dir(&root)?;
+    let words = ["there is neither systemd-binfmt nor OpenRC", "remedy: "];
+    let root = root.to_string_lossy().into_owned();
+    bench.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.fails(1, &words)?;
+    ensure!(bench.texts()?.is_empty(), "something was registered");
+    ensure!(fs::read_dir(&root)?.next().is_none(), "something was written");
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! Where handlers are seen and how long they last: containers, and users without any right.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use qus_core::binfmt::MOUNT_POINT;
+use xshell::{Cmd, cmd};
+
+use crate::base::exec::{self, sh};
+use crate::check::smoke::kernel::{Bench, Checks, FOREIGN, NOBODY};
+
+/// What docker does, as far as it matters here: mounts and processes of its own, and an end.
+pub(super) const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];
+
+/// A machine on which binfmt_misc is not mounted: a user namespace has none at first.
+pub(super) const MACHINE: [&str; 5] = ["--user", "--map-root-user", "--mount", "--pid", "--fork"];
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("a container's handlers would vanish: refused; with the remedy they last", lasting)?;
+    checks.check("a container with the host's processes: they last", host_processes)?;
+    checks.check("a container with the host's root folder: they last", host_root)?;
+    checks.check("in a user namespace: whose handlers are changed is said", whose)?;
+    checks.check("qus run as an ordinary user; the host sees nothing", ordinary_user)?;
+    checks.check("qus run as root: files keep their owners", as_root)?;
+    checks.check("qus run in a foreign root folder", foreign_root)?;
+    checks.check("qus run where user namespaces are forbidden", forbidden)
+}
+
+fn lasting(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let container = CONTAINER.join(" ");
+    // The kernel's own rule first, so that this check notices when it changes.
+    let script = format!(
+        r#"set -e
+        mount -t proc proc /proc
+        {container} "$0" install {arch} && exit 10
+        {container} sh -c 'mount -t binfmt_misc binfmt_misc {MOUNT_POINT}; "$0" install {arch}' "$0"
+        mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
+        test ! -e {MOUNT_POINT}/qemu-{arch} || exit 11
+        {container} "$0" install {arch}
+        "$0" probe {arch}
+        {container} "$0" status {arch}
+        {container} "$0" remove all
+        for look in 1 2 3; do
+            {container} sh -c '
+                while :; do sleep 0.005 < {MOUNT_POINT}/status; done 2> /dev/null &
+                "$0" install {arch}' "$0"
+        done
+        {container} "$0" remove all
+        test "$(ls {MOUNT_POINT} | wc -l)" = 2"#
+    );
+    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
+    let words = [
+        "handlers would vanish when this container ends",
+        "this user namespace cannot register any for the host",
+        &format!("mount -t binfmt_misc binfmt_misc {MOUNT_POINT} in it"),
+        "mounted binfmt_misc here; the host has it mounted too",
+        "these handlers belong to this user namespace; the host does not see them",
+    ];
+    ended.fails(0, &words)
+}
+
+fn host_processes(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let script = format!(
+        r#"set -e
+        mount -t proc proc /proc
+        unshare --mount "$0" install {arch}
+        test -e {MOUNT_POINT}/qemu-{arch}
+        "$0" probe {arch}"#
+    );
+    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
+    ended.fails(0, &["mounted binfmt_misc for process 1 too"])
+}
+
+fn host_root(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let host = bench.path("host");
+    fs::create_dir(&host)?;
+    let script = format!(
+        r#"set -e
+        mount -t proc proc /proc
+        mount --make-rshared /
+        mount --rbind / "$1"
+        unshare --mount --pid --fork --propagation unchanged sh -c '
+            mount --make-private /proc && mount -t proc proc /proc && "$0" install {arch}' "$0"
+        test -e {MOUNT_POINT}/qemu-{arch}
+        "$0" probe {arch}"#
+    );
+    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {host}"))?;
+    ended.fails(0, &["which the host shares"])
+}
+
+/// With the host's instance, in one with its own, and in one inside that.
+fn whose(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let (arch, qus) = (FOREIGN[0], bench.program());
+    let outer = "has no binfmt_misc of its own; handlers are changed in the one around it";
+    let own = "these handlers belong to this user namespace; the host does not see them";
+    let user = "unshare --user --map-root-user --mount";
+    let names = || -> Result<Vec<String>> { Ok(bench.texts()?.into_iter().map(|(name, _)| name).collect()) };
+    bench
+        .ends(cmd!(sh(), "unshare --user --map-root-user --mount {qus} install {arch}"))?
+        .fails(0, &[outer])?;
+    ensure!(names()? == [format!("qemu-{arch}")], "the host has {:?}", names()?);
+    bench.ends(cmd!(sh(), "unshare --user --map-root-user --mount {qus} remove all"))?.fails(0, &[outer])?;
+    ensure!(names()?.is_empty(), "the host has {:?}", names()?);
+    let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" install {arch}"#);
+    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[own])?;
+    let script = format!(
+        r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && {user} "$0" install {arch} && test -e {MOUNT_POINT}/qemu-{arch}"#
+    );
+    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[outer])?;
+    ensure!(names()?.is_empty(), "the host has {:?}", names()?);
+    let here = bench.qus(&["install", arch])?;
+    ensure!(!here.stderr.contains("user namespace"), "{}", here.stderr);
+    here.succeeds().map(drop)
+}
+
+impl Bench<'_> {
+    /// `qus run` by an ordinary user, in a folder that he can read.
+    fn run_as_nobody(&self, args: &[&str]) -> Result<Cmd<'_>> {
+        let qus = self.for_everybody()?.join("qus");
+        Ok(cmd!(sh(), "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {qus} run {args...}"))
+    }
+}
+
+fn ordinary_user(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let arch = FOREIGN[0];
+    let foreign = bench.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
+    let before = bench.texts()?;
+    let dir = bench.for_everybody()?;
+    let busybox = dir.join("busybox").to_string_lossy().into_owned();
+    let nobody = |args: &[&str]| bench.ends(bench.run_as_nobody(args)?);
+    nobody(&[arch, "--", &busybox, "uname", "-m"])?.writes(&format!("{arch}\n"))?;
+    let handlers = format!("qemu-{arch}\nregister\nstatus\n");
+    nobody(&["--", &busybox, "ls", MOUNT_POINT])?.writes(&handlers)?;
+    nobody(&["--", &busybox, "id", "-u"])?.writes(&format!("{NOBODY}\n"))?;
+    nobody(&["--map-root", "--", &busybox, "id", "-u"])?.writes("0\n")?;
+    ensure!(nobody(&["--", &busybox, "sh", "-c", "exit 7"])?.status == Some(7), "the exit status is lost");
+    nobody(&["--", "/no/such/program"])?.fails(127, &["cannot run /no/such/program"])?;
+    nobody(&["vax", "--", "true"])?.fails(1, &["unknown architecture `vax`"])?;
+    let other = if arch == "riscv64" { "s390x" } else { "riscv64" };
+    nobody(&[other, "--", "true"])?.fails(1, &[&format!("there is no qemu-{other} in")])?;
+    let killed = exec::output(bench.run_as_nobody(&["--", &busybox, "sh", "-c", "kill -TERM $$"])?)?;
+    let signal = std::os::unix::process::ExitStatusExt::signal(&killed.status);
+    ensure!(signal == Some(Signal::SIGTERM as i32), "killed, it ended with {}", killed.status);
+    ensure!(bench.texts()? == before, "the host's handlers have changed");
+    drop(foreign);
+    Ok(())
+}
+
+fn as_root(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let qus = bench.program();
+    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let file = bench.path("owned");
+    fs::write(&file, "")?;
+    std::os::unix::fs::chown(&file, Some(1234), Some(4321))?;
+    let arch = FOREIGN[0];
+    let stat = cmd!(sh(), "{qus} run {arch} -- {busybox} stat -c %u:%g {file}");
+    bench.ends(stat)?.writes("1234:4321\n")?;
+    ensure!(bench.texts()?.is_empty(), "the host's handlers have changed");
+    Ok(())
+}
+
+fn foreign_root(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let root = bench.path("foreign-root");
+    for dir in ["bin", "proc", "dev"] {
+        fs::create_dir_all(root.join(dir))?;
+    }
+    bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "foreign-root/bin/busybox")?;
+    for applet in ["sh", "uname", "cat"] {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
+    }
+    let root = root.to_string_lossy().into_owned();
+    let script = "uname -m; cat /proc/sys/kernel/ostype; echo gone > /dev/null; pwd";
+    let expected = format!("{}\nLinux\n/\n", FOREIGN[0]);
+    let ended = bench.ends(bench.run_as_nobody(&["--root", &root, "--", "/bin/sh", "-c", script])?)?;
+    ended.writes(&expected)?;
+    let missing = bench.run_as_nobody(&["--root", "/no/such/folder", "--", "/bin/sh"])?;
+    bench.ends(missing)?.fails(1, &["/no/such/folder is not a folder"])
+}
+
+/// Inside another user namespace, whose own limit can be set.
+fn forbidden(bench: &Bench<'_>) -> Result<()> {
+    bench.needs_instances()?;
+    let qus = bench.program();
+    let arch = FOREIGN[0];
+    let script = format!(
+        r#"mount -t proc proc /proc && echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" run {arch} -- true"#
+    );
+    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
+    ended
+        .fails(1, &["does not let you make a user namespace", "remedy: sysctl user.max_user_namespaces="])?;
+    let limit = fs::read_to_string(Path::new("/proc/sys/user/max_user_namespaces")).context("no limit")?;
+    ensure!(limit.trim() != "0", "the limit of this machine was changed");
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! Real programs through registered handlers, in every way in which programs are started.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use qus_core::arch::ARCHES;
+use serde_json::Value;
+use xshell::cmd;
+
+use crate::base::exec::{self, sh};
+use crate::check::smoke::kernel::{Bench, Checks, FOREIGN};
+use crate::debian::guests::GUESTS;
+
+pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+    checks.check("install all: all 33 probes run", all_probes)?;
+    for guest in &GUESTS {
+        checks.check(format!("busybox {} by its name, and in a chroot", guest.debian), |bench| {
+            busybox(bench, guest.debian, guest.machine)
+        })?;
+    }
+    checks.check("argv[0], /proc/self/exe, scripts", arguments)?;
+    checks.check("installing again changes nothing", idempotent)?;
+    checks.check("a handler that differs is told, and replaced without a gap", replaced)?;
+    checks.check("somebody else's handlers stay as they are", foreign)?;
+    checks.check("the latest of two handlers is called, and doctor tells", overlap)?;
+    checks.check("status, doctor, explain and platforms tell the truth", reports)?;
+    checks.check("arguments of other tools", old_forms)
+}
+
+fn all_probes(bench: &Bench<'_>) -> Result<()> {
+    let rows = bench.install(&["all"])?;
+    let mut states: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for row in &rows {
+        let text = |key: &str| row[key].as_str().context("install --json lacks a field");
+        states.entry(text("state")?).or_default().push(text("arch")?);
+    }
+    let native = states.remove("native").unwrap_or_default();
+    let installed = states.remove("installed").unwrap_or_default();
+    ensure!(states.is_empty(), "states other than installed and native: {states:?}");
+    ensure!(native.len() + installed.len() == ARCHES.len(), "{} rows", rows.len());
+    ensure!(native.contains(&std::env::consts::ARCH), "native are {native:?}");
+    // What the machine runs itself can still be emulated, but for its own kind.
+    if native.contains(&"i386") {
+        let forced = bench.install(&["--force", "i386"])?;
+        ensure!(forced[0]["state"] == "installed", "{forced:?}");
+    }
+    let probes: Vec<Value> = serde_json::from_str(&bench.qus(&["probe", "--json"])?.succeeds()?)?;
+    let failing: Vec<_> = probes.iter().filter(|probe| probe["runs"] == "no").collect();
+    ensure!(probes.len() == ARCHES.len() && failing.is_empty(), "{failing:?}");
+    bench.qus(&["remove", "all"])?.succeeds()?;
+    ensure!(bench.texts()?.is_empty(), "handlers are left: {:?}", bench.texts()?);
+    bench.qus(&["probe", FOREIGN[0]])?.fails(1, &["1 of 1 architectures do not run"])
+}
+
+fn busybox(bench: &Bench<'_>, debian: &str, machine: &str) -> Result<()> {
+    let program = bench.guest(debian, "busybox")?;
+    let rows = bench.install(&[debian])?;
+    let native = rows[0]["state"] == "native";
+    let copy = bench.copy(&program, "root/busybox")?;
+    let root = bench.path("root");
+    // Nothing but the program is in there.
+    ensure!(fs::read_dir(&root)?.count() == 1, "the root folder has more in it");
+    let expected = if native { std::env::consts::ARCH } else { machine };
+    bench.ends(cmd!(sh(), "{copy} uname -m"))?.writes(&format!("{expected}\n"))?;
+    bench.ends(cmd!(sh(), "chroot {root} /busybox uname -m"))?.writes(&format!("{expected}\n"))
+}
+
+fn arguments(bench: &Bench<'_>) -> Result<()> {
+    bench.install(&[FOREIGN[0]])?;
+    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    // Bash can give a program another argv[0] than its path; by it busybox chooses what it is.
+    let script = r#"exec -a echo "$0" kept"#;
+    bench.ends(cmd!(sh(), "bash -c {script} {busybox}"))?.writes("kept\n")?;
+    let exe = format!("{}\n", busybox.display());
+    bench.ends(cmd!(sh(), "{busybox} readlink /proc/self/exe"))?.writes(&exe)?;
+    let script = bench.path("script");
+    fs::write(&script, format!("#!{} sh\necho ran by $(uname -m)\n", busybox.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    bench.ends(cmd!(sh(), "{script}"))?.writes("ran by aarch64\n".replace("aarch64", FOREIGN[0]).as_str())?;
+    // A program that it starts in turn goes through the kernel again.
+    symlink(&busybox, bench.path("uname"))?;
+    let nested = format!("{} -m", bench.path("uname").display());
+    bench.ends(cmd!(sh(), "{busybox} sh -c {nested}"))?.writes(&format!("{}\n", FOREIGN[0]))
+}
+
+fn idempotent(bench: &Bench<'_>) -> Result<()> {
+    bench.install(&["all"])?;
+    let before = bench.texts()?;
+    let again = bench.install(&["all"])?;
+    let changed: Vec<_> =
+        again.iter().filter(|row| row["state"] != "unchanged" && row["state"] != "native").collect();
+    ensure!(changed.is_empty(), "{changed:?}");
+    ensure!(bench.texts()? == before, "handlers have changed");
+    Ok(())
+}
+
+fn replaced(bench: &Bench<'_>) -> Result<()> {
+    bench.install(&[FOREIGN[0]])?;
+    let before = bench.texts()?;
+    let differs =
+        ["flags: is POCF, should be PF", "--force replaces it", &format!("not installed: {}", FOREIGN[0])];
+    bench.qus(&["install", FOREIGN[0], "--no-credentials"])?.fails(1, &differs)?;
+    ensure!(bench.texts()? == before, "a refused install has changed something");
+    let other =
+        bench.copy(&bench.bundle.join(format!("qemu-{}", FOREIGN[0])), &format!("qemu-{}", FOREIGN[0]))?;
+    let dir = bench.dir.path().to_string_lossy().into_owned();
+    let interpreter = format!("should be {}", other.display());
+    let hash = "emulator's hash: is ";
+    bench
+        .qus(&["install", FOREIGN[0], "--dir", &dir])?
+        .fails(1, &["interpreter: is ", &interpreter, hash])?;
+
+    // Programs are started all the while, and not one may miss its handler.
+    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let (end, started, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        let programs = scope.spawn(|| -> Result<()> {
+            while !end.load(Ordering::Relaxed) {
+                let ran =
+                    exec::output(cmd!(sh(), "{busybox} true")).is_ok_and(|output| output.status.success());
+                (if ran { &started } else { &failed }).fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        });
+        let replace = || -> Result<()> {
+            while started.load(Ordering::Relaxed) < 200 && failed.load(Ordering::Relaxed) == 0 {
+                let rows = bench.install(&[FOREIGN[0], "--force", "--no-probe", "--no-credentials"])?;
+                ensure!(rows[0]["state"] == "replaced", "{rows:?}");
+                bench.install(&[FOREIGN[0], "--force", "--no-probe"])?;
+            }
+            Ok(())
+        };
+        let replaced = replace();
+        end.store(true, Ordering::Relaxed);
+        programs.join().map_err(|_| anyhow::anyhow!("the programs' thread panicked"))??;
+        replaced
+    })?;
+    let (started, failed) = (started.into_inner(), failed.into_inner());
+    ensure!(failed == 0, "{failed} of {} programs found no handler", started + failed);
+    ensure!(bench.texts()? == before, "the handler is not what it was at first");
+    Ok(())
+}
+
+fn foreign(bench: &Bench<'_>) -> Result<()> {
+    // As QEMU's own script registers it: the padding is compared, and nobody keeps it open.
+    let line = r":qemu-sh4:M::\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x2a\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/bin/false:OC";
+    let sh4 = bench.foreign_handler("qemu-sh4", line)?;
+    let jar = bench.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
+    let before = (sh4.text()?, jar.text()?);
+    let words =
+        ["a handler that is not ours has this name", "interpreter: is /bin/false", "not installed: sh4"];
+    bench.qus(&["install", "all"])?.fails(1, &words)?;
+    bench.qus(&["probe", "arm", "sh4"])?.fails(1, &["1 of 2"])?;
+    let rows = bench.install(&["sh4", "--force"])?;
+    ensure!(rows[0]["state"] == "in-front" && rows[0]["handlers"][0] == "qemu-sh4-qus", "{rows:?}");
+    bench.qus(&["probe", "sh4"])?.succeeds()?;
+    ensure!((sh4.text()?, jar.text()?) == before, "somebody else's handlers were changed");
+    ensure!(bench.install(&["sh4"])?[0]["state"] == "unchanged", "it is installed in front already");
+    bench
+        .qus(&["remove", "sh4"])?
+        .fails(1, &["qemu-sh4-qus removed", "qemu-sh4 was not registered by qus, and stays"])?;
+    bench.install(&["sh4", "--force"])?;
+    bench.qus(&["remove", "all"])?.succeeds()?;
+    ensure!((sh4.text()?, jar.text()?) == before, "somebody else's handlers were changed");
+    let names: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+    ensure!(names == ["qemu-sh4", "qus-smoke-jar"], "there are {names:?}");
+    Ok(())
+}
+
+fn overlap(bench: &Bench<'_>) -> Result<()> {
+    let magic = r"\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x2a\x00";
+    let probe = bench.path("sh4-probe");
+    fs::write(&probe, qus_core::probe::image("sh4".parse()?))?;
+    fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
+    let first = bench.foreign_handler("qus-smoke-1", &format!(":qus-smoke-1:M::{magic}::/bin/echo:"))?;
+    bench.install(&["sh4"])?;
+    let called = bench.ends(cmd!(sh(), "{probe}"))?;
+    ensure!(called.status == Some(qus_core::probe::STATUS), "ours is the latest, and was not called");
+    let second = bench.foreign_handler("qus-smoke-2", &format!(":qus-smoke-2:M::{magic}::/bin/echo:P"))?;
+    bench.ends(cmd!(sh(), "{probe}"))?.succeeds()?;
+    let explained = bench.qus(&["explain", "--json", &probe.to_string_lossy()])?;
+    let explained: Value = serde_json::from_str(&explained.stdout)?;
+    ensure!(explained[0]["handler"] == "qus-smoke-2", "{explained}");
+    let told = bench.qus(&["doctor", "sh4"])?;
+    for expected in
+        ["qemu-sh4: qus-smoke-2 takes the same files", "qus-smoke-1: qemu-sh4 takes the same files"]
+    {
+        ensure!(told.stdout.contains(expected), "`{expected}` is not in {}", told.stdout);
+    }
+    told.fails(1, &["keep programs from running"])?;
+    bench.qus(&["status", "sh4", "--probe"])?.fails(1, &["1 of 1 handlers do not work"])?;
+    drop((first, second));
+    Ok(())
+}
+
+fn reports(bench: &Bench<'_>) -> Result<()> {
+    let arch = FOREIGN[0];
+    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let path = busybox.to_string_lossy().into_owned();
+    bench.qus(&["status", arch])?.fails(1, &[&format!("remedy: qus install {arch}")])?;
+    let remedy = format!("qus install {arch}");
+    let told = bench.qus(&["explain", &path])?;
+    ensure!(told.status == Some(1) && told.stdout.contains(&remedy), "{}", told.stdout);
+    bench.qus(&["doctor", arch])?.fails(1, &["keep programs from running"])?;
+
+    bench.install(&[arch])?;
+    let told: Value = serde_json::from_str(&bench.qus(&["status", arch, "--probe", "--json"])?.succeeds()?)?;
+    let row = &told["handlers"][0];
+    ensure!(row["owner"] == "qus" && row["flags"] == "POCF" && row["probe"] == true, "{row}");
+    let version = qus_core::emulator::version(&bench.bundle).context("bundle.json has no version")?;
+    ensure!(row["emulator_version"] == *version, "{row}");
+    bench.qus(&["doctor", arch])?.succeeds()?;
+    let told = bench.qus(&["explain", &path])?.succeeds()?;
+    ensure!(told.contains(&format!("handler    qemu-{arch}")), "{told}");
+    let told: Value = serde_json::from_str(&bench.qus(&["platforms"])?.succeeds()?)?;
+    ensure!(told["emulators"] == serde_json::json!([format!("qemu-{arch}")]), "{told}");
+    let platform = Value::from(format!("linux/{}", FOREIGN[1]));
+    ensure!(told["supported"].as_array().is_some_and(|list| list.contains(&platform)), "{told}");
+    fs::write(bench.binfmt.root().join(format!("qemu-{arch}")), "0")?;
+    let told = bench.qus(&["doctor"])?;
+    ensure!(told.stdout.contains("it is disabled"), "{}", told.stdout);
+    bench.qus(&["install", arch])?.fails(1, &["enabled: is false, should be true"])?;
+    bench.install(&[arch, "--force"])?;
+    bench.qus(&["doctor", arch])?.succeeds().map(drop)
+}
+
+fn old_forms(bench: &Bench<'_>) -> Result<()> {
+    let arch = FOREIGN[0];
+    let handlers =
+        || -> Result<Vec<String>> { Ok(bench.texts()?.into_iter().map(|(name, _)| name).collect()) };
+    let only = [format!("qemu-{arch}")];
+    let none: [String; 0] = [];
+    let supported = |said: &str| -> Result<bool> {
+        let said: Value = serde_json::from_str(said)?;
+        Ok(said["supported"].is_array() && said["emulators"].is_array())
+    };
+    ensure!(supported(&bench.qus(&[])?.succeeds()?)?, "no arguments");
+    let said = bench.qus(&["--install", FOREIGN[1]])?.succeeds()?;
+    ensure!(supported(&said)? && handlers()? == only, "--install: {said}");
+    let said = bench.qus(&["--uninstall", "qemu-*"])?.succeeds()?;
+    ensure!(supported(&said)? && handlers()? == none, "--uninstall: {said}");
+    bench.qus(&["-s", "--", "-p", arch])?.succeeds()?;
+    ensure!(handlers()? == only, "-s -- -p");
+    ensure!(bench.qus(&["-l"])?.succeeds()?.contains(&only[0]), "-l");
+    bench.qus(&["--", "-r"])?.succeeds()?;
+    ensure!(handlers()? == none, "-- -r");
+    bench.qus(&["-s", "--", "-t", arch])?.succeeds()?;
+    ensure!(handlers()? == none, "-- -t");
+    bench.qus(&["--reset", "-p", "yes", "--credential", "yes"])?.succeeds()?;
+    ensure!(handlers()?.len() > 30, "--reset -p yes");
+    bench.qus(&["--uninstall", FOREIGN[1]])?.succeeds()?;
+    ensure!(!handlers()?.contains(&only[0]), "--uninstall of one");
+    bench.qus(&["--install", "vax"])?.fails(1, &["unknown architecture `vax`"])
+}

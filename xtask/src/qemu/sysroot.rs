@@ -1,0 +1,285 @@
+//! Build dependencies without root and without installing anything.
+//!
+//! On a Debian-like system the distribution's packages are unpacked into the cache: libraries to
+//! link, for the host, and programs to run, for the build machine. Elsewhere the installed ones are
+//! used; preflight has seen that they are there. Python packages are wheels with pinned hashes in both
+//! cases. For a host that the build machine is not, a second folder has its compiler and libraries.
+
+mod cross;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use qemu_src::{Tools, Wheel};
+use qus_core::arch::Host;
+use xshell::{Cmd, cmd};
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::base::progress::say;
+use crate::base::settings::Settings;
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::{self, Updates};
+use crate::qemu::compiler;
+use crate::qemu::sysroot::cross::Cross;
+
+/// Unpacked dependencies, or the knowledge that the system's are used.
+pub(crate) struct Sysroot {
+    dir: PathBuf,
+    /// Whether packages are unpacked in it, and not only wheels.
+    packages: bool,
+    /// For another host than this machine.
+    cross: Option<Cross>,
+    settings: Settings,
+}
+
+impl Sysroot {
+    /// The dependencies for a host, fetched now if they are not there.
+    pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
+        let native = Self::native(cx, updates)?;
+        let cross = match Host::current() == Some(host) {
+            true => None,
+            false => Some(Cross::ensure(cx, host, updates)?),
+        };
+        Ok(Self { cross, ..native })
+    }
+
+    /// The dependencies for this machine, fetched now if they are not there.
+    pub(crate) fn native(cx: &Context, updates: Updates) -> Result<Self> {
+        let host = Host::current().context("qus builds nothing on this kind of machine")?;
+        let distribution = Distribution::detect()?;
+        let dir = cx.paths.sysroot(&id(distribution.as_ref(), &cx.data.tools, host));
+        let this = Self { dir, packages: distribution.is_some(), cross: None, settings: cx.settings.clone() };
+        updates::discard_outdated(&this.dir, updates)?;
+        cache::ensure(&this.dir, |partial| {
+            let log = cx.start_log("sysroot")?;
+            say("fetching build dependencies (nothing is installed) …");
+            let mut manifest = match &distribution {
+                Some(distribution) => {
+                    let apt = Apt::updated(&cx.paths.apt("build"), &log, distribution, updates, None)?;
+                    if apt.lacks_updates() {
+                        updates::record_missing(partial)?;
+                    }
+                    let mut manifest =
+                        apt.unpack(&cx.data.tools.debian.libraries, &partial.join("libraries"))?;
+                    manifest.extend(apt.unpack(&cx.data.tools.debian.programs, &partial.join("programs"))?);
+                    manifest
+                }
+                None => installed_libraries(cx)?,
+            };
+            install_wheels(&pip(partial)?, &cx.data.tools.wheels, &partial.join("python"), &log)?;
+            manifest.extend(
+                cx.data
+                    .tools
+                    .wheels
+                    .iter()
+                    .map(|wheel| format!("{} {} {}", wheel.name, wheel.version, wheel.sha256)),
+            );
+            Ok(fs::write(partial.join("manifest"), manifest.join("\n"))?)
+        })
+        .context("the build dependencies cannot be fetched")?;
+        Ok(this)
+    }
+
+    /// A folder with a wheel that is no part of the build, fetched now if it is not there.
+    pub(crate) fn wheel(&self, cx: &Context, wheel: &Wheel) -> Result<PathBuf> {
+        let dir = cx.paths.wheel(&wheel.sha256);
+        cache::ensure(&dir, |partial| {
+            let log = cx.start_log(&wheel.name)?;
+            install_wheels(&pip(&self.dir)?, std::slice::from_ref(wheel), partial, &log)
+        })?;
+        Ok(dir)
+    }
+
+    /// A folder with wheels as they are, fetched now if they are not there: thousands of files of which a few
+    /// are read need not be unpacked.
+    pub(crate) fn archives(&self, cx: &Context, wheels: &[Wheel]) -> Result<PathBuf> {
+        let hashes: Vec<_> = wheels.iter().map(|wheel| &*wheel.sha256).collect();
+        let dir = cx.paths.wheel(&cache::sha256(hashes.join(" ").as_bytes()));
+        cache::ensure(&dir, |partial| {
+            let log = cx.start_log("archives")?;
+            let download = ["download".into(), "--dest".into(), partial.into()];
+            run_pip(&pip(&self.dir)?, &download, wheels, &log)
+        })?;
+        Ok(dir)
+    }
+
+    /// Name, version and hash of every package and wheel.
+    pub(crate) fn manifest(&self) -> Result<Vec<String>> {
+        let mut manifest = read_manifest(&self.dir)?;
+        if let Some(cross) = &self.cross {
+            manifest.extend(read_manifest(&cross.dir)?);
+        }
+        Ok(manifest)
+    }
+
+    /// The C compiler and options that it always gets.
+    pub(crate) fn cc(&self) -> (String, Vec<String>) {
+        self.cross.as_ref().map_or_else(|| (self.settings.cc().to_owned(), Vec::new()), Cross::cc)
+    }
+
+    /// The linker, where the compiler does not tell.
+    pub(crate) fn ld(&self) -> Option<&str> {
+        self.cross.as_ref().map(|cross| &*cross.spec.ld)
+    }
+
+    /// Options for linking.
+    pub(crate) fn link(&self) -> &[String] {
+        self.cross.as_ref().map_or(&[], |cross| &cross.spec.link)
+    }
+
+    /// Arguments of QEMU's configure that only what is linked here needs.
+    pub(crate) fn configure(&self) -> Vec<String> {
+        let link = self.link().iter().map(|option| format!("--extra-ldflags={option}"));
+        link.chain(self.cross.iter().flat_map(|cross| cross.spec.configure.clone())).collect()
+    }
+
+    /// How `strip` and the like are called.
+    pub(crate) fn tool(&self, name: &str) -> String {
+        self.cross.as_ref().map_or_else(|| name.to_owned(), |cross| cross.spec.tool(name))
+    }
+
+    /// Whether it is for another host than this machine.
+    pub(crate) fn is_cross(&self) -> bool {
+        self.cross.is_some()
+    }
+
+    /// Gives a command these dependencies and nothing else of the caller's environment, so that no
+    /// stray variable changes what is built.
+    pub(crate) fn enter<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
+        let mut cmd = cmd
+            .env_clear()
+            .env("LC_ALL", "C")
+            // QEMU's decodetree writes sets in the order of their hashes.
+            .env("PYTHONHASHSEED", "0")
+            .env("PYTHONPATH", self.dir.join("python"));
+        for (name, value) in self.settings.essential() {
+            cmd = cmd.env(name, value);
+        }
+        if !self.packages {
+            return cmd;
+        }
+        let programs = self.dir.join("programs/usr");
+        let libraries = self.dir.join("libraries");
+        let triple = Host::current().map_or("", |host| host.triple);
+        let pkg_config = programs.join("bin/pkgconf").display().to_string();
+        let [pkg_config_dirs, pkg_config_root] = pkg_config_variables(&libraries, triple);
+        cmd = match &self.cross {
+            None => cmd.env("PKG_CONFIG", &pkg_config),
+            Some(cross) => {
+                // The variables below are for what runs during the build; only here may they be others.
+                let variables = pkg_config_variables(&cross.libraries(), cross.host.triple).join(" ");
+                let mut cmd = cmd
+                    .env("PKG_CONFIG", format!("env {variables} {pkg_config}"))
+                    .env("PKG_CONFIG_FOR_BUILD", &pkg_config);
+                for name in ["AR", "NM", "OBJCOPY", "RANLIB", "READELF", "STRIP"] {
+                    cmd = cmd.env(name, cross.spec.tool(&name.to_lowercase()));
+                }
+                cmd
+            }
+        };
+        for variable in [pkg_config_dirs, pkg_config_root] {
+            let (name, value) = variable.split_once('=').unwrap_or_default();
+            cmd = cmd.env(name, value);
+        }
+        self.add_programs(cmd)
+            .env("BISON_PKGDATADIR", programs.join("share/bison"))
+            .env("M4", programs.join("bin/m4"))
+    }
+
+    /// Has a command find the programs of these dependencies, and leaves the rest of its environment alone.
+    pub(crate) fn add_programs<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
+        self.add_programs_of(cmd, None)
+    }
+
+    /// The same with those of a further root folder.
+    pub(crate) fn add_programs_of<'a>(&self, cmd: Cmd<'a>, further: Option<&Path>) -> Cmd<'a> {
+        let triple = Host::current().map_or("", |host| host.triple);
+        let mut roots = vec![(self.dir.join("programs/usr"), "bin")];
+        roots.extend(self.cross.as_ref().map(|cross| (cross.compiler(), &*cross.spec.bin)));
+        roots.extend(further.map(|root| (root.join("usr"), "bin")));
+        let path = self.settings.path_with(roots.iter().map(|(root, bin)| root.join(bin)));
+        let libraries = roots.iter().map(|(root, _)| root.join("lib").join(triple));
+        cmd.env("PATH", path.unwrap_or_default())
+            .env("LD_LIBRARY_PATH", std::env::join_paths(libraries).unwrap_or_default())
+    }
+}
+
+/// Where pkg-config looks for the libraries in a folder.
+fn pkg_config_variables(libraries: &Path, triple: &str) -> [String; 2] {
+    let dir = libraries.display();
+    [
+        format!("PKG_CONFIG_LIBDIR={dir}/usr/lib/{triple}/pkgconfig:{dir}/usr/share/pkgconfig"),
+        format!("PKG_CONFIG_SYSROOT_DIR={dir}"),
+    ]
+}
+
+fn read_manifest(dir: &Path) -> Result<Vec<String>> {
+    let path = dir.join("manifest");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// A name that changes with everything that is asked for.
+fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String {
+    let mut wanted: Vec<&str> = tools.wheels.iter().map(|wheel| &*wheel.sha256).collect();
+    let system = match distribution {
+        Some(distribution) => {
+            wanted.extend(tools.debian.libraries.iter().chain(&tools.debian.programs).map(String::as_str));
+            format!("{}-{}", distribution.id, distribution.codename)
+        }
+        None => "system".to_owned(),
+    };
+    format!("{system}-{host}-{}", &cache::sha256(wanted.join(" ").as_bytes())[..12])
+}
+
+/// Installs wheels into a folder of their own.
+fn install_wheels(pip: &[PathBuf], wheels: &[Wheel], into: &Path, log: &Path) -> Result<()> {
+    let install = ["install", "--no-compile", "--root-user-action=ignore", "--target"].map(PathBuf::from);
+    run_pip(pip, &[&install[..], &[into.to_owned()]].concat(), wheels, log)
+}
+
+/// Has pip do something with wheels of pinned hashes.
+fn run_pip(pip: &[PathBuf], what: &[PathBuf], wheels: &[Wheel], log: &Path) -> Result<()> {
+    let line = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
+    let requirements = tempfile::NamedTempFile::new()?;
+    fs::write(&requirements, wheels.iter().map(line).collect::<String>())?;
+    let requirements = requirements.path();
+    exec::run(
+        cmd!(
+            sh(),
+            "python3 {pip...} {what...} --quiet --disable-pip-version-check --no-input --no-cache-dir
+             --only-binary=:all: --no-deps --require-hashes --requirement {requirements}"
+        )
+        .env_remove("PYTHONPATH"),
+        log,
+        |_| {},
+    )
+    .context("the Python packages cannot be had")
+}
+
+/// How pip is called: Debian ships it as a wheel, which runs without being installed.
+fn pip(partial: &Path) -> Result<Vec<PathBuf>> {
+    let wheels = partial.join("programs/usr/share/python-wheels");
+    if !wheels.is_dir() {
+        return Ok(vec!["-m".into(), "pip".into()]);
+    }
+    let names = fs::read_dir(wheels)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    let is_pip =
+        |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pip-"));
+    let wheel = names.iter().find(is_pip).context("python3-pip-whl holds no wheel of pip")?;
+    Ok(vec![wheel.join("pip")])
+}
+
+/// Manifest of the installed libraries that end up in the emulators.
+fn installed_libraries(cx: &Context) -> Result<Vec<String>> {
+    let mut manifest = Vec::new();
+    for library in compiler::STATIC_LIBRARIES {
+        let path = compiler::library(cx, library)?.with_context(|| format!("{library} is gone"))?;
+        manifest.push(format!("{library} installed {}", cache::sha256_file(&path)?));
+    }
+    Ok(manifest)
+}

@@ -1,0 +1,130 @@
+//! Compiler and libraries for a host that the build machine is not, from the packages of a Debian-like
+//! distribution; other systems have neither such compilers nor static libraries of other machines to offer.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use qemu_src::CrossHost;
+use qus_core::arch::Host;
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::{self, Updates};
+
+/// What builds for another host.
+pub(crate) struct Cross {
+    pub(crate) dir: PathBuf,
+    pub(crate) host: &'static Host,
+    pub(crate) spec: CrossHost,
+}
+
+impl Cross {
+    /// Compiler and libraries for a host, fetched now if they are not there.
+    pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
+        let spec = cx.data.hosts.get(host.name).with_context(|| format!("hosts.toml has no {host}"))?.clone();
+        let distribution = Distribution::detect()?.with_context(|| {
+            format!(
+                "what builds for {host} comes as packages of Debian or Ubuntu, and this machine has no apt\n\
+                 remedy: a machine of that kind, Debian or Ubuntu; or a builder that has one: --builder"
+            )
+        })?;
+        let base = spec.base.as_ref().unwrap_or(&cx.data.hosts.base);
+        let libraries = spec.libraries.as_ref().unwrap_or(&cx.data.tools.debian.libraries);
+        let wanted = [&spec.compiler[..], base, libraries].concat().join(" ");
+        let own = format!("{}-{}", distribution.id, distribution.codename);
+        let suite = spec.suite.clone().map_or_else(|| own.clone(), |suite| format!("{own}-{suite}"));
+        let dir = cx.paths.sysroot(&format!("{suite}-{host}-{}", &cache::sha256(wanted.as_bytes())[..12]));
+        updates::discard_outdated(&dir, updates)?;
+        cache::ensure(&dir, |partial| {
+            let log = cx.start_log(&format!("sysroot-{host}"))?;
+            say(format_args!("fetching compiler and libraries for {host} (nothing is installed) …"));
+            let state = cx.paths.apt(&format!("compiler-{host}"));
+            let compiler = Apt::programs(&state, &log, &distribution, updates)?;
+            let mut manifest = compiler.unpack_all(&spec.compiler, &partial.join("compiler"))?;
+            let state = cx.paths.apt(&format!("libraries-{host}"));
+            let apt = match &spec.suite {
+                Some(suite) => Apt::foreign(&state, &log, &distribution, suite, &[host.debian])?,
+                None => Apt::updated(&state, &log, &distribution, updates, Some(host.debian))?,
+            };
+            if compiler.lacks_updates() || apt.lacks_updates() {
+                updates::record_missing(partial)?;
+            }
+            let of_host = |packages: &[String]| -> Vec<String> {
+                packages.iter().map(|package| format!("{package}:{}", host.debian)).collect()
+            };
+            let into = partial.join("libraries");
+            manifest.extend(apt.unpack_all(&of_host(base), &into)?);
+            manifest.extend(apt.unpack(&of_host(libraries), &into)?);
+            find_loader(&into)?;
+            Ok(fs::write(partial.join("manifest"), manifest.join("\n"))?)
+        })
+        .with_context(|| format!("compiler and libraries for {host} cannot be fetched"))?;
+        Ok(Self { dir, host, spec })
+    }
+
+    /// The C compiler and options that it always gets.
+    pub(crate) fn cc(&self) -> (String, Vec<String>) {
+        let mut words = self.spec.cc.split(' ').map(str::to_owned);
+        let program = words.next().unwrap_or_default();
+        (program, words.chain([format!("--sysroot={}", self.libraries().display())]).collect())
+    }
+
+    /// Where the programs of the build machine are.
+    pub(crate) fn compiler(&self) -> PathBuf {
+        self.dir.join("compiler/usr")
+    }
+
+    pub(crate) fn libraries(&self) -> PathBuf {
+        self.dir.join("libraries")
+    }
+}
+
+/// Has a linker find the loader where a system has it. The C library is linked dynamically too, when QEMU's
+/// configure asks what the compiler can; its linker script names the loader in `/lib` or `/lib64`, which are links
+/// that no package has, or have links to absolute places.
+fn find_loader(root: &Path) -> Result<()> {
+    for name in ["lib", "lib64"] {
+        let dir = root.join(name);
+        if !dir.exists() {
+            symlink(Path::new("usr").join(name), &dir)?;
+            continue;
+        }
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            let target = fs::read_link(&path).unwrap_or_default();
+            if let Ok(target) = target.strip_prefix("/") {
+                fs::remove_file(&path)?;
+                symlink(Path::new("..").join(target), &path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loaders_are_found_in_either_layout() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| root.path().join(path);
+        fs::create_dir_all(at("lib/triple")).unwrap();
+        fs::create_dir_all(at("usr/lib64")).unwrap();
+        fs::write(at("lib/triple/ld.so"), "loader").unwrap();
+        fs::write(at("usr/lib64/ld.so"), "other").unwrap();
+        find_loader(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(at("lib64/ld.so")).unwrap(), "other");
+
+        fs::remove_file(at("lib64")).unwrap();
+        fs::create_dir(at("lib64")).unwrap();
+        symlink("/lib/triple/ld.so", at("lib64/ld.so")).unwrap();
+        find_loader(root.path()).unwrap();
+        assert_eq!(fs::read_to_string(at("lib64/ld.so")).unwrap(), "loader");
+    }
+}

@@ -1,0 +1,320 @@
+//! Unpacks a source archive and applies the patches that its version needs.
+//!
+//! The tree appears under its name only when it is complete, its name holds the hash of the archive and of every
+//! patch, and it has checksums, so that an existing one is right. Refused: an archive with paths or links that lead
+//! out of it, one that is damaged or larger than any of QEMU, and one that is not QEMU of the expected version.
+
+use std::fs;
+use std::io::{self, BufReader, Read};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use liblzma::read::XzDecoder;
+use qemu_src::Patch;
+use semver::Version;
+use xshell::cmd;
+
+use crate::base::cache::{self, Hashed};
+use crate::base::context::Context;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::progress::{one_line, say};
+use crate::qemu::source::Source;
+
+/// The unpacked and patched tree of a source, made now if it is not there.
+pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<PathBuf> {
+    let inputs = patches.iter().fold(source.sha256.clone(), |inputs, patch| inputs + &patch.text);
+    let id = &cache::sha256(inputs.as_bytes())[..12];
+    let tree = cx.paths.source_tree(&source.version, id);
+    cache::ensure(&tree, |partial| {
+        say(format_args!("unpacking QEMU {} …", source.version));
+        let archive = &source.archive;
+        // What is unpacked is what was hashed, whatever has happened to the file since it was looked at.
+        let mut file = Hashed::new(cache::open(archive)?);
+        unpack(XzDecoder::new(BufReader::new(&mut file)), partial)
+            .with_context(|| format!("cannot unpack {}", archive.display()))?;
+        io::copy(&mut file, &mut io::sink())?;
+        ensure!(file.sha256() == source.sha256, "{} was changed while it was unpacked", archive.display());
+        check_version(partial, &source.version)?;
+        // Meson makes it where it builds from, and it would be one file too many.
+        let lock = partial.join("subprojects/.wraplock");
+        if lock.parent().is_some_and(Path::exists) {
+            fs::write(lock, "")?;
+        }
+        patches.iter().try_for_each(|patch| apply(partial, patch, &source.version))
+    })?;
+    Ok(tree)
+}
+
+/// What no source of QEMU comes near to. Others cost time, memory and disk out of all proportion to their own size.
+struct Limits {
+    depth: usize,
+    /// Of a path, in bytes.
+    path: usize,
+    entries: usize,
+    /// Of the unpacked archive.
+    bytes: u64,
+}
+
+const LIMITS: Limits = Limits { depth: 32, path: 1024, entries: 300_000, bytes: 4 << 30 };
+
+/// A reader that fails when more is read than may be.
+struct Limited<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::FileTooLarge, "it is too large when it is unpacked")
+        })?;
+        Ok(read)
+    }
+}
+
+/// Unpacks an archive's only folder, without that folder's name, into `into`.
+fn unpack(reader: impl Read, into: &Path) -> Result<()> {
+    unpack_within(reader, into, &LIMITS)
+}
+
+fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> {
+    let mut archive = tar::Archive::new(Limited { reader, left: limits.bytes });
+    let mut top: Option<PathBuf> = None;
+    for (count, entry) in archive.entries()?.enumerate() {
+        ensure!(count < limits.entries, "it has more than {} entries", limits.entries);
+        let mut entry = entry.map_err(damaged)?;
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            continue;
+        }
+        let path = entry.path()?.into_owned();
+        let (length, depth) = (path.as_os_str().len(), path.components().count());
+        ensure!(length <= limits.path, "it has a path of {length} bytes");
+        let shown = one_line(path.display());
+        ensure!(depth <= limits.depth, "its path {shown} is {depth} directories deep");
+        ensure!(is_inside(Path::new(""), &path), "its path {shown} leads out of it");
+        let plain = kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link();
+        ensure!(plain, "its entry {shown} is neither a file nor a directory nor a link");
+        if let Some(target) = entry.link_name()? {
+            // A symbolic link starts from its own folder, a hard link from the top.
+            let from = if entry.header().entry_type().is_symlink() { path.parent() } else { None };
+            let inside = is_inside(from.unwrap_or(Path::new("")), &target);
+            ensure!(inside, "its link {shown} -> {} leads out of it", one_line(target.display()));
+        }
+        let first = path.iter().next().map(PathBuf::from).unwrap_or_default();
+        let only = top.get_or_insert_with(|| first.clone());
+        ensure!(
+            *only == first,
+            "it has more than one folder at the top: {} and {}",
+            one_line(only.display()),
+            one_line(first.display())
+        );
+        entry.unpack_in(into).map_err(damaged)?;
+    }
+    let top = into.join(top.context("it is empty")?);
+    for entry in fs::read_dir(&top).with_context(|| format!("it has no folder {}", top.display()))? {
+        let entry = entry?;
+        fs::rename(entry.path(), into.join(entry.file_name()))?;
+    }
+    Ok(fs::remove_dir(&top)?)
+}
+
+/// Says of a reading error that the archive is at fault, and not of a full disk.
+fn damaged(error: io::Error) -> anyhow::Error {
+    let archive = matches!(
+        error.kind(),
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::Other
+    );
+    let error = anyhow::Error::from(error);
+    if archive { error.context("the archive is damaged or cut off") } else { error }
+}
+
+/// Whether a path, taken from the folder `from`, stays in the archive.
+fn is_inside(from: &Path, path: &Path) -> bool {
+    let mut depth = from.components().count();
+    for component in path.components() {
+        match component {
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 1 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
+        }
+    }
+    true
+}
+
+fn check_version(tree: &Path, version: &Version) -> Result<()> {
+    let found = fs::read_to_string(tree.join("VERSION")).ok().filter(|_| tree.join("linux-user").is_dir());
+    match found.as_deref().map(str::trim) {
+        None => bail!("the archive is not QEMU's source"),
+        Some(found) => ensure!(found == version.to_string(), "the archive is QEMU {found}, not {version}"),
+    }
+    Ok(())
+}
+
+/// Applies a patch as a whole or not at all.
+fn apply(tree: &Path, patch: &Patch, version: &Version) -> Result<()> {
+    let path = &patch.path;
+    // The tree lies inside the project's own repository, which git must not find.
+    let git = cmd!(sh(), "git apply {path}").env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
+    let output = exec::output(git.in_dir(tree))?;
+    if !output.status.success() {
+        // `error: patch failed: FILE:LINE` names the hunk.
+        let errors = String::from_utf8_lossy(&output.stderr);
+        bail!("{} does not apply to QEMU {version}:\n  {}", patch.name, errors.trim().replace('\n', "\n  "));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use liblzma::write::XzEncoder;
+    use std::io::Write;
+
+    /// A tar archive of plain files, written by hand since the library refuses to write bad paths.
+    fn archive(files: &[(&str, &str)]) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        for (path, content) in files {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
+            header.set_size(content.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            builder.append(&header, content.as_bytes()).unwrap();
+        }
+        builder.into_inner().unwrap()
+    }
+
+    fn link(path: &str, target: &str) -> Vec<u8> {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_path(path).unwrap();
+        header.set_link_name(target).unwrap();
+        header.set_cksum();
+        builder.append(&header, io::empty()).unwrap();
+        builder.into_inner().unwrap()
+    }
+
+    fn unpacked(tar: &[u8]) -> (tempfile::TempDir, Result<()>) {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("into")).unwrap();
+        let result = unpack(tar, &dir.path().join("into"));
+        (dir, result)
+    }
+
+    #[test]
+    fn the_only_folder_is_stripped() {
+        let (dir, result) =
+            unpacked(&archive(&[("qemu-1/VERSION", "1.0.0\n"), ("qemu-1/linux-user/main.c", "")]));
+        result.unwrap();
+        let tree = dir.path().join("into");
+        check_version(&tree, &Version::new(1, 0, 0)).unwrap();
+        let error = check_version(&tree, &Version::new(1, 0, 1)).unwrap_err();
+        assert_eq!(error.to_string(), "the archive is QEMU 1.0.0, not 1.0.1");
+        assert!(!tree.join("qemu-1").exists());
+    }
+
+    #[test]
+    fn what_is_not_qemu_is_refused() {
+        let (dir, result) = unpacked(&archive(&[("hello-1/README", "")]));
+        result.unwrap();
+        let error = check_version(&dir.path().join("into"), &Version::new(1, 0, 0)).unwrap_err();
+        assert_eq!(error.to_string(), "the archive is not QEMU's source");
+    }
+
+    #[test]
+    fn paths_that_lead_out_are_refused_and_nothing_is_written() {
+        for path in ["/etc/qus-test", "q/../../qus-test", "../qus-test"] {
+            let (dir, result) = unpacked(&archive(&[(path, "x")]));
+            assert!(result.unwrap_err().to_string().contains("leads out of it"), "{path}");
+            assert!(!dir.path().join("qus-test").exists());
+        }
+        for target in ["/etc/passwd", "../../x", "../x"] {
+            let (_dir, result) = unpacked(&link("q/link", target));
+            assert!(result.unwrap_err().to_string().contains("leads out of it"), "{target}");
+        }
+        let (_dir, result) = unpacked(&link("q/a/link", "../b"));
+        result.unwrap();
+    }
+
+    #[test]
+    fn archives_that_cost_too_much_are_refused_early() {
+        let limits = Limits { depth: 4, path: 20, entries: 3, bytes: 8192 };
+        let refused = |files: &[(&str, &str)]| {
+            let dir = tempfile::tempdir().unwrap();
+            format!("{:#}", unpack_within(&*archive(files), dir.path(), &limits).unwrap_err())
+        };
+        assert_eq!(refused(&[("q/a/b/c/d", "")]), "its path q/a/b/c/d is 5 directories deep");
+        assert_eq!(refused(&[("q/aaaaaaaaaaaaaaaaaaa", "")]), "it has a path of 21 bytes");
+        assert_eq!(
+            refused(&[("q/a", ""), ("q/b", ""), ("q/c", ""), ("q/d", "")]),
+            "it has more than 3 entries"
+        );
+        assert!(refused(&[("q/a", &"x".repeat(9000))]).contains("too large when it is unpacked"));
+        assert!(refused(&[("q/\u{1b}[2J\n/../..", "")]).contains("q/\\u{1b}[2J\\n/../.. leads out"));
+        // A directory for each of 2,000 levels took minutes.
+        let start = std::time::Instant::now();
+        let deep = format!("q{}/f", "/d".repeat(2000));
+        let mut builder = tar::Builder::new(Vec::new());
+        for depth in (3..deep.len()).step_by(2) {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(tar::EntryType::Directory);
+            header.set_mode(0o755);
+            header.set_size(0);
+            builder.append_data(&mut header, &deep[..depth], io::empty()).unwrap();
+        }
+        let (_dir, result) = unpacked(&builder.into_inner().unwrap());
+        assert!(result.unwrap_err().to_string().ends_with("directories deep"));
+        assert!(start.elapsed() < std::time::Duration::from_secs(5), "it took {:?}", start.elapsed());
+    }
+
+    #[test]
+    fn devices_and_pipes_are_refused() {
+        for kind in [tar::EntryType::Fifo, tar::EntryType::Char, tar::EntryType::Block] {
+            let mut builder = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(0);
+            header.set_path("q/special").unwrap();
+            header.set_cksum();
+            builder.append(&header, io::empty()).unwrap();
+            let (_dir, result) = unpacked(&builder.into_inner().unwrap());
+            assert!(result.unwrap_err().to_string().contains("its entry q/special is neither"));
+        }
+    }
+
+    #[test]
+    fn a_cut_archive_is_called_so() {
+        let mut encoder = XzEncoder::new(Vec::new(), 1);
+        let noise: String = (0..20_000)
+            .map(|n: u32| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26))
+            .collect();
+        encoder.write_all(&archive(&[("q/VERSION", &noise)])).unwrap();
+        let whole = encoder.finish().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let error = unpack(XzDecoder::new(&whole[..whole.len() / 2]), dir.path()).unwrap_err();
+        assert_eq!(error.to_string(), "the archive is damaged or cut off");
+    }
+
+    #[test]
+    fn a_patch_that_does_not_apply_names_the_hunk() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        fs::create_dir(&tree).unwrap();
+        fs::write(tree.join("f"), "one\n").unwrap();
+        let path = dir.path().join("p.patch");
+        fs::write(&path, "why\n---\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-two\n+three\n").unwrap();
+        let patch =
+            Patch { name: "x/0001-p.patch".into(), versions: Default::default(), path, text: String::new() };
+        let error = apply(&tree, &patch, &Version::new(10, 2, 2)).unwrap_err().to_string();
+        assert!(error.starts_with("x/0001-p.patch does not apply to QEMU 10.2.2"), "{error}");
+        assert!(error.contains("patch failed: f:1"), "{error}");
+        fs::write(tree.join("f"), "two\n").unwrap();
+        apply(&tree, &patch, &Version::new(10, 2, 2)).unwrap();
+        assert_eq!(fs::read_to_string(tree.join("f")).unwrap(), "three\n");
+    }
+}

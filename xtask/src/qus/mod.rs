@@ -1,0 +1,4 @@
+//! The program `qus` for a host: `cargo xtask build-qus`.
+
+pub(crate) mod build;
+pub(crate) mod rust;

@@ -1,0 +1,248 @@
+//! Which images there are, and how they are called: pure, from the table of architectures.
+//!
+//! An image is for one host. Over the images of a kind for all hosts lies an index. Tags that name a version
+//! never change what they mean; the floating ones mean the latest version of a channel.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use qus_core::arch::{Arch, Host};
+use serde_json::{Value, json};
+
+use crate::base::error::Usage;
+
+/// What is in an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The emulators.
+    Pkg,
+    /// The program.
+    Register,
+    /// Both.
+    Full,
+    /// The program and one emulator.
+    Guest(&'static Arch),
+}
+
+impl Kind {
+    /// The target of the bake file that it inherits from.
+    pub(super) fn target(self) -> &'static str {
+        match self {
+            Self::Pkg => "pkg",
+            Self::Register => "register",
+            Self::Full => "full",
+            Self::Guest(_) => "guest",
+        }
+    }
+
+    /// What `org.opencontainers.image.title` says.
+    pub(super) fn title(self) -> String {
+        match self {
+            Self::Pkg => "QEMU's user-mode emulators, static".to_owned(),
+            Self::Register => "qus, without emulators".to_owned(),
+            Self::Full => "qus, with all emulators".to_owned(),
+            Self::Guest(arch) => format!("qus, with the emulator of {arch}"),
+        }
+    }
+
+    pub(super) fn has_program(self) -> bool {
+        self != Self::Pkg
+    }
+
+    /// The tag of the image for one host.
+    pub(super) fn host_tag(self, host: &Host, version: &str) -> String {
+        match self {
+            Self::Full => format!("{host}-{version}"),
+            kind => format!("{host}-{version}-{kind}"),
+        }
+    }
+
+    /// The tag of the index over all hosts. The version comes first for guests too: with a guest's name before it,
+    /// a tag could mean an image of the host of that name.
+    pub(super) fn tag(self, version: &str) -> String {
+        match self {
+            Self::Full => version.to_owned(),
+            kind => format!("{version}-{kind}"),
+        }
+    }
+
+    /// The tag that moves on to each new version of a channel.
+    pub(super) fn floating_tag(self, channel: &str) -> Option<String> {
+        let default = channel == "default";
+        match self {
+            Self::Guest(_) => None,
+            Self::Full if default => Some("latest".to_owned()),
+            Self::Full => Some(channel.to_owned()),
+            kind if default => Some(kind.to_string()),
+            kind => Some(format!("{channel}-{kind}")),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Guest(arch) => arch.name,
+            kind => kind.target(),
+        })
+    }
+}
+
+/// Names and values of `org.opencontainers.image` and of ours.
+pub(super) type Labels = BTreeMap<&'static str, String>;
+
+/// An image of one host, and what it is made from.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) host: &'static Host,
+    pub(super) kind: Kind,
+    pub(super) tag: String,
+    /// Folders by the names that the Dockerfile has for them.
+    pub(super) contexts: BTreeMap<&'static str, PathBuf>,
+    pub(super) labels: Labels,
+}
+
+impl Image {
+    /// Its name in the bake file.
+    pub(super) fn target(&self) -> String {
+        format!("{}-{}", self.host, self.kind)
+    }
+}
+
+/// The bake file's targets for these images.
+pub(super) fn bake(
+    images: &[&Image],
+    tags: impl Fn(&Image) -> Vec<String>,
+    output: &str,
+    attest: &[String],
+    annotate: bool,
+) -> Value {
+    let target = |image: &&Image| {
+        let annotations = |level: &str| {
+            image.labels.iter().map(|(name, value)| format!("{level}:{name}={value}")).collect()
+        };
+        let annotations: Vec<String> = if annotate { annotations("manifest") } else { Vec::new() };
+        let target = json!({
+            "inherits": [image.kind.target()],
+            "platforms": [format!("linux/{}", image.host.platform)],
+            "contexts": image.contexts,
+            "labels": image.labels,
+            "annotations": annotations,
+            "tags": tags(image),
+            "output": [output],
+            "attest": attest,
+        });
+        (image.target(), target)
+    };
+    let targets: serde_json::Map<_, _> = images.iter().map(target).collect();
+    let names: Vec<_> = targets.keys().cloned().collect();
+    json!({ "group": { "default": { "targets": names } }, "target": targets })
+}
+
+/// Refuses what no registry takes as the name of a repository.
+pub(super) fn check_repo(repo: &str) -> Result<()> {
+    let (registry, path) = match repo.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
+        _ => (None, repo),
+    };
+    let word = |word: &str| {
+        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        word.chars().all(inner) && end(word.chars().next()) && end(word.chars().last())
+    };
+    let name = |registry: &str| registry.chars().all(|c| c.is_ascii_alphanumeric() || "[]:.-_".contains(c));
+    let bad = |why: &str| Usage(format!("`{repo}` is no name of a repository: {why}"));
+    ensure!(
+        !path.chars().any(char::is_uppercase),
+        bad(&format!("letters are small; did you mean {}?", repo.to_lowercase()))
+    );
+    ensure!(!path.rsplit('/').next().unwrap_or_default().contains([':', '@']), bad("a tag goes to --tag"));
+    ensure!(path.split('/').all(word) && registry.is_none_or(name), bad("as in ghcr.io/somebody/qus"));
+    Ok(())
+}
+
+/// Refuses what cannot be a tag together with all that is put before and behind it.
+pub(super) fn check_tag(tag: &str) -> Result<()> {
+    /// What the longest host and kind leave of the 128 characters that a tag may have.
+    const LONGEST: usize = 128 - "microblazeel-".len() * 2;
+    let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let fits = tag.starts_with(first) && tag.chars().all(|c| word(c) || c == '_') && tag.len() <= LONGEST;
+    ensure!(
+        fits,
+        Usage(format!(
+            "`{tag}` cannot be a tag: letters, digits, `_`, `.` and `-`, of which the last two not first; at most \
+             {LONGEST} characters"
+        ))
+    );
+    Ok(())
+}
+
+/// Where an image's files are staged, below the folder of its host.
+pub(super) fn emulators_of(kind: Kind, host_dir: &Path) -> PathBuf {
+    match kind {
+        Kind::Guest(arch) => host_dir.join("guests").join(arch.name),
+        _ => host_dir.join("emulators"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use qus_core::arch::{ARCHES, HOSTS};
+    use std::collections::BTreeSet;
+
+    fn kinds() -> impl Iterator<Item = Kind> {
+        [Kind::Pkg, Kind::Register, Kind::Full].into_iter().chain(ARCHES.iter().map(Kind::Guest))
+    }
+
+    #[test]
+    fn every_tag_means_one_thing() {
+        let mut seen = BTreeSet::new();
+        for kind in kinds() {
+            let hosts = HOSTS.iter().map(|host| kind.host_tag(host, "10.2.2"));
+            let floating = ["default", "lts"].into_iter().filter_map(|channel| kind.floating_tag(channel));
+            for tag in hosts.chain(floating).chain([kind.tag("10.2.2")]) {
+                check_tag(&tag).unwrap();
+                assert!(seen.insert(tag.clone()), "{tag} twice");
+            }
+        }
+    }
+
+    #[test]
+    fn tags_are_those_of_the_design() {
+        let host: &Host = "arm64".parse().unwrap();
+        assert_eq!(Kind::Full.host_tag(host, "1"), "arm64v8-1");
+        assert_eq!(Kind::Pkg.host_tag(host, "1"), "arm64v8-1-pkg");
+        assert_eq!(Kind::Guest("s390x".parse().unwrap()).tag("1"), "1-s390x");
+        assert_eq!(Kind::Register.tag("1"), "1-register");
+        assert_eq!(Kind::Pkg.floating_tag("default").as_deref(), Some("pkg"));
+        assert_eq!(Kind::Pkg.floating_tag("lts").as_deref(), Some("lts-pkg"));
+        assert_eq!(Kind::Full.floating_tag("default").as_deref(), Some("latest"));
+    }
+
+    #[test]
+    fn names_of_repositories() {
+        for repo in
+            ["qus", "localhost:5000/qus", "ghcr.io/some-body/qus", "127.0.0.1:5000/a/b_c", "some/body"]
+        {
+            check_repo(repo).unwrap();
+        }
+        let message = |repo| check_repo(repo).unwrap_err().to_string();
+        assert!(message("ghcr.io/Some/qus").contains("did you mean ghcr.io/some/qus?"));
+        assert!(message("qus:latest").contains("--tag"));
+        for repo in ["", "a//b", "-a", "a b", "https://x/y", "ghcr.io/"] {
+            assert!(check_repo(repo).is_err(), "{repo}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_tag() {
+        for tag in ["", ".a", "-a", "a/b", "a b", "a:b", &"x".repeat(103)] {
+            assert!(check_tag(tag).is_err(), "{tag}");
+        }
+        check_tag("10.2.2-1_x").unwrap();
+    }
+}

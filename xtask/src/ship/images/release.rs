@@ -1,0 +1,143 @@
+//! What all images of a run have in common, and the images that follow from it.
+
+use anyhow::{Context as _, Result, ensure};
+use qus_core::arch::Host;
+use qus_core::bundle::Profile;
+use serde_json::Value;
+use xshell::cmd;
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::error::Usage;
+use crate::base::exec::{self, sh};
+use crate::base::progress::say;
+use crate::ship::images::plan::{self, Image, Kind, Labels};
+use crate::ship::images::stage::Staged;
+use crate::ship::images::{INPUTS, REVISION};
+
+/// What is the same for all images of a run.
+pub(super) struct Release {
+    pub(super) qemu: String,
+    /// In tags: QEMU's version, or what was asked for.
+    pub(super) version: String,
+    /// Of QEMU's version, if that is in the tags.
+    pub(super) channel: Option<String>,
+    /// SPDX expression of QEMU's source.
+    licence: String,
+    /// The commit, if there is one.
+    revision: Option<String>,
+    /// Address of the repository, if it is public.
+    source: Option<String>,
+    /// When the images count as made, in seconds since 1970.
+    pub(super) epoch: u64,
+}
+
+impl Release {
+    pub(super) fn of(cx: &Context, staged: &[Staged], qemu: Option<&str>, tag: Option<&str>) -> Result<Self> {
+        let recipes = || staged.iter().map(|staged| &staged.bundle.recipe);
+        let qemu = match qemu {
+            Some(asked) => cx.data.release(asked).map_err(Usage)?.version.clone(),
+            None => recipes().map(|recipe| &recipe.qemu).max().context("no host")?.clone(),
+        };
+        // 32-bit hosts have an older version under the same tag; a mixture of others is a mistake.
+        for recipe in recipes() {
+            let narrow = recipe.host.parse::<&Host>().is_ok_and(|host| !host.arch().wide);
+            ensure!(
+                recipe.qemu == qemu || narrow && recipe.qemu < qemu,
+                "the bundle of {} has QEMU {}, and the images are of {qemu}\nremedy: cargo xtask build-qemu --all --host {} \
+                 --qemu {qemu}",
+                recipe.host,
+                recipe.qemu,
+                recipe.host
+            );
+        }
+        if recipes().any(|recipe| recipe.profile != Profile::Release.to_string()) {
+            say(
+                "note: these emulators are built for development; for a release: build-qemu --profile release",
+            );
+        }
+        let git = |args: &[&str]| {
+            let root = cx.paths.root();
+            exec::read(cmd!(sh(), "git -C {root} {args...}")).ok().filter(|told| !told.is_empty())
+        };
+        let changed = git(&["status", "--porcelain"]).is_some();
+        let revision = git(&["rev-parse", "HEAD"]);
+        let channel = cx.data.release(&qemu.to_string()).ok().map(|release| release.channel.clone());
+        Ok(Self {
+            version: tag.map_or_else(|| qemu.to_string(), str::to_owned),
+            channel: channel.filter(|_| tag.is_none()),
+            licence: cx.data.sources.licence.clone(),
+            revision: revision.map(|revision| if changed { revision + "-changed" } else { revision }),
+            source: git(&["remote", "get-url", "origin"]).filter(|url| url.starts_with("https://")),
+            epoch: cx
+                .settings
+                .source_date_epoch
+                .or_else(|| git(&["log", "-1", "--format=%ct"])?.parse().ok())
+                .unwrap_or(0),
+            qemu: qemu.to_string(),
+        })
+    }
+
+    /// Every image of every host.
+    pub(super) fn images(
+        &self,
+        cx: &Context,
+        hosts: &[&'static Host],
+        staged: &[Staged],
+    ) -> Result<Vec<Image>> {
+        let dockerfile = cache::sha256_file(&cx.paths.images().join("Dockerfile"))?;
+        let mut images = Vec::new();
+        for (host, staged) in hosts.iter().zip(staged) {
+            let kinds =
+                [Kind::Pkg, Kind::Register, Kind::Full].into_iter().chain(staged.guests().map(Kind::Guest));
+            for kind in kinds {
+                let mut image = Image {
+                    host,
+                    kind,
+                    tag: kind.host_tag(host, &self.version),
+                    contexts: Default::default(),
+                    labels: self.labels(kind),
+                };
+                let mut inputs = serde_json::json!({
+                    "dockerfile": dockerfile, "kind": kind.target(), "platform": host.platform, "labels": image.labels,
+                });
+                if kind.has_program() {
+                    image.contexts.insert("qus", staged.dir.join("qus"));
+                    inputs["qus"] = Value::from(&*staged.program_sha256);
+                }
+                if kind != Kind::Register {
+                    image.contexts.insert("emulators", plan::emulators_of(kind, &staged.dir));
+                    let bundle = match kind {
+                        Kind::Guest(arch) => staged.bundle.only(arch.name),
+                        _ => staged.bundle.clone(),
+                    };
+                    image.labels.insert("qus.qemu", staged.bundle.recipe.qemu.to_string());
+                    inputs["emulators"] = Value::from(bundle.json()?);
+                }
+                image.labels.insert(INPUTS, cache::sha256(inputs.to_string().as_bytes()));
+                // What does not change the content does not change the tag either.
+                image.labels.extend(self.revision.clone().map(|revision| (REVISION, revision)));
+                images.push(image);
+            }
+        }
+        Ok(images)
+    }
+
+    pub(super) fn labels(&self, kind: Kind) -> Labels {
+        let own = env!("CARGO_PKG_LICENSE");
+        let licences = match kind {
+            Kind::Pkg => self.licence.clone(),
+            Kind::Register => own.to_owned(),
+            Kind::Full | Kind::Guest(_) => format!("({own}) AND {}", self.licence),
+        };
+        let source = self.source.clone().map(|source| ("org.opencontainers.image.source", source));
+        [
+            ("org.opencontainers.image.title", kind.title()),
+            ("org.opencontainers.image.version", self.version.clone()),
+            ("org.opencontainers.image.licenses", licences),
+        ]
+        .into_iter()
+        .chain(source)
+        .collect()
+    }
+}

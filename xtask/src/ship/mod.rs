@@ -1,0 +1,5 @@
+//! What leaves the workspace: images, tarballs, and the plan of a release.
+
+pub(crate) mod images;
+pub(crate) mod plan;
+pub(crate) mod tarballs;

@@ -1,0 +1,171 @@
+//! `cargo xtask plan`: all that there is to build, in jobs that different machines can take.
+//!
+//! A job is all emulators of a host and a version, since they share a quarter of their work. The workflow in
+//! `.github` takes its jobs from here, so that a new host or version is not written down twice. Nothing is built and
+//! nothing is looked up: the plan follows from the data alone.
+
+use crate::base::context::Context;
+use crate::base::error::Usage;
+use crate::base::output::out;
+use crate::bundle::hosts;
+use anyhow::Result;
+use qemu_src::{QemuSrc, Release};
+use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
+use qus_core::table::Table;
+use serde::Serialize;
+
+/// Print the jobs that a release consists of, and what they cost
+///
+/// With --json, `jobs` has what a machine needs to do one, and `cells` each host, version and target, with what it
+/// costs or why it is not possible. Costs are compiler seconds of one processor (qemu-src/costs.toml).
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Hosts [default: all]
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    host: Vec<String>,
+    /// Channels or versions of QEMU; 32-bit hosts have the long-term series instead of each
+    #[arg(long, value_name = "CHANNEL|VERSION", value_delimiter = ',', default_value = "default")]
+    qemu: Vec<String>,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Plan {
+    jobs: Vec<Job>,
+    cells: Vec<Cell>,
+}
+
+/// All emulators of a host and a version.
+#[derive(Serialize)]
+struct Job {
+    /// Unique, and fit for a file's name.
+    name: String,
+    host: &'static str,
+    platform: String,
+    qemu: String,
+    targets: usize,
+    /// Compiler seconds of one processor.
+    seconds: u32,
+    /// Arguments of `cargo xtask`.
+    build: Vec<String>,
+}
+
+/// An emulator that can be built, or cannot.
+#[derive(Serialize)]
+struct Cell {
+    host: &'static str,
+    qemu: String,
+    target: &'static str,
+    /// Compiler seconds of one processor for its own files; `None` if it is not possible.
+    seconds: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_not: Option<&'static str>,
+}
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
+    let hosts = match &*args.host {
+        [] => HOSTS.iter().collect(),
+        names => hosts::named(names, || Ok(HOSTS.iter().collect()))?,
+    };
+    let plan = plan(&cx.data, &hosts, &args.qemu)?;
+    if args.json {
+        return out(&(serde_json::to_string_pretty(&plan)? + "\n"));
+    }
+    let mut table = Table::new(["job", "platform", "emulators", "compiler seconds"]);
+    for job in plan.jobs {
+        table.row([job.name, job.platform, job.targets.to_string(), job.seconds.to_string()]);
+    }
+    out(&table.to_string())
+}
+
+fn plan(data: &QemuSrc, hosts: &[&'static Host], asked: &[String]) -> Result<Plan> {
+    let mut plan = Plan { jobs: Vec::new(), cells: Vec::new() };
+    let narrow = data.release(&data.sources.narrow_hosts.channel).map_err(Usage)?;
+    for name in asked {
+        let wanted = data.release(name).map_err(Usage)?;
+        for host in hosts {
+            let release = if host.arch().wide { wanted } else { narrow };
+            let job = job(data, host, release);
+            // A 32-bit host has the same version instead of each.
+            if !plan.jobs.iter().any(|other| other.name == job.name) {
+                plan.cells.extend(ARCHES.iter().map(|arch| cell(data, host, release, arch)));
+                plan.jobs.push(job);
+            }
+        }
+    }
+    Ok(plan)
+}
+
+fn job(data: &QemuSrc, host: &'static Host, release: &Release) -> Job {
+    let qemu = release.version.to_string();
+    let own = host.guests().map(|arch| data.costs.targets.get(arch.name).unwrap_or(&0));
+    let build = ["build-qemu", "--all", "--host", host.name, "--qemu", &*qemu, "--profile", "release"];
+    Job {
+        name: format!("{host}-{qemu}"),
+        host: host.name,
+        platform: format!("linux/{}", host.platform),
+        targets: host.guests().count(),
+        seconds: data.costs.shared + own.sum::<u32>(),
+        build: build.map(str::to_owned).into(),
+        qemu,
+    }
+}
+
+fn cell(data: &QemuSrc, host: &'static Host, release: &Release, arch: &'static Arch) -> Cell {
+    let possible = host.can_emulate(arch);
+    Cell {
+        host: host.name,
+        qemu: release.version.to_string(),
+        target: arch.name,
+        seconds: data.costs.targets.get(arch.name).copied().filter(|_| possible),
+        why_not: (!possible)
+            .then_some("QEMU emulates no 64-bit processor on a 32-bit host since version 10.0"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data() -> QemuSrc {
+        Context::new().unwrap().data
+    }
+
+    fn jobs(asked: &[&str]) -> Vec<String> {
+        let asked: Vec<_> = asked.iter().map(|name| (*name).to_owned()).collect();
+        let plan = plan(&data(), &HOSTS.iter().collect::<Vec<_>>(), &asked).unwrap();
+        assert_eq!(plan.cells.len(), plan.jobs.len() * ARCHES.len());
+        plan.jobs.into_iter().map(|job| job.name).collect()
+    }
+
+    #[test]
+    fn every_emulator_has_a_cost_and_every_host_a_compiler() {
+        let data = data();
+        let costs: Vec<_> = data.costs.targets.keys().map(String::as_str).collect();
+        assert_eq!(costs, ARCHES.iter().map(|arch| arch.name).collect::<Vec<_>>());
+        let compilers: Vec<_> = data.hosts.hosts.iter().map(|host| &*host.name).collect();
+        assert_eq!(compilers, HOSTS.iter().map(|host| host.name).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn narrow_hosts_have_the_long_term_series_once() {
+        let data = data();
+        let version = |channel: &str| data.release(channel).unwrap().version.to_string();
+        let jobs = jobs(&["default", "lts", "edge"]);
+        let of = |host: &str| jobs.iter().filter(|job| job.starts_with(&format!("{host}-"))).count();
+        assert_eq!((of("amd64"), of("i386")), (3, 1));
+        assert!(jobs.contains(&format!("i386-{}", version("lts"))));
+        assert!(jobs.contains(&format!("amd64-{}", version("edge"))));
+    }
+
+    #[test]
+    fn what_is_not_possible_has_a_reason_and_no_cost() {
+        let (data, host): (_, &Host) = (data(), "i386".parse().unwrap());
+        let release = data.release("lts").unwrap();
+        let cell = |arch: &str| cell(&data, host, release, arch.parse().unwrap());
+        assert!(cell("aarch64").seconds.is_none() && cell("aarch64").why_not.is_some());
+        assert!(cell("arm").seconds.is_some() && cell("arm").why_not.is_none());
+    }
+}

@@ -1,0 +1,377 @@
+//! `cargo xtask tarballs`: the files of a release for people without a container engine.
+//!
+//! They are made from finished bundles and hold nothing else, so that what was verified is what is shipped.
+//! The folder of tarballs is replaced as a whole: none of an earlier release stays in it.
+
+mod archive;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use qus_core::arch::Host;
+use qus_core::table::Table;
+use serde::{Deserialize, Serialize};
+use xshell::cmd;
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::base::output::out;
+use crate::base::progress::{Bar, say};
+use crate::bundle::manifest::Bundle;
+use crate::ship::tarballs::archive::Entry;
+pub(crate) use crate::ship::tarballs::archive::{Tarball, ZSTD, zstd};
+
+/// Pack emulators and qus as tarballs for a release
+///
+/// For each host: one tarball for each emulator, one with qus, one with everything; left in
+/// target/qus/tarballs with their SHA256SUMS. The bundle has to be finished: build it with build-qemu and
+/// build-qus. What is packed is compared with bundle.json first. Repeated, it packs nothing.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Machines whose bundles are packed: amd64, arm64v8, … [default: this one]
+    #[arg(long, num_args = 1..)]
+    host: Vec<&'static Host>,
+    /// Print what would be packed, change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// A finished tarball.
+#[derive(Serialize, Deserialize)]
+struct Packed {
+    file: String,
+    /// In bytes.
+    size: u64,
+    sha256: String,
+}
+
+/// What the last run has packed, and from what.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    inputs: String,
+    files: Vec<Packed>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    tarballs: &'a Path,
+    up_to_date: bool,
+    files: &'a [Packed],
+}
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
+    let mut hosts = args.host.clone();
+    if hosts.is_empty() {
+        hosts.push(Host::current().context("qus is not built for this kind of machine")?);
+    }
+    hosts.sort_by_key(|host| host.name);
+    hosts.dedup();
+    if args.dry_run {
+        return print_plan(cx, &plan_all(cx, &hosts)?, args.json);
+    }
+    let zstd = zstd(cx)?;
+    let _lock = cache::lock(cx.paths.out())?;
+    let tarballs = plan_all(cx, &hosts)?;
+    let dir = cx.paths.tarballs();
+    let inputs = inputs(&zstd, &tarballs)?;
+    let kept = Record::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
+    let up_to_date = kept.is_some();
+    let record = match kept {
+        Some(record) => record,
+        None => {
+            let record = Record { inputs, files: pack(cx, &zstd, &tarballs)? };
+            cache::write(&cx.paths.tarballs_record(), &serde_json::to_vec_pretty(&record)?)?;
+            record
+        }
+    };
+    Report { tarballs: &dir, up_to_date, files: &record.files }.print(args.json)
+}
+
+fn plan_all(cx: &Context, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
+    let plans: Result<Vec<_>> = hosts.iter().map(|host| plan(host, &cx.paths.bundle(host.name))).collect();
+    Ok(plans?.into_iter().flatten().collect())
+}
+
+/// The tarballs of a host, from its bundle.
+///
+/// # Errors
+/// Something is missing in the bundle, or an emulator was changed since it was built.
+pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
+    let bundle = Bundle::read(dir)?.filter(|bundle| !bundle.emulators.is_empty()).with_context(|| {
+        format!(
+            "no emulators for {host} in {}: build them with `cargo xtask build-qemu --all`",
+            dir.display()
+        )
+    })?;
+    let mut everything = Vec::new();
+    let mut tarballs = Vec::new();
+    for emulator in &bundle.emulators {
+        let entry = Entry::new(dir, &emulator.file, 0o755).ok().filter(|it| it.sha256 == emulator.sha256);
+        let entry = entry.with_context(|| {
+            format!(
+                "{} is not what bundle.json says: build it again with `cargo xtask build-qemu {}`",
+                dir.join(&emulator.file).display(),
+                emulator.target
+            )
+        })?;
+        // One file and no bundle.json: unpacked into one folder, several of them would overwrite each
+        // other's, and one for all would be wrong as soon as two versions lie there.
+        let name = format!("{}-static", emulator.file);
+        tarballs.push(Tarball::new(&name, host, vec![entry.at(&name)]));
+        everything.push(entry);
+    }
+    let missing =
+        || format!("no finished qus for {host} in {}: build it with `cargo xtask build-qus`", dir.display());
+    let mut program = vec![Entry::new(dir, "qus", 0o755).with_context(missing)?];
+    program.extend(share(dir).with_context(missing)?);
+    everything.extend(program.iter().cloned());
+    for file in ["SHA256SUMS", "bundle.json"] {
+        everything.push(Entry::new(dir, file, 0o644)?);
+    }
+    // As programs may lie beside the emulators' own tarballs, only this one has a folder of its own.
+    let top = format!("qus-bundle_{host}");
+    let everything = everything.iter().map(|entry| entry.at(&format!("{top}/{}", entry.path))).collect();
+    tarballs.push(Tarball::new("qus", host, program));
+    tarballs.push(Tarball::new("qus-bundle", host, everything));
+    Ok(tarballs)
+}
+
+/// Completions and manual pages of a bundle.
+fn share(bundle: &Path) -> Result<Vec<Entry>> {
+    let mut folders = vec!["share".to_owned()];
+    let mut entries = Vec::new();
+    while let Some(folder) = folders.pop() {
+        let path = bundle.join(&folder);
+        let files = fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        for file in files {
+            let file = file?;
+            let path = format!("{folder}/{}", file.file_name().to_string_lossy());
+            if file.file_type()?.is_dir() {
+                folders.push(path);
+            } else {
+                entries.push(Entry::new(bundle, &path, 0o644)?);
+            }
+        }
+    }
+    Ok(entries)
+}
+
+/// Stands for everything that decides the tarballs' bytes.
+fn inputs(zstd: &Path, tarballs: &[Tarball]) -> Result<String> {
+    let version = exec::read(cmd!(sh(), "{zstd} --version"))?;
+    Ok(cache::sha256(&serde_json::to_vec(&(version, ZSTD, tarballs))?))
+}
+
+fn pack(cx: &Context, zstd: &Path, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
+    let dir = cx.paths.tarballs();
+    let log = cx.start_log("tarballs")?;
+    let mut packed = Vec::new();
+    cache::publish(&dir, |partial| {
+        let mut bar = Bar::new(format!("packing {} tarballs", tarballs.len()));
+        for (done, tarball) in (1..).zip(tarballs) {
+            let path = tarball.write(zstd, &log, partial)?;
+            let size = fs::metadata(&path)?.len();
+            packed.push(Packed { file: tarball.file.clone(), size, sha256: cache::sha256_file(&path)? });
+            bar.set(done, tarballs.len() as u64);
+        }
+        bar.finish();
+        packed.sort_by(|a, b| a.file.cmp(&b.file));
+        cache::write(&partial.join("SHA256SUMS"), sums(&packed).as_bytes())
+    })?;
+    Ok(packed)
+}
+
+/// In the form that `sha256sum --check` reads.
+fn sums(files: &[Packed]) -> String {
+    files.iter().map(|packed| format!("{}  {}\n", packed.sha256, packed.file)).collect()
+}
+
+impl Record {
+    /// What cannot be read was not packed.
+    fn read(cx: &Context) -> Option<Self> {
+        serde_json::from_slice(&fs::read(cx.paths.tarballs_record()).ok()?).ok()
+    }
+
+    /// Whether all of it is there still, unchanged.
+    fn is_intact(&self, dir: &Path) -> bool {
+        let same = |packed: &Packed| {
+            cache::sha256_file(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
+        };
+        fs::read_to_string(dir.join("SHA256SUMS")).is_ok_and(|text| text == sums(&self.files))
+            && self.files.iter().all(same)
+    }
+}
+
+fn print_plan(cx: &Context, tarballs: &[Tarball], json: bool) -> Result<()> {
+    let dir = cx.paths.tarballs();
+    if json {
+        let files: BTreeMap<_, Vec<_>> = tarballs
+            .iter()
+            .map(|tarball| (&tarball.file, tarball.entries.iter().map(|entry| &entry.path).collect()))
+            .collect();
+        let plan = serde_json::json!({ "tarballs": dir, "files": files });
+        return out(&format!("{plan:#}\n"));
+    }
+    let mut table = Table::new(["file", "holds"]);
+    for tarball in tarballs {
+        let holds = match &*tarball.entries {
+            [one] => one.path.clone(),
+            many => format!("{} files", many.len()),
+        };
+        table.row([tarball.file.clone(), holds]);
+    }
+    out(&format!("{table}tarballs  {}\n", dir.display()))
+}
+
+impl Report<'_> {
+    fn print(&self, json: bool) -> Result<()> {
+        if json {
+            return out(&(serde_json::to_string_pretty(self)? + "\n"));
+        }
+        let mut table = Table::new(["file", "size", "sha256"]);
+        for packed in self.files {
+            let size = format!("{:.2} MB", packed.size as f64 / 1e6);
+            table.row([packed.file.clone(), size, packed.sha256[..12].to_owned()]);
+        }
+        out(&table.to_string())?;
+        let state = if self.up_to_date { "up to date: " } else { "" };
+        say(format_args!("{state}{} tarballs in {}", self.files.len(), self.tarballs.display()));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::manifest::{Emulator, Recipe};
+    use crate::qemu::toolchain::Toolchain;
+    use std::os::unix::fs::PermissionsExt;
+    use std::time::{Duration, SystemTime};
+
+    /// A bundle whose only emulator is a few bytes.
+    fn bundle(dir: &Path) {
+        let write = |path: &str, text: &str| cache::write(&dir.join(path), text.as_bytes()).unwrap();
+        write("qemu-arm", "emulator");
+        write("qus", "program");
+        write("share/man/man1/qus.1", "manual");
+        write("share/zsh/site-functions/_qus", "completions");
+        let recipe = Recipe {
+            qemu: semver::Version::new(10, 2, 2),
+            source_sha256: String::new(),
+            patches: Vec::new(),
+            host: "amd64".to_owned(),
+            profile: "dev".to_owned(),
+            flags: Vec::new(),
+            training_sha256: None,
+            toolchain: Toolchain { cc: String::new(), ld: String::new(), libc_sha256: String::new() },
+            dependencies: Vec::new(),
+        };
+        let emulator = Emulator {
+            target: "arm".to_owned(),
+            file: "qemu-arm".to_owned(),
+            size: 8,
+            sha256: cache::sha256(b"emulator"),
+        };
+        Bundle::new(recipe, vec![emulator]).write(dir).unwrap();
+    }
+
+    fn amd64() -> &'static Host {
+        "amd64".parse().unwrap()
+    }
+
+    fn paths(tarball: &Tarball) -> Vec<&str> {
+        tarball.entries.iter().map(|entry| &*entry.path).collect()
+    }
+
+    fn bytes(tarball: &Tarball) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        tarball.tar(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn every_tarball_has_its_layout() {
+        let dir = tempfile::tempdir().unwrap();
+        bundle(dir.path());
+        let tarballs = plan(amd64(), dir.path()).unwrap();
+        let files: Vec<_> = tarballs.iter().map(|tarball| &*tarball.file).collect();
+        let expected = ["qemu-arm-static_amd64.tar.zst", "qus_amd64.tar.zst", "qus-bundle_amd64.tar.zst"];
+        assert_eq!(files, expected);
+        assert_eq!(paths(&tarballs[0]), ["qemu-arm-static"]);
+        assert_eq!(paths(&tarballs[1]), ["qus", "share/man/man1/qus.1", "share/zsh/site-functions/_qus"]);
+        let expected = [
+            "qus-bundle_amd64/SHA256SUMS",
+            "qus-bundle_amd64/bundle.json",
+            "qus-bundle_amd64/qemu-arm",
+            "qus-bundle_amd64/qus",
+            "qus-bundle_amd64/share/man/man1/qus.1",
+            "qus-bundle_amd64/share/zsh/site-functions/_qus",
+        ];
+        assert_eq!(paths(&tarballs[2]), expected);
+    }
+
+    #[test]
+    fn equal_files_make_equal_tarballs() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        dirs.iter().for_each(|dir| bundle(dir.path()));
+        let program = dirs[0].path().join("qus");
+        let open = fs::File::options().write(true).open(&program).unwrap();
+        open.set_modified(SystemTime::now() - Duration::from_secs(9)).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        let [first, second] = dirs.each_ref().map(|dir| plan(amd64(), dir.path()).unwrap());
+        for (first, second) in first.iter().zip(&second) {
+            assert_eq!(bytes(first), bytes(second), "{}", first.file);
+        }
+        let unpacked = tempfile::tempdir().unwrap();
+        let bytes = bytes(&first[2]);
+        tar::Archive::new(&*bytes).unpack(unpacked.path()).unwrap();
+        for entry in &first[2].entries {
+            assert_eq!(cache::sha256_file(&unpacked.path().join(&entry.path)).unwrap(), entry.sha256);
+        }
+        for entry in tar::Archive::new(&*bytes).entries().unwrap() {
+            let entry = entry.unwrap();
+            let header = entry.header();
+            let path = entry.path().unwrap();
+            let mode = if path.ends_with("qus") || path.ends_with("qemu-arm") { 0o755 } else { 0o644 };
+            assert_eq!(header.mode().unwrap(), mode, "{}", path.display());
+            assert_eq!((header.mtime().unwrap(), header.uid().unwrap(), header.gid().unwrap()), (0, 0, 0));
+            assert_eq!((header.username(), header.groupname()), (Ok(Some("")), Ok(Some(""))));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_changed_is_not_packed() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = || format!("{:#}", plan(amd64(), dir.path()).err().unwrap());
+        assert!(said().contains("cargo xtask build-qemu --all"), "{}", said());
+        bundle(dir.path());
+        fs::write(dir.path().join("qemu-arm"), "changed").unwrap();
+        assert!(said().contains("is not what bundle.json says"), "{}", said());
+        assert!(said().contains("cargo xtask build-qemu arm"), "{}", said());
+        bundle(dir.path());
+        cache::remove(&dir.path().join("share")).unwrap();
+        assert!(said().contains("cargo xtask build-qus"), "{}", said());
+        bundle(dir.path());
+        fs::remove_file(dir.path().join("qus")).unwrap();
+        assert!(said().contains("cargo xtask build-qus"), "{}", said());
+    }
+
+    #[test]
+    fn a_changed_tarball_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = vec![Packed { file: "a".into(), size: 1, sha256: cache::sha256(b"a") }];
+        fs::write(dir.path().join("SHA256SUMS"), sums(&files)).unwrap();
+        fs::write(dir.path().join("a"), "a").unwrap();
+        let record = Record { inputs: String::new(), files };
+        assert!(record.is_intact(dir.path()));
+        fs::write(dir.path().join("a"), "b").unwrap();
+        assert!(!record.is_intact(dir.path()));
+    }
+}
