@@ -39,7 +39,7 @@ enum Command {
     BuildQus(qus::build::Args),
     Codegen(derive::codegen::Args),
     Engine(engine::command::Args),
-    Images(ship::images::Args),
+    Images(ship::images::args::Args),
     Plan(ship::plan::Args),
     Smoke(check::smoke::Args),
     Tarballs(ship::tarballs::Args),

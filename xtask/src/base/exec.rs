@@ -7,9 +7,10 @@
 
 pub(crate) mod keeper;
 
+use fs_err as fs;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
@@ -223,11 +224,11 @@ pub(crate) fn speak<'a>(cmd: impl Into<Invocation<'a>>, connection: OwnedFd) -> 
 ///
 /// # Errors
 /// The program cannot be started.
-pub(crate) fn spawn<'a>(cmd: impl Into<Invocation<'a>>, stderr: File) -> Result<Child> {
+pub(crate) fn spawn<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>) -> Result<Child> {
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = prepare(cmd);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.into());
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
@@ -235,11 +236,11 @@ pub(crate) fn spawn<'a>(cmd: impl Into<Invocation<'a>>, stderr: File) -> Result<
 ///
 /// # Errors
 /// The program cannot be started.
-pub(crate) fn spawn_tied<'a>(cmd: impl Into<Invocation<'a>>, stderr: File) -> Result<Child> {
+pub(crate) fn spawn_tied<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>) -> Result<Child> {
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = prepare_with(cmd, Signal::SIGKILL);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.into());
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
@@ -247,11 +248,11 @@ pub(crate) fn spawn_tied<'a>(cmd: impl Into<Invocation<'a>>, stderr: File) -> Re
 ///
 /// # Errors
 /// The program cannot be started.
-pub(crate) fn spawn_detached<'a>(cmd: impl Into<Invocation<'a>>, stderr: File) -> Result<Child> {
+pub(crate) fn spawn_detached<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>) -> Result<Child> {
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = Command::from(cmd);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.into()).process_group(0);
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
@@ -259,11 +260,11 @@ pub(crate) fn spawn_detached<'a>(cmd: impl Into<Invocation<'a>>, stderr: File) -
 ///
 /// # Errors
 /// The program cannot be started.
-pub(crate) fn converse<'a>(cmd: impl Into<Invocation<'a>>, stderr: File) -> Result<Child> {
+pub(crate) fn converse<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>) -> Result<Child> {
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = prepare(cmd);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(stderr.into());
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
@@ -299,13 +300,13 @@ pub(crate) fn spawn_bare(
 pub(crate) fn start_log(log: &Path) -> Result<()> {
     let folder = log.parent().context("a log lies in a folder")?;
     fs::create_dir_all(folder)
-        .and_then(|()| File::create(log))
+        .and_then(|()| fs::File::create(log))
         .map(drop)
         .with_context(|| format!("cannot write {}", log.display()))
 }
 
-fn append(log: &Path) -> Result<File> {
-    let open = File::options().append(true).create(true).open(log);
+fn append(log: &Path) -> Result<fs::File> {
+    let open = fs::OpenOptions::new().append(true).create(true).open(log);
     open.with_context(|| format!("cannot write {}", log.display()))
 }
 

@@ -8,19 +8,11 @@
 //! What it does not do: measure a guest that this machine is itself (the handler would take the emulator for a program
 //! of the guest), and compare numbers of two runs.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail, ensure};
-use qus_core::arch::Arch;
-use qus_core::{emulator, namespace};
-use serde_json::json;
-
-use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::output::out;
 use crate::base::progress::say;
+use crate::base::{files, lock};
 use crate::bench::emulators::{self, Emulators, Source};
 use crate::bench::instructions::Valgrind;
 use crate::bench::measure::{self, Field};
@@ -29,7 +21,15 @@ use crate::bench::session::Session;
 use crate::bench::workloads::{self, Workload};
 use crate::bench::{page, recorded, roots, sizes, table};
 use crate::bundle::hosts;
-use crate::ship::tarballs;
+use fs_err as fs;
+use qus_core::hint::WithHint;
+use qus_core::hint::hinted;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use qus_core::arch::Arch;
+use qus_core::{emulator, namespace};
+use serde_json::json;
 
 /// Measure the emulators of the bundle, side by side with others
 ///
@@ -105,7 +105,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     if args.dry_run {
         return print_plan(cx, args, &bundle, &guests, &workloads);
     }
-    let _lock = cache::lock(cx.paths.out())?;
+    let _lock = lock::lock(cx.paths.out())?;
     let mut all = vec![emulators::ours(cx, &bundle, &guests)?];
     check_machine(&all[0], guests[0])?;
     for source in &args.against {
@@ -114,12 +114,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     emulators::tell_apart(&mut all);
     let contestant = |it: &Emulators| Contestant { label: it.label.clone(), version: it.version.clone() };
     let mut results = Results::new(machine()?, args.clock, args.rounds, all.iter().map(contestant).collect());
-    let zstd = tarballs::zstd(cx)?;
     for guest in &guests {
-        results.guests.push(measure_guest(cx, args, &zstd, guest, &all, &workloads)?);
+        results.guests.push(measure_guest(cx, args, guest, &all, &workloads)?);
     }
     if args.only.is_empty() {
-        results.everything = sizes::of_all(&zstd, &all[0])?;
+        results.everything = sizes::of_all(&all[0])?;
     }
     finish(cx, args, &results)
 }
@@ -150,10 +149,11 @@ fn can_run(guest: &'static Arch, in_root: bool) -> Result<()> {
         bail!(Usage(format!("QEMU emulates no 64-bit processor such as {guest} on {host}")));
     }
     if in_root && roots::debian(guest).is_none() {
-        bail!(Usage(format!(
-            "Debian's current release has no {guest}, and so no root folder to run workloads in\nremedy: --only probe, \
-             which needs none"
-        )));
+        let usage = Usage(format!(
+            "Debian's current release has no {guest}, so no root filesystem for the workloads"
+        ));
+        return Err(usage)
+            .hint(format!("to measure without one, run `cargo xtask bench {guest} --only probe`"));
     }
     Ok(())
 }
@@ -161,10 +161,12 @@ fn can_run(guest: &'static Arch, in_root: bool) -> Result<()> {
 /// Tries what all measuring needs, before anything is downloaded for it.
 fn check_machine(ours: &Emulators, guest: &'static Arch) -> Result<()> {
     if let Some((major, minor)) = namespace::kernel().filter(|version| *version < (6, 7)) {
-        bail!(
-            "Linux {major}.{minor} has one binfmt_misc for all, and bench registers its handlers in namespaces of its \
-             own\nremedy: Linux 6.7 or later"
-        );
+        return Err(hinted(
+            format_args!(
+                "bench registers handlers in user namespaces, which Linux {major}.{minor} does not support"
+            ),
+            "run it on Linux 6.7 or later",
+        ));
     }
     let temp = tempfile::tempdir()?;
     let emulator = ours.of(guest)?.context("the bundle has no such emulator")?;
@@ -187,7 +189,6 @@ fn machine() -> Result<Machine> {
 fn measure_guest(
     cx: &Context,
     args: &Args,
-    zstd: &Path,
     guest: &'static Arch,
     all: &[Emulators],
     workloads: &[&Workload],
@@ -208,7 +209,7 @@ fn measure_guest(
     let rows = measure::measure(&field, workloads, args.rounds)?;
     let instructions = if args.instructions { Valgrind::find(cx)?.count(&place, &files) } else { Vec::new() };
     // Compressing takes longer than some workloads, and who has named one wants to know of that.
-    let sizes = if args.only.is_empty() { sizes::of_each(zstd, guest, &files)? } else { Vec::new() };
+    let sizes = if args.only.is_empty() { sizes::of_each(guest, &files)? } else { Vec::new() };
     let system = roots::system(&place);
     Ok(Guest { guest: guest.name.to_owned(), system, workloads: rows, instructions, sizes })
 }
@@ -216,12 +217,12 @@ fn measure_guest(
 fn finish(cx: &Context, args: &Args, results: &Results) -> Result<()> {
     let json = results.json()?;
     if let Some(page) = &args.report {
-        cache::write(page, page::html(results).as_bytes())?;
-        cache::write(&page.with_extension("json"), json.as_bytes())?;
+        files::write(page, page::html(results).as_bytes())?;
+        files::write(&page.with_extension("json"), json.as_bytes())?;
         say(format_args!("written: {} and its JSON", page.display()));
     }
     if args.record {
-        cache::write(&recorded::path(cx), json.as_bytes())?;
+        files::write(&recorded::path(cx), json.as_bytes())?;
         say("recorded; `cargo xtask codegen` makes the README's plot and table of it");
     }
     out(&if args.json { json } else { table::text(results) })?;

@@ -1,11 +1,13 @@
 //! The emulators that are compared: those of the bundle, of other folders, and Debian's, which are unpacked into the
 //! cache and not installed.
 
+use qus_core::hint::WithHint;
+use qus_core::hint::hinted;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use qus_core::arch::{Arch, Host};
 use qus_core::{emulator, probe};
 
@@ -173,17 +175,15 @@ fn numbered(label: &str, number: usize) -> String {
 /// There is no bundle, or it lacks an emulator that is asked for.
 pub(super) fn ours(cx: &Context, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
     let names: Vec<_> = guests.iter().map(|guest| guest.name).collect();
-    let remedy = format!("cargo xtask build-qemu {}", names.join(" "));
+    let hint = format!("to build it, run `cargo xtask build-qemu {}`", names.join(" "));
     let ours = Source::Folder(None, dir.to_owned())
         .emulators(cx)
-        .with_context(|| format!("there is no bundle to measure\nremedy: {remedy}"))?;
+        .context("there is no bundle to measure")
+        .hint(&hint)?;
     for guest in guests {
-        ensure!(
-            ours.of(guest)?.is_some(),
-            "there is no {} in {}\nremedy: {remedy}",
-            guest.emulator(),
-            dir.display()
-        );
+        if ours.of(guest)?.is_none() {
+            return Err(hinted(format_args!("there is no {} in {}", guest.emulator(), dir.display()), hint));
+        }
     }
     Ok(ours)
 }

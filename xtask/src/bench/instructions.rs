@@ -2,6 +2,7 @@
 //! machine and on an idle one, so that a change of a hundredth is seen; they say nothing of caches, of page faults, and
 //! of what the kernel does.
 
+use qus_core::hint::WithHint;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -42,10 +43,11 @@ impl Valgrind {
         if is_installed("valgrind") {
             return Ok(Self { program: "valgrind".into(), library: None });
         }
-        let remedy = "this machine lacks valgrind, which counts instructions\nremedy: install the distribution's package \
-                      valgrind";
-        let distribution = Distribution::detect()?.context(remedy)?;
-        let dir = apt::ensure_program(cx, &distribution, "valgrind").context(remedy)?;
+        let distribution = Distribution::detect()?.context("this machine has no apt");
+        let dir = distribution
+            .and_then(|distribution| apt::ensure_program(cx, &distribution, "valgrind"))
+            .context("valgrind, which counts instructions, is not installed")
+            .hint("install the distribution's package valgrind")?;
         let host = Host::current().context("qus knows no such machine")?;
         // Where the tools lie in the first, the second holds libraries.
         let places = ["usr/libexec/valgrind".to_owned(), format!("usr/lib/{}/valgrind", host.triple)];

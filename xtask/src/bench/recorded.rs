@@ -1,7 +1,7 @@
 //! The results that the README shows: measured once with `--record`, kept as data, and made into a plot and a table by
 //! `cargo xtask codegen`.
 
-use std::fs;
+use fs_err as fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -20,7 +20,7 @@ fn read(cx: &Context) -> Result<Option<Results>> {
     if !path.exists() {
         return Ok(None);
     }
-    let json = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let json = fs::read(&path)?;
     Results::read(&json).with_context(|| path.display().to_string()).map(Some)
 }
 

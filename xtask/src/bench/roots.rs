@@ -3,21 +3,21 @@
 //!
 //! Both are in the cache, apart from each other, so that another workload does not mean another download.
 
-use std::fs;
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::base::{cache, files};
+use crate::bench::session::{FOLDERS, Place, Session};
+use crate::bench::worker::Request;
+use crate::bench::workloads::{self, PROGRAMS, Workload};
+use crate::debian::{distribution, guests};
+use fs_err as fs;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Arch;
 use qus_core::probe;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::progress::say;
-use crate::bench::session::{FOLDERS, Place, Session};
-use crate::bench::worker::Request;
-use crate::bench::workloads::{self, PROGRAMS, Workload};
-use crate::debian::{distribution, guests};
 
 /// What the workloads use.
 const PACKAGES: [&str; 20] = [
@@ -57,7 +57,7 @@ struct Names {
 
 impl Names {
     fn new() -> Result<Self> {
-        let packages = &cache::sha256(PACKAGES.join(" ").as_bytes())[..12];
+        let packages = &files::sha256(PACKAGES.join(" ").as_bytes())[..12];
         let programs = workloads::id()?;
         Ok(Self { root: format!("bench-{packages}"), bench: format!("bench-{packages}-{programs}") })
     }
@@ -77,7 +77,7 @@ pub(super) fn lacks(cx: &Context, guest: &Arch, workloads: &[&Workload]) -> Resu
 pub(super) fn bare(guest: &Arch, temp: &Path) -> Result<Place> {
     let place = Place { root: temp.join("root"), bench: temp.join("bench") };
     for folder in FOLDERS.map(|folder| place.root.join(folder)).iter().chain([&place.bench]) {
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(folder)?;
     }
     write_probe(guest, &place.bench)?;
     Ok(place)
@@ -89,7 +89,7 @@ pub(super) fn whole(cx: &Context, guest: &Arch, emulator: &Path) -> Result<Place
     let names = Names::new()?;
     let root = guests::root(cx, debian, &names.root, &PACKAGES)?;
     for folder in FOLDERS.map(|folder| root.join(folder)) {
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::create_dir_all(&folder)?;
     }
     let bench = cx.paths.root_folder(&format!("{}-{debian}", names.bench));
     if !bench.exists() {
@@ -107,7 +107,7 @@ pub(super) fn whole(cx: &Context, guest: &Arch, emulator: &Path) -> Result<Place
 fn write_probe(guest: &Arch, dir: &Path) -> Result<()> {
     let path = dir.join("probe");
     fs::write(&path, probe::image(guest))
-        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::set_permissions(&path, Permissions::from_mode(0o755)))
         .with_context(|| format!("cannot write {}", path.display()))
 }
 

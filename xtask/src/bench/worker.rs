@@ -5,6 +5,8 @@
 //! memory and is read when the workload has ended: nobody wakes up for it meanwhile. A workload that does not end is
 //! killed with its children.
 
+use crate::base::output::out;
+use crate::base::{exec, files};
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
@@ -29,9 +31,6 @@ use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT};
 use qus_core::handler;
 use qus_core::namespace::{Caller, enter_root, furnish};
 use serde::{Deserialize, Serialize};
-
-use crate::base::output::out;
-use crate::base::{cache, exec};
 
 /// A hundred times what a workload needs.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -150,7 +149,7 @@ fn enter(args: &Args) -> Result<()> {
 }
 
 fn execute(request: &Request) -> Result<Ran> {
-    let memory = |name| -> Result<File> { Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into()) };
+    let memory = |name| -> Result<std::fs::File> { Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into()) };
     let (stdout, stderr) = (memory(c"stdout")?, memory(c"stderr")?);
     let running = Running::default();
     let (ended, ends) = mpsc::channel::<()>();
@@ -177,7 +176,7 @@ fn execute(request: &Request) -> Result<Ran> {
         used,
         status: status.code(),
         signal: status.signal(),
-        stdout: cache::sha256(&read(stdout)?),
+        stdout: files::sha256(&read(stdout)?),
         stderr: stderr.lines().next_back().unwrap_or_default().to_owned(),
     })
 }

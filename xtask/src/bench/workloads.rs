@@ -4,13 +4,12 @@
 //! same machine in it. What is shorter is run several times, and what one run took is told. All that a workload writes
 //! depends on nothing but its input: no time, no process number, no address.
 
+use crate::base::files;
+use fs_err as fs;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
-
-use crate::base::cache;
+use anyhow::Result;
 
 /// Something that is run under each emulator.
 #[derive(Debug)]
@@ -99,7 +98,7 @@ pub(super) fn selected(only: &[String]) -> Vec<&'static Workload> {
 /// Stands for all files, and how they are compiled.
 pub(super) fn id() -> Result<String> {
     let all = serde_json::to_vec(&(PROGRAMS, SCRIPTS, large_source(), DATA))?;
-    Ok(cache::sha256(&all)[..12].to_owned())
+    Ok(files::sha256(&all)[..12].to_owned())
 }
 
 /// Writes all but what a guest has to compile.
@@ -110,7 +109,7 @@ pub(super) fn write(dir: &Path) -> Result<()> {
     let made = [("large.c".to_owned(), large_source().into_bytes()), ("data".to_owned(), data())];
     for (name, bytes) in texts.chain(made) {
         let path = dir.join(name);
-        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        fs::write(&path, bytes)?;
     }
     Ok(())
 }

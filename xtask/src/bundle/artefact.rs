@@ -3,7 +3,8 @@
 //! It has to be a program for its host, run by itself (no loader, no library), tell nothing of the
 //! machine it was built on, and run its probe.
 
-use std::fs;
+use fs_err as fs;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -19,7 +20,7 @@ use crate::bundle::runner::Runner;
 
 /// Checks an emulator's file; all findings go into one error.
 pub(crate) fn verify(emulator: &Path, host: &Host, build_paths: &[impl AsRef<Path>]) -> Result<()> {
-    let bytes = fs::read(emulator).with_context(|| format!("cannot read {}", emulator.display()))?;
+    let bytes = fs::read(emulator)?;
     let findings = inspect(&bytes, host, build_paths);
     ensure!(findings.is_empty(), "{} is not fit to be shipped: {}", emulator.display(), findings.join("; "));
     Ok(())
@@ -60,7 +61,7 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<S
 /// Says how line or status differ from what they should be.
 pub(crate) fn run_probe(runner: &Runner, emulator: &Path, arch: &Arch) -> Result<()> {
     // An emulator, like the kernel, runs only what may be executed.
-    let executable = fs::Permissions::from_mode(0o700);
+    let executable = Permissions::from_mode(0o700);
     let file =
         tempfile::Builder::new().permissions(executable).tempfile().context("cannot write the probe")?;
     fs::write(&file, probe::image(arch)).context("cannot write the probe")?;

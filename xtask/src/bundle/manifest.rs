@@ -4,18 +4,19 @@
 //! that two builds are equal byte for byte. How long an emulator took is therefore not in it but in the
 //! cache's own record.
 
+use crate::base::files;
+use crate::base::progress::one_line;
+use crate::qemu::toolchain::Toolchain;
+use fs_err as fs;
 use std::ffi::OsStr;
-use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use qus_core::arch::Host;
+use qus_core::hint::{WithHint, hinted};
 use semver::Version;
 use serde::{Deserialize, Serialize};
-
-use crate::base::cache;
-use crate::base::progress::one_line;
-use crate::qemu::toolchain::Toolchain;
 
 /// Version of the form of `bundle.json`.
 const SCHEMA: u32 = 1;
@@ -67,7 +68,7 @@ pub(crate) struct Bundle {
 impl Recipe {
     /// The name under which the cache keeps an emulator built by this recipe.
     pub(crate) fn key(&self, target: &str) -> Result<String> {
-        Ok(cache::sha256(&serde_json::to_vec(&(SCHEMA, self, target))?))
+        Ok(files::sha256(&serde_json::to_vec(&(SCHEMA, self, target))?))
     }
 }
 
@@ -97,12 +98,9 @@ impl Bundle {
                 _ => Ok(None),
             }
         };
-        let bundle = parsed().with_context(|| {
-            format!(
-                "{} is damaged or cut off\nremedy: cargo xtask build-qemu writes it again",
-                path.display()
-            )
-        })?;
+        let bundle = parsed()
+            .with_context(|| format!("{} is damaged or cut off", path.display()))
+            .hint(format!("to build it again, run `rm {0}` and `cargo xtask build-qemu`", path.display()))?;
         let names = bundle.iter().flat_map(|bundle| &bundle.emulators).map(|emulator| &emulator.file);
         for name in names {
             ensure!(
@@ -135,15 +133,53 @@ impl Bundle {
             if fs::read_to_string(&path).is_ok_and(|old| old == text) {
                 continue;
             }
-            cache::write(&path, text.as_bytes())?;
+            files::write(&path, text.as_bytes())?;
         }
         Ok(())
     }
 }
 
+/// The bundle of a host, which has emulators.
+///
+/// # Errors
+/// It was not built.
+pub(crate) fn built(host: &Host, dir: &Path) -> Result<Bundle> {
+    let bundle = Bundle::read(dir)?.filter(|bundle| !bundle.emulators.is_empty());
+    bundle.ok_or_else(|| {
+        hinted(
+            format!("no emulators for {host} in {}", dir.display()),
+            format!("to build them, run `cargo xtask build-qemu --all --host {host}`"),
+        )
+    })
+}
+
+/// Compares an emulator of a bundle with its record.
+///
+/// # Errors
+/// It was changed, or is not there.
+pub(crate) fn verify(host: &Host, dir: &Path, emulator: &Emulator) -> Result<()> {
+    let file = dir.join(&emulator.file);
+    if files::sha256_file(&file).is_ok_and(|sha256| sha256 == emulator.sha256) {
+        return Ok(());
+    }
+    Err(hinted(
+        format!("{} does not match bundle.json", file.display()),
+        format!("to build it again, run `cargo xtask build-qemu {} --host {host}`", emulator.target),
+    ))
+}
+
+/// That the bundle of a host lacks the program `qus`, or what belongs to it.
+pub(crate) fn no_program(host: &Host, dir: &Path) -> anyhow::Error {
+    hinted(
+        format!("no finished qus for {host} in {}", dir.display()),
+        format!("to build it, run `cargo xtask build-qus --host {host}`"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qus_core::hint;
 
     #[test]
     fn a_bundle_is_there_or_not_or_damaged() {
@@ -155,8 +191,11 @@ mod tests {
         assert_eq!(Bundle::read(dir.path()).unwrap(), None);
         assert_eq!(read(r#"{ "schema": 9999, "other": 1 }"#).unwrap(), None);
         for text in ["", "{", r#"{ "schema": 1, "qemu": "10.2.2", "#, r#"{ "schema": 1 }"#, "\0\0\0\0"] {
-            let error = read(text).unwrap_err().to_string();
-            assert!(error.contains("is damaged or cut off\nremedy: cargo xtask build-qemu"), "{error}");
+            let error = hint::render(&read(text).unwrap_err());
+            assert!(
+                error.contains("is damaged or cut off\n") && error.contains("`cargo xtask build-qemu`"),
+                "{error}"
+            );
         }
         let whole = r#"{ "schema": 1, "qemu": "10.2.2", "source_sha256": "", "patches": [], "host": "amd64",
             "profile": "dev", "flags": [], "toolchain": { "cc": "", "ld": "", "libc_sha256": "" }, "dependencies": [],

@@ -3,6 +3,8 @@
 //! A check that did not run has not passed. `--require` turns its skip into a failure, for machines
 //! that are known to be able to run it.
 
+use crate::base::error::Skip;
+use crate::base::files;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -10,9 +12,6 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use qus_core::hint;
 use qus_core::text::lines;
 use serde::Serialize;
-
-use crate::base::cache;
-use crate::base::error::Skip;
 
 const NO_STDOUT: &str = "cannot write to standard output";
 
@@ -128,7 +127,7 @@ impl Report {
     pub(crate) fn finish(mut self, file: Option<&Path>) -> Result<()> {
         if let Some(file) = file {
             let json = serde_json::to_string_pretty(&self.cases).context("the report")?;
-            cache::write(file, json.as_bytes())?;
+            files::write(file, json.as_bytes())?;
         }
         let count = |of: fn(&Outcome) -> bool| self.cases.iter().filter(|case| of(&case.outcome)).count();
         let passed = count(|outcome| *outcome == Outcome::Passed);
@@ -225,7 +224,7 @@ mod tests {
         report.check("level", "a", || Ok(())).unwrap();
         report.check("level", "b", skip).unwrap();
         report.finish(Some(file.path())).unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).unwrap()).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&fs_err::read(file.path()).unwrap()).unwrap();
         assert_eq!(json[0]["outcome"], "passed");
         assert_eq!(json[1]["outcome"], "skipped");
         assert_eq!(json[1]["why"], "no engine");

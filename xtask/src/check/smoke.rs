@@ -10,23 +10,18 @@ mod build;
 mod changes;
 mod emulator;
 mod engine;
+mod fixture;
 mod hosts;
 mod kernel;
 mod measured;
 mod tarball;
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
-use qus_core::arch::Host;
-use xshell::cmd;
+use anyhow::Result;
 
 use crate::base::context::Context;
-use crate::base::exec::{self, sh};
 use crate::check::report::Report;
-use crate::debian::updates::Updates;
-use crate::qemu::sysroot::Sysroot;
 
 /// Run foreign programs with the emulators that were built, and builds that fail
 ///
@@ -95,15 +90,4 @@ pub(crate) fn all(cx: &Context, report: &mut Report) -> Result<()> {
     kernel::run(cx, report)?;
     engine::run(cx, report)?;
     build::run(cx, report)
-}
-
-/// Compiles a C program for a host, statically, with the compiler that builds its emulators.
-fn compile(cx: &Context, host: &'static Host, text: &str, options: &[&str], program: &Path) -> Result<()> {
-    let sysroot = Sysroot::ensure(cx, host, Updates::Wanted)?;
-    let source = program.with_extension("c");
-    fs::write(&source, text)?;
-    let ((cc, target), link) = (sysroot.cc(), sysroot.link());
-    let compile = cmd!(sh(), "{cc} {target...} -O2 -static {options...} {link...} -o {program} {source}");
-    exec::read(sysroot.enter(compile)).context("the program cannot be compiled")?;
-    Ok(())
 }

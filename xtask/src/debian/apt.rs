@@ -3,20 +3,19 @@
 //!
 //! apt checks every index's signature and every package's hash.
 
+use crate::base::context::Context;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::progress::say;
+use crate::base::{cache, files};
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::Updates;
+use fs_err as fs;
 use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use qus_core::hint::WithHint;
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::exec::{self, InDir, sh};
-use crate::base::progress::say;
-use crate::debian::distribution::Distribution;
-use crate::debian::updates::Updates;
 
 /// Settings that make apt verify what it fetches, whatever the machine's own configuration says. All others of it count:
 /// proxies, mirrors, and whether an index may be old, which snapshots of a distribution are.
@@ -166,11 +165,11 @@ impl Apt {
     pub(crate) fn with(dir: &Path, log: &Path, lines: &[String], foreign: &[&str]) -> Result<Self> {
         for folder in ["lists/partial", "cache/archives/partial"] {
             let folder = dir.join(folder);
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(&folder)?;
         }
         let write = |name: &str, text: String| {
             let path = dir.join(name);
-            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display())).map(|()| path)
+            fs::write(&path, text).map(|()| path)
         };
         write("sources.list", lines.join("\n") + "\n")?;
         write("status", String::new())?;
@@ -210,7 +209,7 @@ impl Apt {
     /// Downloads binary packages and unpacks them into a folder, without what dpkg does besides; a name
     /// may end in `:ARCHITECTURE`. Returns name, version, architecture and hash of each.
     pub(crate) fn unpack(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
-        fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        fs::create_dir_all(into)?;
         let debs = tempfile::tempdir_in(into)?;
         let conf = &self.conf;
         let download = cmd!(sh(), "apt-get -c {conf} download {packages...}");
@@ -220,7 +219,7 @@ impl Apt {
 
     /// As [`Apt::unpack`], with everything that the packages depend on.
     pub(crate) fn unpack_all(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
-        fs::create_dir_all(into).with_context(|| format!("cannot make {}", into.display()))?;
+        fs::create_dir_all(into)?;
         let conf = &self.conf;
         let install = cmd!(
             sh(),
@@ -242,7 +241,7 @@ impl Apt {
                 continue;
             }
             exec::read(cmd!(sh(), "dpkg-deb --extract {deb} {into}"))?;
-            manifest.push(format!("{name} {}", cache::sha256_file(&deb)?));
+            manifest.push(format!("{name} {}", files::sha256_file(&deb)?));
         }
         Ok(manifest)
     }

@@ -2,19 +2,18 @@
 //! its programs need. They are unpacked into the cache and nothing of them is installed, so that no maintainer
 //! script has run: what those would set up has to be set up by whoever uses the folder.
 
-use std::fs;
+use crate::base::context::Context;
+use crate::base::error::Skip;
+use crate::base::progress::say;
+use crate::base::{cache, exec, files};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use fs_err as fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::base::context::Context;
-use crate::base::error::Skip;
-use crate::base::progress::say;
-use crate::base::{cache, exec};
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
 
 /// A Debian architecture and what its `uname -m` says.
 pub(crate) struct Guest {
@@ -80,7 +79,7 @@ fn fill(
         let name = format!("guest-{}-{suite}", what.replace(' ', "-"));
         let (log, state) = (cx.paths.log(&name), cx.paths.apt(&name));
         exec::start_log(&log)?;
-        cache::clear(partial)?;
+        files::clear(partial)?;
         let fetched =
             Apt::foreign(&state, &log, &distribution, suite, &[debian]).and_then(|apt| unpack(&apt, partial));
         match fetched {

@@ -1,11 +1,10 @@
 //! Packages with or without the updates of their release.
 
+use crate::base::files;
+use crate::base::progress::say;
 use std::path::Path;
 
 use anyhow::Result;
-
-use crate::base::cache;
-use crate::base::progress::say;
 
 /// What is done where a mirror's indexes of a release's updates, security updates among them, are broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,14 +20,14 @@ const WITHOUT_UPDATES: &str = "without-updates";
 
 /// Records in a directory that its packages are without their updates.
 pub(crate) fn record_missing(dir: &Path) -> Result<()> {
-    cache::write(&dir.join(WITHOUT_UPDATES), b"")
+    files::write(&dir.join(WITHOUT_UPDATES), b"")
 }
 
 /// Discards packages that lack their updates, if those are required now.
 pub(crate) fn discard_outdated(dir: &Path, updates: Updates) -> Result<()> {
     if updates == Updates::Required && dir.join(WITHOUT_UPDATES).exists() {
         say(format_args!("warning: {} lacks security updates; fetching it again", dir.display()));
-        cache::discard(dir)?;
+        files::discard(dir)?;
     }
     Ok(())
 }

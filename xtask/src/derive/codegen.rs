@@ -5,26 +5,26 @@
 //! by a linker: one segment and no section is all they need. Assemblers come from the distribution's packages and are
 //! not installed.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail, ensure};
-use qus_core::arch::{ARCHES, Arch, Host};
-use qus_core::elf::{Class, Endian};
-use serde::Deserialize;
-use xshell::cmd;
-
-use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::output::out;
 use crate::base::progress::say;
+use crate::base::{cache, files};
 use crate::bench::recorded;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::derive::readme;
+use fs_err as fs;
+use qus_core::hint::hinted;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use qus_core::arch::{ARCHES, Arch, Host};
+use qus_core::elf::{Class, Endian};
+use serde::Deserialize;
+use xshell::cmd;
 
 /// Write the derived files that are committed: probes, README tables, the plot of a bench
 #[derive(clap::Args)]
@@ -76,15 +76,16 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         derived.iter().filter(|(path, bytes)| !fs::read(path).is_ok_and(|old| old == *bytes)).collect();
     if args.check {
         let names: Vec<_> = stale.iter().map(|(path, _)| path.display().to_string()).collect();
-        ensure!(
-            names.is_empty(),
-            "not what their sources make: {}\nremedy: cargo xtask codegen",
-            names.join(", ")
-        );
+        if !names.is_empty() {
+            return Err(hinted(
+                format_args!("these files are not up to date: {}", names.join(", ")),
+                "to write them, run `cargo xtask codegen`",
+            ));
+        }
     } else {
         stale.iter().try_for_each(|(path, bytes)| {
             say(format_args!("writing {}", path.display()));
-            cache::write(path, bytes)
+            files::write(path, bytes)
         })?;
     }
     out(&format!(
@@ -96,7 +97,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
 impl Probes {
     fn load(cx: &Context) -> Result<Self> {
         let path = cx.paths.probes().join("probes.toml");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(&path)?;
         toml::from_str(&text).with_context(|| path.display().to_string())
     }
 }
@@ -108,7 +109,7 @@ fn assemblers(cx: &Context, probes: &Probes) -> Result<PathBuf> {
     packages.sort();
     packages.dedup();
     let wanted = packages.iter().fold(probes.suite.clone(), |wanted, package| wanted + " " + package);
-    let dir = cx.paths.assemblers(&cache::sha256(wanted.as_bytes())[..12]);
+    let dir = cx.paths.assemblers(&files::sha256(wanted.as_bytes())[..12]);
     let fetched = cache::ensure(&dir, |partial| {
         let log = cx.start_log("assemblers")?;
         say("fetching assemblers (nothing is installed) …");

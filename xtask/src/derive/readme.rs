@@ -3,7 +3,7 @@
 //! Each stands between two comments that name it; what is between them is replaced, the rest is left
 //! as it is.
 
-use std::fs;
+use fs_err as fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
@@ -22,8 +22,7 @@ pub(crate) fn all(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     ];
     let filled = |(file, tables): (&str, &[(&str, String)])| {
         let path = cx.paths.root().join(file);
-        let mut text =
-            fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut text = fs::read_to_string(&path)?;
         for (name, table) in tables {
             text = replace(&text, name, table).with_context(|| format!("{file} has no place for {name}"))?;
         }

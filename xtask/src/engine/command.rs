@@ -1,15 +1,15 @@
 //! `cargo xtask engine`: a throwaway engine, started and stopped by hand.
 
-use std::path::PathBuf;
-
-use anyhow::{Context as _, Result};
-
-use crate::base::cache;
 use crate::base::context::Context;
+use crate::base::lock;
 use crate::base::output::out;
 use crate::base::progress::say;
 use crate::engine::serve;
 use crate::engine::throwaway::{self, Options, Throwaway};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use qus_core::hint::hinted;
 
 /// Start, stop and use a throwaway container engine by hand
 ///
@@ -40,19 +40,19 @@ enum Command {
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let dir = cx.paths.engine();
     let running = || {
-        let remedy = "no throwaway engine runs here\nremedy: cargo xtask engine up";
-        Throwaway::running(&dir).context(remedy)
+        let none = || hinted("no throwaway engine runs here", "to start one, run `cargo xtask engine up`");
+        Throwaway::running(&dir).ok_or_else(none)
     };
     match &args.command {
         Command::Up => {
-            let _lock = cache::lock(cx.paths.out())?;
+            let _lock = lock::lock(cx.paths.out())?;
             let options = Options { detached: true, ..Options::default() };
             let engine = Throwaway::start(cx, &dir, &options)?;
             say(format_args!("a throwaway engine runs in {}", engine.dir().display()));
             out(&variables(cx, &engine)?)
         }
         Command::Down => {
-            let _lock = cache::lock(cx.paths.out())?;
+            let _lock = lock::lock(cx.paths.out())?;
             match Throwaway::running(&dir) {
                 Some(mut engine) => engine.remove(),
                 None => throwaway::remove_leftovers(&dir),

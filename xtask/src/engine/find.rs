@@ -3,7 +3,8 @@
 //! Yours is used if it answers and has a recent buildx; its contexts, builders and configuration stay as they are.
 //! Else, as root on a Debian-like system, a throwaway engine is started and removed again.
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use qus_core::hint::hinted;
 use semver::Version;
 
 use crate::base::context::Context;
@@ -34,10 +35,12 @@ impl Engine {
             Err(why) => why,
         };
         if let Some(builder) = builder {
-            bail!(
-                "the builder {builder} cannot be used: {yours:#}\nremedy: docker with buildx {BUILDX} or newer, and a builder \
-                 of that name that answers (docker buildx ls)"
-            );
+            return Err(hinted(
+                format_args!("the builder {builder} cannot be used: {yours:#}"),
+                format_args!(
+                    "--builder needs docker with buildx {BUILDX} or newer, and a builder from `docker buildx ls`"
+                ),
+            ));
         }
         match Throwaway::start(cx, &cx.paths.engine(), &Options::default()) {
             Ok(engine) => {
@@ -48,10 +51,14 @@ impl Engine {
                 let client = engine.client();
                 Ok(Self { client, _throwaway: Some(engine) })
             }
-            Err(error) => bail!(
-                "there is no container engine:\n  yours: {yours:#}\n  a throwaway one: {error:#}\nremedy: install and \
-                 start Docker with buildx {BUILDX} or newer; or run this as root on Debian"
-            ),
+            Err(error) => Err(hinted(
+                format_args!(
+                    "there is no container engine:\n  yours: {yours:#}\n  a throwaway one: {error:#}"
+                ),
+                format_args!(
+                    "install and start Docker with buildx {BUILDX} or newer; or run this as root on Debian"
+                ),
+            )),
         }
     }
 }

@@ -1,14 +1,9 @@
 //! Hosts built by the nodes of a builder, each by a machine of its kind: `images/build.Dockerfile` runs this very
 //! program there. What comes back is looked at as if it had been built here.
 
-use std::fs;
-
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::Host;
-
 use crate::base::context::Context;
 use crate::base::progress::say;
-use crate::base::{cache, exec, parallel};
+use crate::base::{exec, files, parallel};
 use crate::bundle::artefact;
 use crate::bundle::manifest::Bundle;
 use crate::engine::client::Client;
@@ -17,6 +12,10 @@ use crate::qemu::args::Args;
 use crate::qemu::build::{self, Session};
 use crate::qemu::request::Request;
 use crate::qemu::source::Source;
+use fs_err as fs;
+
+use anyhow::{Context as _, Result, ensure};
+use qus_core::arch::Host;
 
 /// A builder, and the platforms of its nodes.
 struct Nodes<'a> {
@@ -69,7 +68,7 @@ impl<'a> Nodes<'a> {
         let host = request.host;
         let archive = source.archive.parent().context("the archive lies in a folder")?;
         let made = cx.paths.sent_by_node(host.name);
-        cache::remove(&made)?;
+        files::remove(&made)?;
         let targets: Vec<_> = request.targets.iter().map(|arch| arch.name).collect();
         let jobs = request.jobs.map(|jobs| format!("--jobs {jobs} ")).unwrap_or_default();
         let arguments =
@@ -109,7 +108,7 @@ impl<'a> Nodes<'a> {
             let file = made.join(&emulator.file);
             artefact::verify(&file, host, &[cx.paths.root()])?;
             ensure!(
-                cache::sha256_file(&file)? == emulator.sha256,
+                files::sha256_file(&file)? == emulator.sha256,
                 "{} is not what was built",
                 file.display()
             );
@@ -118,9 +117,9 @@ impl<'a> Nodes<'a> {
         let lost: Vec<_> = targets.into_iter().filter(|target| !has(target)).collect();
         ensure!(lost.is_empty(), "the node has not sent {}", lost.join(", "));
         let dir = cx.paths.bundle(host.name);
-        cache::remove(&dir)?;
+        files::remove(&dir)?;
         fs::create_dir_all(dir.parent().context("a bundle lies in a folder")?)?;
-        fs::rename(&made, &dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        fs::rename(&made, &dir)?;
         Ok(bundle)
     }
 }

@@ -1,13 +1,12 @@
 //! The directory of a throwaway engine, and what is in it.
 
+use crate::base::files;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use serde::{Deserialize, Serialize};
-
-use crate::base::cache;
 
 /// The folder of an engine, and what is in it.
 #[derive(Debug, Clone)]
@@ -81,7 +80,7 @@ impl Place {
 
 /// The name of what an engine has outside its folder, a bridge and control groups; the same for the same folder.
 pub(crate) fn mark(dir: &Path) -> String {
-    format!("qus-{}", &cache::sha256(dir.as_os_str().as_encoded_bytes())[..8])
+    format!("qus-{}", &files::sha256(dir.as_os_str().as_encoded_bytes())[..8])
 }
 
 /// What a running engine has written down.
@@ -101,6 +100,6 @@ impl EngineState {
     }
 
     pub(super) fn write(&self, place: &Place) -> Result<()> {
-        cache::write(&place.state(), &serde_json::to_vec_pretty(self)?)
+        files::write(&place.state(), &serde_json::to_vec_pretty(self)?)
     }
 }

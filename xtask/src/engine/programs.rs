@@ -1,5 +1,11 @@
 //! The programs of the throwaway engine: Debian's packages, unpacked into the cache.
 
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::base::settings::Settings;
+use crate::base::{cache, files};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -7,13 +13,6 @@ use std::{env, fs};
 use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
 use serde::Deserialize;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::progress::say;
-use crate::base::settings::Settings;
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
 
 /// `images/engine.toml`, which describes its fields.
 #[derive(Deserialize)]
@@ -34,12 +33,12 @@ impl Programs {
     /// Fetches them if they are not there.
     pub(super) fn ensure(cx: &Context) -> Result<Self> {
         let path = cx.paths.images().join("engine.toml");
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(&path)?;
         let wanted: Packages = toml::from_str(&text).with_context(|| path.display().to_string())?;
         let distribution = Distribution::detect()?.context(
             "its programs come from Debian's packages, and this machine has no apt-get and dpkg-deb",
         )?;
-        let id = cache::sha256(text.as_bytes());
+        let id = files::sha256(text.as_bytes());
         let dir = cx.paths.engine_programs(&format!("{}-{}", distribution.codename, &id[..12]));
         cache::ensure(&dir, |partial| {
             let log = cx.start_log("engine-programs")?;

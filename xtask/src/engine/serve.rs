@@ -4,7 +4,7 @@
 //! and what they write outside the engine's folder goes to memory: containerd and dockerd leave files in
 //! `/etc`, `/opt` and `/run` wherever they are told to work.
 
-use std::fs::{self, File};
+use fs_err::{self as fs, File};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -29,7 +29,7 @@ pub(super) fn run(settings: &Settings, dir: &Path) -> Result<()> {
     cover(&place)?;
     let (path, libraries) = (programs.path(settings)?, programs.libraries()?);
     let start = |cmd: xshell::Cmd<'_>, log: &Path| {
-        let log = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let log = File::create(log)?;
         exec::spawn(cmd.env("PATH", &path).env("LD_LIBRARY_PATH", &libraries), log)
     };
     let (dockerd, config) = (programs.dockerd(), place.daemon_config());
@@ -60,7 +60,7 @@ fn cover(place: &Place) -> Result<()> {
         let [upper, work] =
             ["upper", "work"].map(|kind| memory.join(kind).join(folder.strip_prefix("/").unwrap_or(folder)));
         for dir in [&upper, &work] {
-            fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            fs::create_dir_all(dir)?;
         }
         let options =
             format!("lowerdir={},upperdir={},workdir={}", folder.display(), upper.display(), work.display());

@@ -6,7 +6,15 @@
 //! removed when it is stopped, or before the next start where it was killed. It does not touch the network
 //! but for that bridge: its containers reach the machine and each other, and nothing outside.
 
-use std::fs::{self, File};
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::base::settings::Settings;
+use crate::base::{files, lock};
+use crate::engine::client::Client;
+use crate::engine::place::{EngineState, Place};
+use crate::engine::programs::Programs;
+use fs_err::{self as fs, File};
+use std::fs::Permissions;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
@@ -16,20 +24,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::exec::{self, sh};
-use crate::base::settings::Settings;
-use crate::engine::client::Client;
-use crate::engine::place::{EngineState, Place};
-use crate::engine::programs::Programs;
 
 /// How long it may take to start, and its processes to end.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -78,7 +77,7 @@ impl Throwaway {
     /// The engine that runs in this folder; `None` if none does.
     pub(crate) fn running(dir: &Path) -> Option<Self> {
         let place = Place::at(dir);
-        let file = File::open(place.lock()).ok()?;
+        let file = File::open(place.lock()).ok()?.into_file();
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_) => None,
             Err(_) => Some(Self { state: EngineState::read(&place)?, place, child: None, removed: false }),
@@ -99,7 +98,7 @@ impl Throwaway {
             "{} is too long a path for an engine's sockets: set CARGO_TARGET_DIR to a shorter one",
             dir.display()
         );
-        let _starting = cache::lock(dir.parent().context("an engine has a folder of its own")?)?;
+        let _starting = lock::lock(dir.parent().context("an engine has a folder of its own")?)?;
         if let Some(running) = Self::running(dir) {
             return Ok(running);
         }
@@ -108,13 +107,13 @@ impl Throwaway {
         sweep(&place, &programs)?;
         let state = EngineState { programs: programs.dir().to_owned(), port: free_port()?, process: None };
         for folder in [dir.to_owned(), place.memory(), place.etc(), place.client()] {
-            fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+            fs::create_dir_all(&folder)?;
         }
         // The client's configuration may hold passwords.
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
+        fs::set_permissions(dir, Permissions::from_mode(0o700))?;
         state.write(&place)?;
         for (name, text) in &options.etc {
-            cache::write(&place.etc().join(name), text.as_bytes())?;
+            files::write(&place.etc().join(name), text.as_bytes())?;
         }
         write_configs(&cx.settings, &place, &programs, state.port, options)?;
         let bridge = place.mark();
@@ -214,7 +213,7 @@ impl Throwaway {
 fn spawn(place: &Place, detached: bool) -> Result<Child> {
     let (xtask, dir) = (std::env::current_exe()?, &place.0);
     let log = dir.join("serve.log");
-    let log = File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
+    let log = File::create(&log)?;
     let serve = cmd!(
         sh(),
         "unshare --mount --propagation private --pid --fork --kill-child {xtask} engine serve {dir}"
@@ -260,7 +259,7 @@ fn write_configs(
         (place.registry_config(), registry),
         (place.client().join("config.json"), client.into()),
     ] {
-        cache::write(&path, &serde_json::to_vec_pretty(&content)?)?;
+        files::write(&path, &serde_json::to_vec_pretty(&content)?)?;
     }
     Ok(())
 }
@@ -280,7 +279,7 @@ pub(super) fn remove_leftovers(dir: &Path) -> Result<()> {
     let place = Place::at(dir);
     match EngineState::read(&place) {
         Some(state) => sweep(&place, &Programs::at(&state.programs)),
-        None => cache::remove(dir),
+        None => files::remove(dir),
     }
 }
 
@@ -298,7 +297,7 @@ fn sweep(place: &Place, programs: &Programs) -> Result<()> {
     for hierarchy in hierarchies.chain([root.to_owned()]) {
         remove_group(&hierarchy.join(&mark))?;
     }
-    cache::remove(&place.0)
+    files::remove(&place.0)
 }
 
 /// Removes a control group and those below it. Their processes may take a moment to be gone.
@@ -314,7 +313,7 @@ fn remove_group(group: &Path) -> Result<()> {
     loop {
         match fs::remove_dir(group) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) && start.elapsed() < PATIENCE => {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < PATIENCE => {
                 thread::sleep(Duration::from_millis(20));
             }
             removed => return removed.with_context(|| format!("cannot remove {}", group.display())),

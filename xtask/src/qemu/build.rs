@@ -5,19 +5,9 @@
 //! and lies in the cache under a key of everything that went into it. Configuring only what was asked
 //! for would be some seconds quicker once, and rebuild all shared files with each further target.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use anyhow::{Result, ensure};
-use qemu_src::Patch;
-use qus_core::arch::{Arch, Host};
-use qus_core::bundle::Profile;
-use qus_core::hint::WithHint;
-use qus_core::table::Table;
-use serde::Serialize;
-
-use crate::base::cache::{self, Lock};
 use crate::base::context::Context;
+use crate::base::files;
+use crate::base::lock::{self, Lock};
 use crate::base::output::out;
 use crate::base::progress::say;
 use crate::bundle::artefact;
@@ -32,6 +22,16 @@ use crate::qemu::store::{self, Cached};
 use crate::qemu::sysroot::Sysroot;
 use crate::qemu::toolchain::Toolchain;
 use crate::qemu::{pgo, preflight, tree};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use qemu_src::Patch;
+use qus_core::arch::{Arch, Host};
+use qus_core::bundle::Profile;
+use qus_core::hint::WithHint;
+use qus_core::table::Table;
+use serde::Serialize;
 
 /// An emulator in the report.
 #[derive(Serialize)]
@@ -89,8 +89,8 @@ impl<'a> Session<'a> {
     pub(crate) fn start(cx: &'a Context, args: &'a Args) -> Result<Self> {
         let build = Build::new(cx, args.source.as_deref().map(Given::Argument))?;
         let cache =
-            cache::lock(cx.paths.cache()).hint("set XDG_CACHE_HOME to a directory that can be written")?;
-        Ok(Self { build, json: args.json, _locks: [cache, cache::lock(cx.paths.out())?] })
+            lock::lock(cx.paths.cache()).hint("set XDG_CACHE_HOME to a directory that can be written")?;
+        Ok(Self { build, json: args.json, _locks: [cache, lock::lock(cx.paths.out())?] })
     }
 
     /// Builds what is missing of bundles, and prints what they have.
@@ -163,7 +163,7 @@ impl<'a> Build<'a> {
         let built = self.fill(request, &ready, &new, &runner)?;
         let bundle = self.cached(&ready).bundle(&dir, bundled, &new)?;
         if let Some(profile) = &ready.profile {
-            profile.write(self.cx, &dir)?;
+            profile.write(&dir)?;
         }
         for arch in &new {
             artefact::run_probe(&runner, &dir.join(arch.emulator()), arch)?;
@@ -244,7 +244,7 @@ impl<'a> Build<'a> {
         flags.extend(sysroot.configure());
         let id = |patch: &&Patch| PatchId {
             name: patch.name.clone(),
-            sha256: cache::sha256(patch.text.as_bytes()),
+            sha256: files::sha256(patch.text.as_bytes()),
         };
         let mut recipe = Recipe {
             qemu: source.version.clone(),

@@ -1,22 +1,21 @@
 //! Configures the build folder, lets ninja make the missing emulators, strips and verifies them.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result};
-use qus_core::arch::{ARCHES, Arch};
-use xshell::{Cmd, cmd};
-
-use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
+use crate::base::files;
 use crate::base::progress::{Bar, say};
 use crate::bundle::artefact;
 use crate::bundle::manifest::Recipe;
 use crate::bundle::runner::Runner;
 use crate::qemu::request::Request;
 use crate::qemu::sysroot::Sysroot;
+use fs_err as fs;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use qus_core::arch::{ARCHES, Arch};
+use xshell::{Cmd, cmd};
 
 /// What a build is for.
 #[derive(Clone, Copy)]
@@ -119,8 +118,8 @@ impl<'a> Compile<'a> {
         if fs::read(&stamp).is_ok_and(|old| old == recipe) {
             return Ok(());
         }
-        cache::remove(dir)?;
-        fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        files::remove(dir)?;
+        fs::create_dir_all(dir)?;
         say(format_args!("configuring QEMU {} …", self.recipe.qemu));
         let log = self.cx.start_log("configure")?;
         let configure = self.tree.join("configure");
@@ -147,7 +146,7 @@ impl<'a> Compile<'a> {
             &log,
             |_| {},
         )?;
-        cache::write(&stamp, &recipe)
+        files::write(&stamp, &recipe)
     }
 
     /// Gives a command the dependencies, and a cache of what was compiled what it needs to take two clones for one.

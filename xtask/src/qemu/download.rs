@@ -1,7 +1,7 @@
 //! Downloads a file with curl, which knows proxies and certificates, resumes what was cut off, and
 //! retries a bounded number of times. What arrives is not trusted: the caller checks its hash.
 
-use std::fs;
+use fs_err as fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -10,22 +10,23 @@
 //! Only GCC is trained, and only for the host that this machine is: elsewhere instrumented emulators would run under an
 //! emulator themselves.
 
-use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::files::{self, Hashed};
+use crate::base::progress::{Bar, one_line, say};
+use crate::base::tarball::{self, Tarball};
+use crate::debian::guests::{self, GUESTS};
+use crate::qemu::compile::{Compile, Phase};
+use fs_err as fs;
+use qus_core::hint::WithHint;
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use qemu_src::{Training, TrainingRun};
 use qus_core::arch::Arch;
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::exec::{self, InDir, sh};
-use crate::base::progress::{Bar, one_line, say};
-use crate::debian::guests::{self, GUESTS};
-use crate::qemu::compile::{Compile, Phase};
-use crate::ship::tarballs::{self, Tarball};
 
 /// The file of a bundle that holds its profile.
 pub(crate) const FILE: &str = "training.tar.zst";
@@ -43,38 +44,35 @@ impl ProfileData {
     fn at(dir: PathBuf) -> Result<Self> {
         let mut inputs = String::new();
         for name in names(&dir)? {
-            inputs += &format!("{} {name}\n", cache::sha256_file(&dir.join(&name))?);
+            inputs += &format!("{} {name}\n", files::sha256_file(&dir.join(&name))?);
         }
         ensure!(!inputs.is_empty(), "{} holds no profile", dir.display());
-        Ok(Self { dir, sha256: cache::sha256(inputs.as_bytes()) })
+        Ok(Self { dir, sha256: files::sha256(inputs.as_bytes()) })
     }
 
     /// The profile of another build's bundle.
     pub(crate) fn given(cx: &Context, file: &Path) -> Result<Self> {
-        let sha256 = cache::sha256_file(file)?;
+        let sha256 = files::sha256_file(file)?;
         let dir = cx.paths.training(&sha256);
         cache::ensure(&dir, |partial| {
-            let zstd = tarballs::zstd(cx)?;
-            let temp = tempfile::tempdir_in(partial)?;
-            let [copy, tar] = [FILE, "tar"].map(|name| temp.path().join(name));
-            cache::copy_verified(file, &copy, &sha256)?;
-            let log = cx.start_log("training")?;
-            exec::run_limited(cmd!(sh(), "{zstd} --quiet --decompress {copy} -o {tar}"), &log, TOO_LARGE)?;
-            unpack(File::open(tar)?, partial)
+            let mut packed = Hashed::new(files::open(file)?);
+            unpack(tarball::decompress(&mut packed, TOO_LARGE)?, partial)?;
+            io::copy(&mut packed, &mut io::sink())?;
+            ensure!(packed.sha256() == sha256, "it was changed while it was unpacked");
+            Ok(())
         })
         .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
         Self::at(dir)
     }
 
     /// Has a bundle of this profile's emulators contain it.
-    pub(crate) fn write(&self, cx: &Context, bundle: &Path) -> Result<()> {
+    pub(crate) fn write(&self, bundle: &Path) -> Result<()> {
         if bundle.join(FILE).exists() {
             return Ok(());
         }
-        let log = cx.start_log("training")?;
         let dir = tempfile::tempdir_in(bundle)?;
         let tarball = Tarball::of(FILE, &self.dir, &names(&self.dir)?)?;
-        let made = tarball.write(&tarballs::zstd(cx)?, &log, dir.path())?;
+        let made = tarball.write(dir.path())?;
         fs::rename(made, bundle.join(FILE)).context("cannot write the profile into the bundle")
     }
 }
@@ -99,7 +97,7 @@ fn unpack(tar: impl Read, into: &Path) -> Result<()> {
 /// Names of all files of a folder, sorted.
 fn names(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
-    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+    for entry in fs::read_dir(dir)? {
         let entry = entry?;
         if entry.file_type()?.is_file() {
             names.push(entry.file_name().to_string_lossy().into_owned());
@@ -112,12 +110,11 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 /// The profile of a recipe, made now if the cache does not have it.
 pub(crate) fn ensure(compile: &Compile<'_>) -> Result<ProfileData> {
     let training = &compile.cx.data.training;
-    let key = cache::sha256(&serde_json::to_vec(&(compile.recipe, training))?);
+    let key = files::sha256(&serde_json::to_vec(&(compile.recipe, training))?);
     let dir = compile.cx.paths.training(&key);
-    cache::ensure(&dir, |partial| train(compile, training, partial)).context(
-        "no profile could be made for the compiler\nremedy: --training FILE with that of another build, or \
-         --profile dev, which takes none",
-    )?;
+    cache::ensure(&dir, |partial| train(compile, training, partial))
+        .context("cannot collect profile data")
+        .hint("use that of another build with --training FILE, or build without any with --profile dev")?;
     ProfileData::at(dir)
 }
 
@@ -133,11 +130,11 @@ fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> 
     say("the release profile trains its emulators: they are built twice");
     // Compilers write their counts to the place they were told when they compiled.
     let counts = cx.paths.out().join("build").join("counts");
-    cache::remove(&counts)?;
+    files::remove(&counts)?;
     let instrumented = compile.in_phase(Phase::Training(&counts));
     let build = instrumented.build(&targets)?;
     // Programs of the build itself have counted too.
-    cache::remove(&counts)?;
+    files::remove(&counts)?;
     let mut bar = Bar::new("training");
     let all = programs.len() * training.runs.len();
     for (n, (arch, program)) in programs.iter().enumerate() {
@@ -152,13 +149,13 @@ fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> 
     ensure!(!counted.is_empty(), "the instrumented emulators have counted nothing in {}", counts.display());
     for name in &counted {
         let from = counts.join(name);
-        cache::copy(&from, &into.join(name))?;
+        files::copy(&from, &into.join(name))?;
         for twin in training.twins.iter().filter_map(|twin| name_of_twin(name, twin)) {
-            cache::copy(&from, &into.join(twin))?;
+            files::copy(&from, &into.join(twin))?;
         }
     }
-    cache::remove(&counts)?;
-    cache::remove(&build)
+    files::remove(&counts)?;
+    files::remove(&build)
 }
 
 /// What the counts of an object are called for a twin of its target; `None` if it is not of that target alone.

@@ -1,5 +1,6 @@
 //! What was asked for, with all names resolved.
 
+use qus_core::hint::WithHint;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
@@ -129,14 +130,11 @@ fn release<'a>(data: &'a QemuSrc, asked: Option<&str>, host: &Host) -> Result<&'
     let release =
         data.release(asked.unwrap_or(if is_narrow { &narrow.channel } else { "default" })).map_err(Usage)?;
     let version = &release.version;
-    ensure!(
-        !is_narrow || narrow.versions.matches(version),
-        Usage(format!(
-            "{host} is a 32-bit host, which QEMU {version} no longer has\nremedy: --qemu {}",
-            narrow.channel
-        ))
-    );
-    Ok(release)
+    match is_narrow && !narrow.versions.matches(version) {
+        true => Err(Usage(format!("QEMU {version} no longer supports 32-bit hosts such as {host}")))
+            .hint(format!("use --qemu {}", narrow.channel)),
+        false => Ok(release),
+    }
 }
 
 #[cfg(test)]

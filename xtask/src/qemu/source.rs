@@ -5,20 +5,20 @@
 //! Debian has replaced the pinned patch level by a newer one of the same series, that one is taken
 //! with the hash of the archive's signed index, unless the caller has asked for exact pins.
 
-use std::fs;
+use crate::base::context::Context;
+use crate::base::progress::{one_line, say};
+use crate::base::{cache, files};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::qemu::download;
+use fs_err as fs;
+use qus_core::hint::hinted;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use qemu_src::{Debian, Pin, Release, Upstream};
 use semver::Version;
 use serde::{Deserialize, Serialize};
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::progress::{one_line, say};
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
-use crate::qemu::download;
 
 /// A verified archive in the cache.
 #[derive(Debug)]
@@ -89,11 +89,16 @@ pub(crate) fn resolve(
         }
     }
     let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
-    bail!(
-        "no place gave the source of QEMU {version}:\n  {}\nremedy: connect this machine, or fetch {} elsewhere and give it with --source",
-        failures.join("\n  "),
-        files.join(" or "),
-    )
+    Err(hinted(
+        format_args!(
+            "QEMU's source, version {version}, is not available from any location:\n  {}",
+            failures.join("\n  ")
+        ),
+        format_args!(
+            "connect this machine to the network, or fetch {} elsewhere and use --source PATH",
+            files.join(" or ")
+        ),
+    ))
 }
 
 /// Where [`resolve`] would begin, for a plan: a verified archive is not needed for that.
@@ -129,9 +134,9 @@ fn from_given(cx: &Context, release: &Release, path: &Path) -> Result<Option<Sou
 
 /// The pin that a file has the hash of.
 fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
-    let (size, most) = (cache::open(file)?.metadata()?.len(), pins.iter().map(Pin::limit).max().unwrap_or(0));
+    let (size, most) = (files::open(file)?.metadata()?.len(), pins.iter().map(Pin::limit).max().unwrap_or(0));
     ensure!(size <= most, "{} has {size} bytes, and the source has at most {most}", one_line(file.display()));
-    let got = cache::sha256_file(file)?;
+    let got = files::sha256_file(file)?;
     match pins.iter().find(|pin| pin.sha256 == got) {
         Some(pin) => Ok(pin.clone()),
         None => {
@@ -149,7 +154,7 @@ fn keep(cx: &Context, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<S
     let archive = cx.paths.download(pin.sha256, pin.file);
     if !is_intact(&archive, pin.sha256)? {
         say(format_args!("source: QEMU {} from {}", release.version, one_line(file.display())));
-        cache::copy_verified(file, &archive, pin.sha256)?;
+        files::copy_verified(file, &archive, pin.sha256)?;
     }
     Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
 }
@@ -172,7 +177,7 @@ fn from_cache(cx: &Context, release: &Release, exact: bool) -> Result<Option<Sou
     let record = fs::read(&note).ok().and_then(|text| serde_json::from_slice::<Record>(&text).ok());
     let Some(record) = record else {
         cache::report_changed(&note);
-        cache::discard(&note)?;
+        files::discard(&note)?;
         return Ok(None);
     };
     let archive = cx.paths.download(&record.sha256, &record.file);
@@ -185,12 +190,12 @@ fn from_cache(cx: &Context, release: &Release, exact: bool) -> Result<Option<Sou
 
 /// Whether an archive is in the cache and has its hash; one that has not is reported and removed.
 fn is_intact(archive: &Path, sha256: &str) -> Result<bool> {
-    if cache::sha256_file(archive).is_ok_and(|found| found == sha256) {
+    if files::sha256_file(archive).is_ok_and(|found| found == sha256) {
         return Ok(true);
     }
     if archive.exists() {
         cache::report_changed(archive);
-        cache::discard(archive)?;
+        files::discard(archive)?;
     }
     Ok(false)
 }
@@ -199,18 +204,18 @@ fn from_upstream(cx: &Context, release: &Release, upstream: &Upstream) -> Result
     let pin =
         release.pins().find(|pin| pin.sha256 == upstream.sha256).context("a release has its own pins")?;
     let archive = cx.paths.download(pin.sha256, pin.file);
-    let partial = cache::partial(&archive);
+    let partial = files::partial(&archive);
     let folder = archive.parent().context("a download lies in a folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    fs::create_dir_all(folder)?;
     // A run that was killed between download and check has left all of it.
-    if !cache::sha256_file(&partial).is_ok_and(|got| got == pin.sha256) {
+    if !files::sha256_file(&partial).is_ok_and(|got| got == pin.sha256) {
         download::resume(&upstream.url, upstream.size, &partial, &cx.paths.log("download"))?;
     }
     if let Err(error) = check_hash(&partial, std::slice::from_ref(&pin)) {
-        fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+        fs::remove_file(&partial)?;
         return Err(error);
     }
-    cache::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
+    files::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
     Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
 }
 
@@ -247,7 +252,7 @@ fn from_debian(cx: &Context, release: &Release, debian: &Debian, exact: bool) ->
             Ok(archive) => {
                 if !pinned {
                     warn_substitute(release, &record.version);
-                    cache::write(&substitute_note(cx, release), &serde_json::to_vec_pretty(&record)?)?;
+                    files::write(&substitute_note(cx, release), &serde_json::to_vec_pretty(&record)?)?;
                 }
                 return Ok(Source { version: record.version, sha256: record.sha256, archive });
             }

@@ -1,16 +1,15 @@
 //! Finished emulators in the cache and in the bundle.
 
-use std::fs;
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::base::{cache, files};
+use crate::bundle::manifest::{Bundle, Emulator, Recipe};
+use crate::qemu::pgo;
+use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use qus_core::arch::Arch;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::progress::say;
-use crate::bundle::manifest::{Bundle, Emulator, Recipe};
-use crate::qemu::pgo;
 
 /// The emulators that the cache has of one recipe.
 pub(crate) struct Cached<'a> {
@@ -47,7 +46,7 @@ impl Cached<'_> {
             if !intact {
                 if dir.exists() {
                     cache::report_changed(&dir.join(arch.emulator()));
-                    cache::remove(&dir)?;
+                    files::remove(&dir)?;
                 }
                 missing.push(arch);
             }
@@ -60,14 +59,14 @@ impl Cached<'_> {
         cache::publish(&self.dir(arch)?, |partial| {
             let file = arch.emulator();
             let kept = partial.join(&file);
-            cache::copy(emulator, &kept)?;
+            files::copy(emulator, &kept)?;
             let record = Emulator {
                 target: arch.name.to_owned(),
                 size: fs::metadata(&kept)?.len(),
-                sha256: cache::sha256_file(&kept)?,
+                sha256: files::sha256_file(&kept)?,
                 file,
             };
-            cache::write(&partial.join("emulator.json"), &serde_json::to_vec_pretty(&record)?)
+            files::write(&partial.join("emulator.json"), &serde_json::to_vec_pretty(&record)?)
         })
     }
 
@@ -87,7 +86,7 @@ impl Cached<'_> {
         for arch in new {
             let record =
                 self.record(arch)?.with_context(|| format!("the cache lost the emulator of {arch}"))?;
-            cache::copy_verified(
+            files::copy_verified(
                 &self.dir(arch)?.join(&record.file),
                 &dir.join(&record.file),
                 &record.sha256,
@@ -107,7 +106,7 @@ fn clear(dir: &Path) -> Result<()> {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if name.starts_with("qemu-") || ["bundle.json", "SHA256SUMS", pgo::FILE].contains(&&*name) {
-            fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            fs::remove_file(&path)?;
         }
     }
     Ok(())
@@ -129,5 +128,5 @@ pub(crate) fn intact(dir: &Path, recipe: &Recipe) -> Vec<Emulator> {
 }
 
 fn is_intact(dir: &Path, emulator: &Emulator) -> bool {
-    cache::sha256_file(&dir.join(&emulator.file)).is_ok_and(|sha256| sha256 == emulator.sha256)
+    files::sha256_file(&dir.join(&emulator.file)).is_ok_and(|sha256| sha256 == emulator.sha256)
 }

@@ -7,24 +7,23 @@
 
 mod cross;
 
-use std::fs;
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::base::progress::say;
+use crate::base::settings::Settings;
+use crate::base::{cache, files};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::{self, Updates};
+use crate::qemu::compiler;
+use crate::qemu::sysroot::cross::Cross;
+use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use qemu_src::{Tools, Wheel};
 use qus_core::arch::Host;
 use xshell::{Cmd, cmd};
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::exec::{self, sh};
-use crate::base::progress::say;
-use crate::base::settings::Settings;
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
-use crate::debian::updates::{self, Updates};
-use crate::qemu::compiler;
-use crate::qemu::sysroot::cross::Cross;
 
 /// Unpacked dependencies, or the knowledge that the system's are used.
 pub(crate) struct Sysroot {
@@ -98,7 +97,7 @@ impl Sysroot {
     /// are read need not be unpacked.
     pub(crate) fn archives(&self, cx: &Context, wheels: &[Wheel]) -> Result<PathBuf> {
         let hashes: Vec<_> = wheels.iter().map(|wheel| &*wheel.sha256).collect();
-        let dir = cx.paths.wheel(&cache::sha256(hashes.join(" ").as_bytes()));
+        let dir = cx.paths.wheel(&files::sha256(hashes.join(" ").as_bytes()));
         cache::ensure(&dir, |partial| {
             let log = cx.start_log("archives")?;
             let download = ["download".into(), "--dest".into(), partial.into()];
@@ -219,7 +218,7 @@ fn pkg_config_variables(libraries: &Path, triple: &str) -> [String; 2] {
 
 fn read_manifest(dir: &Path) -> Result<Vec<String>> {
     let path = dir.join("manifest");
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(&path)?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
@@ -233,7 +232,7 @@ fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String
         }
         None => "system".to_owned(),
     };
-    format!("{system}-{host}-{}", &cache::sha256(wanted.join(" ").as_bytes())[..12])
+    format!("{system}-{host}-{}", &files::sha256(wanted.join(" ").as_bytes())[..12])
 }
 
 /// Installs wheels into a folder of their own.
@@ -279,7 +278,7 @@ fn installed_libraries(cx: &Context) -> Result<Vec<String>> {
     let mut manifest = Vec::new();
     for library in compiler::STATIC_LIBRARIES {
         let path = compiler::library(cx, library)?.with_context(|| format!("{library} is gone"))?;
-        manifest.push(format!("{library} installed {}", cache::sha256_file(&path)?));
+        manifest.push(format!("{library} installed {}", files::sha256_file(&path)?));
     }
     Ok(manifest)
 }

@@ -1,14 +1,13 @@
 //! The compiler that builds the emulators, and what identifies it.
 
+use crate::base::exec::{self, sh};
+use crate::base::files;
+use crate::qemu::sysroot::Sysroot;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::exec::{self, sh};
-use crate::qemu::sysroot::Sysroot;
 
 /// What of the toolchain ends up in an emulator; none of it depends on where it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +39,7 @@ impl Toolchain {
         Ok(Self {
             cc: first_line(read(cmd!(sh(), "{cc} {options...} --version"))?),
             ld: first_line(read(cmd!(sh(), "{ld} --version"))?),
-            libc_sha256: cache::sha256_file(&libc).context("there is no static C library")?,
+            libc_sha256: files::sha256_file(&libc).context("there is no static C library")?,
         })
     }
 }

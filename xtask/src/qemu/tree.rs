@@ -4,33 +4,34 @@
 //! patch, and it has checksums, so that an existing one is right. Refused: an archive with paths or links that lead
 //! out of it, one that is damaged or larger than any of QEMU, and one that is not QEMU of the expected version.
 
-use std::fs;
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::files::{self, Hashed};
+use crate::base::progress::{one_line, say};
+use crate::base::tarball::Limited;
+use crate::qemu::source::Source;
+use fs_err as fs;
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use liblzma::read::XzDecoder;
+use lzma_rust2::XzReader;
 use qemu_src::Patch;
 use semver::Version;
 use xshell::cmd;
 
-use crate::base::cache::{self, Hashed};
-use crate::base::context::Context;
-use crate::base::exec::{self, InDir, sh};
-use crate::base::progress::{one_line, say};
-use crate::qemu::source::Source;
-
 /// The unpacked and patched tree of a source, made now if it is not there.
 pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<PathBuf> {
     let inputs = patches.iter().fold(source.sha256.clone(), |inputs, patch| inputs + &patch.text);
-    let id = &cache::sha256(inputs.as_bytes())[..12];
+    let id = &files::sha256(inputs.as_bytes())[..12];
     let tree = cx.paths.source_tree(&source.version, id);
     cache::ensure(&tree, |partial| {
         say(format_args!("unpacking QEMU {} …", source.version));
         let archive = &source.archive;
         // What is unpacked is what was hashed, whatever has happened to the file since it was looked at.
-        let mut file = Hashed::new(cache::open(archive)?);
-        unpack(XzDecoder::new(BufReader::new(&mut file)), partial)
+        let mut file = Hashed::new(files::open(archive)?);
+        unpack(XzReader::new(BufReader::new(&mut file), true), partial)
             .with_context(|| format!("cannot unpack {}", archive.display()))?;
         io::copy(&mut file, &mut io::sink())?;
         ensure!(file.sha256() == source.sha256, "{} was changed while it was unpacked", archive.display());
@@ -57,29 +58,13 @@ struct Limits {
 
 const LIMITS: Limits = Limits { depth: 32, path: 1024, entries: 300_000, bytes: 4 << 30 };
 
-/// A reader that fails when more is read than may be.
-struct Limited<R> {
-    reader: R,
-    left: u64,
-}
-
-impl<R: Read> Read for Limited<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::FileTooLarge, "it is too large when it is unpacked")
-        })?;
-        Ok(read)
-    }
-}
-
 /// Unpacks an archive's only folder, without that folder's name, into `into`.
 fn unpack(reader: impl Read, into: &Path) -> Result<()> {
     unpack_within(reader, into, &LIMITS)
 }
 
 fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> {
-    let mut archive = tar::Archive::new(Limited { reader, left: limits.bytes });
+    let mut archive = tar::Archive::new(Limited::new(reader, limits.bytes));
     let mut top: Option<PathBuf> = None;
     for (count, entry) in archive.entries()?.enumerate() {
         ensure!(count < limits.entries, "it has more than {} entries", limits.entries);
@@ -170,7 +155,7 @@ fn apply(tree: &Path, patch: &Patch, version: &Version) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use liblzma::write::XzEncoder;
+    use lzma_rust2::{XzOptions, XzWriter};
     use std::io::Write;
 
     /// A tar archive of plain files, written by hand since the library refuses to write bad paths.
@@ -289,14 +274,14 @@ mod tests {
 
     #[test]
     fn a_cut_archive_is_called_so() {
-        let mut encoder = XzEncoder::new(Vec::new(), 1);
+        let mut encoder = XzWriter::new(Vec::new(), XzOptions::with_preset(1)).unwrap();
         let noise: String = (0..20_000)
             .map(|n: u32| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26))
             .collect();
         encoder.write_all(&archive(&[("q/VERSION", &noise)])).unwrap();
         let whole = encoder.finish().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let error = unpack(XzDecoder::new(&whole[..whole.len() / 2]), dir.path()).unwrap_err();
+        let error = unpack(XzReader::new(&whole[..whole.len() / 2], true), dir.path()).unwrap_err();
         assert_eq!(error.to_string(), "the archive is damaged or cut off");
     }
 

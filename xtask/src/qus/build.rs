@@ -5,7 +5,16 @@
 //! this machine are kept out, so that two builds in two places are equal. For another host the linker is that of
 //! its emulators, and Rust's standard library comes from rustup (`rust.rs`).
 
-use std::fs;
+use crate::base::context::Context;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::output::out;
+use crate::base::progress::say;
+use crate::base::{files, lock};
+use crate::bundle::runner::Runner;
+use crate::bundle::{artefact, hosts};
+use crate::qemu;
+use crate::qus::rust::Rust;
+use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,16 +22,6 @@ use qus_core::arch::{HOSTS, Host};
 use qus_core::table::Table;
 use serde::Serialize;
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::exec::{self, InDir, sh};
-use crate::base::output::out;
-use crate::base::progress::say;
-use crate::bundle::runner::Runner;
-use crate::bundle::{artefact, hosts};
-use crate::qemu;
-use crate::qus::rust::Rust;
 
 /// Build the static program qus
 ///
@@ -69,14 +68,14 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         };
         return out(&hosts.iter().map(plan).collect::<String>());
     }
-    let _lock = cache::lock(cx.paths.out())?;
+    let _lock = lock::lock(cx.paths.out())?;
     hosts.into_iter().try_for_each(|host| build(cx, host)?.print(args.json))
 }
 
 fn build(cx: &Context, host: &'static Host) -> Result<Report> {
     let (runner, rust) = {
         // What is fetched for another host goes there.
-        let _lock = (host != hosts::own()?).then(|| cache::lock(cx.paths.cache())).transpose()?;
+        let _lock = (host != hosts::own()?).then(|| lock::lock(cx.paths.cache())).transpose()?;
         (qemu::build::runner(cx, host)?, Rust::ensure(cx, host)?)
     };
     say(format_args!("building qus for {host} …"));
@@ -93,9 +92,9 @@ fn build(cx: &Context, host: &'static Host) -> Result<Report> {
     run_it(&runner, &built, host)?;
     let dir = cx.paths.bundle(host.name);
     let program = dir.join("qus");
-    cache::copy(&built, &program)?;
+    files::copy(&built, &program)?;
     share(&runner, &program, &dir.join("share"))?;
-    Ok(Report { host: host.name, sha256: cache::sha256_file(&program)?, size, file: program })
+    Ok(Report { host: host.name, sha256: files::sha256_file(&program)?, size, file: program })
 }
 
 /// Has the program say that it is one for its machine.
@@ -137,10 +136,10 @@ fn build_paths(cx: &Context) -> Vec<PathBuf> {
 
 /// Completions and manual pages, made by the program itself.
 fn share(runner: &Runner, program: &Path, dir: &Path) -> Result<()> {
-    cache::remove(dir)?;
+    files::remove(dir)?;
     for (shell, place) in COMPLETIONS {
         let script = exec::read(runner.cmd(program).args(["completions", shell]))?;
-        cache::write(&dir.join(place), (script + "\n").as_bytes())?;
+        files::write(&dir.join(place), (script + "\n").as_bytes())?;
     }
     let man = dir.join("man/man1");
     exec::read(runner.cmd(program).arg("man").arg(man)).map(drop)

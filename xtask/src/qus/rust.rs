@@ -5,22 +5,21 @@
 //! is not stable, so it is asked with `RUSTC_BOOTSTRAP`, for this build alone. Where rustup cannot do either, or is not
 //! there, compiler and library are Debian's, unpacked into the cache.
 
+use crate::base::context::Context;
+use crate::base::exec::{self, is_installed, sh};
+use crate::base::progress::say;
+use crate::base::{cache, files};
+use crate::bundle::hosts;
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::Updates;
+use crate::qemu::sysroot::Sysroot;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use qemu_src::RustPackages;
 use qus_core::arch::Host;
 use xshell::{Cmd, cmd};
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::exec::{self, is_installed, sh};
-use crate::base::progress::say;
-use crate::bundle::hosts;
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
-use crate::debian::updates::Updates;
-use crate::qemu::sysroot::Sysroot;
 
 /// What builds for a host.
 pub(crate) struct Rust {
@@ -110,7 +109,7 @@ fn packages(cx: &Context, host: &Host) -> Result<Library> {
         let architectures = [hosts::own()?.debian, host.debian];
         let apt = Apt::released(&cx.paths.apt(&format!("rust-{host}")), &log, &distribution, &architectures)?;
         let fetch = |wanted: &RustPackages| {
-            cache::clear(partial)?;
+            files::clear(partial)?;
             apt.unpack_all(&[&wanted.compiler], partial)?;
             apt.unpack(&[format!("{}:{}", wanted.library, host.debian)], partial).map(drop)
         };

@@ -3,26 +3,20 @@
 //! They are made from finished bundles and hold nothing else, so that what was verified is what is shipped.
 //! The folder of tarballs is replaced as a whole: none of an earlier release stays in it.
 
-mod archive;
-
+use crate::base::context::Context;
+use crate::base::output::out;
+use crate::base::progress::{Bar, say};
+use crate::base::tarball::{Entry, Tarball};
+use crate::base::{cache, files, lock};
+use crate::bundle::manifest;
+use fs_err as fs;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
 use qus_core::table::Table;
 use serde::{Deserialize, Serialize};
-use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::exec::{self, sh};
-use crate::base::output::out;
-use crate::base::progress::{Bar, say};
-use crate::bundle::manifest::Bundle;
-use crate::ship::tarballs::archive::Entry;
-pub(crate) use crate::ship::tarballs::archive::{Tarball, ZSTD, zstd};
 
 /// Pack emulators and qus as tarballs for a release
 ///
@@ -76,18 +70,17 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     if args.dry_run {
         return print_plan(cx, &plan_all(cx, &hosts)?, args.json);
     }
-    let zstd = zstd(cx)?;
-    let _lock = cache::lock(cx.paths.out())?;
+    let _lock = lock::lock(cx.paths.out())?;
     let tarballs = plan_all(cx, &hosts)?;
     let dir = cx.paths.tarballs();
-    let inputs = inputs(&zstd, &tarballs)?;
+    let inputs = inputs(&tarballs)?;
     let kept = Record::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
     let up_to_date = kept.is_some();
     let record = match kept {
         Some(record) => record,
         None => {
-            let record = Record { inputs, files: pack(cx, &zstd, &tarballs)? };
-            cache::write(&cx.paths.tarballs_record(), &serde_json::to_vec_pretty(&record)?)?;
+            let record = Record { inputs, files: pack(cx, &tarballs)? };
+            files::write(&cx.paths.tarballs_record(), &serde_json::to_vec_pretty(&record)?)?;
             record
         }
     };
@@ -104,33 +97,24 @@ fn plan_all(cx: &Context, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
 /// # Errors
 /// Something is missing in the bundle, or an emulator was changed since it was built.
 pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
-    let bundle = Bundle::read(dir)?.filter(|bundle| !bundle.emulators.is_empty()).with_context(|| {
-        format!(
-            "no emulators for {host} in {}: build them with `cargo xtask build-qemu --all`",
-            dir.display()
-        )
-    })?;
+    let bundle = manifest::built(host, dir)?;
     let mut everything = Vec::new();
     let mut tarballs = Vec::new();
     for emulator in &bundle.emulators {
-        let entry = Entry::new(dir, &emulator.file, 0o755).ok().filter(|it| it.sha256 == emulator.sha256);
-        let entry = entry.with_context(|| {
-            format!(
-                "{} is not what bundle.json says: build it again with `cargo xtask build-qemu {}`",
-                dir.join(&emulator.file).display(),
-                emulator.target
-            )
-        })?;
+        manifest::verify(host, dir, emulator)?;
+        let entry = Entry::new(dir, &emulator.file, 0o755)?;
         // One file and no bundle.json: unpacked into one folder, several of them would overwrite each
         // other's, and one for all would be wrong as soon as two versions lie there.
         let name = format!("{}-static", emulator.file);
-        tarballs.push(Tarball::new(&name, host, vec![entry.at(&name)]));
+        tarballs.push(Tarball::new(file(&name, host), vec![entry.at(&name)]));
         everything.push(entry);
     }
-    let missing =
-        || format!("no finished qus for {host} in {}: build it with `cargo xtask build-qus`", dir.display());
-    let mut program = vec![Entry::new(dir, "qus", 0o755).with_context(missing)?];
-    program.extend(share(dir).with_context(missing)?);
+    let program = Entry::new(dir, "qus", 0o755).and_then(|program| {
+        let mut entries = share(dir)?;
+        entries.push(program);
+        Ok(entries)
+    });
+    let program = program.map_err(|_| manifest::no_program(host, dir))?;
     everything.extend(program.iter().cloned());
     for file in ["SHA256SUMS", "bundle.json"] {
         everything.push(Entry::new(dir, file, 0o644)?);
@@ -138,9 +122,13 @@ pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
     // As programs may lie beside the emulators' own tarballs, only this one has a folder of its own.
     let top = format!("qus-bundle_{host}");
     let everything = everything.iter().map(|entry| entry.at(&format!("{top}/{}", entry.path))).collect();
-    tarballs.push(Tarball::new("qus", host, program));
-    tarballs.push(Tarball::new("qus-bundle", host, everything));
+    tarballs.push(Tarball::new(file("qus", host), program));
+    tarballs.push(Tarball::new(file("qus-bundle", host), everything));
     Ok(tarballs)
+}
+
+fn file(name: &str, host: &Host) -> String {
+    format!("{name}_{host}.tar.zst")
 }
 
 /// Completions and manual pages of a bundle.
@@ -149,7 +137,7 @@ fn share(bundle: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     while let Some(folder) = folders.pop() {
         let path = bundle.join(&folder);
-        let files = fs::read_dir(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let files = fs::read_dir(&path)?;
         for file in files {
             let file = file?;
             let path = format!("{folder}/{}", file.file_name().to_string_lossy());
@@ -164,26 +152,25 @@ fn share(bundle: &Path) -> Result<Vec<Entry>> {
 }
 
 /// Stands for everything that decides the tarballs' bytes.
-fn inputs(zstd: &Path, tarballs: &[Tarball]) -> Result<String> {
-    let version = exec::read(cmd!(sh(), "{zstd} --version"))?;
-    Ok(cache::sha256(&serde_json::to_vec(&(version, ZSTD, tarballs))?))
+fn inputs(tarballs: &[Tarball]) -> Result<String> {
+    let compressor = zstd::zstd_safe::version_string();
+    Ok(files::sha256(&serde_json::to_vec(&(compressor, tarballs))?))
 }
 
-fn pack(cx: &Context, zstd: &Path, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
+fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
     let dir = cx.paths.tarballs();
-    let log = cx.start_log("tarballs")?;
     let mut packed = Vec::new();
     cache::publish(&dir, |partial| {
         let mut bar = Bar::new(format!("packing {} tarballs", tarballs.len()));
         for (done, tarball) in (1..).zip(tarballs) {
-            let path = tarball.write(zstd, &log, partial)?;
+            let path = tarball.write(partial)?;
             let size = fs::metadata(&path)?.len();
-            packed.push(Packed { file: tarball.file.clone(), size, sha256: cache::sha256_file(&path)? });
+            packed.push(Packed { file: tarball.file.clone(), size, sha256: files::sha256_file(&path)? });
             bar.set(done, tarballs.len() as u64);
         }
         bar.finish();
         packed.sort_by(|a, b| a.file.cmp(&b.file));
-        cache::write(&partial.join("SHA256SUMS"), sums(&packed).as_bytes())
+        files::write(&partial.join("SHA256SUMS"), sums(&packed).as_bytes())
     })?;
     Ok(packed)
 }
@@ -202,7 +189,7 @@ impl Record {
     /// Whether all of it is there still, unchanged.
     fn is_intact(&self, dir: &Path) -> bool {
         let same = |packed: &Packed| {
-            cache::sha256_file(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
+            files::sha256_file(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
         };
         fs::read_to_string(dir.join("SHA256SUMS")).is_ok_and(|text| text == sums(&self.files))
             && self.files.iter().all(same)
@@ -250,14 +237,17 @@ impl Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::manifest::Bundle;
     use crate::bundle::manifest::{Emulator, Recipe};
     use crate::qemu::toolchain::Toolchain;
+    use qus_core::hint;
+    use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
     use std::time::{Duration, SystemTime};
 
     /// A bundle whose only emulator is a few bytes.
     fn bundle(dir: &Path) {
-        let write = |path: &str, text: &str| cache::write(&dir.join(path), text.as_bytes()).unwrap();
+        let write = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes()).unwrap();
         write("qemu-arm", "emulator");
         write("qus", "program");
         write("share/man/man1/qus.1", "manual");
@@ -277,7 +267,7 @@ mod tests {
             target: "arm".to_owned(),
             file: "qemu-arm".to_owned(),
             size: 8,
-            sha256: cache::sha256(b"emulator"),
+            sha256: files::sha256(b"emulator"),
         };
         Bundle::new(recipe, vec![emulator]).write(dir).unwrap();
     }
@@ -324,7 +314,7 @@ mod tests {
         let program = dirs[0].path().join("qus");
         let open = fs::File::options().write(true).open(&program).unwrap();
         open.set_modified(SystemTime::now() - Duration::from_secs(9)).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
         let [first, second] = dirs.each_ref().map(|dir| plan(amd64(), dir.path()).unwrap());
         for (first, second) in first.iter().zip(&second) {
             assert_eq!(bytes(first), bytes(second), "{}", first.file);
@@ -333,7 +323,7 @@ mod tests {
         let bytes = bytes(&first[2]);
         tar::Archive::new(&*bytes).unpack(unpacked.path()).unwrap();
         for entry in &first[2].entries {
-            assert_eq!(cache::sha256_file(&unpacked.path().join(&entry.path)).unwrap(), entry.sha256);
+            assert_eq!(files::sha256_file(&unpacked.path().join(&entry.path)).unwrap(), entry.sha256);
         }
         for entry in tar::Archive::new(&*bytes).entries().unwrap() {
             let entry = entry.unwrap();
@@ -349,24 +339,24 @@ mod tests {
     #[test]
     fn what_is_missing_or_changed_is_not_packed() {
         let dir = tempfile::tempdir().unwrap();
-        let said = || format!("{:#}", plan(amd64(), dir.path()).err().unwrap());
-        assert!(said().contains("cargo xtask build-qemu --all"), "{}", said());
+        let said = || hint::render(&plan(amd64(), dir.path()).err().unwrap());
+        assert!(said().contains("`cargo xtask build-qemu --all --host amd64`"), "{}", said());
         bundle(dir.path());
         fs::write(dir.path().join("qemu-arm"), "changed").unwrap();
-        assert!(said().contains("is not what bundle.json says"), "{}", said());
-        assert!(said().contains("cargo xtask build-qemu arm"), "{}", said());
+        assert!(said().contains("does not match bundle.json"), "{}", said());
+        assert!(said().contains("`cargo xtask build-qemu arm --host amd64`"), "{}", said());
         bundle(dir.path());
-        cache::remove(&dir.path().join("share")).unwrap();
-        assert!(said().contains("cargo xtask build-qus"), "{}", said());
+        files::remove(&dir.path().join("share")).unwrap();
+        assert!(said().contains("`cargo xtask build-qus --host amd64`"), "{}", said());
         bundle(dir.path());
         fs::remove_file(dir.path().join("qus")).unwrap();
-        assert!(said().contains("cargo xtask build-qus"), "{}", said());
+        assert!(said().contains("`cargo xtask build-qus --host amd64`"), "{}", said());
     }
 
     #[test]
     fn a_changed_tarball_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let files = vec![Packed { file: "a".into(), size: 1, sha256: cache::sha256(b"a") }];
+        let files = vec![Packed { file: "a".into(), size: 1, sha256: files::sha256(b"a") }];
         fs::write(dir.path().join("SHA256SUMS"), sums(&files)).unwrap();
         fs::write(dir.path().join("a"), "a").unwrap();
         let record = Record { inputs: String::new(), files };

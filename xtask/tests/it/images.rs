@@ -1,18 +1,21 @@
 //! Bad input to `images`, and its plan.
 
 use super::{Ended, Xtask};
+use sha2::Digest;
 use std::fs;
 
 /// A machine with a bundle of one emulator, enough for a plan.
-fn with_bundle() -> Xtask {
+pub(super) fn with_bundle() -> Xtask {
     let xtask = Xtask::new();
     let dir = xtask.path("target/qus/bundle/amd64");
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("qus"), "").unwrap();
+    fs::write(dir.join("qemu-aarch64"), "").unwrap();
+    let none: String = sha2::Sha256::digest(b"").iter().map(|byte| format!("{byte:02x}")).collect();
     let bundle = serde_json::json!({
-        "schema": 1, "qemu": "10.2.2", "source_sha256": "", "patches": [], "host": "amd64", "profile": "release",
-        "flags": [], "toolchain": { "cc": "", "ld": "", "libc_sha256": "" }, "dependencies": [],
-        "emulators": [{ "target": "aarch64", "file": "qemu-aarch64", "size": 1, "sha256": "" }],
+        "schema": 1, "qemu": "10.2.2", "source_sha256": none, "patches": [], "host": "amd64", "profile": "release",
+        "flags": [], "toolchain": { "cc": "", "ld": "", "libc_sha256": none }, "dependencies": [],
+        "emulators": [{ "target": "aarch64", "file": "qemu-aarch64", "size": 0, "sha256": none }],
     });
     fs::write(dir.join("bundle.json"), bundle.to_string()).unwrap();
     xtask
@@ -46,10 +49,11 @@ fn it_has_to_be_told_what_to_do() {
 
 #[test]
 fn a_host_without_emulators_is_told_how_to_get_them() {
-    let words = ["no emulators for s390x in", "remedy: cargo xtask build-qemu --all --host s390x"];
+    let words =
+        ["no emulators for s390x in", "hint: to build them, run `cargo xtask build-qemu --all --host s390x`"];
     let xtask = Xtask::new();
     xtask.run(&["images", "--host", "s390x", "--dry-run"]).failed(1, &words);
-    xtask.run(&["images", "--host", "all", "--dry-run"]).failed(1, &["no host has a bundle", "remedy: "]);
+    xtask.run(&["images", "--host", "all", "--dry-run"]).failed(1, &["no host has a bundle", "hint: "]);
     assert_eq!(fs::read_dir(xtask.dir.path()).unwrap().count(), 0, "something was written");
 }
 
@@ -61,7 +65,7 @@ fn a_damaged_bundle_is_called_so() {
     for text in [&whole[..whole.len() / 2], b""] {
         fs::write(&file, text).unwrap();
         for command in ["images", "tarballs"] {
-            let words = ["bundle.json is damaged or cut off", "remedy: cargo xtask build-qemu"];
+            let words = ["bundle.json is damaged or cut off", "`cargo xtask build-qemu`"];
             xtask.run(&[command, "--host", "amd64", "--dry-run"]).failed(1, &words);
         }
     }

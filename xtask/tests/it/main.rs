@@ -9,6 +9,7 @@ mod bench;
 mod build_qemu;
 mod ended;
 mod help;
+mod hints;
 mod images;
 mod output;
 mod plan;

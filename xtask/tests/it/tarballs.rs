@@ -17,9 +17,21 @@ fn a_host_without_a_bundle_is_told_how_to_get_one() {
 }
 
 #[test]
-fn without_zstd_nothing_is_packed() {
-    let xtask = Xtask::new();
-    let ended = xtask.command(&["tarballs"]).env("PATH", "/nonexistent").output().unwrap();
-    super::Ended::of(ended).failed(1, &["lacks zstd", "remedy: "]);
-    assert!(!xtask.path("target").exists());
+fn no_program_is_needed_to_pack() {
+    let xtask = super::images::with_bundle();
+    let bundle = xtask.path("target/qus/bundle/amd64");
+    fs::create_dir_all(bundle.join("share/man/man1")).unwrap();
+    for file in ["SHA256SUMS", "share/man/man1/qus.1"] {
+        fs::write(bundle.join(file), file).unwrap();
+    }
+    let pack = || {
+        let mut command = xtask.command(&["tarballs", "--host", "amd64", "--json"]);
+        let ended = super::Ended::of(command.env("PATH", "/nonexistent").output().unwrap());
+        assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+        let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        (json["up_to_date"].as_bool().unwrap(), json["files"].clone())
+    };
+    let (up_to_date, files) = pack();
+    assert!(!up_to_date && files.as_array().unwrap().len() == 3, "{files}");
+    assert_eq!(pack(), (true, files));
 }

@@ -1,14 +1,16 @@
 //! Checksums of a cached directory: a list of all that is in it, in a file beside it. What was changed, added or lost
 //! since is found by comparing content, so that no time, and no clock, has a part in it.
 
+use fs_err as fs;
 use std::collections::BTreeMap;
-use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result};
+
+use crate::base::files;
 
 /// How a directory compares with its checksums.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,7 +25,7 @@ pub(super) enum State {
 
 /// Where the checksums of a directory are.
 pub(super) fn file(dir: &Path) -> PathBuf {
-    crate::base::cache::beside(dir, "sha256")
+    files::beside(dir, "sha256")
 }
 
 /// Compares a directory with its checksums.
@@ -65,7 +67,7 @@ pub(super) fn list(dir: &Path) -> Result<String> {
 
 fn walk(dir: &Path, below: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
     let at = dir.join(below);
-    for entry in fs::read_dir(&at).with_context(|| format!("cannot read {}", at.display()))? {
+    for entry in fs::read_dir(&at)? {
         let entry = entry?;
         let path = below.join(entry.file_name());
         if entry.file_type()?.is_dir() {
@@ -81,7 +83,7 @@ fn line(dir: &Path, path: &Path) -> Result<String> {
     let metadata = at.symlink_metadata().with_context(|| format!("cannot read {}", at.display()))?;
     let mode = metadata.permissions().mode() & 0o7777;
     let what = match metadata.file_type() {
-        kind if kind.is_file() => format!("file\t{mode:o}\t{}", crate::base::cache::sha256_file(&at)?),
+        kind if kind.is_file() => format!("file\t{mode:o}\t{}", files::sha256_file(&at)?),
         kind if kind.is_dir() => format!("directory\t{mode:o}"),
         kind if kind.is_symlink() => {
             format!("link\t{}", fs::read_link(&at)?.as_os_str().as_bytes().escape_ascii())

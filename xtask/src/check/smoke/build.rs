@@ -6,27 +6,25 @@ mod cached;
 mod packages;
 mod servers;
 
-use std::fs::{self, File};
+use fs_err as fs;
+use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::path::PathBuf;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use crate::base::context::Context;
-use crate::base::error::{Skip, Usage};
+use crate::base::error::Skip;
 use crate::base::exec::{self, is_installed, sh};
 use crate::check::report::Report;
+use crate::check::smoke::fixture::process::{Tmpfs, wait};
+use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
 use crate::qemu::download;
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use qemu_src::Release;
-use xshell::{Cmd, cmd};
-
-const LEVEL: &str = "build";
+use xshell::cmd;
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let bench = Workbench::new(cx)?;
@@ -41,76 +39,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     report.check(LEVEL, "download cut off, continued; not there", || bench.download())
 }
 
-/// A cache and a target folder of its own, with the downloads of the real ones.
-struct Workbench<'a> {
-    cx: &'a Context,
-    release: Release,
-    dir: tempfile::TempDir,
-}
-
-impl<'a> Workbench<'a> {
-    fn new(cx: &'a Context) -> Result<Self> {
-        // Below the target folder, not on a tmpfs where a tree of half a gigabyte may not fit.
-        fs::create_dir_all(cx.paths.out())
-            .with_context(|| format!("cannot make {}", cx.paths.out().display()))?;
-        let dir = tempfile::tempdir_in(cx.paths.out())?;
-        let cache = dir.path().join("cache/qus");
-        fs::create_dir_all(&cache)?;
-        for folder in ["downloads", "sysroots"] {
-            std::os::unix::fs::symlink(cx.paths.cache().join(folder), cache.join(folder))?;
-        }
-        let release = cx.data.release("default").map_err(Usage)?.clone();
-        Ok(Self { cx, release, dir })
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// This very program in its own folders.
-    fn build_qemu(&self) -> Result<Cmd<'a>> {
-        if !self.cx.paths.cache().join("downloads").is_dir() {
-            bail!(Skip("no source in the cache; fetch it: cargo xtask build-qemu".to_owned()));
-        }
-        let xtask = std::env::current_exe()?;
-        Ok(cmd!(sh(), "{xtask} build-qemu hexagon")
-            .env("XDG_CACHE_HOME", self.path("cache"))
-            .env("CARGO_TARGET_DIR", self.path("target"))
-            .env_remove("QUS_SOURCE"))
-    }
-
-    /// Starts it, its talk going to a file.
-    fn start(&self, name: &str, cmd: Cmd<'a>) -> Result<Running> {
-        Running::start(self.path(name), cmd)
-    }
-
-    /// Runs it to its end, which has to be a failure, and returns what it said.
-    fn fails(&self, cmd: Cmd<'a>) -> Result<String> {
-        let output = exec::output(cmd)?;
-        let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.code() == Some(1), "ended with {} instead of 1: {talk}", output.status);
-        Ok(talk)
-    }
-
-    /// Steps that ninja had before it when it was last started.
-    fn steps(&self) -> Result<u64> {
-        let log = fs::read_to_string(self.path("target/qus/logs/ninja.log"))?;
-        let count = log
-            .lines()
-            .find_map(|line| line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?.1.parse().ok());
-        count.context("ninja has not begun")
-    }
-
-    /// Waits until no process works in the build folder any more.
-    fn nobody_builds(&self) -> Result<()> {
-        let build = self.path("target/qus/build");
-        wait("the compilers have not ended with their parent", || {
-            let at_work =
-                fs::read_dir("/proc")?.filter_map(|entry| fs::read_link(entry.ok()?.path().join("cwd")).ok());
-            Ok(!at_work.into_iter().any(|cwd| cwd.starts_with(&build)))
-        })
-    }
-
+impl Workbench<'_> {
     fn interrupted(&self) -> Result<()> {
         // A compiler that can be told to fail at the first file of a target.
         let (cc, broken) = (self.path("cc"), self.path("cc-is-broken"));
@@ -119,7 +48,7 @@ impl<'a> Workbench<'a> {
             broken.display()
         );
         fs::write(&cc, script)?;
-        fs::set_permissions(&cc, fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(&cc, Permissions::from_mode(0o755))?;
         let build = || Ok::<_, anyhow::Error>(self.build_qemu()?.env("CC", &cc));
 
         fs::write(&broken, "")?;
@@ -255,70 +184,4 @@ fn serve(server: &TcpListener, content: &[u8]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// A process whose talk goes to a file.
-pub(super) struct Running {
-    pub(super) child: Child,
-    talk: PathBuf,
-}
-
-impl Running {
-    pub(super) fn start(talk: PathBuf, cmd: Cmd<'_>) -> Result<Self> {
-        let child = exec::spawn(cmd, File::create(&talk)?)?;
-        Ok(Self { child, talk })
-    }
-
-    /// Waits until it has said something.
-    pub(super) fn says(&mut self, text: &str) -> Result<()> {
-        let said = || fs::read_to_string(&self.talk);
-        let found = wait(text, || Ok(said()?.contains(text)));
-        found.with_context(|| format!("it only said: {}", said().unwrap_or_default()))
-    }
-
-    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
-        kill(Pid::from_raw(self.child.id().try_into()?), signal)
-            .with_context(|| format!("cannot send {signal}"))
-    }
-}
-
-impl Drop for Running {
-    /// A check that failed in between leaves nobody behind.
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Looks again and again until it is so.
-pub(super) fn wait(what: &str, mut until: impl FnMut() -> Result<bool>) -> Result<()> {
-    let start = Instant::now();
-    while !until()? {
-        ensure!(start.elapsed() < Duration::from_secs(180), "waited three minutes in vain: {what}");
-        thread::sleep(Duration::from_millis(100));
-    }
-    Ok(())
-}
-
-/// A file system in memory, gone when dropped.
-pub(super) struct Tmpfs {
-    pub(super) dir: PathBuf,
-}
-
-impl Tmpfs {
-    pub(super) fn mount(dir: &Path, options: &str) -> Result<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!(Skip("mounting a small file system takes root".to_owned()));
-        }
-        fs::create_dir_all(dir)?;
-        exec::read(cmd!(sh(), "mount -t tmpfs -o {options} qus-smoke {dir}"))?;
-        Ok(Self { dir: dir.to_owned() })
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let dir = &self.dir;
-        let _ = exec::read(cmd!(sh(), "umount {dir}"));
-    }
 }

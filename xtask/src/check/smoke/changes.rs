@@ -12,8 +12,8 @@ use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 use crate::bundle::hosts;
 use crate::check::report::Report;
-use crate::check::smoke::compile;
 use crate::check::smoke::emulator::{check_output, emulator};
+use crate::check::smoke::fixture::tools::compile;
 
 const LEVEL: &str = "emulator";
 

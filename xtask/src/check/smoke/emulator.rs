@@ -1,22 +1,22 @@
 //! Emulators on their own: every probe, and real programs of every architecture that Debian builds.
 
+use crate::base::context::Context;
+use crate::base::error::Skip;
+use crate::base::exec::{self, InDir, sh};
+use crate::base::files;
+use crate::bundle::artefact;
+use crate::bundle::runner::Runner;
+use crate::check::report::Report;
+use crate::debian::guests::{self, GUESTS};
+use fs_err as fs;
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::{ARCHES, Arch, Host};
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::error::Skip;
-use crate::base::exec::{self, InDir, sh};
-use crate::bundle::artefact;
-use crate::bundle::runner::Runner;
-use crate::check::report::Report;
-use crate::debian::guests::{self, GUESTS};
 
 const LEVEL: &str = "emulator";
 
@@ -107,7 +107,7 @@ impl Busybox<'_> {
         fs::create_dir(&after)?;
         let script = before.join("deep/er/script");
         fs::write(&script, "#!/bin/sh\n".repeat(5000))?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o750))?;
+        fs::set_permissions(&script, Permissions::from_mode(0o750))?;
         std::os::unix::fs::symlink("deep/er/script", before.join("link"))?;
         self.expect_in(dir.path(), &["tar", "-cf", "all.tar", "-C", "before", "."], "")?;
         self.expect_in(dir.path(), &["tar", "-xf", "all.tar", "-C", "after"], "")?;
@@ -123,7 +123,7 @@ impl Busybox<'_> {
     }
 
     fn sha256sum(&self) -> Result<()> {
-        let expected = cache::sha256_file(&self.program)?;
+        let expected = files::sha256_file(&self.program)?;
         let path = self.program.to_string_lossy();
         self.expect(&["sha256sum", &*path], &format!("{expected}  {path}\n"))
     }
@@ -134,7 +134,7 @@ impl Busybox<'_> {
         const NOBODY: &str = "65534";
         // The clone and the cache may lie where nobody else can look.
         let dir = tempfile::tempdir()?;
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         let (emulator, program) = (dir.path().join("emulator"), dir.path().join("busybox"));
         fs::copy(&self.emulator, &emulator)?;
         fs::copy(&self.program, &program)?;

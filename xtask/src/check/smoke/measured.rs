@@ -1,7 +1,7 @@
 //! `cargo xtask bench` in seconds: with the emulators of the bundle twice, and with one that cannot do the work. No root
 //! folder is fetched, and nothing is registered where others see it.
 
-use std::fs;
+use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -16,7 +16,7 @@ use crate::base::exec::{self, sh};
 use crate::bundle::hosts;
 use crate::check::report::Report;
 use crate::check::smoke::emulator::emulator;
-use crate::check::smoke::kernel::FOREIGN;
+use crate::check::smoke::fixture::bench::FOREIGN;
 
 const LEVEL: &str = "emulator";
 

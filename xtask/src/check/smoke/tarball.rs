@@ -1,15 +1,16 @@
 //! A tarball as its users meet it: packed, unpacked with the system's tar, and run.
 
-use std::fs;
-
-use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
+use crate::base::files;
 use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
 use crate::check::report::Report;
+use crate::check::smoke::fixture::tools;
 use crate::ship::tarballs;
+use fs_err as fs;
+
 use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::{Arch, Host};
 use xshell::cmd;
@@ -24,7 +25,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
     let arch: &Arch = GUEST.parse()?;
-    let zstd = tarballs::zstd(cx).map_err(|error| Skip(format!("{error:#}")))?;
+    let zstd = tools::zstd(cx)?;
     let bundle = cx.paths.bundle(host.name);
     for (file, command) in
         [(arch.emulator(), format!("build-qemu {arch}")), ("qus".into(), "build-qus".into())]
@@ -42,9 +43,9 @@ fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
     fs::create_dir(&first)?;
     fs::create_dir(&second)?;
-    let packed = tarball.write(&zstd, &log, &first)?;
-    let again = tarball.write(&zstd, &log, &second)?;
-    ensure!(cache::sha256_file(&packed)? == cache::sha256_file(&again)?, "packed twice, it differs");
+    let packed = tarball.write(&first)?;
+    let again = tarball.write(&second)?;
+    ensure!(files::sha256_file(&packed)? == files::sha256_file(&again)?, "packed twice, it differs");
     let out = dir.path();
     exec::run(cmd!(sh(), "tar -I {zstd} -xf {packed} -C {out}"), &log, |_| {})?;
     artefact::run_probe(&Runner::native(), &out.join(name), arch)

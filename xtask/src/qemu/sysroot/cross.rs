@@ -1,20 +1,20 @@
 //! Compiler and libraries for a host that the build machine is not, from the packages of a Debian-like
 //! distribution; other systems have neither such compilers nor static libraries of other machines to offer.
 
-use std::fs;
+use crate::base::context::Context;
+use crate::base::progress::say;
+use crate::base::{cache, files};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::debian::updates::{self, Updates};
+use fs_err as fs;
+use qus_core::hint::hinted;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use qemu_src::CrossHost;
 use qus_core::arch::Host;
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::progress::say;
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
-use crate::debian::updates::{self, Updates};
 
 /// What builds for another host.
 pub(crate) struct Cross {
@@ -27,10 +27,10 @@ impl Cross {
     /// Compiler and libraries for a host, fetched now if they are not there.
     pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
         let spec = cx.data.hosts.get(host.name).with_context(|| format!("hosts.toml has no {host}"))?.clone();
-        let distribution = Distribution::detect()?.with_context(|| {
-            format!(
-                "what builds for {host} comes as packages of Debian or Ubuntu, and this machine has no apt\n\
-                 remedy: a machine of that kind, Debian or Ubuntu; or a builder that has one: --builder"
+        let distribution = Distribution::detect()?.ok_or_else(|| {
+            hinted(
+                format_args!("the cross compiler for {host} is a package of Debian or Ubuntu, and this machine has no apt"),
+                format_args!("build on Debian or Ubuntu, on a machine of the kind {host}, or on such a node with --builder"),
             )
         })?;
         let base = spec.base.as_ref().unwrap_or(&cx.data.hosts.base);
@@ -38,7 +38,7 @@ impl Cross {
         let wanted = [&spec.compiler[..], base, libraries].concat().join(" ");
         let own = format!("{}-{}", distribution.id, distribution.codename);
         let suite = spec.suite.clone().map_or_else(|| own.clone(), |suite| format!("{own}-{suite}"));
-        let dir = cx.paths.sysroot(&format!("{suite}-{host}-{}", &cache::sha256(wanted.as_bytes())[..12]));
+        let dir = cx.paths.sysroot(&format!("{suite}-{host}-{}", &files::sha256(wanted.as_bytes())[..12]));
         updates::discard_outdated(&dir, updates)?;
         cache::ensure(&dir, |partial| {
             let log = cx.start_log(&format!("sysroot-{host}"))?;

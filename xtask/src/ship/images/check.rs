@@ -7,15 +7,15 @@ use anyhow::{Context, Result, ensure};
 use crate::base::progress::say;
 use crate::base::{exec, parallel};
 use crate::engine::client::Client;
-use crate::ship::images::plan::Image;
+use crate::ship::images::outcome::{TagOutcome, TagState};
+use crate::ship::images::plan::{INPUTS, Image};
 use crate::ship::images::registry::{Found, Registry};
-use crate::ship::images::{INPUTS, Row, State};
 
 /// An image in the registry, as it was found there.
 pub(super) struct Pushed<'a> {
     pub(super) image: &'a Image,
     pub(super) found: Found,
-    pub(super) row: Row,
+    pub(super) row: TagOutcome,
 }
 
 impl Pushed<'_> {
@@ -27,19 +27,19 @@ impl Pushed<'_> {
 
 /// An image that was there before.
 pub(super) fn unchanged<'a>(registry: &Registry<'_>, image: &'a Image, found: &Found) -> Result<Pushed<'a>> {
-    looked_at(registry, image, found.clone(), State::Unchanged)
+    looked_at(registry, image, found.clone(), TagState::Unchanged)
 }
 
 /// An image that was pushed under its tag a moment ago.
 pub(super) fn pushed<'a>(registry: &Registry<'_>, image: &'a Image, digest: &str) -> Result<Pushed<'a>> {
-    looked_at(registry, image, find(registry, &image.tag, digest)?, State::Pushed)
+    looked_at(registry, image, find(registry, &image.tag, digest)?, TagState::Pushed)
 }
 
 fn looked_at<'a>(
     registry: &Registry<'_>,
     image: &'a Image,
     found: Found,
-    state: State,
+    state: TagState,
 ) -> Result<Pushed<'a>> {
     let name = registry.name(&image.tag);
     let platforms = found.platforms();
@@ -48,7 +48,7 @@ fn looked_at<'a>(
         let (has, wanted) = (found.label(label), image.labels.get(label).map(String::as_str));
         ensure!(has == wanted, "{name} has the label {label} = {has:?} instead of {wanted:?}");
     }
-    let row = Row {
+    let row = TagOutcome {
         tag: image.tag.clone(),
         digest: Some(found.digest().to_owned()),
         sizes: platforms.values().map(|digest| registry.size(digest)).collect::<Result<_>>()?,
@@ -65,15 +65,15 @@ pub(super) fn index(
     digest: &str,
     platforms: &BTreeMap<String, &str>,
     size: impl Fn(&str) -> Result<u64>,
-    state: State,
-) -> Result<Row> {
+    state: TagState,
+) -> Result<TagOutcome> {
     let found = find(registry, tag, digest)?;
     let (name, has) = (registry.name(tag), found.platforms());
     for (platform, digest) in platforms {
         ensure!(has.get(platform) == Some(digest), "{name} does not have {digest} for {platform}");
     }
     ensure!(has.len() == platforms.len(), "{name} has platforms that nobody pushed");
-    Ok(Row {
+    Ok(TagOutcome {
         tag: tag.to_owned(),
         digest: Some(digest.to_owned()),
         platforms: has.keys().cloned().collect(),

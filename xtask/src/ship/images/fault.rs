@@ -3,7 +3,8 @@
 
 use std::fmt;
 
-use anyhow::{Error, anyhow};
+use anyhow::Error;
+use qus_core::hint::hinted;
 
 /// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,45 +91,45 @@ impl Fault {
 
     /// What failed, why, and what to do; all that was said where we do not know what it means.
     pub(super) fn explain(self, error: Error, what: &str, attempts: u32, repo: &str) -> Error {
-        let Some(remedy) = self.remedy(repo) else { return error.context(what.to_owned()) };
+        let Some(hint) = self.hint(repo) else { return error.context(what.to_owned()) };
         let said = error.to_string();
         let last = last_word(&said).trim_start_matches(ERROR);
         let times = if attempts == 1 { String::new() } else { format!(", {attempts} times") };
-        anyhow!("{what}: {self}{times}: {last}\nremedy: {remedy}")
+        hinted(format_args!("{what}: {self}{times}: {last}"), hint)
     }
 
-    fn remedy(self, repo: &str) -> Option<String> {
+    fn hint(self, repo: &str) -> Option<String> {
         let registry = repo.split_once('/').map_or("docker.io", |(registry, _)| registry);
         Some(match self {
-            Self::Unauthorized => format!("docker login {registry}"),
+            Self::Unauthorized => format!("to log in, run `docker login {registry}`"),
             Self::Forbidden => format!(
-                "have the account that `docker login {registry}` uses be allowed to write to {repo}; a registry may also \
+                "the account that `docker login {registry}` uses needs permission to write to {repo}; a registry may also \
                  be read-only"
             ),
             Self::NotFound => {
-                format!("make the repository {repo} in the registry first, or name another with --repo")
+                format!("create the repository {repo} in the registry first, or choose another with --repo")
             }
-            Self::TooMany => format!("wait; {registry} counts what an account and an address ask of it"),
+            Self::TooMany => format!(
+                "wait before you try again: {registry} limits the requests of an account and an address"
+            ),
             Self::Server => format!(
-                "{registry} is at fault, and its log tells more (is its disk full?); the same command continues where this \
-                 one stopped"
+                "see the log of {registry}: is its disk full? the same command continues where this one stopped"
             ),
             Self::Lost => "the same command continues where this one stopped".to_owned(),
-            Self::Refused => format!("is {registry} the right name and port, and does the registry run?"),
-            Self::NoSuchHost => format!("is {registry} spelt right, and is there a network?"),
+            Self::Refused => format!("check the name and port {registry}, and that the registry runs"),
+            Self::NoSuchHost => format!("check the spelling of {registry}, and the network"),
             Self::Tls => format!(
-                "have the engine trust the certificate of {registry} (/etc/docker/certs.d), or allow it as an insecure \
-                 registry"
+                "add the certificate of {registry} to /etc/docker/certs.d, or allow it as an insecure registry"
             ),
             Self::Plain => format!(
-                "have {registry} speak https, or allow it as an insecure registry (/etc/docker/daemon.json)"
+                "configure {registry} for https, or allow it as an insecure registry in /etc/docker/daemon.json"
             ),
-            Self::Full => "make room where the engine or the registry keeps its data".to_owned(),
+            Self::Full => "free space where the engine or the registry keeps its data".to_owned(),
             Self::Gone => {
-                "start the engine again; its log tells why it has ended (is its disk full?)".to_owned()
+                "start the engine again; see its log for why it has ended: is its disk full?".to_owned()
             }
             Self::Untrue => {
-                format!("is {registry} a registry, and is there a proxy that changes what it sends?")
+                format!("check that {registry} is a registry, and that no proxy changes what it sends")
             }
             Self::Other => return None,
         })
@@ -138,14 +139,14 @@ impl Fault {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::Unauthorized => "the registry wants a login",
+            Self::Unauthorized => "the registry requires a login",
             Self::Forbidden => "the registry forbids it",
             Self::NotFound => "the registry does not have it",
             Self::TooMany => "too many requests",
             Self::Server => "the registry has failed",
             Self::Lost => "the connection was lost",
-            Self::Refused => "nobody answers there",
-            Self::NoSuchHost => "the registry's name is not known",
+            Self::Refused => "connection refused",
+            Self::NoSuchHost => "unknown name of the registry",
             Self::Tls => "the registry's certificate is not accepted",
             Self::Plain => "the registry does not speak https",
             Self::Full => "a disk is full",
@@ -168,6 +169,8 @@ fn last_word(said: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use anyhow::anyhow;
+    use qus_core::hint;
 
     /// What buildx, with the drivers `docker` and `remote`, and Docker's classic image store have said.
     const SAID: [(&str, Fault); 38] = [
@@ -306,16 +309,20 @@ mod tests {
     fn what_failed_why_and_what_to_do() {
         let explain = |said: &str, attempts| {
             let fault = Fault::of(said);
-            format!("{:#}", fault.explain(anyhow!("{said}"), "building images", attempts, "ghcr.io/a/b"))
+            hint::render(&fault.explain(anyhow!("{said}"), "building images", attempts, "ghcr.io/a/b"))
         };
         assert_eq!(
             explain("docker failed; the end of log:\n    #1 x\n    ERROR: y: 401 Unauthorized\n    z", 1),
-            "building images: the registry wants a login: y: 401 Unauthorized\nremedy: docker login ghcr.io"
+            "error: building images: the registry requires a login: y: 401 Unauthorized\nhint: to log in, run `docker login \
+             ghcr.io`\n"
         );
         let memory =
             explain("docker failed: runtime: out of memory\nfatal error: out of memory\n\ngoroutine 1", 1);
-        assert!(memory.contains("than what was asked for: fatal error: out of memory\nremedy: "), "{memory}");
+        assert!(memory.contains("than what was asked for: fatal error: out of memory\nhint: "), "{memory}");
         assert!(explain("docker failed: ERROR: EOF", 4).contains("the connection was lost, 4 times: EOF\n"));
-        assert_eq!(explain("docker failed: what?", 1), "building images: docker failed: what?");
+        assert_eq!(
+            explain("docker failed: what?", 1),
+            "error: building images\n  caused by: docker failed: what?\n"
+        );
     }
 }

@@ -2,24 +2,24 @@
 //!
 //! An index may get a host that it did not have. What it says of a host never changes, unless by force.
 
+use crate::base::parallel;
+use crate::base::progress::say;
+use crate::ship::images::check::{self, Pushed};
+use crate::ship::images::outcome::{TagOutcome, TagState};
+use crate::ship::images::plan::{self, Image, Kind};
+use crate::ship::images::registry::{Found, Registry};
+use crate::ship::images::work::Work;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 use qus_core::arch::{HOSTS, Host};
-
-use crate::base::parallel;
-use crate::base::progress::say;
-use crate::ship::images::check::{self, Pushed};
-use crate::ship::images::plan::{Image, Kind};
-use crate::ship::images::registry::{Found, Registry};
-use crate::ship::images::{Row, State, Work};
 
 /// Images of hosts that are not in this run.
 pub(super) type Others = Vec<(&'static Host, Kind, Found)>;
 
 /// Asks the repository for images of a version for other hosts than those of these images.
 pub(super) fn others(registry: &Registry<'_>, images: &[Image], version: &str) -> Result<Others> {
-    let kinds = crate::ship::images::kinds(images);
+    let kinds = plan::kinds(images);
     let absent: Vec<&'static Host> =
         HOSTS.iter().filter(|host| !images.iter().any(|image| image.host == *host)).collect();
     // The image that every host has tells which hosts there are.
@@ -51,7 +51,7 @@ impl Work<'_> {
         images: &[&Pushed<'_>],
         others: &Others,
         found: Option<&Found>,
-    ) -> Result<Vec<Row>> {
+    ) -> Result<Vec<TagOutcome>> {
         let others = others.iter().filter(|(_, of, _)| *of == kind).map(|(host, _, found)| (*host, found));
         let mut all: Vec<_> =
             images.iter().map(|image| (image.image.host, &image.found)).chain(others).collect();
@@ -68,7 +68,7 @@ impl Work<'_> {
             if !same {
                 registry.tag(tag, &digests, &annotations)?;
             }
-            let state = if same { State::Unchanged } else { State::Pushed };
+            let state = if same { TagState::Unchanged } else { TagState::Pushed };
             check::index(registry, tag, &digest, &platforms, size, state)
         };
         let version = kind.tag(&self.release.version);

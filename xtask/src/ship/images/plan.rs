@@ -90,6 +90,12 @@ impl fmt::Display for Kind {
     }
 }
 
+/// The label with the hash of all that an image is made from.
+pub(super) const INPUTS: &str = "qus.inputs";
+
+/// The label with the commit.
+pub(super) const REVISION: &str = "org.opencontainers.image.revision";
+
 /// Names and values of `org.opencontainers.image` and of ours.
 pub(super) type Labels = BTreeMap<&'static str, String>;
 
@@ -109,6 +115,17 @@ impl Image {
     pub(super) fn target(&self) -> String {
         format!("{}-{}", self.host, self.kind)
     }
+}
+
+/// Every kind once, in the order of the images.
+pub(super) fn kinds(images: &[Image]) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = Vec::new();
+    for image in images {
+        if !kinds.contains(&image.kind) {
+            kinds.push(image.kind);
+        }
+    }
+    kinds
 }
 
 /// The bake file's targets for these images.

@@ -1,19 +1,18 @@
 //! What all images of a run have in common, and the images that follow from it.
 
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::Host;
-use qus_core::bundle::Profile;
-use serde_json::Value;
-use xshell::cmd;
-
-use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::exec::{self, sh};
+use crate::base::files;
 use crate::base::progress::say;
-use crate::ship::images::plan::{self, Image, Kind, Labels};
+use crate::ship::images::plan::{self, INPUTS, Image, Kind, Labels, REVISION};
 use crate::ship::images::stage::Staged;
-use crate::ship::images::{INPUTS, REVISION};
+use anyhow::{Context as _, Result};
+use qus_core::arch::Host;
+use qus_core::bundle::Profile;
+use qus_core::hint::hinted;
+use serde_json::Value;
+use xshell::cmd;
 
 /// What is the same for all images of a run.
 pub(super) struct Release {
@@ -42,14 +41,13 @@ impl Release {
         // 32-bit hosts have an older version under the same tag; a mixture of others is a mistake.
         for recipe in recipes() {
             let narrow = recipe.host.parse::<&Host>().is_ok_and(|host| !host.arch().wide);
-            ensure!(
-                recipe.qemu == qemu || narrow && recipe.qemu < qemu,
-                "the bundle of {} has QEMU {}, and the images are of {qemu}\nremedy: cargo xtask build-qemu --all --host {} \
-                 --qemu {qemu}",
-                recipe.host,
-                recipe.qemu,
-                recipe.host
-            );
+            if recipe.qemu != qemu && !(narrow && recipe.qemu < qemu) {
+                let host = &recipe.host;
+                return Err(hinted(
+                    format!("the bundle of {host} has QEMU {}, and the images are of {qemu}", recipe.qemu),
+                    format!("to build it, run `cargo xtask build-qemu --all --host {host} --qemu {qemu}`"),
+                ));
+            }
         }
         if recipes().any(|recipe| recipe.profile != Profile::Release.to_string()) {
             say(
@@ -85,7 +83,7 @@ impl Release {
         hosts: &[&'static Host],
         staged: &[Staged],
     ) -> Result<Vec<Image>> {
-        let dockerfile = cache::sha256_file(&cx.paths.images().join("Dockerfile"))?;
+        let dockerfile = files::sha256_file(&cx.paths.images().join("Dockerfile"))?;
         let mut images = Vec::new();
         for (host, staged) in hosts.iter().zip(staged) {
             let kinds =
@@ -114,7 +112,7 @@ impl Release {
                     image.labels.insert("qus.qemu", staged.bundle.recipe.qemu.to_string());
                     inputs["emulators"] = Value::from(bundle.json()?);
                 }
-                image.labels.insert(INPUTS, cache::sha256(inputs.to_string().as_bytes()));
+                image.labels.insert(INPUTS, files::sha256(inputs.to_string().as_bytes()));
                 // What does not change the content does not change the tag either.
                 image.labels.extend(self.revision.clone().map(|revision| (REVISION, revision)));
                 images.push(image);

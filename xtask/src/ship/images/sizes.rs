@@ -1,18 +1,17 @@
 //! The sizes that the README shows: measured when images were pushed, kept as data, and written into the README
 //! by `cargo xtask codegen`.
 
+use crate::base::context::Context;
+use crate::base::files;
+use crate::ship::images::outcome::TagOutcome;
+use crate::ship::images::plan::Kind;
+use fs_err as fs;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use qus_core::arch::{ARCHES, HOSTS};
 use serde::{Deserialize, Serialize};
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::ship::images::Row;
-use crate::ship::images::plan::Kind;
 
 /// `images/sizes.json`
 #[derive(Serialize, Deserialize)]
@@ -28,7 +27,7 @@ fn path(cx: &Context) -> PathBuf {
 }
 
 /// Keeps the sizes of the images of these rows, which were pushed under QEMU's version.
-pub(super) fn record(cx: &Context, qemu: &str, rows: &[Row]) -> Result<()> {
+pub(super) fn record(cx: &Context, qemu: &str, rows: &[TagOutcome]) -> Result<()> {
     let mut hosts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for host in &HOSTS {
         for kind in [Kind::Pkg, Kind::Register, Kind::Full].into_iter().chain(ARCHES.iter().map(Kind::Guest))
@@ -41,13 +40,13 @@ pub(super) fn record(cx: &Context, qemu: &str, rows: &[Row]) -> Result<()> {
         }
     }
     let sizes = Sizes { qemu: qemu.to_owned(), hosts };
-    cache::write(&path(cx), (serde_json::to_string_pretty(&sizes)? + "\n").as_bytes())
+    files::write(&path(cx), (serde_json::to_string_pretty(&sizes)? + "\n").as_bytes())
 }
 
 /// The table for the README.
 pub(crate) fn table(cx: &Context) -> Result<String> {
     let path = path(cx);
-    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = fs::read_to_string(&path)?;
     let sizes: Sizes = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
     let mut table = format!(
         "| host, QEMU {} | all | emulators | program | one guest |\n|---|---|---|---|---|\n",

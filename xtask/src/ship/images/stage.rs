@@ -1,17 +1,17 @@
 //! The folders that images are made from: copies from the bundle, with modes and times that are always the
 //! same, so that a layer depends on nothing but what is in it.
 
-use std::fs::{self, File, FileTimes, Permissions};
+use crate::base::context::Context;
+use crate::base::{cache, files};
+use crate::bundle::manifest::{self, Bundle};
+use fs_err::{self as fs, File};
+use std::fs::{FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use qus_core::arch::{ARCHES, Arch, Host};
-
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::bundle::manifest::Bundle;
 
 /// A bundle, and where its files lie as they are to lie in images.
 pub(super) struct Staged {
@@ -26,26 +26,15 @@ impl Staged {
     /// Looks at a host's bundle.
     ///
     /// # Errors
-    /// Something has not been built; says which command builds it.
+    /// Something has not been built.
     pub(super) fn look(cx: &Context, host: &'static Host) -> Result<Self> {
         let from = cx.paths.bundle(host.name);
-        let remedy = |command: &str| format!("remedy: cargo xtask {command} --host {host}");
-        let bundle =
-            Bundle::read(&from)?.filter(|bundle| !bundle.emulators.is_empty()).with_context(|| {
-                format!(
-                    "there are no emulators for {host} in {}\n{}",
-                    from.display(),
-                    remedy("build-qemu --all")
-                )
-            })?;
+        let bundle = manifest::built(host, &from)?;
         let program = from.join("qus");
-        ensure!(
-            program.exists(),
-            "there is no qus for {host} in {}\n{}",
-            from.display(),
-            remedy("build-qus")
-        );
-        let program_sha256 = cache::sha256_file(&program)?;
+        if !program.exists() {
+            return Err(manifest::no_program(host, &from));
+        }
+        let program_sha256 = files::sha256_file(&program)?;
         Ok(Self { host, dir: cx.paths.out().join("images").join(host.name), bundle, program_sha256 })
     }
 
@@ -60,13 +49,8 @@ impl Staged {
             let all = into.join("emulators/usr/bin");
             for emulator in &self.bundle.emulators {
                 let file = from.join(&emulator.file);
-                let intact = cache::sha256_file(&file).is_ok_and(|sha256| sha256 == emulator.sha256);
+                manifest::verify(self.host, &from, emulator)?;
                 let target = &emulator.target;
-                ensure!(
-                    intact,
-                    "{} is not what was built\nremedy: cargo xtask build-qemu {target}",
-                    file.display()
-                );
                 let staged = all.join(&emulator.file);
                 copy(&file, &staged, 0o755)?;
                 // The same file in the context of the image that has it alone.
@@ -87,14 +71,13 @@ impl Staged {
 }
 
 fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
-    cache::copy(from, to)?;
-    fs::set_permissions(to, Permissions::from_mode(mode))
-        .with_context(|| format!("cannot write {}", to.display()))
+    files::copy(from, to)?;
+    Ok(fs::set_permissions(to, Permissions::from_mode(mode))?)
 }
 
 fn describe(bundle: &Bundle, dir: &Path) -> Result<()> {
     let path = dir.join("bundle.json");
-    cache::write(&path, bundle.json()?.as_bytes())?;
+    files::write(&path, bundle.json()?.as_bytes())?;
     Ok(fs::set_permissions(&path, Permissions::from_mode(0o644))?)
 }
 

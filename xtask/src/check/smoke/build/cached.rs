@@ -1,6 +1,12 @@
 //! Caches in which something was changed: nothing of it is used, and it is made again.
 
-use std::fs;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::base::files;
+use crate::bundle::manifest::Bundle;
+use crate::check::report::Report;
+use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
+use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,13 +14,6 @@ use nix::sys::signal::Signal;
 use qus_core::arch::Host;
 use qus_core::bundle::Profile;
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::error::Skip;
-use crate::base::exec::{self, sh};
-use crate::bundle::manifest::Bundle;
-use crate::check::report::Report;
-use crate::check::smoke::build::{LEVEL, Workbench};
 
 const CHANGED: &str = "cached file does not match its checksum";
 
@@ -65,7 +64,7 @@ fn source(bench: &Workbench<'_>) -> Result<()> {
         fs::copy(&archive, &copy)?;
         change(&copy)?;
         // Else the tree of an earlier run would do.
-        cache::remove(&bench.path("target/qus/src"))?;
+        files::remove(&bench.path("target/qus/src"))?;
         let build = bench.build_qemu()?.args(options).arg(&archive);
         let mut run = bench.start("talk", build.env("XDG_CACHE_HOME", bench.path("changed-source")))?;
         run.says(CHANGED)?;
@@ -73,7 +72,7 @@ fn source(bench: &Workbench<'_>) -> Result<()> {
         run.signal(Signal::SIGKILL)?;
         run.child.wait()?;
         ensure!(
-            cache::sha256_file(&copy)? == cache::sha256_file(&archive)?,
+            files::sha256_file(&copy)? == files::sha256_file(&archive)?,
             "the changed archive is still in the cache"
         );
     }
@@ -93,7 +92,7 @@ fn dependency(bench: &Workbench<'_>) -> Result<()> {
         exec::read(cmd!(sh(), "cp --archive {from} {copy}"))?;
     }
     let program = copy.join(sysroot.file_name().unwrap_or_default()).join("programs/usr/bin/m4");
-    let before = cache::sha256_file(&program)?;
+    let before = files::sha256_file(&program)?;
     change(&program)?;
     let build = bench.build_qemu()?.env("XDG_CACHE_HOME", bench.path("changed-dependency"));
     let mut run = bench.start("talk", build)?;
@@ -102,7 +101,7 @@ fn dependency(bench: &Workbench<'_>) -> Result<()> {
     run.says("QEMU")?;
     run.signal(Signal::SIGKILL)?;
     run.child.wait()?;
-    ensure!(cache::sha256_file(&program)? == before, "the changed program is still there");
+    ensure!(files::sha256_file(&program)? == before, "the changed program is still there");
     bench.nobody_builds()
 }
 
@@ -121,5 +120,5 @@ fn change(file: &Path) -> Result<()> {
     let mut bytes = fs::read(file)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))
+    Ok(fs::write(file, bytes)?)
 }

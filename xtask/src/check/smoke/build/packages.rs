@@ -1,13 +1,13 @@
 //! Packages that nobody vouches for.
 
-use std::fs;
+use fs_err as fs;
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::base::error::Skip;
 use crate::base::exec::{is_installed, sh};
 use crate::check::report::Report;
-use crate::check::smoke::build::{LEVEL, Workbench};
+use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
 use crate::debian::apt::Apt;
 
 pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {

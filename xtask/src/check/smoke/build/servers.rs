@@ -1,6 +1,6 @@
 //! Download servers that lie: more than there is, something else, somewhere else.
 
-use std::fs;
+use fs_err as fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::thread;
@@ -11,7 +11,7 @@ use anyhow::{Result, bail, ensure};
 use crate::base::error::Skip;
 use crate::base::exec::is_installed;
 use crate::check::report::Report;
-use crate::check::smoke::build::{LEVEL, Workbench};
+use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
 use crate::qemu::download;
 
 /// What is asked for, in bytes.

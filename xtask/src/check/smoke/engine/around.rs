@@ -4,18 +4,21 @@
 mod entry;
 mod services;
 
-use std::fs;
+use fs_err as fs;
 
 use anyhow::{Context, Result, ensure};
 use qus_core::arch::{ARCHES, Arch};
-use qus_core::binfmt::MOUNT_POINT;
 use qus_core::emulator::is_own;
 use serde_json::Value;
 use xshell::cmd;
 
 use crate::base::exec::sh;
-use crate::check::smoke::engine::{Checks, Dock};
-use crate::check::smoke::kernel::{Ended, FOREIGN};
+use crate::check::smoke::fixture::bench::FOREIGN;
+use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::ended::Ended;
+use crate::check::smoke::fixture::handlers::{
+    all_stand, each_says, handlers, none_is_left, privileged, supported,
+};
 
 /// A second architecture that this machine does not run.
 const OTHER: &str = if cfg!(target_arch = "s390x") { "ppc64le" } else { "s390x" };
@@ -27,54 +30,6 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("the action: every failure is an annotation", annotated)?;
     services::run(checks)?;
     entry::run(checks)
-}
-
-/// Runs the full image as everybody runs it.
-fn privileged(dock: &Dock<'_>, args: &[&str]) -> Result<Ended> {
-    let image = dock.full_image()?;
-    dock.docker(&[&["run", "--rm", "--privileged", &image], args].concat())
-}
-
-/// Names of the handlers that the kernel has.
-fn handlers(dock: &Dock<'_>) -> Result<Vec<String>> {
-    Ok(dock.bench.texts()?.into_iter().map(|(name, _)| name).collect())
-}
-
-/// All emulators of the bundle have a handler in the kernel, with these flags.
-fn all_stand(dock: &Dock<'_>, flags: &str) -> Result<()> {
-    dock.bench.qus(&["status", "all"])?.succeeds()?;
-    have_flags(dock, flags)
-}
-
-fn have_flags(dock: &Dock<'_>, flags: &str) -> Result<()> {
-    each_says(dock, &format!("flags: {flags}\n"))
-}
-
-/// What the kernel tells of each handler has these words.
-fn each_says(dock: &Dock<'_>, words: &str) -> Result<()> {
-    for (name, text) in dock.bench.texts()? {
-        let text = String::from_utf8_lossy(&text).into_owned();
-        ensure!(text.contains(words), "{name} does not have `{}`: {text}", words.trim());
-    }
-    Ok(())
-}
-
-fn none_is_left(dock: &Dock<'_>) -> Result<()> {
-    let left = handlers(dock)?;
-    ensure!(left.is_empty(), "handlers are left: {}", left.join(" "));
-    Ok(())
-}
-
-/// Takes a handler away as another program does.
-fn take_away(arch: &str) -> Result<()> {
-    let path = format!("{MOUNT_POINT}/qemu-{arch}");
-    fs::write(&path, "-1").with_context(|| format!("cannot write {path}"))
-}
-
-fn supported(json: &str) -> Result<Vec<String>> {
-    let told: Value = serde_json::from_str(json.trim())?;
-    let list = told["supported"].as_array().context("there is no `supported`")?;
-    Ok(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
 /// `src/main.ts` of docker/setup-qemu-action v3 and v4, and `Docker.pull` of docker/actions-toolkit with

@@ -1,7 +1,11 @@
 //! Engines and builders of other kinds than the usual one: Docker's classic image store, builders elsewhere, images
 //! that are not pushed, and bills of materials.
 
-use std::fs;
+use crate::base::{exec, files};
+use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
+use crate::engine::throwaway::{Options, Throwaway};
+use fs_err as fs;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -10,10 +14,6 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use qus_core::arch::{HOSTS, Host};
 use serde_json::{Value, json};
-
-use crate::base::{cache, exec};
-use crate::check::smoke::engine::{Checks, Dock, digests};
-use crate::engine::throwaway::{Options, Throwaway};
 
 /// What a push of the small bundle makes: of three kinds and a guest an image and an index each, and floating tags of
 /// the kinds.
@@ -128,7 +128,7 @@ fn other_host(dock: &Dock<'_>) -> Result<&'static Host> {
 fn copy_dir(from: &Path, to: &Path) -> Result<()> {
     for entry in fs::read_dir(from)? {
         let path = entry?.path();
-        cache::copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
+        files::copy(&path, &to.join(path.file_name().unwrap_or_default()))?;
     }
     Ok(())
 }
@@ -180,7 +180,7 @@ fn scanner(dock: &Dock<'_>) -> Result<String> {
     let dir = dock.path("scanner");
     let busybox = ["usr/bin/busybox", "bin/busybox"].map(|place| dock.engine.program(place));
     let busybox: &PathBuf = busybox.iter().find(|path| path.exists()).context("there is no busybox")?;
-    cache::copy(busybox, &dir.join("busybox"))?;
+    files::copy(busybox, &dir.join("busybox"))?;
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v0.1",
         "predicateType": "https://spdx.dev/Document",
@@ -192,10 +192,10 @@ fn scanner(dock: &Dock<'_>) -> Result<String> {
     });
     let dockerfile = "FROM scratch\nCOPY busybox scan /\nENTRYPOINT [\"/busybox\", \"sh\", \"/scan\"]\n";
     let scan = "cd \"$BUILDKIT_SCAN_SOURCE\" || exit 1\n/busybox cat >\"$BUILDKIT_SCAN_DESTINATION/it.spdx.json\" <<'E'\n";
-    cache::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
-    cache::write(&dir.join("scan"), format!("{scan}{statement}\nE\n").as_bytes())?;
+    files::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
+    files::write(&dir.join("scan"), format!("{scan}{statement}\nE\n").as_bytes())?;
     for name in ["busybox", "scan"] {
-        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(dir.join(name), Permissions::from_mode(0o755))?;
     }
     let name = dock.repo("scanner:1");
     dock.docker(&["buildx", "build", "--push", "--tag", &name, &dir.display().to_string()])?.succeeds()?;

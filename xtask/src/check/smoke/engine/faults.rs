@@ -2,7 +2,14 @@
 //!
 //! All of them are real but one: no buildx that is too old can be had.
 
-use std::fs;
+use crate::base::files;
+use crate::check::smoke::engine::builders::TAGS_OF_SMALL;
+use crate::check::smoke::engine::faulty::{Answer, FOR_EVER, Faulty, Real, free_address, repo};
+use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
+use crate::check::smoke::fixture::process::{Running, Tmpfs, wait};
+use crate::engine::throwaway::{Options, Throwaway};
+use fs_err as fs;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +18,6 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use xshell::Cmd;
-
-use crate::base::cache;
-use crate::check::smoke::build::{Running, Tmpfs, wait};
-use crate::check::smoke::engine::builders::TAGS_OF_SMALL;
-use crate::check::smoke::engine::faulty::{Answer, FOR_EVER, Faulty, Real, free_address, repo};
-use crate::check::smoke::engine::{Checks, Dock, digests};
-use crate::engine::throwaway::{Options, Throwaway};
 
 const LOOPBACK: &str = "127.0.0.1";
 
@@ -79,7 +79,7 @@ fn down(dock: &Dock<'_>) -> Result<()> {
         &[
             "nobody answers there: ",
             "connection refused",
-            &format!("remedy: is {registry} the right name and port"),
+            &format!("hint: check the name and port {registry}"),
         ],
     )
 }
@@ -97,11 +97,11 @@ fn login(dock: &Dock<'_>) -> Result<()> {
         let mut config: Value = serde_json::from_slice(&config)?;
         config["auths"] = json!({ name: { "auth": auth } });
         let dir = dock.path("login");
-        cache::write(&dir.join("config.json"), &serde_json::to_vec(&config)?)?;
+        files::write(&dir.join("config.json"), &serde_json::to_vec(&config)?)?;
         Ok(push(dock, &repo)?.env("DOCKER_CONFIG", dir))
     };
-    let remedy = format!("remedy: docker login {name}");
-    let words = ["the registry wants a login: ", &remedy];
+    let hint = format!("hint: to log in, run `docker login {name}`");
+    let words = ["the registry requires a login: ", &hint];
     dock.push(&dock.small, &repo, &[])?.fails(1, &words)?;
     dock.bench.ends(logged_in(WRONG)?)?.fails(1, &words)?;
     dock.bench.ends(logged_in(RIGHT)?)?.succeeds().map(drop)
@@ -116,7 +116,7 @@ fn forbidden(dock: &Dock<'_>) -> Result<()> {
     ];
     dock.push(&dock.small, &forbids, &[])?.fails(1, &words)?;
     let lacks = faulty(dock, upload, Answer::Head("404 Not Found"), FOR_EVER)?.repo();
-    let words = ["404 Not Found", &format!("remedy: make the repository {lacks} in the registry first")];
+    let words = ["404 Not Found", &format!("hint: create the repository {lacks} in the registry first")];
     dock.push(&dock.small, &lacks, &[])?.fails(1, &words)?;
     let read_only = Real::start(dock, LOOPBACK, |config| {
         config["storage"]["maintenance"]["readonly"]["enabled"] = true.into();
@@ -132,7 +132,7 @@ fn too_many(dock: &Dock<'_>) -> Result<()> {
     dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
     let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 1");
     let for_ever = faulty(dock, everything, answer, FOR_EVER)?;
-    let words = ["(3 of 3 times)", "too many requests, 4 times: ", "remedy: wait; "];
+    let words = ["(3 of 3 times)", "too many requests, 4 times: ", "hint: wait before you try again: "];
     dock.push(&dock.small, &for_ever.repo(), &[])?.fails(1, &words)
 }
 
@@ -173,7 +173,8 @@ fn lying(dock: &Dock<'_>) -> Result<()> {
         (elsewhere, "unsupported protocol scheme"),
     ] {
         let lies = faulty(dock, asked, answer, FOR_EVER)?.repo();
-        let words = ["the registry sends something else than what was asked for: ", word, "remedy: is "];
+        let words =
+            ["the registry sends something else than what was asked for: ", word, "hint: check that "];
         dock.push(&dock.small, &lies, &[])?.fails(1, &words)?;
     }
     Ok(())
@@ -184,12 +185,12 @@ fn tls(dock: &Dock<'_>) -> Result<()> {
     let gateway = "{{(index .IPAM.Config 0).Gateway}}";
     let ip = dock.docker(&["network", "inspect", "--format", gateway, "bridge"])?.succeeds()?;
     let [certificate, key] = [("nobody.crt", CERTIFICATE), ("nobody.key", KEY)]
-        .map(|(name, text)| cache::write(&dock.path(name), text.as_bytes()).map(|()| dock.path(name)));
+        .map(|(name, text)| files::write(&dock.path(name), text.as_bytes()).map(|()| dock.path(name)));
     let (certificate, key) = (certificate?, key?);
     let registry = Real::start(dock, ip.trim(), |config| {
         config["http"]["tls"] = json!({ "certificate": certificate, "key": key });
     })?;
-    let words = ["the registry's certificate is not accepted: ", "x509: ", "remedy: have the engine trust"];
+    let words = ["the registry's certificate is not accepted: ", "x509: ", "hint: add the certificate of "];
     dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)?;
     let registry = Real::start(dock, ip.trim(), |_| ())?;
     let words = ["the registry does not speak https: ", "allow it as an insecure registry"];
@@ -215,10 +216,8 @@ fn full_engine(dock: &Dock<'_>) -> Result<()> {
     let ended = dock.bench.ends(dock.xtask_with(&engine, &dock.small, &args)?)?;
     // Of dockerd 26.1, one in a dozen panics where the others say that the disk is full.
     let words: &[&str] = match ended.stderr.contains("the engine has ended") {
-        true => {
-            &["Cannot connect to the Docker daemon", "remedy: start the engine again", "is its disk full?"]
-        }
-        false => &["a disk is full: ", "no space left on device", "remedy: make room"],
+        true => &["Cannot connect to the Docker daemon", "hint: start the engine again", "is its disk full?"],
+        false => &["a disk is full: ", "no space left on device", "hint: free space"],
     };
     ended.fails(1, words)
 }
@@ -263,14 +262,14 @@ fn no_engine(dock: &Dock<'_>) -> Result<()> {
         "yours: docker is not installed",
         "a throwaway one: ",
         "no apt-get and dpkg-deb",
-        "remedy: install and start Docker",
+        "hint: install and start Docker",
     ];
     dock.bench.ends(push(dock, &dock.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &words)
 }
 
 fn no_buildx(dock: &Dock<'_>) -> Result<()> {
     let config = dock.path("no-buildx");
-    cache::write(&config.join("config.json"), b"{}")?;
+    files::write(&config.join("config.json"), b"{}")?;
     let push = || -> Result<Cmd<'_>> {
         let push = push(dock, &dock.repo("none"))?.args(["--builder", "default"]);
         Ok(push.env("DOCKER_CONFIG", &config))
@@ -281,8 +280,10 @@ fn no_buildx(dock: &Dock<'_>) -> Result<()> {
         let places = places.map(|place| Path::new(place).join("docker/cli-plugins"));
         let hidden = places.iter().filter(|place| place.is_dir());
         let _hidden = hidden.map(|place| Tmpfs::mount(place, "ro")).collect::<Result<Vec<_>>>()?;
-        let words =
-            ["the builder default cannot be used: docker has no buildx", "remedy: docker with buildx"];
+        let words = [
+            "the builder default cannot be used: docker has no buildx",
+            "hint: --builder needs docker with buildx",
+        ];
         dock.bench.ends(push()?)?.fails(1, &words)?;
     }
     // The only one that pretends: no distribution has one that is too old and runs with this docker.
@@ -291,9 +292,11 @@ fn no_buildx(dock: &Dock<'_>) -> Result<()> {
     let script = format!(
         "#!/bin/sh\ncase $1 in docker-cli-plugin-metadata) echo '{metadata}' ;; *) echo github.com/docker/buildx v0.9.1 ed00243 ;; esac\n"
     );
-    cache::write(&plugin, script.as_bytes())?;
-    fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)).context("cannot change its mode")?;
-    let words =
-        ["cannot be used: buildx is 0.9.1, and 0.13.0 is needed", "remedy: docker with buildx 0.13.0"];
+    files::write(&plugin, script.as_bytes())?;
+    fs::set_permissions(&plugin, Permissions::from_mode(0o755)).context("cannot change its mode")?;
+    let words = [
+        "cannot be used: buildx is 0.9.1, and 0.13.0 is needed",
+        "hint: --builder needs docker with buildx 0.13.0",
+    ];
     dock.bench.ends(push()?)?.fails(1, &words)
 }

@@ -1,6 +1,10 @@
 //! Registries that fail as they are told to: real ones, set up so that they have to, and a proxy before a real one,
 //! which answers in its stead what it cannot be brought to answer.
 
+use crate::base::exec::{self, sh};
+use crate::base::files;
+use crate::check::smoke::fixture::dock::Dock;
+use crate::check::smoke::fixture::process::wait;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Child;
@@ -12,11 +16,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::exec::{self, sh};
-use crate::check::smoke::build::wait;
-use crate::check::smoke::engine::Dock;
 
 /// For as long as nobody heals it.
 pub(super) const FOR_EVER: Duration = Duration::MAX;
@@ -40,9 +39,9 @@ impl Real {
         });
         settings(&mut config);
         let file = dir.join("config.json");
-        cache::write(&file, &serde_json::to_vec(&config)?)?;
+        files::write(&file, &serde_json::to_vec(&config)?)?;
         let program = dock.engine.program("usr/bin/docker-registry");
-        let log = std::fs::File::create(dir.join("log"))?;
+        let log = fs_err::File::create(dir.join("log"))?;
         let child = exec::spawn(cmd!(sh(), "{program} serve {file}"), log)?;
         let this = Self { child, address };
         wait("the registry does not answer", || Ok(TcpStream::connect(address).is_ok()))?;

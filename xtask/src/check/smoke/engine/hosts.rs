@@ -1,7 +1,7 @@
 //! Images of several hosts: pushed from several machines into one index, and run under emulation.
 
+use fs_err as fs;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use qus_core::arch::Host;
@@ -12,7 +12,7 @@ use crate::base::error::Skip;
 use crate::bundle::hosts::built;
 use crate::bundle::manifest::Bundle;
 use crate::check::smoke::engine::push::bundle_version;
-use crate::check::smoke::engine::{Checks, Dock};
+use crate::check::smoke::fixture::dock::{Checks, Dock};
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("every host that was built: added to an index, and qus of each answers", several)

@@ -1,7 +1,7 @@
 //! The throwaway engine: started, used, killed, and gone without a trace.
 
+use fs_err as fs;
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -10,9 +10,9 @@ use nix::unistd::Pid;
 use xshell::cmd;
 
 use crate::base::exec::{self, is_installed, sh};
-use crate::check::smoke::build::{Running, wait};
-use crate::check::smoke::engine::{Checks, Dock};
-use crate::check::smoke::kernel::FOREIGN;
+use crate::check::smoke::fixture::bench::FOREIGN;
+use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::process::{Running, wait};
 use crate::engine::place::mark;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
@@ -77,14 +77,15 @@ impl Traces {
 }
 
 fn list(dir: impl AsRef<Path>) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+    fs::read_dir(dir.as_ref()).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
 fn by_hand(dock: &Dock<'_>) -> Result<()> {
     let target = dock.path("hand");
     let engine = |command: &str| dock.bench.ends(dock.alone(&target, &["engine", command])?);
     let before = Traces::look(&target)?;
-    engine("status")?.fails(1, &["no throwaway engine runs here", "remedy: cargo xtask engine up"])?;
+    engine("status")?
+        .fails(1, &["no throwaway engine runs here", "hint: to start one, run `cargo xtask engine up`"])?;
     let variables = engine("up")?.succeeds()?;
     ensure!(engine("up")?.succeeds()? == variables, "a second `up` has started another engine");
     ensure!(engine("env")?.succeeds()? == variables, "`env` prints something else than `up`");

@@ -1,25 +1,24 @@
 //! A builder of two nodes, each of which builds the host that it is: two throwaway engines on this machine, which is
 //! an amd64 and an i386 machine at once.
 
-use std::fs;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::base::{cache, files};
+use crate::bundle::artefact;
+use crate::bundle::manifest::Bundle;
+use crate::bundle::runner::Runner;
+use crate::check::smoke::engine::builders::socket;
+use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use crate::engine::throwaway::{Options, Throwaway};
+use fs_err as fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use qus_core::arch::{Arch, Host};
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::error::Skip;
-use crate::base::exec::{self, sh};
-use crate::bundle::artefact;
-use crate::bundle::manifest::Bundle;
-use crate::bundle::runner::Runner;
-use crate::check::smoke::engine::builders::socket;
-use crate::check::smoke::engine::{Checks, Dock};
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
-use crate::engine::throwaway::{Options, Throwaway};
 
 /// Cheap to build, and to be had on both hosts.
 const GUEST: &str = "or1k";
@@ -94,7 +93,7 @@ fn base_image(dock: &Dock<'_>, host: &Host, name: &str) -> Result<()> {
     let dir = dock.path("base");
     // What pip trusts is not what the system trusts.
     let dockerfile = format!("FROM scratch\nCOPY --from=root / /\nENV PIP_CERT={CERTIFICATES}\n");
-    cache::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
+    files::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
     let [platform, context, output] = [
         format!("linux/{}", host.platform),
         format!("root={}", root.display()),
@@ -142,7 +141,7 @@ fn base_root(dock: &Dock<'_>, host: &Host) -> Result<PathBuf> {
         for path in ["/etc/apt/sources.list", "/etc/apt/sources.list.d/debian.sources", CERTIFICATES] {
             let to = root.join(path.trim_start_matches('/'));
             if Path::new(path).exists() {
-                cache::copy(Path::new(path), &to)?;
+                files::copy(Path::new(path), &to)?;
             }
         }
         Ok(())

@@ -1,12 +1,12 @@
 //! Images made, pushed, merged, and pushed again.
 
-use std::fs;
+use fs_err as fs;
 
 use anyhow::{Context, Result, ensure};
 use qus_core::arch::ARCHES;
 use serde_json::Value;
 
-use crate::check::smoke::engine::{Checks, Dock, digests};
+use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check(
@@ -114,7 +114,7 @@ fn immutable(dock: &Dock<'_>) -> Result<()> {
     let words = [
         "exist with another content and are never moved",
         &format!("{host}-1-register is sha256:"),
-        "remedy: another --tag; or --force",
+        "hint: choose another --tag; or move them with --force",
     ];
     let refused = dock.push(&target, &repo, &["--tag", "1"])?;
     ensure!(!refused.stderr.contains("1-pkg"), "the emulators are the same: {}", refused.stderr);

@@ -2,7 +2,7 @@
 //!
 //! Used means: a foreign program called on the host, in a container, and in a step of a build.
 
-use std::fs;
+use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -11,8 +11,10 @@ use qus_core::probe;
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::engine::{Checks, Dock};
-use crate::check::smoke::kernel::{Ended, FOREIGN};
+use crate::check::smoke::fixture::bench::FOREIGN;
+use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::ended::Ended;
+use crate::check::smoke::fixture::tools;
 use crate::debian::guests::{self, GUESTS};
 use crate::ship::tarballs;
 
@@ -247,8 +249,8 @@ fn tarball(dock: &Dock<'_>) -> Result<()> {
     let tarball = tarballs.iter().find(|tarball| tarball.file == file).context("it is not planned")?;
     let dir = dock.path("unpacked");
     fs::create_dir_all(&dir)?;
-    let zstd = tarballs::zstd(dock.bench.cx)?;
-    let packed = tarball.write(&zstd, &log, &dir)?;
+    let zstd = tools::zstd(dock.bench.cx)?;
+    let packed = tarball.write(&dir)?;
     exec::run(cmd!(sh(), "tar -I {zstd} -xf {packed} -C {dir}"), &log, |_| {})?;
     let dir = dir.to_string_lossy();
     dock.bench.qus(&["install", guest.arch.name, "--dir", &dir])?.succeeds()?;

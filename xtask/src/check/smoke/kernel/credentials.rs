@@ -3,7 +3,8 @@
 //! With flag `C` the emulator has the credentials of a setuid program and the environment of its caller. What an
 //! ordinary user could write through it, root would have written.
 
-use std::fs::{self, Permissions};
+use fs_err as fs;
+use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,9 @@ use xshell::cmd;
 use crate::base::error::Skip;
 use crate::base::exec::sh;
 use crate::bundle::hosts;
-use crate::check::smoke::compile;
-use crate::check::smoke::kernel::{Bench, Checks, Ended, FOREIGN, NOBODY};
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY};
+use crate::check::smoke::fixture::ended::Ended;
+use crate::check::smoke::fixture::tools::compile;
 
 const OWN_EXECUTABLE: &str = include_str!("../programs/own-executable.c");
 

@@ -1,8 +1,9 @@
 //! What goes wrong, provoked in the real kernel: each time a clear message, the right exit status, and
 //! nothing half-done.
 
+use fs_err as fs;
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
@@ -16,7 +17,7 @@ use qus_core::binfmt::{MOUNT_POINT, Rule};
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::kernel::{Bench, Checks, FOREIGN, NOBODY};
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY};
 
 /// Longest time that something is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,7 +121,7 @@ fn crowded(bench: &Bench<'_>) -> Result<()> {
 
 fn unfit(bench: &Bench<'_>) -> Result<()> {
     let emulator = |arch: &str| bench.bundle.join(format!("qemu-{arch}"));
-    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode));
+    let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
     bench.copy(&emulator("sh4"), "unfit/qemu-sh4")?;
     mode(&bench.copy(&emulator("alpha"), "unfit/qemu-alpha")?, 0o644)?;
     bench.copy(Path::new("/bin/true"), "unfit/qemu-hppa")?;
@@ -174,9 +175,9 @@ fn changeable(bench: &Bench<'_>) -> Result<()> {
     chown(&emulator, user, user)?;
     install(&qus)?.fails(1, &words)?;
     chown(&emulator, Some(0), Some(0))?;
-    fs::set_permissions(&emulator, fs::Permissions::from_mode(0o777))?;
+    fs::set_permissions(&emulator, Permissions::from_mode(0o777))?;
     install(&qus)?.fails(1, &words)?;
-    fs::set_permissions(&emulator, fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(&emulator, Permissions::from_mode(0o755))?;
     chown(&dir, user, user)?;
     install(&qus)?.fails(1, &words)?;
     ensure!(bench.texts()?.is_empty(), "something was registered");

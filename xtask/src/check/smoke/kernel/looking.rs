@@ -6,8 +6,8 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
 use crate::base::exec::sh;
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
 use crate::check::smoke::kernel::places::{CONTAINER, MACHINE};
-use crate::check::smoke::kernel::{Bench, Checks, FOREIGN};
 
 /// Every command that looks, and one that removes what is not there. `$0` is qus.
 const LOOKS: &str = r#""$0" status; "$0" platforms; "$0" doctor; "$0" explain /bin/true; "$0" remove sh4"#;

@@ -4,7 +4,17 @@
 //! Each runs in a root folder of its own, and in a user namespace where it can: systemd-binfmt begins by
 //! removing every handler there is.
 
-use std::fs;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::base::progress::say;
+use crate::base::{cache, files};
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
+use crate::check::smoke::fixture::ended::Ended;
+use crate::check::smoke::kernel::places::MACHINE;
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
+use fs_err as fs;
+use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
@@ -12,15 +22,6 @@ use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
-
-use crate::base::cache;
-use crate::base::error::Skip;
-use crate::base::exec::{self, sh};
-use crate::base::progress::say;
-use crate::check::smoke::kernel::places::MACHINE;
-use crate::check::smoke::kernel::{Bench, Checks, Ended, FOREIGN};
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
 
 /// What is unpacked, with all that it depends on.
 const PACKAGES: [&str; 6] = ["autofs", "binfmt-support", "dash", "mount", "openrc", "systemd"];
@@ -50,7 +51,7 @@ impl Bench<'_> {
 
     fn packages(&self) -> Result<PathBuf> {
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
-        let id = cache::sha256(PACKAGES.join(" ").as_bytes());
+        let id = files::sha256(PACKAGES.join(" ").as_bytes());
         let dir = self.cx.paths.root_folder(&format!("{}-{}", distribution.codename, &id[..8]));
         if !dir.exists() {
             let log = self.cx.start_log("root-folder")?;
@@ -148,7 +149,7 @@ fn unit(bench: &Bench<'_>) -> Result<()> {
     // What a machine with docker has.
     let docker = root.join("usr/bin/docker");
     fs::write(&docker, "#!/bin/sh\n")?;
-    fs::set_permissions(&docker, fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(&docker, Permissions::from_mode(0o755))?;
     fs::write(units.join("docker.service"), "[Service]\nExecStart=/usr/bin/docker\n")?;
     let verify = |unit: &str| -> Result<Ended> {
         fs::write(units.join("qus.service"), unit)?;

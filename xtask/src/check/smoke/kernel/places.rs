@@ -1,6 +1,6 @@
 //! Where handlers are seen and how long they last: containers, and users without any right.
 
-use std::fs;
+use fs_err as fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::{Cmd, cmd};
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::kernel::{Bench, Checks, FOREIGN, NOBODY};
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY};
 
 /// What docker does, as far as it matters here: mounts and processes of its own, and an end.
 pub(super) const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];

@@ -1,7 +1,8 @@
 //! Real programs through registered handlers, in every way in which programs are started.
 
+use fs_err as fs;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -12,7 +13,7 @@ use serde_json::Value;
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::kernel::{Bench, Checks, FOREIGN};
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
 use crate::debian::guests::GUESTS;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
@@ -79,7 +80,7 @@ fn arguments(bench: &Bench<'_>) -> Result<()> {
     bench.ends(cmd!(sh(), "{busybox} readlink /proc/self/exe"))?.writes(&exe)?;
     let script = bench.path("script");
     fs::write(&script, format!("#!{} sh\necho ran by $(uname -m)\n", busybox.display()))?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(&script, Permissions::from_mode(0o755))?;
     bench.ends(cmd!(sh(), "{script}"))?.writes("ran by aarch64\n".replace("aarch64", FOREIGN[0]).as_str())?;
     // A program that it starts in turn goes through the kernel again.
     symlink(&busybox, bench.path("uname"))?;
@@ -175,7 +176,7 @@ fn overlap(bench: &Bench<'_>) -> Result<()> {
     let magic = r"\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x2a\x00";
     let probe = bench.path("sh4-probe");
     fs::write(&probe, qus_core::probe::image("sh4".parse()?))?;
-    fs::set_permissions(&probe, fs::Permissions::from_mode(0o755))?;
+    fs::set_permissions(&probe, Permissions::from_mode(0o755))?;
     let first = bench.foreign_handler("qus-smoke-1", &format!(":qus-smoke-1:M::{magic}::/bin/echo:"))?;
     bench.install(&["sh4"])?;
     let called = bench.ends(cmd!(sh(), "{probe}"))?;

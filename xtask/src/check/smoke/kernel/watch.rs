@@ -1,6 +1,6 @@
 //! `qus install --watch`, and what a cluster asks it whether it is ready.
 
-use std::fs::{self, File};
+use fs_err::{self as fs, File};
 use std::process::Child;
 use std::thread::sleep;
 use std::time::Duration;
@@ -12,8 +12,9 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
+use crate::check::smoke::fixture::process::until;
 use crate::check::smoke::kernel::places::MACHINE;
-use crate::check::smoke::kernel::{Bench, Checks, FOREIGN, until};
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("install --watch: what is taken away comes back; SIGTERM removes it", watched)?;

@@ -1,7 +1,7 @@
 //! The entry point in containers of every kind: what it says without rights, where handlers cannot be the
 //! host's, and the words that other images are run with.
 
-use std::fs;
+use fs_err as fs;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -9,11 +9,12 @@ use xshell::cmd;
 
 use crate::base::error::Skip;
 use crate::base::exec::sh;
-use crate::check::smoke::engine::around::{
-    all_stand, each_says, handlers, have_flags, none_is_left, privileged, supported,
+use crate::check::smoke::fixture::bench::FOREIGN;
+use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::handlers::supported;
+use crate::check::smoke::fixture::handlers::{
+    all_stand, each_says, handlers, have_flags, none_is_left, privileged,
 };
-use crate::check::smoke::engine::{Checks, Dock};
-use crate::check::smoke::kernel::FOREIGN;
 use crate::engine::throwaway::{Options, Throwaway};
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {

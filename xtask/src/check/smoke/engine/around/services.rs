@@ -1,6 +1,6 @@
 //! What stays: compose.yaml, daemonset.yaml and qus.service, each run as its text says.
 
-use std::fs;
+use fs_err as fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use crate::base::cache;
 use crate::base::error::Skip;
 use crate::check::schemas;
-use crate::check::smoke::engine::around::{all_stand, handlers, none_is_left, take_away};
-use crate::check::smoke::engine::{Checks, Dock};
-use crate::check::smoke::kernel::{Ended, FOREIGN, until};
+use crate::check::smoke::fixture::bench::FOREIGN;
+use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::ended::Ended;
+use crate::check::smoke::fixture::handlers::{all_stand, handlers, none_is_left, take_away};
+use crate::check::smoke::fixture::process::until;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 

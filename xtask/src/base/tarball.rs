@@ -1,0 +1,167 @@
+//! Tarballs compressed with zstd: the files in them, and nothing of when, where and by whom they were packed.
+//!
+//! Entries are sorted and have neither time nor owner, and the compressor is part of this program, so that equal files
+//! make equal tarballs on every machine. Directories are not among the entries: tar makes what it needs.
+
+use crate::base::files;
+use std::fs::Permissions;
+use std::io::{self, BufReader, Read, Seek, Write};
+use std::num::NonZero;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context as _, Result};
+use fs_err::File;
+use serde::Serialize;
+use zstd::{Decoder, Encoder};
+
+/// How tarballs are compressed: the highest level that needs no option to be unpacked.
+const LEVEL: i32 = 19;
+
+/// As a power of two: a window of 128 MiB is the largest that zstd unpacks without being asked to.
+const WINDOW: u32 = 27;
+
+/// Compresses what has a known length, in bytes. The bytes that are written do not depend on the number of processors.
+///
+/// # Errors
+/// Reading or writing fails, or the length is another.
+pub(crate) fn compress<W: Write>(mut from: impl Read, length: u64, to: W) -> io::Result<W> {
+    let mut encoder = Encoder::new(to, LEVEL)?;
+    // The decoder needs no larger window than what is packed.
+    encoder.set_pledged_src_size(Some(length))?;
+    encoder.long_distance_matching(true)?;
+    encoder.window_log(WINDOW)?;
+    encoder.multithread(thread::available_parallelism().map_or(1, NonZero::get) as u32)?;
+    io::copy(&mut from, &mut encoder)?;
+    encoder.finish()
+}
+
+/// The content of a compressed tarball; reading fails after a number of bytes.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn decompress(from: impl Read, most: u64) -> io::Result<impl Read> {
+    let mut decoder = Decoder::new(from)?;
+    decoder.window_log_max(WINDOW)?;
+    Ok(Limited::new(decoder, most))
+}
+
+/// A reader that fails when more is read than may be.
+pub(crate) struct Limited<R> {
+    reader: R,
+    left: u64,
+}
+
+impl<R> Limited<R> {
+    /// Of at most a number of bytes.
+    pub(crate) fn new(reader: R, most: u64) -> Self {
+        Self { reader, left: most }
+    }
+}
+
+impl<R: Read> Read for Limited<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.reader.read(buffer)?;
+        self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::FileTooLarge, "it is too large when it is unpacked")
+        })?;
+        Ok(read)
+    }
+}
+
+/// A tarball to be made.
+#[derive(Serialize)]
+pub(crate) struct Tarball {
+    pub(crate) file: String,
+    pub(crate) entries: Vec<Entry>,
+}
+
+/// A file in a tarball.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Entry {
+    /// Its path there.
+    pub(crate) path: String,
+    mode: u32,
+    pub(crate) sha256: String,
+    #[serde(skip)]
+    from: PathBuf,
+}
+
+impl Entry {
+    /// A file of a directory.
+    pub(crate) fn new(dir: &Path, path: &str, mode: u32) -> Result<Self> {
+        let from = dir.join(path);
+        Ok(Self { path: path.to_owned(), mode, sha256: files::sha256_file(&from)?, from })
+    }
+
+    /// The same file at another place.
+    pub(crate) fn at(&self, path: &str) -> Self {
+        Self { path: path.to_owned(), ..self.clone() }
+    }
+}
+
+impl Tarball {
+    /// Of files in a directory, by their names.
+    pub(crate) fn of(file: &str, dir: &Path, names: &[String]) -> Result<Self> {
+        let entries = names.iter().map(|name| Entry::new(dir, name, 0o644)).collect::<Result<_>>()?;
+        Ok(Self { file: file.to_owned(), entries })
+    }
+
+    /// Of these entries.
+    pub(crate) fn new(file: String, mut entries: Vec<Entry>) -> Self {
+        entries.sort_by(|a, b| a.path.cmp(&b.path));
+        Self { file, entries }
+    }
+
+    /// Writes it into a directory that is not yet published, and returns its path.
+    pub(crate) fn write(&self, dir: &Path) -> Result<PathBuf> {
+        let path = dir.join(&self.file);
+        let mut tar = tempfile::tempfile_in(dir).context("cannot write the tarball")?;
+        self.tar(io::BufWriter::new(&tar)).with_context(|| format!("cannot pack {}", self.file))?;
+        let length = tar.stream_position()?;
+        tar.rewind()?;
+        let packed = compress(BufReader::new(tar), length, File::create(&path)?)
+            .with_context(|| format!("cannot pack {}", self.file))?;
+        packed.set_permissions(Permissions::from_mode(0o644))?;
+        packed.sync_all()?;
+        Ok(path)
+    }
+
+    /// Its content before it is compressed.
+    pub(crate) fn tar(&self, to: impl Write) -> Result<()> {
+        let mut tar = tar::Builder::new(to);
+        for entry in &self.entries {
+            let from = &entry.from;
+            let file = File::open(from)?;
+            let mut header = tar::Header::new_ustar();
+            header.set_mode(entry.mode);
+            header.set_size(file.metadata()?.len());
+            header.set_mtime(0);
+            header.set_uid(0);
+            header.set_gid(0);
+            tar.append_data(&mut header, &entry.path, file)?;
+        }
+        tar.into_inner()?.flush()?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_compressed_comes_back_within_its_limit() {
+        let text = b"emulator ".repeat(10_000);
+        let packed = compress(&*text, text.len() as u64, Vec::new()).unwrap();
+        assert!(packed.len() < text.len() / 10, "{} bytes", packed.len());
+        let unpacked = |most| {
+            let mut bytes = Vec::new();
+            decompress(&*packed, most).unwrap().read_to_end(&mut bytes).map(|_| bytes)
+        };
+        assert_eq!(unpacked(text.len() as u64).unwrap(), text);
+        assert_eq!(unpacked(text.len() as u64 - 1).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert!(compress(&*text, 1, Vec::new()).is_err(), "the length was another");
+    }
+}

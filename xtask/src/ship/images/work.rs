@@ -1,0 +1,98 @@
+//! A run that makes images: with which engine and builder, and where they go.
+
+use crate::base::context::Context;
+use crate::base::exec::{self, InDir};
+use crate::base::files;
+use crate::base::progress::{Bar, say};
+use crate::engine::client::Client;
+use crate::ship::images::args::Args;
+use crate::ship::images::builder::Builder;
+use crate::ship::images::plan::{self, Image};
+use crate::ship::images::registry::Registry;
+use crate::ship::images::release::Release;
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qus_core::hint::hinted;
+use serde_json::{Map, Value};
+use std::path::Path;
+
+/// How many images are built at once.
+const BATCH: usize = 12;
+
+/// Images on their way.
+pub(super) struct Work<'a> {
+    pub(super) cx: &'a Context,
+    pub(super) args: &'a Args,
+    pub(super) release: &'a Release,
+    pub(super) client: &'a Client,
+    pub(super) builder: &'a Builder,
+}
+
+impl Work<'_> {
+    pub(super) fn registry(&self) -> Registry<'_> {
+        Registry { client: self.client, builder: self.args.builder.as_deref(), repo: &self.args.repo }
+    }
+
+    pub(super) fn may_move(&self, conflicts: &[String]) -> Result<()> {
+        if conflicts.is_empty() {
+            return Ok(());
+        }
+        let list = conflicts.join("\n  ");
+        if !self.args.force {
+            return Err(hinted(
+                format!(
+                    "tags of {} exist with another content and are never moved:\n  {list}",
+                    self.args.repo
+                ),
+                "choose another --tag; or move them with --force, if nobody relies on them",
+            ));
+        }
+        say(format_args!("MOVING tags of {}, by force:\n  {list}", self.args.repo));
+        Ok(())
+    }
+
+    /// Has buildx build images; returns what it tells of each.
+    pub(super) fn bake(
+        &self,
+        images: &[&Image],
+        tags: impl Fn(&Image) -> Vec<String>,
+        output: &str,
+    ) -> Result<Map<String, Value>> {
+        let mut told = Map::new();
+        if images.is_empty() {
+            return Ok(told);
+        }
+        let attest = match output.contains("push=true") {
+            true => self.builder.attestations(self.client, &self.args.sbom)?,
+            false => Vec::new(),
+        };
+        let log = self.cx.start_log("images")?;
+        let doing = if output.contains("push=true") { "building and pushing" } else { "building" };
+        let driver = &self.builder.driver;
+        let mut bar = Bar::new(format!("{doing} {} images with the driver {driver}", images.len()));
+        // All at once, they wait for each other until the engine loses its patience.
+        for some in images.chunks(BATCH) {
+            let bake = plan::bake(some, &tags, output, &attest, self.builder.modern);
+            told.extend(self.registry().patiently("building images", || self.bake_some(&bake, &log))?);
+            bar.set(told.len() as u64, images.len() as u64);
+        }
+        bar.finish();
+        Ok(told)
+    }
+
+    pub(super) fn bake_some(&self, bake: &Value, log: &Path) -> Result<Map<String, Value>> {
+        let dir = self.cx.paths.out().join("images");
+        let (targets, metadata) = (dir.join("bake.json"), dir.join("metadata.json"));
+        files::write(&targets, &serde_json::to_vec_pretty(bake)?)?;
+        let [targets, metadata_file] = [&targets, &metadata].map(|path| path.display().to_string());
+        let mut args = vec!["buildx", "bake", "--progress", "plain", "--metadata-file", &*metadata_file];
+        args.extend(["--file", "docker-bake.hcl", "--file", &*targets]);
+        if let Some(builder) = &self.args.builder {
+            args.extend(["--builder", builder]);
+        }
+        exec::run(self.client.cmd(&args).in_dir(&self.cx.paths.images()), log, |_| {})?;
+        let told =
+            fs::read(&metadata).with_context(|| format!("buildx has not written {}", metadata.display()))?;
+        serde_json::from_slice(&told).context("what buildx tells of the images")
+    }
+}

@@ -1,0 +1,78 @@
+//! Hints: one, last, and a command in it is one that xtask takes.
+
+use std::fs;
+
+use super::{Ended, Xtask, images};
+
+/// Runs that fail and have a hint with a command.
+const RUNS: [&[&str]; 8] = [
+    &["images", "--host", "s390x", "--dry-run"],
+    &["images", "--host", "all", "--dry-run"],
+    &["tarballs", "--dry-run"],
+    &["tarballs", "--host", "arm64v8"],
+    &["engine", "status"],
+    &["engine", "env"],
+    &["bench", "aarch64"],
+    &["bench", "hexagon"],
+];
+
+/// The commands in a run's hint, which is the last that it prints.
+fn commands(ended: &Ended) -> Vec<String> {
+    let (_, hint) =
+        ended.stderr.rsplit_once("\nhint: ").unwrap_or_else(|| panic!("no hint: {}", ended.stderr));
+    assert_eq!(hint.lines().count(), 1, "{}", ended.stderr);
+    let quoted = hint.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    assert!(!quoted.is_empty(), "no command in: {hint}");
+    quoted
+}
+
+/// What a command of a hint is read as: `--help` is shown only when all before it is understood.
+fn is_understood(xtask: &Xtask, command: &str) {
+    let Some(args) = command.strip_prefix("cargo xtask ") else { return };
+    let args: Vec<_> = args.split(' ').chain(["--help"]).collect();
+    let ended = xtask.run(&args);
+    assert_eq!(ended.status, Some(0), "`{command}`: {}", ended.stderr);
+}
+
+#[test]
+fn commands_in_hints_are_understood() {
+    for run in RUNS {
+        let xtask = Xtask::new();
+        let ended = xtask.run(run);
+        assert!(ended.status.is_some_and(|status| status > 0), "{run:?}");
+        commands(&ended).iter().for_each(|command| is_understood(&xtask, command));
+    }
+}
+
+#[test]
+fn hints_name_the_host_that_lacks_something() {
+    let xtask = Xtask::new();
+    let ended = xtask.run(&["tarballs", "--host", "arm64v8", "--dry-run"]);
+    assert_eq!(commands(&ended), ["cargo xtask build-qemu --all --host arm64v8"]);
+
+    let xtask = images::with_bundle();
+    let bundle = xtask.path("target/qus/bundle/amd64");
+    fs::write(bundle.join("qemu-aarch64"), "changed").unwrap();
+    let ended = xtask.run(&["tarballs", "--host", "amd64"]);
+    assert_eq!(commands(&ended), ["cargo xtask build-qemu aarch64 --host amd64"]);
+
+    let xtask = images::with_bundle();
+    fs::remove_file(xtask.path("target/qus/bundle/amd64/qus")).unwrap();
+    for command in ["tarballs", "images"] {
+        let ended = xtask.run(&[command, "--host", "amd64", "--dry-run"]);
+        assert_eq!(commands(&ended), ["cargo xtask build-qus --host amd64"]);
+    }
+}
+
+#[test]
+fn commands_for_a_missing_bundle_have_a_plan() {
+    let xtask = Xtask::new();
+    for host in ["arm64v8", "i386", "riscv64"] {
+        let ended = xtask.run(&["tarballs", "--host", host]);
+        for command in commands(&ended) {
+            let args: Vec<_> = command.split(' ').skip(2).chain(["--dry-run"]).collect();
+            let ended = xtask.run(&args);
+            assert!(ended.status == Some(0) && ended.stdout.contains(host), "`{command}`: {}", ended.stderr);
+        }
+    }
+}
