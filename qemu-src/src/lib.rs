@@ -9,7 +9,7 @@
 //! | `hosts.toml` | compilers for hosts that the build machine is not |
 //! | `costs.toml` | how long what takes |
 //! | `training.toml` | what emulators of the release profile are trained with |
-//! | `patches/series.toml` | which patch for which versions, in order |
+//! | `patches/` | patches, each with the versions that it applies to |
 //!
 //! Unknown keys are errors, so that a misspelt one is not silently without effect. What the types
 //! cannot express is [`QemuSrc::lint`]ed, which a unit test does for the files that ship. This crate
@@ -394,7 +394,7 @@ impl QemuSrc {
             check(is_sha256(&wheel.sha256), &|| format!("wheel {}: not a sha256", wheel.name));
         }
         findings.extend(self.hosts.lint());
-        findings.extend(self.patches.iter().flat_map(Patch::lint));
+        findings.extend(patch::lint(&self.patches, &self.sources.releases));
         findings
     }
 }

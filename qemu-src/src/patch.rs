@@ -1,30 +1,36 @@
 //! Patches to QEMU and the header that each must have.
 //!
-//! A patch is one concern in one file, `patches/<purpose>/NNNN-name.patch`, applied with `git apply`.
-//! Its header is that of a mail, ready to be sent upstream:
+//! A patch is one concern in one file, `patches/<purpose>/NNNN-name.patch`, applied with `git apply`. Everything about
+//! it is in this file, so that a new patch touches no other. Its header is that of a mail, ready to be sent upstream:
 //!
 //! ```text
 //! Subject: [PATCH] one line
 //! Upstream: an address | not submitted | inappropriate, with the reason
 //! License: GPL-2.0-or-later
+//! Versions: the versions of QEMU that it applies to, as Cargo writes requirements
+//! After: another purpose, only where the order by name is not the right one
 //!
 //! Why, in at least a sentence.
 //!
-//! Signed-off-by: somebody
+//! Signed-off-by: name <address>
 //! ---
 //! ```
+//!
+//! Patches apply in the order of their purposes and numbers. `After` moves a patch, and those of its purpose with higher
+//! numbers, behind all patches of another purpose. Where QEMU's versions need different differences, each has its own
+//! file of the same number; their `Versions` must not overlap.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use semver::VersionReq;
-use serde::Deserialize;
 
-use crate::{Error, read};
+use crate::{Error, Release};
 
 /// A patch and the versions that need it.
 #[derive(Debug)]
 pub struct Patch {
-    /// Path below `patches`, as the series names it.
+    /// Path below `patches`.
     pub name: String,
     /// Versions of QEMU that it is applied to.
     pub versions: VersionReq,
@@ -34,48 +40,149 @@ pub struct Patch {
     pub text: String,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Series {
-    #[serde(default, rename = "patch")]
-    patches: Vec<Entry>,
-}
+/// What a header may have besides `Versions` and `After`.
+const FIELDS: [&str; 5] = ["From", "Date", "Subject", "Upstream", "License"];
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Entry {
-    file: String,
-    versions: VersionReq,
-}
-
-/// Reads the series and all its patches.
+/// Reads all patches below a directory, in the order in which they are applied.
 pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, Error> {
-    let series: Series = read(dir.join("series.toml"))?;
-    let patch = |Entry { file: name, versions }| {
-        let path = dir.join(&name);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Patch { name, versions, path, text }),
-            Err(error) => Err(Error { path, what: error.to_string() }),
+    let mut patches = Vec::new();
+    for (path, purpose) in entries(dir)? {
+        if path.is_dir() {
+            for (path, file) in entries(&path)? {
+                patches.push(read(format!("{purpose}/{file}"), path)?);
+            }
+        } else if purpose.ends_with(".patch") {
+            return Err(Error { path, what: NOT_CALLED.to_owned() });
         }
+    }
+    patches.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    in_order(patches)
+}
+
+const NOT_CALLED: &str = "is not called <purpose>/NNNN-name.patch";
+
+/// What is in a directory, with names that can be shown.
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
+    let failed = |error: std::io::Error| Error { path: dir.to_owned(), what: error.to_string() };
+    let entry = |entry: std::io::Result<fs::DirEntry>| {
+        let entry = entry.map_err(failed)?;
+        Ok((entry.path(), entry.file_name().to_string_lossy().into_owned()))
     };
-    series.patches.into_iter().map(patch).collect()
+    fs::read_dir(dir).map_err(failed)?.map(entry).collect()
+}
+
+/// A patch, and the purpose that comes before it.
+fn read(name: String, path: PathBuf) -> Result<(Patch, Option<String>), Error> {
+    let parsed = match name.split_once('/') {
+        Some((_, file)) if is_numbered(file) => {
+            fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| {
+                let (versions, after) = parse(&text)?;
+                Ok((text, versions, after))
+            })
+        }
+        _ => Err(NOT_CALLED.to_owned()),
+    };
+    match parsed {
+        Ok((text, versions, after)) => Ok((Patch { name, versions, path, text }, after)),
+        Err(what) => Err(Error { path, what }),
+    }
+}
+
+fn is_numbered(file: &str) -> bool {
+    let stem = file.strip_suffix(".patch").and_then(|stem| stem.split_once('-'));
+    stem.is_some_and(|(number, name)| {
+        number.len() == 4 && number.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty()
+    })
+}
+
+/// `Versions` and `After` of a patch.
+fn parse(text: &str) -> Result<(VersionReq, Option<String>), String> {
+    let header = text.split_once("\n\n").map_or(text, |(header, _)| header);
+    let mut seen = Vec::new();
+    let (mut versions, mut after) = (None, None);
+    // A line that begins with a space continues the one before.
+    for line in header.lines().filter(|line| !line.starts_with([' ', '\t'])) {
+        let (field, value) =
+            line.split_once(": ").ok_or_else(|| format!("its header has the line `{line}`"))?;
+        match field {
+            "Versions" => {
+                let parsed = value.parse::<VersionReq>();
+                versions = Some(parsed.map_err(|error| format!("`Versions: {value}`: {error}"))?);
+            }
+            "After" => after = Some(value.to_owned()),
+            _ if FIELDS.contains(&field) => {}
+            _ => return Err(format!("its header has the unknown field `{field}:`")),
+        }
+        if seen.contains(&field) {
+            return Err(format!("its header has `{field}:` twice"));
+        }
+        seen.push(field);
+    }
+    Ok((versions.ok_or("its header has no `Versions:`")?, after))
+}
+
+/// Moves patches with `After` behind the purpose that it names; the others stay in the order of their names.
+fn in_order(mut rest: Vec<(Patch, Option<String>)>) -> Result<Vec<Patch>, Error> {
+    let mut ordered: Vec<Patch> = Vec::new();
+    while let Some((first, after)) = rest.first() {
+        let is_next = |(patch, after): &(Patch, Option<String>)| {
+            let earlier = rest.iter().find(|(other, _)| other.purpose() == patch.purpose());
+            let follows = earlier.is_some_and(|(other, _)| other.name != patch.name);
+            !follows && !rest.iter().any(|(other, _)| Some(other.purpose()) == after.as_deref())
+        };
+        let Some(index) = rest.iter().position(is_next) else {
+            let what =
+                format!("`After: {}` leads back to its own purpose", after.as_deref().unwrap_or_default());
+            return Err(Error { path: first.path.clone(), what });
+        };
+        let (patch, after) = rest.remove(index);
+        if let Some(after) = after.filter(|after| !ordered.iter().any(|patch| patch.purpose() == after)) {
+            return Err(Error {
+                path: patch.path,
+                what: format!("`After: {after}`: there is no such purpose"),
+            });
+        }
+        ordered.push(patch);
+    }
+    Ok(ordered)
+}
+
+/// Findings about each patch, and about patches that exclude each other.
+pub(crate) fn lint(patches: &[Patch], releases: &[Release]) -> Vec<String> {
+    let mut findings: Vec<_> = patches.iter().flat_map(Patch::lint).collect();
+    for (index, patch) in patches.iter().enumerate() {
+        let applies = |release: &&Release| patch.versions.matches(&release.version);
+        if !releases.iter().any(|release| applies(&release)) {
+            findings.push(format!("{} applies to no release", patch.name));
+        }
+        for other in patches[..index].iter().filter(|other| other.number() == patch.number()) {
+            for release in
+                releases.iter().filter(applies).filter(|release| other.versions.matches(&release.version))
+            {
+                findings.push(format!("{} and {} both apply to {}", other.name, patch.name, release.version));
+            }
+        }
+    }
+    findings
 }
 
 impl Patch {
-    /// What its name and header lack; empty when all is well.
-    pub(crate) fn lint(&self) -> Vec<String> {
+    /// The directory that it is in: what it is for.
+    pub fn purpose(&self) -> &str {
+        self.name.split_once('/').map_or("", |(purpose, _)| purpose)
+    }
+
+    /// Its purpose and number, which variants of one patch for different versions share.
+    fn number(&self) -> &str {
+        self.name.split_once('-').map_or(&*self.name, |(number, _)| number)
+    }
+
+    /// What its header lacks; empty when all is well.
+    fn lint(&self) -> Vec<String> {
         let mut findings = Vec::new();
-        let file = self.name.rsplit('/').next().unwrap_or_default();
-        let numbered = file.len() > 5
-            && file.as_bytes()[..4].iter().all(u8::is_ascii_digit)
-            && file.as_bytes()[4] == b'-'
-            && file.ends_with(".patch");
-        if !numbered || self.name.split('/').count() != 2 {
-            findings.push("is not called <purpose>/NNNN-name.patch".to_owned());
-        }
         let (message, diff) = self.text.split_once("\n---\n").unwrap_or((&self.text, ""));
         if !diff.contains("--- a/") || !diff.contains("+++ b/") {
-            findings.push("has no difference behind a line `---`".to_owned());
+            findings.push("has no difference after a line `---`".to_owned());
         }
         let (header, body) = message.split_once("\n\n").unwrap_or((message, ""));
         for field in ["Subject: [PATCH] ", "Upstream: ", "License: GPL-2.0-or-later"] {
@@ -85,7 +192,7 @@ impl Patch {
         }
         let why = body.lines().filter(|line| !line.is_empty() && !line.starts_with("Signed-off-by: "));
         if why.count() == 0 {
-            findings.push("does not say why".to_owned());
+            findings.push("gives no reason".to_owned());
         }
         if !body.lines().any(|line| line.starts_with("Signed-off-by: ")) {
             findings.push("is not signed off".to_owned());
@@ -98,17 +205,40 @@ impl Patch {
 mod tests {
     use super::*;
 
-    fn patch(name: &str, text: &str) -> Patch {
-        let versions = VersionReq::STAR;
-        Patch { name: name.to_owned(), versions, path: PathBuf::new(), text: text.to_owned() }
+    const GOOD: &str = "Subject: [PATCH] x\nUpstream: not submitted\nLicense: GPL-2.0-or-later\nVersions: >=10\n\n\
+        Because.\n\nSigned-off-by: a <a@b>\n---\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n";
+
+    /// Loads patches with these names and texts from a directory of their own.
+    fn loaded(patches: &[(&str, &str)]) -> Result<Vec<Patch>, Error> {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in patches {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        load(dir.path())
     }
 
-    const GOOD: &str = "Subject: [PATCH] x\nUpstream: not submitted\nLicense: GPL-2.0-or-later\n\n\
-        Because.\n\nSigned-off-by: a <a@b>\n---\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n";
+    fn error(name: &str, text: &str) -> String {
+        loaded(&[(name, text)]).unwrap_err().to_string()
+    }
+
+    fn releases(versions: &[&str]) -> Vec<Release> {
+        let release = |version: &&str| Release {
+            version: version.parse().unwrap(),
+            channel: String::new(),
+            upstream: None,
+            debian: None,
+        };
+        versions.iter().map(release).collect()
+    }
 
     #[test]
     fn a_complete_header_passes() {
-        assert_eq!(patch("build/0001-x.patch", GOOD).lint(), Vec::<String>::new());
+        let patches = loaded(&[("README.md", "text"), ("build/0001-x.patch", GOOD)]).unwrap();
+        assert_eq!(patches[0].name, "build/0001-x.patch");
+        assert!(patches[0].versions.matches(&"10.2.2".parse().unwrap()));
+        assert_eq!(lint(&patches, &releases(&["10.2.2"])), Vec::<String>::new());
     }
 
     #[test]
@@ -116,21 +246,76 @@ mod tests {
         for (part, finding) in [
             ("Subject: [PATCH] x\n", "no `Subject: [PATCH]`"),
             ("Upstream: not submitted\n", "no `Upstream:`"),
-            ("Because.\n", "does not say why"),
+            ("License: GPL-2.0-or-later\n", "no `License: GPL-2.0-or-later`"),
+            ("Because.\n", "gives no reason"),
             ("Signed-off-by: a <a@b>\n", "is not signed off"),
             ("+++ b/f\n", "has no difference"),
         ] {
-            let findings = patch("build/0001-x.patch", &GOOD.replace(part, "")).lint();
+            let patches = loaded(&[("build/0001-x.patch", &GOOD.replace(part, ""))]).unwrap();
+            let findings = lint(&patches, &releases(&["10.2.2"]));
             assert!(findings.iter().any(|line| line.contains(finding)), "{finding}: {findings:?}");
         }
-        assert_eq!(patch("x.patch", GOOD).lint().len(), 1);
     }
 
     #[test]
-    fn a_patch_in_the_series_must_exist() {
-        let dir = tempfile::tempdir().unwrap();
-        let series = "[[patch]]\nfile = \"build/0001-x.patch\"\nversions = \">=10\"\n";
-        std::fs::write(dir.path().join("series.toml"), series).unwrap();
-        assert!(load(dir.path()).unwrap_err().to_string().contains("0001-x.patch: No such file"));
+    fn a_wrong_header_or_name_is_an_error_with_the_path() {
+        for (from, to, expected) in [
+            ("Versions: >=10\n", "", "0001-x.patch: its header has no `Versions:`"),
+            ("Versions: >=10", "Versions: ten", "0001-x.patch: `Versions: ten`: unexpected character"),
+            (
+                "Versions: >=10",
+                "Versions: >=10\nVersions: <12",
+                "0001-x.patch: its header has `Versions:` twice",
+            ),
+            ("Upstream:", "Upstreem:", "0001-x.patch: its header has the unknown field `Upstreem:`"),
+            ("Versions:", "Versions", "0001-x.patch: its header has the line `Versions >=10`"),
+            (
+                "Versions: >=10",
+                "Versions: >=10\nAfter: x",
+                "0001-x.patch: `After: x`: there is no such purpose",
+            ),
+            (
+                "Versions: >=10",
+                "Versions: >=10\nAfter: build",
+                "`After: build` leads back to its own purpose",
+            ),
+        ] {
+            let message = error("build/0001-x.patch", &GOOD.replace(from, to));
+            assert!(message.contains(expected), "{expected}: {message}");
+        }
+        for name in ["0001-x.patch", "build/x.patch", "build/0001-x.patch.orig", "build/0001-.patch"] {
+            assert!(error(name, GOOD).ends_with(&format!("{name}: {NOT_CALLED}")), "{name}");
+        }
+    }
+
+    #[test]
+    fn patches_are_in_order() {
+        let after_late = &GOOD.replace("Versions:", "After: late\nVersions:");
+        let patches = loaded(&[
+            ("late/0002-b.patch", GOOD),
+            ("late/0001-a.patch", GOOD),
+            ("early/0001-c.patch", GOOD),
+            ("early/0002-d.patch", after_late),
+            ("early/0003-e.patch", GOOD),
+        ]);
+        let names: Vec<_> = patches.unwrap().into_iter().map(|patch| patch.name).collect();
+        let expected = ["early/0001-c", "late/0001-a", "late/0002-b", "early/0002-d", "early/0003-e"]
+            .map(|name| format!("{name}.patch"));
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn variants_of_a_patch_exclude_each_other() {
+        let (old, new) = (&GOOD.replace(">=10", "~10.0"), &GOOD.replace(">=10", ">=10.2"));
+        let both = |old, new| {
+            let patches = loaded(&[("build/0001-x-10.0.patch", old), ("build/0001-x.patch", new)]).unwrap();
+            lint(&patches, &releases(&["10.0.13", "10.2.2"]))
+        };
+        assert_eq!(both(old, new), Vec::<String>::new());
+        assert_eq!(both(old, GOOD), ["build/0001-x-10.0.patch and build/0001-x.patch both apply to 10.0.13"]);
+        assert_eq!(
+            both(&GOOD.replace(">=10", "<10"), GOOD),
+            ["build/0001-x-10.0.patch applies to no release"]
+        );
     }
 }
