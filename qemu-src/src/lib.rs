@@ -7,6 +7,7 @@
 //! | `configure.toml` | flags of QEMU's configure, each with its reason |
 //! | `tools.toml` | packages and wheels that a build needs |
 //! | `hosts.toml` | compilers for hosts that the build machine is not |
+//! | `debian.toml` | suites, guests and packages of tests and benchmarks |
 //! | `costs.toml` | how long what takes |
 //! | `training.toml` | what emulators of the release profile are trained with |
 //! | `patches/` | patches, each with the versions that it applies to |
@@ -15,6 +16,7 @@
 //! cannot express is [`QemuSrc::lint`]ed, which a unit test does for the files that ship. This crate
 //! fetches, builds and patches nothing.
 
+mod debian;
 mod host;
 mod patch;
 
@@ -27,6 +29,7 @@ use semver::{Version, VersionReq};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use debian::{Debian, Guest, GuestProgram, Origin, PackageSet, PackageSets, Suite};
 pub use host::{CrossHost, CrossHosts, RustPackages};
 pub use patch::Patch;
 
@@ -41,6 +44,8 @@ pub struct QemuSrc {
     pub tools: Tools,
     /// What builds for other hosts.
     pub hosts: CrossHosts,
+    /// Suites, guests and packages of tests and benchmarks.
+    pub debian: Debian,
     /// How long it takes.
     pub costs: Costs,
     /// What is run for the compiler to learn from.
@@ -87,7 +92,7 @@ pub struct Release {
     /// The project's own archive.
     pub upstream: Option<Upstream>,
     /// Debian's repacked archive.
-    pub debian: Option<Debian>,
+    pub debian: Option<DebianArchive>,
 }
 
 /// An archive at a fixed address.
@@ -107,7 +112,7 @@ pub struct Upstream {
 /// An archive in a Debian source package.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Debian {
+pub struct DebianArchive {
     /// The suite whose source index has it.
     pub suite: String,
     /// Version of the source package.
@@ -334,6 +339,7 @@ impl QemuSrc {
             configure: read(dir.join("configure.toml"))?,
             tools: read(dir.join("tools.toml"))?,
             hosts: read(dir.join("hosts.toml"))?,
+            debian: read(dir.join("debian.toml"))?,
             costs: read(dir.join("costs.toml"))?,
             training: read(dir.join("training.toml"))?,
             patches: patch::load(&dir.join("patches"))?,
@@ -394,6 +400,16 @@ impl QemuSrc {
             check(is_sha256(&wheel.sha256), &|| format!("wheel {}: not a sha256", wheel.name));
         }
         findings.extend(self.hosts.lint());
+        let archives = self.sources.releases.iter().filter_map(|release| {
+            release
+                .debian
+                .as_ref()
+                .map(|archive| (format!("sources.toml, {}", release.version), &*archive.suite))
+        });
+        let crosses = self.hosts.hosts.iter().filter_map(|host| {
+            host.suite.as_ref().map(|suite| (format!("hosts.toml, {}", host.name), &**suite))
+        });
+        findings.extend(self.debian.lint(archives.chain(crosses)));
         findings.extend(patch::lint(&self.patches, &self.sources.releases));
         findings
     }

@@ -16,7 +16,7 @@ use qus_core::hint::hinted;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use qemu_src::{Debian, Pin, Release, Upstream};
+use qemu_src::{DebianArchive, Pin, Release, Upstream};
 use semver::Version;
 use serde::{Deserialize, Serialize};
 
@@ -228,7 +228,7 @@ struct Record {
     sha256: String,
 }
 
-fn from_debian(cx: &Context, release: &Release, debian: &Debian, exact: bool) -> Result<Source> {
+fn from_debian(cx: &Context, release: &Release, debian: &DebianArchive, exact: bool) -> Result<Source> {
     let distribution = Distribution::detect()?.context("this machine has no apt")?;
     let log = cx.start_log("debian-source")?;
     say(format_args!("source: looking in Debian {} …", debian.suite));
@@ -288,7 +288,7 @@ fn warn_substitute(release: &Release, version: &Version) {
 
 /// The pinned archive among the records of an index, then later patch levels of its series, the newest
 /// first.
-fn candidates(records: &str, pinned: &Debian, version: &Version) -> Vec<Record> {
+fn candidates(records: &str, pinned: &DebianArchive, version: &Version) -> Vec<Record> {
     let series = |other: &Version| (other.major, other.minor) == (version.major, version.minor);
     let is_pinned = |record: &Record| record.sha256 == pinned.sha256;
     let mut records: Vec<Record> = records.split("\n\n").filter_map(record).collect();
@@ -329,8 +329,8 @@ mod tests {
         versions.iter().map(record).collect::<Vec<_>>().join("\n")
     }
 
-    fn pinned() -> Debian {
-        Debian {
+    fn pinned() -> DebianArchive {
+        DebianArchive {
             suite: "sid".into(),
             version: "1:10.2.2+ds-1".into(),
             file: "q.orig.tar.xz".into(),
