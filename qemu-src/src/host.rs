@@ -1,20 +1,21 @@
-//! `hosts.toml`: how emulators and the program are built for a host on a machine of another kind.
+//! `hosts.toml`: how emulators and the program are built for a host on a machine of another architecture.
 //!
 //! Only names of packages, programs and options; where they are unpacked and how they are called is xtask's
-//! business, and what a host is stands in qus-core's table.
+//! business. Hosts themselves are rows of qus-core's table.
 
+use qus_core::arch::Host;
 use serde::Deserialize;
 
 /// `hosts.toml`
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrossHosts {
-    /// Packages of the host that are linked, with all that they depend on; a host may have its own.
+    /// Packages of the host that are linked, with their dependencies; a host may have its own.
     pub base: Vec<String>,
     /// Packages with Rust, in order of preference.
     pub rust: Vec<RustPackages>,
     /// The hosts.
-    #[serde(rename = "host")]
+    #[serde(rename = "cross")]
     pub hosts: Vec<CrossHost>,
 }
 
@@ -22,34 +23,36 @@ pub struct CrossHosts {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RustPackages {
-    /// Of the build machine, with all that it depends on.
+    /// The compiler, for the build machine, with its dependencies.
     pub compiler: String,
-    /// Of the host.
+    /// Cargo, for the build machine, where rustup does not provide it.
+    pub cargo: String,
+    /// The standard library, for the host.
     pub library: String,
 }
 
-/// A host, and what builds for it elsewhere.
+/// A host, and its cross compiler.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CrossHost {
-    /// As in qus-core's table.
-    pub name: String,
-    /// Suite of Debian that has the host's packages; the distribution's own if not given.
+    /// The host.
+    pub host: &'static Host,
+    /// Suite of Debian that has the host's packages; the machine's own release if not given.
     pub suite: Option<String>,
     /// Instead of [`CrossHosts::base`].
     pub base: Option<Vec<String>>,
     /// Instead of the libraries in `tools.toml`.
     pub libraries: Option<Vec<String>>,
-    /// Packages of the build machine, with all that they depend on.
+    /// Packages for the build machine, with their dependencies.
     pub compiler: Vec<String>,
-    /// Where the compiler's programs are below `/usr`.
+    /// Directory of the compiler's programs below `/usr`.
     #[serde(default = "bin")]
     pub bin: String,
     /// The C compiler and options that it always gets, separated by spaces.
     pub cc: String,
     /// The linker that it calls.
     pub ld: String,
-    /// How `ar`, `strip` and the like are called: the star stands for the usual name.
+    /// Names of `ar`, `strip` and the like; `*` is replaced by the usual name.
     pub tools: String,
     /// Options for linking.
     #[serde(default)]
@@ -57,7 +60,7 @@ pub struct CrossHost {
     /// Arguments of QEMU's configure, after those of `configure.toml`.
     #[serde(default)]
     pub configure: Vec<String>,
-    /// Rust's name of the host.
+    /// Rust's target triple.
     pub rust: String,
 }
 
@@ -66,23 +69,22 @@ fn bin() -> String {
 }
 
 impl CrossHosts {
-    /// What builds for the host of this name elsewhere.
-    pub fn get(&self, name: &str) -> Option<&CrossHost> {
-        self.hosts.iter().find(|host| host.name == name)
+    /// The cross compiler for a host.
+    pub fn get(&self, host: &Host) -> Option<&CrossHost> {
+        self.hosts.iter().find(|cross| cross.host == host)
     }
 
     pub(crate) fn lint(&self) -> Vec<String> {
         let mut findings = Vec::new();
-        for (index, host) in self.hosts.iter().enumerate() {
-            let name = &host.name;
-            if self.hosts[..index].iter().any(|other| other.name == *name) {
-                findings.push(format!("host {name}: stands twice"));
+        for (index, CrossHost { host, tools, compiler, .. }) in self.hosts.iter().enumerate() {
+            if self.hosts[..index].iter().any(|other| other.host == *host) {
+                findings.push(format!("host {host}: duplicate"));
             }
-            if host.tools.matches('*').count() != 1 {
-                findings.push(format!("host {name}: `tools` wants one star"));
+            if tools.matches('*').count() != 1 {
+                findings.push(format!("host {host}: `tools` needs exactly one `*`"));
             }
-            if host.compiler.is_empty() {
-                findings.push(format!("host {name}: no compiler"));
+            if compiler.is_empty() {
+                findings.push(format!("host {host}: no compiler"));
             }
         }
         findings
@@ -90,7 +92,7 @@ impl CrossHosts {
 }
 
 impl CrossHost {
-    /// How a tool is called whose usual name is given.
+    /// The name of a tool, given its usual name.
     pub fn tool(&self, name: &str) -> String {
         self.tools.replace('*', name)
     }
@@ -101,24 +103,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_is_found() {
+    fn wrong_entries_are_found() {
         let host = |name: &str, tools: &str| {
             format!(
-                "[[host]]\nname = '{name}'\ncompiler = []\ncc = 'c'\nld = 'l'\ntools = '{tools}'\nrust = 'r'\n"
+                "[[cross]]\nhost = '{name}'\ncompiler = []\ncc = 'c'\nld = 'l'\ntools = '{tools}'\nrust = 'r'\n"
             )
         };
-        let text = format!("base = []\nrust = []\n{}{}", host("a", "a-*"), host("a", "a-"));
+        let text = format!("base = []\nrust = []\n{}{}", host("s390x", "a-*"), host("s390x", "a-"));
         let hosts: CrossHosts = toml::from_str(&text).unwrap();
         assert_eq!(
             hosts.lint(),
             [
-                "host a: no compiler",
-                "host a: stands twice",
-                "host a: `tools` wants one star",
-                "host a: no compiler"
+                "host s390x: no compiler",
+                "host s390x: duplicate",
+                "host s390x: `tools` needs exactly one `*`",
+                "host s390x: no compiler"
             ]
         );
-        assert_eq!(hosts.get("a").unwrap().tool("strip"), "a-strip");
-        assert!(toml::from_str::<CrossHosts>("base = []\nrust = []\nhost = []\nhots = []").is_err());
+        assert_eq!(hosts.get("s390x".parse().unwrap()).unwrap().tool("strip"), "a-strip");
+        let error = |text: &str| toml::from_str::<CrossHosts>(text).unwrap_err().to_string();
+        assert!(error("base = []\nrust = []\ncross = []\nhots = []").contains("unknown field `hots`"));
+        let unknown = format!("base = []\nrust = []\n{}", host("vax", "*"));
+        assert!(error(&unknown).contains("unknown host `vax`"));
     }
 }

@@ -237,7 +237,7 @@ impl<'a> Build<'a> {
         let mut flags: Vec<_> = cx
             .data
             .configure
-            .args(&source.version, request.host.name, request.profile)
+            .args(&source.version, request.host, request.profile)
             .into_iter()
             .map(str::to_owned)
             .collect();
@@ -300,7 +300,7 @@ fn print_plan(cx: &Context, request: &Request<'_>, given: bool, json: bool) -> R
         (false, false) => "upstream, else Debian",
     };
     let targets: Vec<_> = request.targets.iter().map(|arch| arch.name).collect();
-    let flags = cx.data.configure.args(version, request.host.name, request.profile);
+    let flags = cx.data.configure.args(version, request.host, request.profile);
     let patches: Vec<_> = request.patches(version).into_iter().map(|patch| &*patch.name).collect();
     let bundle = request.dir(cx);
     if json {

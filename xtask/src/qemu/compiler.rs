@@ -8,9 +8,6 @@ use xshell::cmd;
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 
-/// Linked into the emulators; on a Debian-like system they come from the sysroot.
-pub(crate) const STATIC_LIBRARIES: [&str; 2] = ["libglib-2.0.a", "libpcre2-8.a"];
-
 /// Where the compiler finds a static library; `None` if it does not.
 pub(crate) fn library(cx: &Context, name: &str) -> Result<Option<PathBuf>> {
     let cc = cx.settings.cc();

@@ -1,6 +1,6 @@
 //! Profiles for the compiler: which code of the emulators is used, and how, learnt from instrumented ones.
 //!
-//! Instrumented emulators of all architectures that Debian has programs for run the commands of `training.toml`,
+//! Instrumented emulators of all architectures that Debian has programs for run the commands of `pgo.toml`,
 //! whatever was asked for, so that what they share is trained by all and an emulator is the same whichever others were
 //! built. A target that Debian has no programs for gets the counts of one with the same source. Runs are as equal as
 //! they can be made: one thread, fixed addresses, fixed random numbers, the source of QEMU as their input. Counts may
@@ -24,7 +24,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use qemu_src::{Training, TrainingRun};
+use qemu_src::{Pgo, WorkloadRun};
 use qus_core::arch::Arch;
 use xshell::cmd;
 
@@ -109,7 +109,7 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 
 /// The profile of a recipe, made now if the cache does not have it.
 pub(crate) fn ensure(compile: &Compile<'_>) -> Result<ProfileData> {
-    let training = &compile.cx.data.training;
+    let training = &compile.cx.data.pgo;
     let key = files::sha256(&serde_json::to_vec(&(compile.recipe, training))?);
     let dir = compile.cx.paths.training(&key);
     cache::ensure(&dir, |partial| train(compile, training, partial))
@@ -118,7 +118,7 @@ pub(crate) fn ensure(compile: &Compile<'_>) -> Result<ProfileData> {
     ProfileData::at(dir)
 }
 
-fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> {
+fn train(compile: &Compile<'_>, training: &Pgo, into: &Path) -> Result<()> {
     let cx = compile.cx;
     let mut programs: Vec<(&'static Arch, PathBuf)> = Vec::new();
     for guest in &GUESTS {
@@ -150,22 +150,23 @@ fn train(compile: &Compile<'_>, training: &Training, into: &Path) -> Result<()> 
     for name in &counted {
         let from = counts.join(name);
         files::copy(&from, &into.join(name))?;
-        for twin in training.twins.iter().filter_map(|twin| name_of_twin(name, twin)) {
-            files::copy(&from, &into.join(twin))?;
+        for name in training.profile_from.iter().filter_map(|pair| name_for_target(name, pair)) {
+            files::copy(&from, &into.join(name))?;
         }
     }
     files::remove(&counts)?;
     files::remove(&build)
 }
 
-/// What the counts of an object are called for a twin of its target; `None` if it is not of that target alone.
-fn name_of_twin(name: &str, (twin, of): (&String, &String)) -> Option<String> {
-    let object = name.strip_prefix("libqemu-")?.strip_prefix(&**of)?.strip_prefix("-linux-user.a.p#")?;
-    Some(format!("libqemu-{twin}-linux-user.a.p#{object}"))
+/// The file name of an object's profile data for a target that uses another's; `None` if the object is not of that other
+/// target alone.
+fn name_for_target(name: &str, (target, from): (&Arch, &&Arch)) -> Option<String> {
+    let object = name.strip_prefix("libqemu-")?.strip_prefix(from.name)?.strip_prefix("-linux-user.a.p#")?;
+    Some(format!("libqemu-{target}-linux-user.a.p#{object}"))
 }
 
 /// One command, whose addresses and random numbers are the same each time.
-fn run_once(tree: &Path, emulator: &Path, program: &Path, run: &TrainingRun) -> Result<()> {
+fn run_once(tree: &Path, emulator: &Path, program: &Path, run: &WorkloadRun) -> Result<()> {
     let tree = tree.display().to_string();
     let args = run.args.iter().map(|arg| arg.replace("{tree}", &tree));
     let dir = tempfile::tempdir()?;
@@ -222,20 +223,19 @@ mod tests {
     }
 
     #[test]
-    fn twins_are_targets_of_targets_that_are_trained() {
+    fn profile_data_comes_from_targets_that_are_trained() {
         let data = Context::new().unwrap().data;
         let trained: Vec<&Arch> = GUESTS.iter().map(|guest| guest.debian.parse().unwrap()).collect();
-        for (twin, of) in &data.training.twins {
-            let [twin, of] = [twin, of].map(|name| name.parse::<&Arch>().unwrap());
-            assert!(!trained.contains(&twin), "{twin}");
-            assert!(trained.contains(&of), "{of}");
+        for (target, from) in data.pgo.profile_from.iter() {
+            assert!(!trained.contains(&target), "{target}");
+            assert!(trained.contains(from), "{from}");
         }
     }
 
     #[test]
-    fn twins_have_the_counts_of_one_target() {
-        let twin = ("aarch64_be".to_owned(), "aarch64".to_owned());
-        let of = |name| name_of_twin(name, (&twin.0, &twin.1));
+    fn a_target_uses_the_profile_data_of_one_other() {
+        let [target, from] = ["aarch64_be", "aarch64"].map(|name| name.parse::<&Arch>().unwrap());
+        let of = |name| name_for_target(name, (target, &from));
         let name = of("libqemu-aarch64-linux-user.a.p#target_arm_helper.c.gcda").unwrap();
         assert_eq!(name, "libqemu-aarch64_be-linux-user.a.p#target_arm_helper.c.gcda");
         assert_eq!(of("libqemu-aarch64_be-linux-user.a.p#target_arm_helper.c.gcda"), None);
@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_command_that_ends_otherwise_is_an_error() {
-        let run = |status| TrainingRun { args: vec!["x".to_owned()], reason: "test".to_owned(), status };
+        let run = |status| WorkloadRun { args: vec!["x".to_owned()], reason: "test".to_owned(), status };
         let emulator = Path::new("/bin/false");
         assert!(run_once(Path::new("/"), emulator, Path::new("/bin/true"), &run(0)).is_err());
         run_once(Path::new("/"), emulator, Path::new("/bin/true"), &run(1)).unwrap();

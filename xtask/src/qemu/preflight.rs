@@ -45,9 +45,9 @@ pub(crate) fn check(cx: &Context) -> Result<()> {
         }
         let pip = exec::read(cmd!(sh(), "python3 -m pip --version")).is_ok();
         need(pip, "pip", "installs the pinned Python packages into the cache");
-        for library in compiler::STATIC_LIBRARIES {
-            let found = !has_compiler || compiler::library(cx, library)?.is_some();
-            need(found, library, "linked into the emulators");
+        for library in &cx.data.tools.static_libraries {
+            let found = !has_compiler || compiler::library(cx, &library.name)?.is_some();
+            need(found, &library.name, &library.reason);
         }
     }
     if missing.is_empty() {

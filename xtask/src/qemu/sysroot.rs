@@ -276,7 +276,7 @@ fn pip(partial: &Path) -> Result<Vec<PathBuf>> {
 /// Manifest of the installed libraries that end up in the emulators.
 fn installed_libraries(cx: &Context) -> Result<Vec<String>> {
     let mut manifest = Vec::new();
-    for library in compiler::STATIC_LIBRARIES {
+    for library in cx.data.tools.static_libraries.iter().map(|library| &library.name) {
         let path = compiler::library(cx, library)?.with_context(|| format!("{library} is gone"))?;
         manifest.push(format!("{library} installed {}", files::sha256_file(&path)?));
     }

@@ -51,7 +51,7 @@ impl Rust {
             let triple = triple.context("rustc names no host")?.to_owned();
             return Ok(Self { triple, flags, sysroot: None, library: Library::There });
         }
-        let spec = cx.data.hosts.get(host.name).with_context(|| format!("hosts.toml has no {host}"))?;
+        let spec = cx.data.hosts.get(host).with_context(|| format!("hosts.toml has no {host}"))?;
         let sysroot = Sysroot::ensure(cx, host, Updates::Wanted)?;
         let (linker, options) = sysroot.cc();
         flags.push(format!("-Clinker={linker}"));

@@ -100,7 +100,7 @@ fn plan(data: &QemuSrc, hosts: &[&'static Host], asked: &[String]) -> Result<Pla
 
 fn job(data: &QemuSrc, host: &'static Host, release: &Release) -> Job {
     let qemu = release.version.to_string();
-    let own = host.guests().map(|arch| data.costs.targets.get(arch.name).unwrap_or(&0));
+    let own = host.guests().map(|arch| data.costs.targets.get(arch).unwrap_or(&0));
     let build = ["build-qemu", "--all", "--host", host.name, "--qemu", &*qemu, "--profile", "release"];
     Job {
         name: format!("{host}-{qemu}"),
@@ -119,7 +119,7 @@ fn cell(data: &QemuSrc, host: &'static Host, release: &Release, arch: &'static A
         host: host.name,
         qemu: release.version.to_string(),
         target: arch.name,
-        seconds: data.costs.targets.get(arch.name).copied().filter(|_| possible),
+        seconds: data.costs.targets.get(arch).copied().filter(|_| possible),
         why_not: (!possible)
             .then_some("QEMU emulates no 64-bit processor on a 32-bit host since version 10.0"),
     }
@@ -143,9 +143,9 @@ mod tests {
     #[test]
     fn every_emulator_has_a_cost_and_every_host_a_compiler() {
         let data = data();
-        let costs: Vec<_> = data.costs.targets.keys().map(String::as_str).collect();
+        let costs: Vec<_> = data.costs.targets.iter().map(|(arch, _)| arch.name).collect();
         assert_eq!(costs, ARCHES.iter().map(|arch| arch.name).collect::<Vec<_>>());
-        let compilers: Vec<_> = data.hosts.hosts.iter().map(|host| &*host.name).collect();
+        let compilers: Vec<_> = data.hosts.hosts.iter().map(|cross| cross.host.name).collect();
         assert_eq!(compilers, HOSTS.iter().map(|host| host.name).collect::<Vec<_>>());
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Cross {
 impl Cross {
     /// Compiler and libraries for a host, fetched now if they are not there.
     pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
-        let spec = cx.data.hosts.get(host.name).with_context(|| format!("hosts.toml has no {host}"))?.clone();
+        let spec = cx.data.hosts.get(host).with_context(|| format!("hosts.toml has no {host}"))?.clone();
         let distribution = Distribution::detect()?.ok_or_else(|| {
             hinted(
                 format_args!("the cross compiler for {host} is a package of Debian or Ubuntu, and this machine has no apt"),
