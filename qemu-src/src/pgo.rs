@@ -30,8 +30,8 @@ pub struct WorkloadRun {
 }
 
 impl Pgo {
-    /// `trained` are the targets that run the workload.
-    pub(crate) fn lint(&self, trained: &[&Arch]) -> Vec<String> {
+    /// `profiled`: the targets that run the workload.
+    pub(crate) fn lint(&self, profiled: &[&Arch]) -> Vec<String> {
         let mut findings = Vec::new();
         for run in &self.runs {
             if run.args.is_empty() || run.reason.is_empty() {
@@ -39,10 +39,10 @@ impl Pgo {
             }
         }
         for (target, from) in self.profile_from.iter() {
-            if trained.contains(&target) {
+            if profiled.contains(&target) {
                 findings.push(format!("profile-from: {target} has profile data of its own"));
             }
-            if !trained.contains(from) {
+            if !profiled.contains(from) {
                 findings.push(format!("profile-from: {from}, for {target}, has no profile data"));
             }
         }
@@ -58,11 +58,11 @@ mod tests {
     fn profile_data_comes_from_targets_that_have_it() {
         let pgo: Pgo =
             toml::from_str("run = []\n[profile-from]\narm = 'armeb'\naarch64_be = 'aarch64'").unwrap();
-        let trained = ["arm", "aarch64"].map(|name| name.parse::<&Arch>().unwrap());
+        let profiled = ["arm", "aarch64"].map(|name| name.parse::<&Arch>().unwrap());
         let expected = [
             "profile-from: arm has profile data of its own",
             "profile-from: armeb, for arm, has no profile data",
         ];
-        assert_eq!(pgo.lint(&trained), expected);
+        assert_eq!(pgo.lint(&profiled), expected);
     }
 }
