@@ -1,15 +1,15 @@
-# Builds the emulators of one host, and qus, on a machine of that kind: `cargo xtask build-qemu --builder NAME` has the
-# nodes of a builder do it. What is done is what `cargo xtask` does everywhere; there is no second recipe. The source
-# archive comes as the context `source`, verified; crates, wheels and Debian's packages from the node's own network.
+# Builds the emulators of one host, and qus, on a machine of that host: `cargo xtask build-qemu --builder NAME` runs it on
+# the nodes of a builder. It runs the same `cargo xtask` as everywhere. The verified source archive is the context
+# `source`; crates, wheels and Debian's packages come from the node's own network.
 
 # Anything Debian-like with Rust.
 ARG BASE=docker.io/library/rust:1-slim-bookworm
 
 FROM ${BASE} AS build
-# Without lists, apt does not tell where it would get packages. That some are broken is no reason to end here.
+# Without package lists, apt does not print where it gets packages from. Some of them may be broken.
 RUN apt-get update; for tool in cargo cc git python3; do command -v $tool || missing=1; done; \
     test -z "$missing" || apt-get install -y --no-install-recommends gcc libc6-dev git python3
-# A name that no program has in it, since every one is looked at for traces of where it was built.
+# A name that occurs in no program: every program is searched for traces of the directory it was built in.
 WORKDIR /clone-of-qus
 COPY . .
 ARG HOST

@@ -1,6 +1,6 @@
-# Kinds of images and what all of them have in common. Which hosts, tags, platforms and labels there are follows
-# from the table of architectures: `cargo xtask images` adds targets that inherit from these, and
-# `cargo xtask images --dry-run --json` shows them.
+# Kinds of images, and what all images have in common. Hosts, tags, platforms and labels come from the table of
+# architectures: `cargo xtask images` adds targets that inherit from these; `cargo xtask images --dry-run --json` shows
+# them.
 
 variable "SOURCE_DATE_EPOCH" {
   default = "0"
@@ -12,13 +12,13 @@ target "common" {
   args       = { SOURCE_DATE_EPOCH = SOURCE_DATE_EPOCH }
 }
 
-# The emulators, for others to copy from.
+# The emulators, for other images to copy.
 target "pkg" {
   inherits = ["common"]
   target   = "pkg"
 }
 
-# The program alone; emulators come from QEMU_BIN_DIR.
+# The program without emulators, which come from QEMU_BIN_DIR.
 target "register" {
   inherits = ["common"]
   target   = "register"
@@ -30,7 +30,7 @@ target "full" {
   target   = "full"
 }
 
-# The program and one emulator: the same with a smaller context.
+# The program and one emulator: like `full`, with a smaller context.
 target "guest" {
   inherits = ["full"]
 }

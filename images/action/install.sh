@@ -1,39 +1,39 @@
 #!/usr/bin/env bash
-# What action.yml does, in two steps; it runs outside GitHub too.
+# The two steps of action.yml; it also runs outside GitHub.
 #
-#   install.sh image      which image is meant -> output `image`
-#   install.sh install    has it register handlers -> outputs `platforms` and `status`
+#   install.sh image      resolves the image's name -> output `image`
+#   install.sh install    registers handlers with it -> outputs `platforms` and `status`
 #
-# From the environment:
-#   QUS_IMAGE         the image; for `image` it may be empty
-#   QUS_REPOSITORY    OWNER/NAME of the action, for an image without a name
+# Environment variables:
+#   QUS_IMAGE         the image; may be empty for `image`
+#   QUS_REPOSITORY    OWNER/NAME of the action, for the default image
 #   QUS_PLATFORMS     architectures, separated by commas or white space, or `all`
-#   QUS_RESET         `true`: remove our handlers first, and put new ones in front of others'
-#   QUS_CACHE         folder in which the image is kept; none if empty
-#   GITHUB_OUTPUT     file to which outputs are added
+#   QUS_RESET         `true`: remove handlers of qus first; new ones take precedence over those of other tools
+#   QUS_CACHE         directory in which the image is cached; none if empty
+#   GITHUB_OUTPUT     file to which outputs are appended
 
 set -euo pipefail
 
-# To standard error, where GitHub looks for it too: standard output may be caught.
+# To standard error, which GitHub reads too: standard output may be captured.
 fail() {
     local text=${1//'%'/'%25'}
     echo "::error title=qus::${text//$'\n'/'%0A'}" >&2
     exit 1
 }
 
-# Writes the name of the image.
+# Outputs the name of the image.
 image() {
     local name=${QUS_IMAGE:-}
     if [[ -z $name ]]; then
         [[ -n ${QUS_REPOSITORY:-} ]] ||
-            fail 'this action is used from a folder, which tells no image: name one with `image`'
-        # Registries want lower case, in which GitHub does not keep names.
+            fail 'a local action has no default image: name one with `image`'
+        # Registries require lower case; GitHub's names can have upper case.
         name=ghcr.io/${QUS_REPOSITORY,,}:latest
     fi
     echo "image=$name" >>"$GITHUB_OUTPUT"
 }
 
-# Gets the image, from the cache if it is there.
+# Loads the image from the cache, or pulls it.
 fetch() {
     local archive=${QUS_CACHE:+$QUS_CACHE/image.tar}
     if [[ -n $archive && -f $archive ]]; then
@@ -46,12 +46,12 @@ fetch() {
             mv "$archive.partial" "$archive"
         fi
     fi
-    # Tags move; this says what was used.
+    # Tags can move; this records which image was used.
     docker image inspect --format "$QUS_IMAGE is {{.Id}} {{.RepoDigests}}" "$QUS_IMAGE" >&2
 }
 
-# Runs qus on the host's handlers; what it says is shown, and is the error if it fails. With the host's
-# processes it can mount binfmt_misc where the handlers last.
+# Runs qus on the host's handlers. Its messages are shown, and are the error if it fails. In the host's PID namespace it
+# can mount binfmt_misc where the handlers last.
 qus() {
     if ! docker run --rm --privileged --pid host "$QUS_IMAGE" "$@" 2>"$talk"; then
         cat "$talk" >&2
@@ -62,11 +62,11 @@ qus() {
 
 install() {
     local -a platforms force=()
-    # A word is a word, whatever it is separated by.
+    # Commas, spaces, tabs and newlines separate words.
     local words=${QUS_PLATFORMS:-}
     words=${words//[$',\n\t']/ }
     read -ra platforms <<<"$words"
-    ((${#platforms[@]})) || fail 'no platform was named: `platforms` may be `all`'
+    ((${#platforms[@]})) || fail 'no platform was named: set `platforms` to architectures or `all`'
     [[ -n ${QUS_IMAGE:-} ]] || fail 'no image was named'
     command -v docker >/dev/null || fail 'this runner has no docker'
     talk=$(mktemp)
@@ -77,18 +77,18 @@ install() {
         force=(--force)
     fi
     qus install "${force[@]}" "${platforms[@]}"
-    local said status
-    # Nothing else that it prints has a slash: handlers have the names of files.
-    said=$(qus platforms)
+    local printed status
+    # Only platforms contain a slash: names of handlers are file names.
+    printed=$(qus platforms)
     status=$(qus status --json)
     {
-        echo "platforms=$(grep -o 'linux/[^"]*' <<<"$said" | paste -sd , -)"
-        # No line of JSON is a bare word.
+        echo "platforms=$(grep -o 'linux/[^"]*' <<<"$printed" | paste -sd , -)"
+        # END cannot be a line of the JSON.
         printf 'status<<END\n%s\nEND\n' "$status"
     } >>"$GITHUB_OUTPUT"
 }
 
-: "${GITHUB_OUTPUT:?names no file to which outputs are added}"
+: "${GITHUB_OUTPUT:?is not set: the file to which outputs are appended}"
 case ${1:-} in
 image) image ;;
 install) install ;;
