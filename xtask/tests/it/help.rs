@@ -1,7 +1,7 @@
-//! Help that teaches: every command and option has a sentence, and the README names no other.
+//! Help that teaches: every command and option has a sentence, and the documents name no other.
 
-use super::{Xtask, workspace};
-use std::fs;
+use super::Xtask;
+use super::documents::documents;
 
 const COMMANDS: [&str; 10] =
     ["bench", "build-qemu", "build-qus", "codegen", "engine", "images", "plan", "smoke", "tarballs", "test"];
@@ -32,8 +32,8 @@ fn build_qemu_explains_its_environment() {
 
 #[test]
 fn the_documents_name_only_commands_that_exist() {
-    for file in ["README.md", "xtask/README.md", "images/README.md"] {
-        let text = fs::read_to_string(workspace().join(file)).unwrap();
+    for (path, text) in documents() {
+        let file = path.display();
         for (_, rest) in text.match_indices("cargo xtask ").map(|(at, found)| text.split_at(at + found.len()))
         {
             let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();

@@ -7,6 +7,7 @@
 mod action;
 mod bench;
 mod build_qemu;
+mod documents;
 mod ended;
 mod help;
 mod hints;
