@@ -102,7 +102,7 @@ impl Configured {
 mod tests {
     use super::*;
     use crate::binfmt::Magic;
-    use crate::binfmt::rule::hex;
+    use crate::text::hex;
 
     #[test]
     fn owners() {

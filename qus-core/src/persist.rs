@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use crate::arch::Arch;
 use crate::binfmt::{BadRule, Flags};
+use crate::digest::Sha256;
 use crate::emulator::{Emulator, PERSISTENT};
 use crate::file;
 use crate::handler::arch_of;
@@ -185,9 +186,9 @@ impl Host {
             new.files.push(Written { path: file.path.clone(), sha256: file.content.sha256()? });
         }
         for file in &new.files {
-            let known = |path: &Path, hash: &str| file.sha256 == hash || old.has(path, hash);
+            let known = |path: &Path, hash: Sha256| file.sha256 == hash || old.has(path, hash);
             match hash(tree, &file.path)? {
-                Some(hash) if !known(&file.path, &hash) => return Err(Error::NotOurs(file.path.clone())),
+                Some(hash) if !known(&file.path, hash) => return Err(Error::NotOurs(file.path.clone())),
                 _ => {}
             }
         }
@@ -202,7 +203,7 @@ impl Host {
         let files = [old.files.clone(), new.files.clone()].concat();
         write_manifest(tree, &Manifest { files, folders: new.folders.clone() })?;
         for (file, written) in planned.iter().zip(&new.files) {
-            put(tree, &file.path, &file.content, &written.sha256)?;
+            put(tree, &file.path, &file.content, written.sha256)?;
         }
         for path in old.paths().filter(|path| !planned.iter().any(|file| file.path == **path)) {
             take_back(tree, &old, path)?;
@@ -278,11 +279,11 @@ fn write_manifest(tree: &Tree, manifest: &Manifest) -> Result<(), Error> {
     let text = serde_json::to_string_pretty(manifest)
         .map_err(|error| Error::Manifest(path.clone(), error.to_string()))?;
     let content = Content::Text(text + "\n", TEXT);
-    put(tree, &path, &content, &content.sha256()?)
+    put(tree, &path, &content, content.sha256()?)
 }
 
 /// Writes a file that is not there as it should be.
-fn put(tree: &Tree, path: &Path, content: &Content, sha256: &str) -> Result<(), Error> {
+fn put(tree: &Tree, path: &Path, content: &Content, sha256: Sha256) -> Result<(), Error> {
     let failed = |error| Error::Io("write", path.to_owned(), error);
     let Some(place) = tree.place(path, true)? else { return Err(failed(io::ErrorKind::NotFound.into())) };
     if !content.is_there(&place, sha256).map_err(failed)? {
@@ -296,7 +297,7 @@ fn take_back(tree: &Tree, manifest: &Manifest, path: &Path) -> Result<Option<boo
     let failed = |error| Error::Io("remove", path.to_owned(), error);
     let Some(place) = tree.place(path, false)? else { return Ok(None) };
     let taken = match hash(tree, path)? {
-        Some(hash) if !manifest.has(path, &hash) => Some(false),
+        Some(hash) if !manifest.has(path, hash) => Some(false),
         Some(_) => {
             place.remove().map_err(failed)?;
             Some(true)
@@ -311,7 +312,7 @@ fn take_back(tree: &Tree, manifest: &Manifest, path: &Path) -> Result<Option<boo
 }
 
 /// Of a file of the host, `None` if it is not there.
-fn hash(tree: &Tree, path: &Path) -> Result<Option<String>, Error> {
+fn hash(tree: &Tree, path: &Path) -> Result<Option<Sha256>, Error> {
     let place = tree.place(path, false)?;
     let found = place.map_or(Ok(None), |place| place.find());
     let hash = found.and_then(|found| found.map(sha256).transpose());

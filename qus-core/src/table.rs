@@ -1,34 +1,57 @@
 //! Columns of text with their heads, as wide as they need to be.
+//!
+//! ```
+//! use qus_core::table::Table;
+//!
+//! let mut table = Table::new(["host", "emulators"]);
+//! table.row(["amd64", "33"]);
+//! assert_eq!(table.to_string(), "host   emulators\namd64  33\n");
+//! assert_eq!(table.numbers_from(1).to_string(), "host   emulators\namd64         33\n");
+//! ```
 
 use std::fmt;
 
 use crate::text::Show;
 
-/// Rows of `N` cells.
-pub struct Table<const N: usize> {
-    rows: Vec<[String; N]>,
+/// Rows of cells, the first of which are the heads.
+pub struct Table {
+    rows: Vec<Vec<String>>,
+    numbers_from: usize,
 }
 
-impl<const N: usize> Table<N> {
+impl Table {
     /// Begins with the heads of the columns.
-    pub fn new(heads: [&str; N]) -> Self {
-        Self { rows: vec![heads.map(str::to_owned)] }
+    pub fn new<S: AsRef<str>>(heads: impl IntoIterator<Item = S>) -> Self {
+        let mut this = Self { rows: Vec::new(), numbers_from: usize::MAX };
+        this.row(heads);
+        this
     }
 
-    /// Adds a row. Cells have one line, whatever is in them.
-    pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| cell.shown().to_string()));
+    /// Aligns this column and those behind it to the right, as numbers are read.
+    pub fn numbers_from(self, column: usize) -> Self {
+        Self { numbers_from: column, ..self }
+    }
+
+    /// Adds a row, which may have fewer cells than others. Cells have one line, whatever is in them.
+    pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        self.rows.push(cells.into_iter().map(|cell| cell.as_ref().shown().to_string()).collect());
     }
 }
 
-impl<const N: usize> fmt::Display for Table<N> {
+impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width =
-            |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+        let cells = |column: usize| self.rows.iter().filter_map(move |row| row.get(column));
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let widths: Vec<_> =
+            (0..columns).map(|column| cells(column).map(|cell| cell.chars().count()).max()).collect();
         for row in &self.rows {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
-                line += &format!("{cell:<width$}  ", width = width(column));
+                let width = widths[column].unwrap_or(0);
+                line += &match column < self.numbers_from {
+                    true => format!("{cell:<width$}  "),
+                    false => format!("{cell:>width$}  "),
+                };
             }
             writeln!(f, "{}", line.trim_end())?;
         }
@@ -43,9 +66,17 @@ mod tests {
     #[test]
     fn columns_line_up_and_lines_do_not_trail() {
         let mut table = Table::new(["a", "bb"]);
-        table.row(["long".into(), "x".into()]);
+        table.row(["long", "x"]);
         assert_eq!(table.to_string(), "a     bb\nlong  x\n");
-        table.row(["\x1b\n".into(), "y".into()]);
+        table.row(["\x1b\n", "y"]);
         assert_eq!(table.to_string().lines().last(), Some(r"\u{1b}\n  y"));
+    }
+
+    #[test]
+    fn rows_may_be_short_and_numbers_end_together() {
+        let mut table = Table::new(["", "10.2.2", "11.0.0"]).numbers_from(1);
+        table.row(["exit", "1.00x", "12.00x"]);
+        table.row(["sum", "1.00x"]);
+        assert_eq!(table.to_string(), "      10.2.2  11.0.0\nexit   1.00x  12.00x\nsum    1.00x\n");
     }
 }

@@ -27,6 +27,11 @@ impl<T: AsRef<OsStr> + ?Sized> Show for T {
     }
 }
 
+/// Bytes as hexadecimal, two lower-case digits for each.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A message of several lines, in which tabs may be.
 pub fn lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

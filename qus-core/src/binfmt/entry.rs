@@ -111,7 +111,7 @@ fn unhex(text: &[u8]) -> Result<Vec<u8>, BadEntry> {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::binfmt::rule::hex;
+    use crate::text::hex;
     use arbtest::arbtest;
 
     /// What the kernel shows for a rule.

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use super::flags::Flags;
 use super::magic::Magic;
+use crate::text::hex;
 
 /// Longest line that the kernel takes, in bytes (`MAX_REGISTER_LENGTH`).
 pub const MAX_LINE: usize = 1920;
@@ -265,11 +266,6 @@ pub fn check_name(name: &OsStr) -> Result<(), BadRule> {
         _ => return Ok(()),
     };
     Err(BadRule::Name(name.to_owned(), why))
-}
-
-/// Two digits for every byte.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Every byte as `\xNN`, so that none of them is taken for a separator.

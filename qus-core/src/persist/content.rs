@@ -1,14 +1,11 @@
 //! A file's content: put where it belongs all at once, and recognised by its hash.
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-
-use sha2::{Digest, Sha256};
 
 use super::Error;
 use super::tree::{Found, Place, is_owned};
-use crate::binfmt::rule::hex;
+use crate::digest::{self, Sha256};
 use crate::file;
 use crate::text::Show;
 
@@ -24,22 +21,21 @@ pub(super) enum Content {
 
 impl Content {
     /// Of what is to be written.
-    pub(super) fn sha256(&self) -> Result<String, Error> {
+    pub(super) fn sha256(&self) -> Result<Sha256, Error> {
         match self {
             Self::Copy(from, _) => {
-                let hash = file::open(from).and_then(|file| copy(file, &mut io::sink()));
-                hash.map_err(|error| Error::Io("read", from.clone(), error))
+                Sha256::of_file(from).map_err(|error| Error::Io("read", from.clone(), error))
             }
-            Self::Text(text, _) => Ok(hex(&Sha256::digest(text))),
+            Self::Text(text, _) => Ok(Sha256::of(text)),
             Self::Link(to) => Ok(of_link(to)),
         }
     }
 
     /// Writes it so that it is never there in part.
-    pub(super) fn put(&self, place: &Place, hash: &str) -> io::Result<()> {
+    pub(super) fn put(&self, place: &Place, hash: Sha256) -> io::Result<()> {
         match self {
             Self::Copy(from, mode) => place.put(*mode, |to| {
-                if copy(file::open(from)?, to)? == hash {
+                if digest::copy(file::open(from)?, to)? == hash {
                     Ok(())
                 } else {
                     Err(io::Error::other(format!("{} was changed meanwhile", from.shown())))
@@ -51,40 +47,25 @@ impl Content {
     }
 
     /// Whether it is there already, and nobody else can change it.
-    pub(super) fn is_there(&self, place: &Place, hash: &str) -> io::Result<bool> {
+    pub(super) fn is_there(&self, place: &Place, hash: Sha256) -> io::Result<bool> {
         let found = place.find()?;
         let owned = match (self, &found) {
             (Self::Copy(_, mode) | Self::Text(_, mode), Some(Found::File(file))) => is_owned(file, *mode)?,
             (Self::Link(_), Some(Found::Link(_))) => true,
             _ => false,
         };
-        Ok(owned && found.map(sha256).transpose()?.as_deref() == Some(hash))
+        Ok(owned && found.map(sha256).transpose()? == Some(hash))
     }
 }
 
 /// Of a file; of a link, that of its target's path.
-pub(super) fn sha256(found: Found) -> io::Result<String> {
+pub(super) fn sha256(found: Found) -> io::Result<Sha256> {
     match found {
-        Found::File(file) => copy(file, &mut io::sink()),
+        Found::File(file) => Sha256::of_reader(file),
         Found::Link(to) => Ok(of_link(&to)),
     }
 }
 
-fn of_link(to: &Path) -> String {
-    hex(&Sha256::digest(to.as_os_str().as_encoded_bytes()))
-}
-
-/// Returns the hash of what was copied.
-fn copy(mut from: File, to: &mut impl Write) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            length => {
-                hasher.update(&buffer[..length]);
-                to.write_all(&buffer[..length])?;
-            }
-        }
-    }
+fn of_link(to: &Path) -> Sha256 {
+    Sha256::of(to.as_os_str().as_encoded_bytes())
 }

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{BINFMT_D, OPENRC};
+use crate::digest::Sha256;
 use crate::emulator::PERSISTENT;
 use crate::text::Show;
 
@@ -22,7 +23,7 @@ pub struct Manifest {
 pub(super) struct Written {
     pub(super) path: PathBuf,
     /// Of a link, the hash of its target's path.
-    pub(super) sha256: String,
+    pub(super) sha256: Sha256,
 }
 
 impl Manifest {
@@ -44,7 +45,7 @@ impl Manifest {
     }
 
     /// Whether we have written this content to a file.
-    pub(super) fn has(&self, path: &Path, sha256: &str) -> bool {
+    pub(super) fn has(&self, path: &Path, sha256: Sha256) -> bool {
         self.files.iter().any(|file| file.path == path && file.sha256 == sha256)
     }
 

@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use qus_core::arch::Arch;
-use qus_core::binfmt::rule::hex;
 use qus_core::binfmt::{Flags, Magic, Rule};
+use qus_core::text::hex;
 use qus_core::{handler, probe};
 use serde_json::Value;
 

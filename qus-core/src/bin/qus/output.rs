@@ -5,19 +5,16 @@
 //! program starts are opened on `/dev/null` by Rust's runtime, so that no other file gets their numbers.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 
 use anyhow::{Context, Result};
-use qus_core::text;
+use qus_core::output::write_data;
+use qus_core::{hint, text};
 use serde::Serialize;
 
-/// Writes data to standard output. Who has read enough of it, as `head` has, is not an error.
+/// Writes data to standard output. A reader that has seen enough, as `head` has, is not an error.
 pub(crate) fn out(text: impl AsRef<[u8]>) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("cannot write to standard output"),
-    }
+    write_data(&mut io::stdout().lock(), text).context("cannot write to standard output")
 }
 
 /// Writes data for people to standard output.
@@ -36,10 +33,7 @@ pub(crate) fn say(line: impl Display) {
     let _ = io::stderr().write_all(text::lines(&format!("{line}\n")).as_bytes());
 }
 
-/// Says why a command has failed, from the outermost step to the cause.
+/// Says why a command has failed, and what to do about it.
 pub(crate) fn fail(error: &anyhow::Error) {
-    say(format_args!("error: {error}"));
-    for cause in error.chain().skip(1) {
-        say(format_args!("  because: {cause}"));
-    }
+    say(hint::render(error).trim_end());
 }
