@@ -11,10 +11,11 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, fstatvfs};
-use serde::Deserialize;
+use semver::Version;
 
 use crate::arch::{ARCHES, Arch, Host};
 use crate::binfmt::magic::Build;
+use crate::bundle::{Bundle, BundleError};
 use crate::elf::{self, Elf, Kind};
 use crate::file;
 use crate::probe;
@@ -31,7 +32,7 @@ pub struct Folder {
     /// What is in it, in the order of the table.
     pub emulators: Vec<Emulator>,
     /// QEMU's version, where `bundle.json` tells.
-    pub version: Option<String>,
+    pub version: Option<Version>,
 }
 
 /// An emulator's file, not yet looked at.
@@ -45,71 +46,75 @@ pub struct Emulator {
     pub build: Build,
 }
 
-/// What we read of `bundle.json`, which `cargo xtask build-qemu` writes beside the emulators.
-#[derive(Debug, Default, Deserialize)]
-struct Bundle {
-    qemu: Option<String>,
-    #[serde(default)]
-    emulators: Vec<Bundled>,
+/// Why the emulators in a directory cannot be listed.
+#[derive(Debug)]
+pub enum EmulatorDirError {
+    /// It is not a directory, or cannot be read.
+    Io(PathBuf, io::Error),
+    /// Its `bundle.json` cannot be used.
+    Bundle(BundleError),
 }
 
-#[derive(Debug, Deserialize)]
-struct Bundled {
-    file: String,
-    sha256: String,
+impl fmt::Display for EmulatorDirError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(dir, _) => write!(f, "cannot read the directory {}", dir.shown()),
+            Self::Bundle(error) => error.fmt(f),
+        }
+    }
 }
 
-impl Bundle {
-    /// None is needed; one that is there says what it should.
-    fn read(dir: &Path) -> io::Result<Self> {
-        let path = dir.join("bundle.json");
-        let parsed = match file::read(&path) {
-            Ok(text) => Self::parse(&text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            Err(error) => Err(error.to_string()),
-        };
-        let damaged = |why| {
-            let hint =
-                "remedy: have `cargo xtask build-qemu` write it again, or remove it and do without versions";
-            io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged: {why}\n{hint}", path.shown()))
-        };
-        parsed.map_err(damaged)
+impl std::error::Error for EmulatorDirError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Io(_, error) => Some(error),
+            Self::Bundle(error) => error.source(),
+        }
     }
+}
 
-    fn parse(text: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(text).map_err(|error| error.to_string())
+impl EmulatorDirError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Io(..) => None,
+            Self::Bundle(error) => error.hint(),
+        }
     }
+}
 
-    /// The version, if it can be the name of a directory.
-    fn version(self) -> Option<String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || ".+-~".contains(c);
-        self.qemu
-            .filter(|version| version.starts_with(|c: char| c.is_ascii_digit()) && version.chars().all(plain))
+/// The bundle of a directory. None is needed, and one of another form is as good as none.
+fn bundle(dir: &Path) -> Result<Option<Bundle>, BundleError> {
+    match Bundle::read(dir) {
+        Err(BundleError::OtherSchema(..)) => Ok(None),
+        read => read,
     }
+}
 
-    fn build(&self, file: &str) -> Build {
-        let hash = self.emulators.iter().find(|emulator| emulator.file == file);
-        let number = hash.and_then(|hash| u32::from_str_radix(hash.sha256.get(..8)?, 16).ok());
-        number.unwrap_or(0).to_be_bytes()
-    }
+/// The first bytes of the checksum that a bundle has for a file.
+fn build(bundle: Option<&Bundle>, file: &str) -> Build {
+    let emulator = bundle.and_then(|bundle| bundle.emulator(file));
+    let first = emulator.and_then(|emulator| emulator.sha256.as_bytes().first_chunk().copied());
+    first.unwrap_or_default()
 }
 
 impl Folder {
     /// Looks for `qemu-ARCH-static` and `qemu-ARCH` in a folder.
     ///
     /// # Errors
-    /// It is not a directory, or cannot be read, or its `bundle.json` is damaged (`InvalidData`).
-    pub fn open(dir: &Path) -> io::Result<Self> {
-        let dir = std::path::absolute(dir)?;
-        fs::read_dir(&dir)?;
-        let bundle = Bundle::read(&dir)?;
+    /// It is not a directory, or cannot be read, or its `bundle.json` is damaged.
+    pub fn open(dir: &Path) -> Result<Self, EmulatorDirError> {
+        let failed = |error| EmulatorDirError::Io(dir.to_owned(), error);
+        let dir = std::path::absolute(dir).map_err(failed)?;
+        fs::read_dir(&dir).map_err(failed)?;
+        let bundle = bundle(&dir).map_err(EmulatorDirError::Bundle)?;
         let emulator = |arch: &'static Arch| {
             let mut names = [format!("{}-static", arch.emulator()), arch.emulator()].into_iter();
             let name = names.find(|name| dir.join(name).exists())?;
-            Some(Emulator { arch, path: dir.join(&name), build: bundle.build(&name) })
+            Some(Emulator { arch, path: dir.join(&name), build: build(bundle.as_ref(), &name) })
         };
         let emulators = ARCHES.iter().filter_map(emulator).collect();
-        Ok(Self { emulators, dir, version: bundle.version() })
+        Ok(Self { emulators, dir, version: bundle.map(|bundle| bundle.recipe.qemu) })
     }
 
     /// The first folder with any emulator: beside this program, then those of [`PERSISTENT`], the
@@ -117,7 +122,7 @@ impl Folder {
     ///
     /// # Errors
     /// None of them can be read.
-    pub fn find() -> io::Result<Self> {
+    pub fn find() -> Result<Self, EmulatorDirError> {
         let mut dirs: Vec<PathBuf> = Vec::new();
         dirs.extend(std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())));
         let mut persistent: Vec<_> =
@@ -130,7 +135,7 @@ impl Folder {
         for dir in &dirs {
             match Self::open(dir) {
                 Ok(folder) if folder.emulators.is_empty() => {}
-                Err(error) if error.kind() != io::ErrorKind::InvalidData => {}
+                Err(EmulatorDirError::Io(..)) => {}
                 found => return found,
             }
         }
@@ -143,17 +148,9 @@ impl Folder {
     }
 }
 
-/// QEMU's version of the emulators in a folder; `None` where no `bundle.json` tells.
-pub fn version(dir: &Path) -> Option<String> {
-    Bundle::read(dir).ok()?.version()
-}
-
-/// What is read of a text as `bundle.json`: QEMU's version, and the emulator's hash. For fuzzing.
-#[doc(hidden)]
-pub fn read_bundle(text: &[u8], file: &str) -> Option<(Option<String>, Build)> {
-    let bundle = Bundle::parse(text).ok()?;
-    let build = bundle.build(file);
-    Some((bundle.version(), build))
+/// QEMU's version of the emulators in a directory; `None` where no `bundle.json` has it.
+pub fn version(dir: &Path) -> Option<Version> {
+    Some(bundle(dir).ok()??.recipe.qemu)
 }
 
 /// Why a file cannot be registered as an emulator.
@@ -261,6 +258,8 @@ pub fn is_own(arch: &Arch) -> bool {
 mod tests {
     use super::*;
 
+    const SEED: &[u8] = include_bytes!("../fuzz/seeds/bundle/good");
+
     fn write(dir: &tempfile::TempDir, name: &str, bytes: &[u8], mode: u32) -> PathBuf {
         let path = dir.path().join(name);
         fs::write(&path, bytes).unwrap();
@@ -291,16 +290,19 @@ mod tests {
         write(&dir, "qemu-arm-static", b"", 0o755);
         write(&dir, "qemu-sh4", b"", 0o755);
         write(&dir, "qemu-img", b"", 0o755);
-        let json = br#"{"qemu":"10.2.2","more":1,"emulators":[{"file":"qemu-sh4","sha256":"01020304ff"}]}"#;
-        write(&dir, "bundle.json", json, 0o644);
+        write(&dir, "bundle.json", SEED, 0o644);
         let folder = Folder::open(dir.path()).unwrap();
         let found: Vec<_> = folder.emulators.iter().map(|emulator| emulator.arch.name).collect();
         assert_eq!(found, ["arm", "sh4"]);
         assert_eq!(folder.get("arm".parse().unwrap()).unwrap().path, dir.path().join("qemu-arm-static"));
-        assert_eq!(folder.version.as_deref(), Some("10.2.2"));
+        assert_eq!(folder.version, Some(Version::new(10, 2, 2)));
         assert_eq!(folder.get("sh4".parse().unwrap()).unwrap().build, [1, 2, 3, 4]);
-        assert!(Folder::open(&dir.path().join("absent")).is_err());
-        write(&dir, "bundle.json", br#"{"qemu":"../../etc"}"#, 0o644);
+        assert!(matches!(Folder::open(&dir.path().join("absent")), Err(EmulatorDirError::Io(..))));
+        write(&dir, "bundle.json", br#"{"schema":2,"qemu":"../../etc"}"#, 0o644);
         assert_eq!(version(dir.path()), None);
+        assert!(matches!(Folder::open(dir.path()), Err(EmulatorDirError::Bundle(_))));
+        write(&dir, "bundle.json", br#"{"schema":1,"qemu":"10.2.2"}"#, 0o644);
+        let other = Folder::open(dir.path()).unwrap();
+        assert_eq!((other.emulators.len(), other.version, other.emulators[1].build), (2, None, [0; 4]));
     }
 }

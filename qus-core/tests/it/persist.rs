@@ -21,7 +21,7 @@ fn install(folder: &Folder, umask: &str) -> Ended {
 fn host() -> Folder {
     let folder = folder();
     folder.write("root/usr/lib/systemd/systemd-binfmt", "");
-    folder.write("bin/bundle.json", r#"{"qemu":"1.2"}"#);
+    folder.write("bin/bundle.json", include_str!("../../fuzz/seeds/bundle/good"));
     for dir in ["root", "root/usr", "root/usr/lib"] {
         fs::set_permissions(folder.path(dir), fs::Permissions::from_mode(0o755)).unwrap();
     }
@@ -41,9 +41,9 @@ fn modes_are_ours() {
             ("root/etc/binfmt.d/qus.conf", 0o644),
             ("root/usr/local/lib/qus", 0o755),
             ("root/usr/local/lib/qus/manifest.json", 0o644),
-            ("root/usr/local/lib/qus/1.2", 0o755),
-            ("root/usr/local/lib/qus/1.2/bundle.json", 0o644),
-            ("root/usr/local/lib/qus/1.2/qemu-alpha", 0o755),
+            ("root/usr/local/lib/qus/10.2.2", 0o755),
+            ("root/usr/local/lib/qus/10.2.2/bundle.json", 0o644),
+            ("root/usr/local/lib/qus/10.2.2/qemu-alpha", 0o755),
         ] {
             let found = fs::metadata(folder.path(path)).unwrap().permissions().mode() & 0o7777;
             assert_eq!(found, mode, "{path} under umask {umask}: {found:o}");

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use qus_core::arch::{Arch, UnknownArch};
 use qus_core::binfmt::Binfmt;
-use qus_core::emulator::Folder;
+use qus_core::emulator::{EmulatorDirError, Folder};
+use qus_core::hint::hinted;
 use qus_core::mount::{self, Instance};
 use qus_core::text::Show;
 
@@ -104,8 +105,16 @@ pub(crate) fn emulators(dir: Option<&Path>) -> Result<Folder> {
         .find_map(|name| env::var_os(name).filter(|dir| !dir.is_empty()))
         .map(PathBuf::from);
     match dir.or(variable.as_deref()) {
-        Some(dir) => Folder::open(dir)
-            .with_context(|| format!("cannot read the folder with emulators {}", dir.shown())),
-        None => Folder::find().context("cannot find a folder with emulators; name it with --dir"),
+        Some(dir) => Folder::open(dir).map_err(unusable),
+        None => Folder::find()
+            .map_err(unusable)
+            .context("cannot find a directory with emulators; name it with --dir"),
+    }
+}
+
+fn unusable(error: EmulatorDirError) -> anyhow::Error {
+    match error.hint() {
+        Some(hint) => hinted(error, hint),
+        None => error.into(),
     }
 }

@@ -294,7 +294,8 @@ fn say_where(mounted: &Mounted, binfmt: &Binfmt) {
 
 /// Copies emulators to where they stay, and goes on with the copies.
 fn keep(fit: &mut [Fit], folder: &Folder, flags: Flags, host_root: &Path) -> Result<()> {
-    let version = folder.version.as_deref().unwrap_or(concat!("qus-", env!("CARGO_PKG_VERSION")));
+    let unversioned = concat!("qus-", env!("CARGO_PKG_VERSION")).to_owned();
+    let version = &folder.version.as_ref().map_or(unversioned, ToString::to_string);
     let emulators: Vec<Emulator> = fit.iter().map(|fit| fit.emulator.clone()).collect();
     let host_root = std::path::absolute(host_root)?;
     let kept = persist::Host::at(&host_root).install(version, &emulators, flags)?;

@@ -132,7 +132,8 @@ fn row(
         Owner::Qus | Owner::Other => None,
     };
     let dir = rule.interpreter.parent().unwrap_or(Path::new("/")).to_owned();
-    let told = versions.entry(dir).or_insert_with_key(|dir| version(dir)).clone();
+    let told =
+        versions.entry(dir).or_insert_with_key(|dir| version(dir).map(|version| version.to_string())).clone();
     let asked = || probe::version_of(&rule.interpreter).filter(|_| run && arch.is_some());
     let probed = arch.filter(|_| run && entry.enabled).map(probe::run);
     Row {

@@ -213,7 +213,7 @@ fn reports(bench: &Bench<'_>) -> Result<()> {
     let row = &told["handlers"][0];
     ensure!(row["owner"] == "qus" && row["flags"] == "POCF" && row["probe"] == true, "{row}");
     let version = qus_core::emulator::version(&bench.bundle).context("bundle.json has no version")?;
-    ensure!(row["emulator_version"] == *version, "{row}");
+    ensure!(row["emulator_version"] == version.to_string(), "{row}");
     bench.qus(&["doctor", arch])?.succeeds()?;
     let told = bench.qus(&["explain", &path])?.succeeds()?;
     ensure!(told.contains(&format!("handler    qemu-{arch}")), "{told}");
