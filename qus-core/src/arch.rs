@@ -15,9 +15,81 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::elf::Class::{self, Elf32, Elf64};
-use crate::elf::Endian::{self, Big, Little};
 use crate::text::Show;
+use Class::{Elf32, Elf64};
+use Endian::{Big, Little};
+
+/// Word size of an ELF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `ELFCLASS32`
+    Elf32,
+    /// `ELFCLASS64`
+    Elf64,
+}
+
+/// Byte order of an ELF file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Endian {
+    /// `ELFDATA2LSB`
+    Little,
+    /// `ELFDATA2MSB`
+    Big,
+}
+
+impl Class {
+    /// Its value of `e_ident[EI_CLASS]`.
+    pub fn ident(self) -> u8 {
+        match self {
+            Self::Elf32 => 1,
+            Self::Elf64 => 2,
+        }
+    }
+}
+
+impl Endian {
+    /// Its value of `e_ident[EI_DATA]`.
+    pub fn ident(self) -> u8 {
+        match self {
+            Self::Little => 1,
+            Self::Big => 2,
+        }
+    }
+
+    /// Two bytes in this order.
+    pub fn half(self, value: u16) -> [u8; 2] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+
+    /// Four bytes in this order.
+    pub fn word(self, value: u32) -> [u8; 4] {
+        match self {
+            Self::Little => value.to_le_bytes(),
+            Self::Big => value.to_be_bytes(),
+        }
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Elf32 => "32-bit",
+            Self::Elf64 => "64-bit",
+        })
+    }
+}
+
+impl fmt::Display for Endian {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Little => "little-endian",
+            Self::Big => "big-endian",
+        })
+    }
+}
 
 /// One of QEMU's linux-user targets: an architecture whose programs can be emulated.
 #[derive(Debug, PartialEq, Eq)]

@@ -9,6 +9,8 @@
 //!
 //! Field names and offsets are those of the System V ABI, "Object Files".
 
+mod image;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
@@ -17,42 +19,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use crate::arch::{ARCHES, Arch};
-
-/// Word size of an ELF file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    /// `ELFCLASS32`
-    Elf32,
-    /// `ELFCLASS64`
-    Elf64,
-}
-
-/// Byte order of an ELF file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Endian {
-    /// `ELFDATA2LSB`
-    Little,
-    /// `ELFDATA2MSB`
-    Big,
-}
-
-impl fmt::Display for Class {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Elf32 => "32-bit",
-            Self::Elf64 => "64-bit",
-        })
-    }
-}
-
-impl fmt::Display for Endian {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Little => "little-endian",
-            Self::Big => "big-endian",
-        })
-    }
-}
+pub use crate::arch::{Class, Endian};
+pub use image::{ElfImage, Segment};
 
 /// What kind of ELF file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,8 +101,6 @@ impl ReadAt for File {
     }
 }
 
-const PT_DYNAMIC: u32 = 2;
-const PT_INTERP: u32 = 3;
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
 /// `e_phnum` of a file whose real count does not fit and stands in a section header. The kernel
@@ -179,10 +145,10 @@ impl Elf {
             let segment = segment.ok_or(Error::Truncated("program header"))?;
             match segment.kind {
                 // The kernel takes the first.
-                PT_INTERP if elf.interpreter.is_none() => {
+                Segment::INTERPRETER if elf.interpreter.is_none() => {
                     elf.interpreter = Some(file.path(segment).ok_or(Error::Truncated("interpreter"))?);
                 }
-                PT_DYNAMIC => {
+                Segment::DYNAMIC => {
                     elf.needed += file.needed(segment, &mut budget)?;
                 }
                 _ => {}
@@ -256,7 +222,7 @@ struct Table {
 }
 
 #[derive(Clone, Copy)]
-struct Segment {
+struct Part {
     kind: u32,
     offset: u64,
     size: u64,
@@ -294,7 +260,7 @@ impl<R: ReadAt + ?Sized> Reader<'_, R> {
     }
 
     /// The program headers in turn, `None` for one outside the file or too small to hold its fields.
-    fn segments(&self, table: Table) -> impl Iterator<Item = Option<Segment>> {
+    fn segments(&self, table: Table) -> impl Iterator<Item = Option<Part>> {
         let (size, p_offset, p_filesz) = match self.class {
             Class::Elf32 => (32, 4, 16),
             Class::Elf64 => (56, 8, 32),
@@ -304,7 +270,7 @@ impl<R: ReadAt + ?Sized> Reader<'_, R> {
             if table.entry_size < size {
                 return None;
             }
-            Some(Segment {
+            Some(Part {
                 kind: self.word(start)?,
                 offset: self.address(start.checked_add(p_offset)?)?,
                 size: self.address(start.checked_add(p_filesz)?)?,
@@ -313,7 +279,7 @@ impl<R: ReadAt + ?Sized> Reader<'_, R> {
     }
 
     /// The loader's path, up to its closing zero.
-    fn path(&self, segment: Segment) -> Option<PathBuf> {
+    fn path(&self, segment: Part) -> Option<PathBuf> {
         if segment.size > PATH_MAX {
             return None;
         }
@@ -324,7 +290,7 @@ impl<R: ReadAt + ?Sized> Reader<'_, R> {
     }
 
     /// Counts `DT_NEEDED` up to `DT_NULL` or the end.
-    fn needed(&self, segment: Segment, budget: &mut u64) -> Result<usize, Error> {
+    fn needed(&self, segment: Part, budget: &mut u64) -> Result<usize, Error> {
         let entry = 2 * self.address_size() as u64;
         let mut needed = 0;
         for index in 0..segment.size / entry {
@@ -378,28 +344,10 @@ mod tests {
     use arbtest::arbtest;
 
     /// A little-endian ELF64 program with the given segments: kind, offset, size.
-    fn program(segments: &[(u32, u64, u64)], tail: &[u8]) -> Vec<u8> {
-        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-        file.resize(16, 0);
-        file.extend(2u16.to_le_bytes()); // e_type
-        file.extend(62u16.to_le_bytes()); // e_machine
-        file.extend(1u32.to_le_bytes()); // e_version
-        file.extend([0; 8]); // e_entry
-        file.extend(64u64.to_le_bytes()); // e_phoff
-        file.extend([0; 8]); // e_shoff
-        file.extend(0u32.to_le_bytes()); // e_flags
-        for half in [64u16, 56, segments.len() as u16, 0, 0, 0] {
-            file.extend(half.to_le_bytes());
-        }
-        for (kind, offset, size) in segments {
-            file.extend(kind.to_le_bytes());
-            file.extend(0u32.to_le_bytes());
-            for word in [*offset, 0, 0, *size, 0, 0] {
-                file.extend(word.to_le_bytes());
-            }
-        }
-        file.extend(tail);
-        file
+    fn program(segments: &[(u32, u64, u64)], content: &[u8]) -> Vec<u8> {
+        let segment = |&(kind, offset, size): &_| Segment { kind, offset, size, ..Segment::default() };
+        let segments: Vec<_> = segments.iter().map(segment).collect();
+        ElfImage { segments: &segments, content, ..ElfImage::of("x86_64".parse().unwrap()) }.bytes()
     }
 
     #[test]
@@ -429,7 +377,7 @@ mod tests {
         for word in [1u64, 7, 1, 9, 0, 0, 1, 5] {
             tail.extend(word.to_le_bytes());
         }
-        let file = program(&[(PT_INTERP, start, 11), (PT_DYNAMIC, start + 11, 64)], &tail);
+        let file = program(&[(Segment::INTERPRETER, start, 11), (Segment::DYNAMIC, start + 11, 64)], &tail);
         let elf = Elf::parse(&*file).unwrap();
         assert_eq!(elf.interpreter, Some("/lib/ld.so".into()));
         assert_eq!(elf.needed, 2, "an entry behind DT_NULL does not count");
@@ -443,9 +391,9 @@ mod tests {
         assert_eq!(Elf::parse(&good[..10]), Err(Error::Truncated("identification")));
         assert_eq!(Elf::parse(&good[..40]), Err(Error::Truncated("header")));
         assert_eq!(Elf::parse(&good[..100]), Err(Error::Truncated("program header")));
-        let outside = program(&[(PT_INTERP, u64::MAX, u64::MAX)], b"");
+        let outside = program(&[(Segment::INTERPRETER, u64::MAX, u64::MAX)], b"");
         assert_eq!(Elf::parse(&*outside), Err(Error::Truncated("interpreter")));
-        let many = program(&vec![(PT_DYNAMIC, 1 << 17, 1 << 40); 2000], &[1; 1 << 20]);
+        let many = program(&vec![(Segment::DYNAMIC, 1 << 17, 1 << 40); 2000], &[1; 1 << 20]);
         assert_eq!(Elf::parse(&*many), Err(Error::TooLarge));
         for (at, value) in [(4, 3), (5, 0), (6, 2)] {
             let mut bad = good.clone();

@@ -5,8 +5,7 @@
 //! test compares with it and names the rows where upstream is wrong, see [`Magic::of`] for where we
 //! differ on purpose.
 
-use crate::arch::Arch;
-use crate::elf::{Class, Endian};
+use crate::arch::{Arch, Class};
 
 /// What stands in the padding of our magic, bytes 9 to 11, where its mask is zero.
 pub const MARK: [u8; 3] = *b"qus";
@@ -43,18 +42,18 @@ impl Magic {
         arch.machines.iter().map(move |&machine| {
             let mut this = Magic { magic: Vec::new(), mask: Vec::new() };
             this.push(b"\x7fELF", &[0xff; 4]);
-            this.push(&[class_byte(arch.class), endian_byte(arch.endian), 1], &[0xff; 3]);
+            this.push(&[arch.class.ident(), arch.endian.ident(), 1], &[0xff; 3]);
             this.push(&[0; 2], &[0xfc, 0]);
             this.push(&MARK, &[0; MARK.len()]);
             this.push(&build, &[0; BUILD.end - BUILD.start]);
-            this.push(&half(arch, 2), &half(arch, 0xfffe));
-            this.push(&half(arch, machine), &[0xff; 2]);
+            this.push(&arch.endian.half(2), &arch.endian.half(0xfffe));
+            this.push(&arch.endian.half(machine), &[0xff; 2]);
             if let Some(flags) = arch.flags {
                 // Only rows of the 32-bit layout need them; e_entry, e_phoff and e_shoff lie between.
                 debug_assert_eq!(arch.class, Class::Elf32);
-                this.push(&word(arch, 1), &[0xff; 4]);
+                this.push(&arch.endian.word(1), &[0xff; 4]);
                 this.push(&[0; 12], &[0; 12]);
-                this.push(&word(arch, flags.value), &word(arch, flags.mask));
+                this.push(&arch.endian.word(flags.value), &arch.endian.word(flags.mask));
             }
             this
         })
@@ -87,34 +86,6 @@ impl Magic {
     fn push(&mut self, magic: &[u8], mask: &[u8]) {
         self.magic.extend(magic);
         self.mask.extend(mask);
-    }
-}
-
-fn class_byte(class: Class) -> u8 {
-    match class {
-        Class::Elf32 => 1,
-        Class::Elf64 => 2,
-    }
-}
-
-fn endian_byte(endian: Endian) -> u8 {
-    match endian {
-        Endian::Little => 1,
-        Endian::Big => 2,
-    }
-}
-
-fn half(arch: &Arch, value: u16) -> [u8; 2] {
-    match arch.endian {
-        Endian::Little => value.to_le_bytes(),
-        Endian::Big => value.to_be_bytes(),
-    }
-}
-
-fn word(arch: &Arch, value: u32) -> [u8; 4] {
-    match arch.endian {
-        Endian::Little => value.to_le_bytes(),
-        Endian::Big => value.to_be_bytes(),
     }
 }
 

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use qus_core::elf::{ElfImage, Segment};
 use serde_json::Value;
 
 use super::folder::{FOREIGN, folder};
@@ -61,19 +62,14 @@ fn a_program_with_many_dynamic_sections_is_soon_explained() {
 }
 
 /// A 64-bit program whose segments are all `PT_DYNAMIC`, and share a megabyte that does not end them.
-fn many_dynamic_sections(count: u16, size: u64) -> Vec<u8> {
-    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
-    file.resize(64, 0);
-    file[16..24].copy_from_slice(&[2, 0, 62, 0, 1, 0, 0, 0]);
-    file[32] = 64;
-    file[54] = 56;
-    file[56..58].copy_from_slice(&count.to_le_bytes());
-    let data = 64 + 56 * u64::from(count);
-    for _ in 0..count {
-        file.extend([2u64, data, 0, 0, size.min(1 << 20), 0, 0].iter().flat_map(|word| word.to_le_bytes()));
-    }
-    file.extend(vec![5; 1 << 20]);
-    file
+fn many_dynamic_sections(count: usize, size: u64) -> Vec<u8> {
+    let content = vec![5; 1 << 20];
+    let mut program = ElfImage { content: &content, ..ElfImage::of("x86_64".parse().unwrap()) };
+    let mut segments = vec![Segment { kind: Segment::DYNAMIC, ..Segment::default() }; count];
+    program.segments = &segments;
+    let (offset, size) = (program.headers_size(), size.min(1 << 20));
+    segments.iter_mut().for_each(|segment| (segment.offset, segment.size) = (offset, size));
+    ElfImage { segments: &segments, content: &content, ..ElfImage::of("x86_64".parse().unwrap()) }.bytes()
 }
 
 /// Nothing that is printed for people moves the cursor, rings the bell, or looks like another line.
@@ -120,7 +116,7 @@ fn a_damaged_bundle_is_told() {
     for text in ["", "{", "[]", r#"{"qemu":"10"#] {
         folder.write("bin/bundle.json", text);
         for args in [&["install", FOREIGN, "--no-probe", "--dry-run"][..], &["export", "raw", FOREIGN]] {
-            qus(&[args, &["--dir", &dir]].concat()).says(1, &["bundle.json is damaged", "remedy: "]);
+            qus(&[args, &["--dir", &dir]].concat()).says(1, &["bundle.json is damaged", "hint: "]);
         }
     }
     fs::remove_file(folder.path("bin/bundle.json")).unwrap();
