@@ -1,8 +1,18 @@
 //! The kernel's binfmt_misc: which programs it calls for foreign binaries.
 //!
-//! The mount point is a parameter, so that what is done here can be tried on a folder. Nothing here
-//! decides which handlers there should be. What it never does: write to `status`, which is everybody's
-//! switch, or touch a handler that is not ours ([`Entry::is_ours`]).
+//! The mount point is a parameter, so that tests run on a directory. Nothing here decides which handlers there should
+//! be. It never writes to `status`, which switches all handlers, and never changes a handler that is not ours
+//! ([`Entry::is_ours`]).
+//!
+//! ```no_run
+//! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
+//!
+//! let binfmt = Binfmt::at(MOUNT_POINT);
+//! if let Some(entry) = binfmt.entry("qemu-aarch64".as_ref())? {
+//!     println!("{} with flags {}", entry.rule.interpreter.display(), entry.rule.flags);
+//! }
+//! # Ok::<(), qus_core::binfmt::BinfmtError>(())
+//! ```
 
 pub mod entry;
 pub mod flags;
@@ -31,18 +41,18 @@ pub use rule::{BadRule, Difference, Files, Rule};
 /// Where the kernel expects binfmt_misc to be mounted.
 pub const MOUNT_POINT: &str = "/proc/sys/fs/binfmt_misc";
 
-/// How long others may change handlers: registering all of them takes less than a second. Everybody may lock a file
-/// that he may read, and nobody can have us wait for good.
+/// How long another program may hold the lock: registering all handlers takes less than a second. Every user may lock a
+/// file that he may read, and must not be able to block us forever.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What can be done with binfmt_misc at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    /// There is no such folder: the kernel has no binfmt_misc, or /proc is not mounted.
+pub enum MountState {
+    /// There is no such directory: the kernel has no binfmt_misc, or /proc is not mounted.
     Absent,
-    /// The folder is there and nothing is mounted on it.
+    /// The directory exists and nothing is mounted on it.
     NotMounted,
-    /// It can be read; why not written: mounted read-only (`EROFS`) or not our right (`EACCES`).
+    /// It can be read, and not written: it is mounted read-only (`EROFS`), or a right is missing (`EACCES`).
     ReadOnly(Errno),
     /// Handlers can be registered.
     Writable,
@@ -50,18 +60,18 @@ pub enum State {
 
 /// Why something could not be done with a handler.
 #[derive(Debug)]
-pub enum Error {
-    /// What was done, to which file, and the kernel's answer.
+pub enum BinfmtError {
+    /// What failed, on which file, and the kernel's answer.
     Io(&'static str, PathBuf, io::Error),
     /// The rule cannot be written down.
     Rule(BadRule),
     /// The kernel's text cannot be understood.
     Entry(BadEntry),
-    /// The handler is not ours, so it is left alone.
+    /// The handler is not ours, so it is left unchanged.
     Foreign(OsString),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for BinfmtError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(what, path, _) => write!(f, "cannot {what} {}", path.shown()),
@@ -74,7 +84,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {
+impl std::error::Error for BinfmtError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Io(_, _, error) => Some(error),
@@ -83,27 +93,27 @@ impl std::error::Error for Error {
     }
 }
 
-impl From<BadRule> for Error {
+impl From<BadRule> for BinfmtError {
     fn from(bad: BadRule) -> Self {
         Self::Rule(bad)
     }
 }
 
-impl From<BadEntry> for Error {
+impl From<BadEntry> for BinfmtError {
     fn from(bad: BadEntry) -> Self {
         Self::Entry(bad)
     }
 }
 
-/// A handler's name and what the kernel says of it.
-pub type Listed = (OsString, Result<Entry, Error>);
+/// A handler's name, and its entry or why that cannot be read.
+pub type ListedHandler = (OsString, Result<Entry, BinfmtError>);
 
 /// An instance of binfmt_misc.
 #[derive(Debug, Clone)]
 pub struct Binfmt {
-    /// Where it is, for people.
+    /// Where it is mounted, for messages.
     root: PathBuf,
-    /// By which path this process reaches it.
+    /// The path by which this process reaches it.
     dir: PathBuf,
 }
 
@@ -124,39 +134,38 @@ impl Binfmt {
         &self.root
     }
 
-    /// What can be done with it now. Looking is enough to make an automounter mount it.
-    pub fn state(&self) -> State {
+    /// What can be done with it now. Asking is enough to make an automounter mount it.
+    pub fn state(&self) -> MountState {
         let register = self.dir.join("register");
         if fs::metadata(&register).is_err() {
-            return if self.dir.is_dir() { State::NotMounted } else { State::Absent };
+            return if self.dir.is_dir() { MountState::NotMounted } else { MountState::Absent };
         }
         match faccessat(AT_FDCWD, &register, AccessFlags::W_OK, AtFlags::AT_EACCESS) {
-            Ok(()) => State::Writable,
-            Err(errno) => State::ReadOnly(errno),
+            Ok(()) => MountState::Writable,
+            Err(errno) => MountState::ReadOnly(errno),
         }
     }
 
-    /// Whether the kernel uses handlers at all, which the file `status` tells.
+    /// Whether the kernel uses handlers at all, according to the file `status`.
     ///
     /// # Errors
     /// The file cannot be read.
-    pub fn is_switched_on(&self) -> Result<bool, Error> {
+    pub fn is_switched_on(&self) -> Result<bool, BinfmtError> {
         Ok(self.read(OsStr::new("status"))? != b"disabled\n")
     }
 
-    /// All handlers in the order in which the kernel tries them: it lists the latest first, and asks the
-    /// latest first.
+    /// All handlers in the order in which the kernel tries them: the latest first.
     ///
     /// # Errors
-    /// The folder cannot be listed. A handler that cannot be read is in the list with its own error.
-    pub fn entries(&self) -> Result<Vec<Listed>, Error> {
-        let failed = |error| Error::Io("list", self.root.clone(), error);
+    /// The directory cannot be listed. A handler that cannot be read is in the list with its own error.
+    pub fn entries(&self) -> Result<Vec<ListedHandler>, BinfmtError> {
+        let failed = |error| BinfmtError::Io("list", self.root.clone(), error);
         let mut entries = Vec::new();
         for file in fs::read_dir(&self.dir).map_err(failed)? {
             let name = file.map_err(failed)?.file_name();
             if name != "register" && name != "status" {
                 match self.entry(&name) {
-                    // Removed by somebody else since it was listed.
+                    // Another program has removed it since it was listed.
                     Ok(None) => {}
                     Ok(Some(entry)) => entries.push((name, Ok(entry))),
                     Err(error) => entries.push((name, Err(error))),
@@ -170,22 +179,22 @@ impl Binfmt {
     ///
     /// # Errors
     /// It cannot be read or understood.
-    pub fn entry(&self, name: &OsStr) -> Result<Option<Entry>, Error> {
+    pub fn entry(&self, name: &OsStr) -> Result<Option<Entry>, BinfmtError> {
         rule::check_name(name)?;
         match self.read(name) {
             Ok(text) => Ok(Some(Entry::parse(name, &text)?)),
-            Err(Error::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(BinfmtError::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Registers a handler; it is asked before all that were registered earlier.
+    /// Registers a handler; it takes precedence over all that were registered earlier.
     ///
     /// # Errors
     /// The rule is bad, or the kernel refuses it; see [`refusal`] for what its answer means.
-    pub fn register(&self, rule: &Rule) -> Result<(), Error> {
+    pub fn register(&self, rule: &Rule) -> Result<(), BinfmtError> {
         let line = rule.line()?;
-        let failed = |error| Error::Io("register a handler in", self.root.join("register"), error);
+        let failed = |error| BinfmtError::Io("register a handler in", self.root.join("register"), error);
         let mut file = File::options().write(true).open(self.dir.join("register")).map_err(failed)?;
         // One write is one rule; a second would be another.
         match file.write(&line) {
@@ -198,8 +207,8 @@ impl Binfmt {
     /// Removes a handler of ours; false if there was none.
     ///
     /// # Errors
-    /// It is not ours ([`Error::Foreign`]), or the kernel refuses.
-    pub fn remove(&self, name: &OsStr) -> Result<bool, Error> {
+    /// It is not ours ([`BinfmtError::Foreign`]), or the kernel refuses.
+    pub fn remove(&self, name: &OsStr) -> Result<bool, BinfmtError> {
         match self.entry(name)? {
             None => Ok(false),
             Some(entry) if entry.is_ours() => {
@@ -211,19 +220,19 @@ impl Binfmt {
                 match removed {
                     Ok(_) => Ok(true),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                    Err(error) => Err(Error::Io("remove the handler", path, error)),
+                    Err(error) => Err(BinfmtError::Io("remove the handler", path, error)),
                 }
             }
-            Some(_) => Err(Error::Foreign(name.to_owned())),
+            Some(_) => Err(BinfmtError::Foreign(name.to_owned())),
         }
     }
 
-    /// Waits until no other qus changes handlers, and keeps others waiting as long as the value lives.
+    /// Waits until no other qus changes handlers, and excludes others as long as the value lives.
     ///
     /// # Errors
     /// There is nothing to lock.
-    pub fn lock(&self) -> Result<Flock<File>, Error> {
-        let failed = |error| Error::Io("lock", self.root.join("status"), error);
+    pub fn lock(&self) -> Result<Flock<File>, BinfmtError> {
+        let failed = |error| BinfmtError::Io("lock", self.root.join("status"), error);
         let mut file = File::open(self.dir.join("status")).map_err(failed)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -241,21 +250,23 @@ impl Binfmt {
         }
     }
 
-    fn read(&self, name: &OsStr) -> Result<Vec<u8>, Error> {
-        fs::read(self.dir.join(name)).map_err(|error| Error::Io("read", self.root.join(name), error))
+    fn read(&self, name: &OsStr) -> Result<Vec<u8>, BinfmtError> {
+        fs::read(self.dir.join(name)).map_err(|error| BinfmtError::Io("read", self.root.join(name), error))
     }
 }
 
-/// What the kernel means when it refuses a rule that is well written.
+/// What the kernel means when it refuses a well-formed rule.
 pub fn refusal(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EEXIST) => "a handler of that name has just been registered by somebody else",
+        Some(Errno::EEXIST) => "another program has just registered a handler of that name",
         Some(Errno::EINVAL) => "the kernel does not understand the rule: it may be too old for its flags",
-        Some(Errno::ENOENT) => "the kernel does not find the interpreter",
-        Some(Errno::EACCES) => "the interpreter may not be executed: its mode, or a noexec mount",
+        Some(Errno::ENOENT) => "the kernel cannot find the interpreter",
+        Some(Errno::EACCES) => {
+            "the interpreter is not executable: check its mode and the mount option noexec"
+        }
         Some(Errno::EPERM) => "this needs root in the namespace that binfmt_misc belongs to",
         Some(Errno::EROFS) => "binfmt_misc is mounted read-only here",
-        Some(Errno::ENOMEM | Errno::ENOSPC) => "the kernel has no memory for it",
+        Some(Errno::ENOMEM | Errno::ENOSPC) => "the kernel is out of memory",
         Some(Errno::ETXTBSY) => "the interpreter is being written",
         _ => "the kernel refuses it",
     }
@@ -276,8 +287,8 @@ mod tests {
         }
     }
 
-    /// A folder that looks like a mounted binfmt_misc.
-    fn folder(entries: &[(&str, &str)]) -> (tempfile::TempDir, Binfmt) {
+    /// A directory that looks like a mounted binfmt_misc.
+    fn directory(entries: &[(&str, &str)]) -> (tempfile::TempDir, Binfmt) {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("register"), "").unwrap();
         fs::write(dir.path().join("status"), "enabled\n").unwrap();
@@ -290,49 +301,49 @@ mod tests {
 
     #[test]
     fn states() {
-        let (dir, binfmt) = folder(&[]);
-        assert_eq!(binfmt.state(), State::Writable);
+        let (dir, binfmt) = directory(&[]);
+        assert_eq!(binfmt.state(), MountState::Writable);
         assert!(binfmt.is_switched_on().unwrap());
         fs::write(dir.path().join("status"), "disabled\n").unwrap();
         assert!(!binfmt.is_switched_on().unwrap());
         fs::remove_file(dir.path().join("register")).unwrap();
-        assert_eq!(binfmt.state(), State::NotMounted);
-        assert_eq!(Binfmt::at("/no/such/folder").state(), State::Absent);
+        assert_eq!(binfmt.state(), MountState::NotMounted);
+        assert_eq!(Binfmt::at("/no/such/directory").state(), MountState::Absent);
     }
 
     #[test]
     fn registering_writes_the_line_and_nothing_else() {
-        let (dir, binfmt) = folder(&[]);
+        let (dir, binfmt) = directory(&[]);
         binfmt.register(&rule("qemu-arm")).unwrap();
         let written = fs::read(dir.path().join("register")).unwrap();
         assert_eq!(written, rule("qemu-arm").line().unwrap());
-        assert!(matches!(binfmt.register(&rule("status")), Err(Error::Rule(_))));
+        assert!(matches!(binfmt.register(&rule("status")), Err(BinfmtError::Rule(_))));
         assert_eq!(fs::read_to_string(dir.path().join("status")).unwrap(), "enabled\n");
     }
 
     #[test]
     fn only_ours_are_removed() {
-        let ours = entry::tests::text(&rule("qemu-arm"));
+        let ours = entry::text(&rule("qemu-arm"));
         let foreign = ours.replace("717573", "000000");
         assert_ne!(ours, foreign, "the mark is in the text");
-        let (dir, binfmt) = folder(&[("qemu-arm", &ours), ("qemu-sh4", &foreign), ("other", &ours)]);
+        let (dir, binfmt) = directory(&[("qemu-arm", &ours), ("qemu-sh4", &foreign), ("other", &ours)]);
         assert!(binfmt.remove(OsStr::new("qemu-arm")).unwrap());
         assert!(fs::read_to_string(dir.path().join("qemu-arm")).unwrap().starts_with("-1"));
         for (name, text) in [("qemu-sh4", &foreign), ("other", &ours)] {
-            assert!(matches!(binfmt.remove(OsStr::new(name)), Err(Error::Foreign(_))));
+            assert!(matches!(binfmt.remove(OsStr::new(name)), Err(BinfmtError::Foreign(_))));
             assert_eq!(fs::read_to_string(dir.path().join(name)).unwrap(), *text, "untouched");
         }
         assert!(!binfmt.remove(OsStr::new("qemu-alpha")).unwrap());
-        assert!(matches!(binfmt.remove(OsStr::new("status")), Err(Error::Rule(_))));
+        assert!(matches!(binfmt.remove(OsStr::new("status")), Err(BinfmtError::Rule(_))));
     }
 
     #[test]
     fn a_bad_entry_does_not_hide_the_others() {
-        let (_dir, binfmt) = folder(&[("qemu-arm", &entry::tests::text(&rule("qemu-arm"))), ("bad", "?")]);
+        let (_dir, binfmt) = directory(&[("qemu-arm", &entry::text(&rule("qemu-arm"))), ("bad", "?")]);
         let mut entries = binfmt.entries().unwrap();
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(entries.len(), 2);
-        assert!(matches!(&entries[0], (name, Err(Error::Entry(_))) if name == "bad"));
+        assert!(matches!(&entries[0], (name, Err(BinfmtError::Entry(_))) if name == "bad"));
         assert!(entries[1].1.as_ref().unwrap().is_ours());
     }
 }

@@ -1,7 +1,17 @@
-//! What is wrong with a machine's handlers, why, and the command that mends it.
+//! What is wrong with a machine's handlers, why, and the command that fixes it.
 //!
-//! [`Machine`] is what was seen, [`findings`] what follows from it: a function of its argument, so that
-//! machines which are not at hand can be examined in tests. It changes nothing.
+//! [`Machine`] is what was observed, [`findings`] what follows from it: a function of its argument, so that
+//! tests can examine any machine. It changes nothing.
+//!
+//! ```no_run
+//! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
+//! use qus_core::doctor::{Machine, findings};
+//!
+//! let machine = Machine::inspect(&Binfmt::at(MOUNT_POINT), &[]);
+//! for finding in findings(&machine, &[]) {
+//!     println!("{}: {}: {}", finding.severity, finding.subject, finding.what);
+//! }
+//! ```
 
 mod machine;
 
@@ -12,13 +22,13 @@ use nix::errno::Errno;
 use serde::Serialize;
 
 use crate::arch::{ARCHES, Arch};
-use crate::binfmt::{Entry, Files, State};
+use crate::binfmt::{Entry, Files, MountState};
 use crate::handler;
 use crate::mount::Instance;
 use crate::owner::Owner;
 use crate::probe;
 
-pub use machine::{Handler, Interpreter, Machine};
+pub use machine::{InspectedHandler, Interpreter, Machine};
 
 /// How much a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -26,9 +36,9 @@ pub use machine::{Handler, Interpreter, Machine};
 pub enum Severity {
     /// Good to know.
     Note,
-    /// Something will fail under circumstances that are told.
+    /// Something fails under the circumstances that the finding names.
     Warning,
-    /// Something that was asked for, or is registered, cannot work.
+    /// Something that was requested, or is registered, cannot work.
     Error,
 }
 
@@ -53,8 +63,8 @@ pub struct Finding {
     pub what: String,
     /// What follows from it.
     pub why: String,
-    /// The command that mends it, where there is one.
-    pub fix: Option<String>,
+    /// What to do about it.
+    pub hint: Option<String>,
 }
 
 struct Findings(Vec<Finding>);
@@ -66,18 +76,18 @@ impl Findings {
         subject: impl Into<String>,
         what: impl Into<String>,
         why: impl Into<String>,
-        fix: Option<String>,
+        hint: Option<String>,
     ) {
         let (subject, what, why) = (subject.into(), what.into(), why.into());
-        self.0.push(Finding { severity, subject, what, why, fix });
+        self.0.push(Finding { severity, subject, what, why, hint: hint.map(|hint| format!("`{hint}`")) });
     }
 }
 
 use Severity::{Error, Note, Warning};
 
-/// Everything that follows from what was seen, the gravest first. `asked` are architectures that have to
+/// Everything that follows from what was observed, the most severe first. `required` are architectures that must
 /// work.
-pub fn findings(machine: &Machine, asked: &[&'static Arch]) -> Vec<Finding> {
+pub fn findings(machine: &Machine, required: &[&'static Arch]) -> Vec<Finding> {
     let mut found = Findings(Vec::new());
     kernel(machine, &mut found);
     file_system(machine, &mut found);
@@ -88,15 +98,15 @@ pub fn findings(machine: &Machine, asked: &[&'static Arch]) -> Vec<Finding> {
             Err(why) => found.add(
                 Warning,
                 handler.name(),
-                format!("its text cannot be read: {why}"),
-                "nobody can tell what it is for",
+                format!("cannot be read: {why}"),
+                "it is unknown which files it is for",
                 None,
             ),
         }
     }
     overlaps(machine, &mut found);
     configured(machine, &mut found);
-    probes(machine, asked, &mut found);
+    probes(machine, required, &mut found);
     found.0.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     found.0
 }
@@ -108,8 +118,7 @@ fn kernel(machine: &Machine, found: &mut Findings) {
     if older((4, 8)) {
         found.add(Error, "kernel", version, "before Linux 4.8 no handler works in containers", None);
     } else if older((5, 12)) {
-        let why =
-            "before Linux 5.12 emulators are not told about argv[0]: busybox and others see a path there";
+        let why = "before Linux 5.12 emulators cannot see argv[0]: busybox and others find a path there";
         found.add(Warning, "kernel", version, why, None);
     } else if older((6, 7)) {
         let why = "before Linux 6.7 users cannot have handlers of their own: `qus run` does not work";
@@ -119,50 +128,50 @@ fn kernel(machine: &Machine, found: &mut Findings) {
 
 fn file_system(machine: &Machine, found: &mut Findings) {
     let root = machine.root.display();
-    let mut add = |severity, what: String, why: &str, fix: Option<String>| {
-        found.add(severity, "binfmt_misc", what, why, fix);
+    let mut add = |severity, what: String, why: &str, hint: Option<String>| {
+        found.add(severity, "binfmt_misc", what, why, hint);
     };
     match machine.state {
-        State::Absent if !machine.proc => add(
+        MountState::Absent if !machine.proc => add(
             Error,
             "/proc is not mounted".to_owned(),
-            "neither handlers nor what runs can be seen",
+            "neither handlers nor processes can be seen",
             Some("mount -t proc proc /proc".to_owned()),
         ),
-        State::Absent if !machine.supported => add(
+        MountState::Absent if !machine.supported => add(
             Error,
-            "the kernel does not know it".to_owned(),
-            "no foreign program is run",
+            "the kernel has none".to_owned(),
+            "programs of other architectures do not run",
             Some("modprobe binfmt_misc".to_owned()),
         ),
-        State::Absent => {
+        MountState::Absent => {
             add(Error, format!("there is no {root}"), "a container masks it", None);
         }
-        State::NotMounted if !machine.handlers.is_empty() => add(
+        MountState::NotMounted if !machine.handlers.is_empty() => add(
             Note,
             format!("it is not mounted at {root}"),
-            "handlers work all the same, since it is mounted elsewhere, as on the host of a container",
+            "handlers work nevertheless, since it is mounted elsewhere, as on the host of a container",
             None,
         ),
-        State::NotMounted => add(
+        MountState::NotMounted => add(
             Error,
             format!("it is not mounted at {root}"),
-            "since Linux 6.7 nothing is registered then; before, nothing can be seen",
+            "since Linux 6.7, unmounting it removes all handlers; before, they cannot be seen",
             Some(format!("mount -t binfmt_misc binfmt_misc {root}")),
         ),
-        State::ReadOnly(Errno::EROFS) => add(
+        MountState::ReadOnly(Errno::EROFS) => add(
             Warning,
             format!("it is mounted read-only at {root}"),
             "handlers can be neither registered nor removed from here",
             Some(format!("mount -o remount,rw {root}")),
         ),
-        State::ReadOnly(_) => add(
+        MountState::ReadOnly(_) => add(
             Note,
             "only root may write to it".to_owned(),
-            "you can look at handlers, and have some of your own with `qus run`",
+            "you can read handlers, and have private ones with `qus run`",
             None,
         ),
-        State::Writable => {}
+        MountState::Writable => {}
     }
     if machine.switched_on == Some(false) {
         add(
@@ -175,12 +184,12 @@ fn file_system(machine: &Machine, found: &mut Findings) {
     if machine.initial_user_namespace == Some(false) {
         let why = match machine.instance {
             Some(Instance::Own) => {
-                "it has handlers of its own, which the host does not see, and does not use the host's"
+                "it has its own handlers, which the host does not see, and does not use the host's"
             }
             Some(Instance::Outer) => {
                 "it uses the handlers of the one around it, such as the host, and changes them"
             }
-            None => "it may have handlers of its own, which the host does not see, and not see the host's",
+            None => "it may have its own handlers, which the host does not see, and may not use the host's",
         };
         add(Note, "this is a user namespace".to_owned(), why, None);
     }
@@ -201,17 +210,17 @@ fn memory(machine: &Machine, found: &mut Findings) {
     }
     // The lowest address at which a common linker puts a program: 64 KiB, on Arm.
     if let Some(lowest) = machine.mmap_min_addr.filter(|&lowest| lowest > 0x10000) {
-        let why = "programs that are linked to low addresses have to be moved, which not all survive";
+        let why = "programs that are linked to low addresses must be moved, which breaks some of them";
         let fix = Some("sysctl vm.mmap_min_addr=65536".to_owned());
         found.add(Warning, "memory", format!("vm.mmap_min_addr is {lowest}"), why, fix);
     }
     if let Some(bits) = machine.mmap_rnd_bits.filter(|&bits| bits > 28) {
-        let why = "emulators before QEMU 8.1, such as those of old images, crash under so much randomisation";
+        let why = "emulators before QEMU 8.1, such as those of old images, crash with so much address randomisation";
         found.add(Note, "memory", format!("vm.mmap_rnd_bits is {bits}"), why, None);
     }
 }
 
-fn one_handler(machine: &Machine, handler: &Handler, entry: &Entry, found: &mut Findings) {
+fn one_handler(machine: &Machine, handler: &InspectedHandler, entry: &Entry, found: &mut Findings) {
     let arch = handler::arch_of(&handler.name);
     if arch.is_none() && handler.owner != Owner::Qus {
         return;
@@ -221,7 +230,7 @@ fn one_handler(machine: &Machine, handler: &Handler, entry: &Entry, found: &mut 
     let path = entry.rule.interpreter.display();
     let reinstall = || arch.filter(|_| ours).map(|arch| format!("qus install {arch} --force"));
     let mut add =
-        |severity, what: String, why: &str, fix| found.add(severity, handler.name(), what, why, fix);
+        |severity, what: String, why: &str, hint| found.add(severity, handler.name(), what, why, hint);
     if !entry.enabled {
         let fix = format!("echo 1 > {}", machine.root.join(&handler.name).display());
         add(
@@ -235,28 +244,28 @@ fn one_handler(machine: &Machine, handler: &Handler, entry: &Entry, found: &mut 
         Interpreter::Missing if flags.fix_binary => add(
             Note,
             format!("there is no {path} here"),
-            "the kernel keeps it open, so that it works; after the next boot it has to be installed again",
+            "the kernel keeps it open, so that it works; after a reboot it must be installed again",
             None,
         ),
         Interpreter::Missing => add(
             Error,
             format!("there is no {path}"),
-            "every program that it is for ends with: no such file or directory",
+            "every program for it fails with: no such file or directory",
             reinstall(),
         ),
         Interpreter::Dynamic(loader) => add(
             Warning,
             format!("{path} is not static"),
-            &format!("in containers without {} every program ends with: no such file", loader.display()),
-            Some("qus install".to_owned() + " --force " + arch.map_or("", |arch| arch.name)),
+            &format!("in containers without {} every program fails with: no such file", loader.display()),
+            arch.map(|arch| format!("qus install {arch} --force")),
         ),
         Interpreter::NotAFile => {
-            add(Error, format!("{path} is not a regular file"), "the kernel does not run it", reinstall())
+            add(Error, format!("{path} is not a regular file"), "the kernel cannot execute it", reinstall())
         }
         Interpreter::Static => {}
     }
     if !flags.fix_binary {
-        let why = format!("containers that have no {path} of their own cannot use it");
+        let why = format!("containers without their own {path} cannot use it");
         add(Warning, "it has no flag F".to_owned(), &why, reinstall());
     }
     if !flags.preserve_argv0 {
@@ -269,18 +278,18 @@ fn one_handler(machine: &Machine, handler: &Handler, entry: &Entry, found: &mut 
         add(
             Warning,
             format!("SELinux labels {path} as {label}"),
-            "containers may be forbidden to execute it",
+            "containers may be denied execution",
             Some(format!("chcon -t bin_t {path}")),
         );
     }
 }
 
-/// Handlers for the same files: the kernel takes the latest.
+/// Handlers for the same files: the latest one takes precedence.
 fn overlaps(machine: &Machine, found: &mut Findings) {
-    let entries: Vec<(&Handler, &Entry)> =
+    let entries: Vec<(&InspectedHandler, &Entry)> =
         machine.handlers.iter().filter_map(|handler| Some((handler, handler.entry.as_ref().ok()?))).collect();
     let emulates =
-        |handler: &Handler| handler.owner == Owner::Qus || handler::arch_of(&handler.name).is_some();
+        |handler: &InspectedHandler| handler.owner == Owner::Qus || handler::arch_of(&handler.name).is_some();
     for (index, (first, winner)) in entries.iter().enumerate() {
         for (second, loser) in &entries[index + 1..] {
             if (emulates(first) || emulates(second))
@@ -291,8 +300,8 @@ fn overlaps(machine: &Machine, found: &mut Findings) {
                 found.add(
                     Note,
                     second.name(),
-                    format!("{} takes the same files ({})", first.name(), first.owner),
-                    "it was registered later, and the kernel asks the latest first",
+                    format!("{} shadows it ({})", first.name(), first.owner),
+                    "it is for the same files and was registered later: it takes precedence",
                     None,
                 );
             }
@@ -316,19 +325,19 @@ fn overlap(a: &Files, b: &Files) -> bool {
     }
 }
 
-/// What others will register at the next boot under a name that is ours now.
+/// What other programs will register at the next boot under a name that is ours now.
 fn configured(machine: &Machine, found: &mut Findings) {
     let ours = machine.handlers.iter().filter(|handler| handler.owner == Owner::Qus);
     for handler in ours {
         let Ok(entry) = &handler.entry else { continue };
         for (file, rule) in machine.configured.systemd.iter().filter(|(_, rule)| rule.name == handler.name) {
             if !rule.differences(&entry.rule).is_empty() {
-                let why = "systemd-binfmt replaces the handler when the machine starts or systemd is updated";
+                let why = "systemd-binfmt replaces the handler at boot and when systemd is updated";
                 let fix = Some(format!("ln -s /dev/null {}", etc(file).display()));
                 found.add(
                     Warning,
                     handler.name(),
-                    format!("{} says something else", file.display()),
+                    format!("{} has another rule for it", file.display()),
                     why,
                     fix.filter(|_| !file.ends_with("qus.conf")),
                 );
@@ -339,7 +348,7 @@ fn configured(machine: &Machine, found: &mut Findings) {
                 Warning,
                 handler.name(),
                 format!("update-binfmts has a handler of the same name ({})", file.display()),
-                "it replaces ours when the machine starts",
+                "it replaces ours at boot",
                 Some(format!("update-binfmts --disable {}", handler.name())),
             );
         }
@@ -351,28 +360,28 @@ fn etc(file: &Path) -> PathBuf {
     Path::new("/etc/binfmt.d").join(file.file_name().unwrap_or_default())
 }
 
-fn probes(machine: &Machine, asked: &[&'static Arch], found: &mut Findings) {
+fn probes(machine: &Machine, required: &[&'static Arch], found: &mut Findings) {
     if let Some(why) = &machine.no_probes {
         found.add(
             Warning,
             "probes",
             format!("cannot be run: {why}"),
-            "whether programs run was not tried",
+            "it was not tested whether programs run",
             None,
         );
     }
     for arch in &ARCHES {
         let header = probe::image(arch);
-        let takes = |handler: &&Handler| {
+        let takes = |handler: &&InspectedHandler| {
             handler.entry.as_ref().is_ok_and(|entry| entry.enabled && entry.rule.matches(header))
         };
         let handler = machine.handlers.iter().find(takes);
-        let wanted = asked.contains(&arch);
+        let wanted = required.contains(&arch);
         if handler.is_none() && !wanted {
             continue;
         }
         let Some(Err(why)) = machine.probes.get(arch.name) else { continue };
-        let subject = handler.map_or_else(|| arch.to_string(), Handler::name);
+        let subject = handler.map_or_else(|| arch.to_string(), InspectedHandler::name);
         let fix = match handler {
             Some(handler) if handler.owner != Owner::Qus => format!("qus install {arch} --force"),
             Some(_) => format!("qus remove {arch} && qus install {arch}"),
@@ -382,7 +391,7 @@ fn probes(machine: &Machine, asked: &[&'static Arch], found: &mut Findings) {
             Error,
             subject,
             format!("programs for {arch} do not run: {why}"),
-            "a tiny program of that architecture was started and did not do its work",
+            "a small program of that architecture was started and failed",
             Some(fix),
         );
     }

@@ -56,7 +56,7 @@ pub struct Elf {
 
 /// Why bytes are not a readable ELF file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Error {
+pub enum ElfError {
     /// They do not begin with `\x7fELF`.
     NotElf,
     /// Class, byte order or version has a value that does not exist.
@@ -67,7 +67,7 @@ pub enum Error {
     TooLarge,
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for ElfError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotElf => f.write_str("not an ELF file"),
@@ -78,7 +78,7 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for ElfError {}
 
 /// Where a file's bytes come from.
 pub trait ReadAt {
@@ -117,36 +117,36 @@ impl Elf {
     /// Reads the headers of a file.
     ///
     /// # Errors
-    /// See [`Error`]; every byte sequence is either read or refused.
-    pub fn parse(file: &(impl ReadAt + ?Sized)) -> Result<Self, Error> {
+    /// See [`ElfError`]; every byte sequence is either read or refused.
+    pub fn parse(file: &(impl ReadAt + ?Sized)) -> Result<Self, ElfError> {
         let mut magic = [0; 4];
         if file.read_at(0, &mut magic).is_none() || &magic != b"\x7fELF" {
-            return Err(Error::NotElf);
+            return Err(ElfError::NotElf);
         }
         let mut ident = [0; 16];
-        file.read_at(0, &mut ident).ok_or(Error::Truncated("identification"))?;
+        file.read_at(0, &mut ident).ok_or(ElfError::Truncated("identification"))?;
         let class = match ident[4] {
             1 => Class::Elf32,
             2 => Class::Elf64,
-            _ => return Err(Error::BadIdent),
+            _ => return Err(ElfError::BadIdent),
         };
         let endian = match ident[5] {
             1 => Endian::Little,
             2 => Endian::Big,
-            _ => return Err(Error::BadIdent),
+            _ => return Err(ElfError::BadIdent),
         };
         if ident[6] != 1 {
-            return Err(Error::BadIdent);
+            return Err(ElfError::BadIdent);
         }
         let file = Reader { file, class, endian };
-        let (mut elf, table) = file.elf(ident[7]).ok_or(Error::Truncated("header"))?;
+        let (mut elf, table) = file.elf(ident[7]).ok_or(ElfError::Truncated("header"))?;
         let mut budget = MAX_DYNAMIC;
         for segment in file.segments(table) {
-            let segment = segment.ok_or(Error::Truncated("program header"))?;
+            let segment = segment.ok_or(ElfError::Truncated("program header"))?;
             match segment.kind {
                 // The kernel takes the first.
                 Segment::INTERPRETER if elf.interpreter.is_none() => {
-                    elf.interpreter = Some(file.path(segment).ok_or(Error::Truncated("interpreter"))?);
+                    elf.interpreter = Some(file.path(segment).ok_or(ElfError::Truncated("interpreter"))?);
                 }
                 Segment::DYNAMIC => {
                     elf.needed += file.needed(segment, &mut budget)?;
@@ -290,13 +290,13 @@ impl<R: ReadAt + ?Sized> Reader<'_, R> {
     }
 
     /// Counts `DT_NEEDED` up to `DT_NULL` or the end.
-    fn needed(&self, segment: Part, budget: &mut u64) -> Result<usize, Error> {
+    fn needed(&self, segment: Part, budget: &mut u64) -> Result<usize, ElfError> {
         let entry = 2 * self.address_size() as u64;
         let mut needed = 0;
         for index in 0..segment.size / entry {
-            *budget = budget.checked_sub(1).ok_or(Error::TooLarge)?;
+            *budget = budget.checked_sub(1).ok_or(ElfError::TooLarge)?;
             let start = segment.offset.checked_add(index * entry);
-            match start.and_then(|start| self.address(start)).ok_or(Error::Truncated("dynamic section"))? {
+            match start.and_then(|start| self.address(start)).ok_or(ElfError::Truncated("dynamic section"))? {
                 DT_NULL => break,
                 DT_NEEDED => needed += 1,
                 _ => {}
@@ -386,19 +386,19 @@ mod tests {
     #[test]
     fn damage_is_named() {
         let good = program(&[(1, 0, 0)], b"");
-        assert_eq!(Elf::parse(&b"#!/bin/sh"[..]), Err(Error::NotElf));
-        assert_eq!(Elf::parse(&b""[..]), Err(Error::NotElf));
-        assert_eq!(Elf::parse(&good[..10]), Err(Error::Truncated("identification")));
-        assert_eq!(Elf::parse(&good[..40]), Err(Error::Truncated("header")));
-        assert_eq!(Elf::parse(&good[..100]), Err(Error::Truncated("program header")));
+        assert_eq!(Elf::parse(&b"#!/bin/sh"[..]), Err(ElfError::NotElf));
+        assert_eq!(Elf::parse(&b""[..]), Err(ElfError::NotElf));
+        assert_eq!(Elf::parse(&good[..10]), Err(ElfError::Truncated("identification")));
+        assert_eq!(Elf::parse(&good[..40]), Err(ElfError::Truncated("header")));
+        assert_eq!(Elf::parse(&good[..100]), Err(ElfError::Truncated("program header")));
         let outside = program(&[(Segment::INTERPRETER, u64::MAX, u64::MAX)], b"");
-        assert_eq!(Elf::parse(&*outside), Err(Error::Truncated("interpreter")));
+        assert_eq!(Elf::parse(&*outside), Err(ElfError::Truncated("interpreter")));
         let many = program(&vec![(Segment::DYNAMIC, 1 << 17, 1 << 40); 2000], &[1; 1 << 20]);
-        assert_eq!(Elf::parse(&*many), Err(Error::TooLarge));
+        assert_eq!(Elf::parse(&*many), Err(ElfError::TooLarge));
         for (at, value) in [(4, 3), (5, 0), (6, 2)] {
             let mut bad = good.clone();
             bad[at] = value;
-            assert_eq!(Elf::parse(&*bad), Err(Error::BadIdent));
+            assert_eq!(Elf::parse(&*bad), Err(ElfError::BadIdent));
         }
     }
 

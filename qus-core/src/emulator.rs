@@ -1,8 +1,20 @@
-//! The emulators that can be registered: where they lie, and whether a file is fit to be one.
+//! The emulators that can be registered: where they are, and whether a file can be one.
 //!
-//! An interpreter that asks for a loader runs on the host and fails in every container, one for
-//! another machine fails everywhere, and the kernel tells neither when it is registered. They are
+//! An interpreter that needs a loader runs on the host and fails in every container, one for
+//! another machine fails everywhere, and the kernel accepts both at registration. They are
 //! refused here.
+//!
+//! ```no_run
+//! use qus_core::emulator::{self, EmulatorDir};
+//!
+//! let dir = EmulatorDir::find()?;
+//! for emulator in &dir.emulators {
+//!     if let Err(unfit) = emulator::inspect(&emulator.path) {
+//!         println!("{} {unfit}", emulator.path.display());
+//!     }
+//! }
+//! # Ok::<(), emulator::EmulatorDirError>(())
+//! ```
 
 use std::fmt;
 use std::fs::{self, Metadata};
@@ -16,33 +28,33 @@ use semver::Version;
 use crate::arch::{ARCHES, Arch, Host};
 use crate::binfmt::magic::Build;
 use crate::bundle::{Bundle, BundleError};
-use crate::elf::{self, Elf, Kind};
+use crate::elf::{Elf, ElfError, Kind};
 use crate::file;
 use crate::probe;
 use crate::text::Show;
 
-/// Where `qus install --persist` keeps emulators.
+/// Where `qus install --persist` copies emulators to.
 pub const PERSISTENT: &str = "/usr/local/lib/qus";
 
-/// A folder with emulators.
+/// A directory with emulators.
 #[derive(Debug)]
-pub struct Folder {
+pub struct EmulatorDir {
     /// Its path, absolute.
     pub dir: PathBuf,
-    /// What is in it, in the order of the table.
+    /// Its emulators, in the order of the table.
     pub emulators: Vec<Emulator>,
-    /// QEMU's version, where `bundle.json` tells.
+    /// QEMU's version, where `bundle.json` has it.
     pub version: Option<Version>,
 }
 
-/// An emulator's file, not yet looked at.
+/// An emulator's file, not yet inspected.
 #[derive(Debug, Clone)]
 pub struct Emulator {
     /// What it emulates.
     pub arch: &'static Arch,
     /// Its path, absolute.
     pub path: PathBuf,
-    /// Which one it is, where `bundle.json` tells.
+    /// Which build it is, where `bundle.json` has its checksum.
     pub build: Build,
 }
 
@@ -98,8 +110,8 @@ fn build(bundle: Option<&Bundle>, file: &str) -> Build {
     first.unwrap_or_default()
 }
 
-impl Folder {
-    /// Looks for `qemu-ARCH-static` and `qemu-ARCH` in a folder.
+impl EmulatorDir {
+    /// Looks for `qemu-ARCH-static` and `qemu-ARCH` in a directory.
     ///
     /// # Errors
     /// It is not a directory, or cannot be read, or its `bundle.json` is damaged.
@@ -117,7 +129,7 @@ impl Folder {
         Ok(Self { emulators, dir, version: bundle.map(|bundle| bundle.recipe.qemu) })
     }
 
-    /// The first folder with any emulator: beside this program, then those of [`PERSISTENT`], the
+    /// The first directory with any emulator: beside this program, then those of [`PERSISTENT`], the
     /// latest first, then `/usr/bin`. Without any, the last of them.
     ///
     /// # Errors
@@ -134,7 +146,7 @@ impl Folder {
         dirs.extend(persistent.into_iter().rev());
         for dir in &dirs {
             match Self::open(dir) {
-                Ok(folder) if folder.emulators.is_empty() => {}
+                Ok(dir) if dir.emulators.is_empty() => {}
                 Err(EmulatorDirError::Io(..)) => {}
                 found => return found,
             }
@@ -155,39 +167,37 @@ pub fn version(dir: &Path) -> Option<Version> {
 
 /// Why a file cannot be registered as an emulator.
 #[derive(Debug)]
-pub enum Unfit {
-    /// It cannot be opened; not there, or not readable.
+pub enum UnfitEmulator {
+    /// It cannot be opened.
     Open(io::Error),
-    /// It is a folder, a socket, a device.
+    /// It is a directory, a socket, a device.
     NotAFile,
     /// No execute bit is set.
     NotExecutable,
     /// Its file system is mounted `noexec`.
     NoExec,
     /// It is not a program.
-    NotElf(elf::Error),
+    NotElf(ElfError),
     /// It is an object file or a core dump.
     NotAProgram,
-    /// It asks for this loader, which containers do not have.
+    /// It needs this loader, which containers do not have.
     Dynamic(PathBuf),
     /// It is for a machine that this one does not run.
     Machine(&'static str),
 }
 
-impl fmt::Display for Unfit {
+impl fmt::Display for UnfitEmulator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(error) => write!(f, "cannot be opened: {error}"),
             Self::NotAFile => f.write_str("is not a regular file"),
-            Self::NotExecutable => f.write_str("is not executable: chmod 755 it"),
-            Self::NoExec => {
-                f.write_str("lies on a file system that is mounted noexec: copy it elsewhere, see --dir")
-            }
-            Self::NotElf(error) => write!(f, "is no program: {error}"),
-            Self::NotAProgram => f.write_str("is no program, but an object file or a core dump"),
+            Self::NotExecutable => f.write_str("is not executable"),
+            Self::NoExec => f.write_str("is on a file system that is mounted noexec"),
+            Self::NotElf(error) => write!(f, "is not a program: {error}"),
+            Self::NotAProgram => f.write_str("is not a program but an object file or a core dump"),
             Self::Dynamic(loader) => write!(
                 f,
-                "is not static: it asks for {}, and would fail in every container without that",
+                "is not static: it needs {}, and would fail in every container without that",
                 loader.shown()
             ),
             Self::Machine(arch) => write!(f, "is for {arch}, which this machine does not run"),
@@ -195,17 +205,37 @@ impl fmt::Display for Unfit {
     }
 }
 
-impl std::error::Error for Unfit {}
+impl std::error::Error for UnfitEmulator {}
 
-/// Which file it was that was found fit, to notice when another takes its place.
+impl UnfitEmulator {
+    /// What to do about it, for a file.
+    pub fn hint(&self, path: &Path) -> Option<String> {
+        let path = path.shown();
+        Some(match self {
+            Self::NotExecutable => format!("make it executable: `chmod 755 {path}`"),
+            Self::NoExec => format!(
+                "copy it elsewhere, as with `cp {path} /usr/local/bin/`, and name that directory with `--dir`"
+            ),
+            Self::Dynamic(_) => {
+                "use a static build, as qus builds them or as Debian's package qemu-user-static has them"
+                    .to_owned()
+            }
+            Self::Open(_) | Self::NotAFile | Self::NotElf(_) | Self::NotAProgram | Self::Machine(_) => {
+                return None;
+            }
+        })
+    }
+}
+
+/// Which file was inspected, to notice when another one takes its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Identity {
+pub struct FileIdentity {
     device: u64,
     inode: u64,
     modified: (i64, i64),
 }
 
-impl Identity {
+impl FileIdentity {
     fn new(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -214,42 +244,42 @@ impl Identity {
         }
     }
 
-    /// That of the file which has this path now; `None` if there is none.
+    /// That of the file at this path now; `None` if there is none.
     pub fn now(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|metadata| Self::new(&metadata))
     }
 }
 
-/// Looks whether a file can be registered: a static program that this machine runs.
+/// Inspects whether a file can be registered: a static program that this machine runs.
 ///
 /// # Errors
-/// See [`Unfit`].
-pub fn inspect(path: &Path) -> Result<Identity, Unfit> {
+/// See [`UnfitEmulator`].
+pub fn inspect(path: &Path) -> Result<FileIdentity, UnfitEmulator> {
     let file = file::open(path).map_err(|error| match error.kind() {
-        io::ErrorKind::InvalidInput => Unfit::NotAFile,
-        _ => Unfit::Open(error),
+        io::ErrorKind::InvalidInput => UnfitEmulator::NotAFile,
+        _ => UnfitEmulator::Open(error),
     })?;
-    let metadata = file.metadata().map_err(Unfit::Open)?;
+    let metadata = file.metadata().map_err(UnfitEmulator::Open)?;
     if metadata.permissions().mode() & 0o111 == 0 {
-        return Err(Unfit::NotExecutable);
+        return Err(UnfitEmulator::NotExecutable);
     }
     if fstatvfs(&file).is_ok_and(|fs| fs.flags().contains(FsFlags::ST_NOEXEC)) {
-        return Err(Unfit::NoExec);
+        return Err(UnfitEmulator::NoExec);
     }
-    let elf = Elf::parse(&file).map_err(Unfit::NotElf)?;
+    let elf = Elf::parse(&file).map_err(UnfitEmulator::NotElf)?;
     if matches!(elf.kind, Kind::Other(_)) {
-        return Err(Unfit::NotAProgram);
+        return Err(UnfitEmulator::NotAProgram);
     }
     if let Some(loader) = elf.interpreter {
-        return Err(Unfit::Dynamic(loader));
+        return Err(UnfitEmulator::Dynamic(loader));
     }
     match elf.arch() {
-        Some(arch) if is_own(arch) || probe::is_native(arch) => Ok(Identity::new(&metadata)),
-        arch => Err(Unfit::Machine(arch.map_or("an unknown machine", |arch| arch.name))),
+        Some(arch) if is_own(arch) || probe::is_native(arch) => Ok(FileIdentity::new(&metadata)),
+        arch => Err(UnfitEmulator::Machine(arch.map_or("an unknown machine", |arch| arch.name))),
     }
 }
 
-/// Whether it is what this program itself was compiled for.
+/// Whether an architecture is the one that this program was compiled for.
 pub fn is_own(arch: &Arch) -> bool {
     Host::current().is_some_and(|host| host.arch() == arch)
 }
@@ -268,41 +298,41 @@ mod tests {
     }
 
     #[test]
-    fn unfit_files_are_told_apart_natively() {
+    fn unfit_files_are_distinguished_natively() {
         let dir = tempfile::tempdir().unwrap();
         let own = probe::image(std::env::consts::ARCH.parse().unwrap());
         let foreign = if cfg!(target_arch = "s390x") { "alpha" } else { "s390x" };
         let path = write(&dir, "own", own, 0o755);
-        assert_eq!(inspect(&path).unwrap(), Identity::now(&path).unwrap());
-        let said = |path: &Path| inspect(path).unwrap_err().to_string();
-        assert!(said(&write(&dir, "mode", own, 0o644)).contains("not executable"));
-        assert!(said(&write(&dir, "text", b"#!/bin/sh", 0o755)).contains("not an ELF file"));
+        assert_eq!(inspect(&path).unwrap(), FileIdentity::now(&path).unwrap());
+        let message = |path: &Path| inspect(path).unwrap_err().to_string();
+        assert!(message(&write(&dir, "mode", own, 0o644)).contains("not executable"));
+        assert!(message(&write(&dir, "text", b"#!/bin/sh", 0o755)).contains("not an ELF file"));
         let image = probe::image(foreign.parse().unwrap());
-        assert!(said(&write(&dir, "foreign", image, 0o755)).contains(&format!("is for {foreign}")));
-        assert!(said(&std::env::current_exe().unwrap()).contains("is not static: it asks for /"));
-        assert!(said(dir.path()).contains("not a regular file"));
-        assert!(said(&dir.path().join("absent")).contains("cannot be opened"));
+        assert!(message(&write(&dir, "foreign", image, 0o755)).contains(&format!("is for {foreign}")));
+        assert!(message(&std::env::current_exe().unwrap()).contains("is not static: it needs /"));
+        assert!(message(dir.path()).contains("not a regular file"));
+        assert!(message(&dir.path().join("absent")).contains("cannot be opened"));
     }
 
     #[test]
-    fn a_folder_is_searched_for_both_names() {
+    fn a_directory_is_searched_for_both_names() {
         let dir = tempfile::tempdir().unwrap();
         write(&dir, "qemu-arm-static", b"", 0o755);
         write(&dir, "qemu-sh4", b"", 0o755);
         write(&dir, "qemu-img", b"", 0o755);
         write(&dir, "bundle.json", SEED, 0o644);
-        let folder = Folder::open(dir.path()).unwrap();
-        let found: Vec<_> = folder.emulators.iter().map(|emulator| emulator.arch.name).collect();
+        let found_dir = EmulatorDir::open(dir.path()).unwrap();
+        let found: Vec<_> = found_dir.emulators.iter().map(|emulator| emulator.arch.name).collect();
         assert_eq!(found, ["arm", "sh4"]);
-        assert_eq!(folder.get("arm".parse().unwrap()).unwrap().path, dir.path().join("qemu-arm-static"));
-        assert_eq!(folder.version, Some(Version::new(10, 2, 2)));
-        assert_eq!(folder.get("sh4".parse().unwrap()).unwrap().build, [1, 2, 3, 4]);
-        assert!(matches!(Folder::open(&dir.path().join("absent")), Err(EmulatorDirError::Io(..))));
+        assert_eq!(found_dir.get("arm".parse().unwrap()).unwrap().path, dir.path().join("qemu-arm-static"));
+        assert_eq!(found_dir.version, Some(Version::new(10, 2, 2)));
+        assert_eq!(found_dir.get("sh4".parse().unwrap()).unwrap().build, [1, 2, 3, 4]);
+        assert!(matches!(EmulatorDir::open(&dir.path().join("absent")), Err(EmulatorDirError::Io(..))));
         write(&dir, "bundle.json", br#"{"schema":2,"qemu":"../../etc"}"#, 0o644);
         assert_eq!(version(dir.path()), None);
-        assert!(matches!(Folder::open(dir.path()), Err(EmulatorDirError::Bundle(_))));
+        assert!(matches!(EmulatorDir::open(dir.path()), Err(EmulatorDirError::Bundle(_))));
         write(&dir, "bundle.json", br#"{"schema":1,"qemu":"10.2.2"}"#, 0o644);
-        let other = Folder::open(dir.path()).unwrap();
+        let other = EmulatorDir::open(dir.path()).unwrap();
         assert_eq!((other.emulators.len(), other.version, other.emulators[1].build), (2, None, [0; 4]));
     }
 }

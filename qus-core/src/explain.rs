@@ -1,7 +1,14 @@
-//! Why a file runs here, or why it does not: what it is, what it needs, and whom the kernel calls.
+//! Why a file runs here, or why it does not: what it is, what it needs, and what the kernel calls for it.
 //!
-//! It follows the kernel's own way: handlers are asked first, the latest first; then `#!`; then the
-//! machine itself. The file is never started; whether an architecture runs is found out by its probe.
+//! It follows the kernel's order: handlers first, the latest one before the others; then `#!`; then the
+//! machine itself. The file is never started; whether an architecture runs is determined by its probe.
+//!
+//! ```no_run
+//! use qus_core::explain::explain;
+//!
+//! let program = explain("./busybox-armhf".as_ref(), &[]);
+//! println!("{}: {}", program.what, if program.runs { "runs" } else { "does not run" });
+//! ```
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -13,7 +20,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::arch::Arch;
-use crate::binfmt::{Entry, Files};
+use crate::binfmt::{Entry, Files, ListedHandler};
 use crate::elf::{Elf, Kind, ReadAt};
 use crate::{file, handler, probe};
 
@@ -28,13 +35,13 @@ const FREEBSD: u8 = 9;
 pub struct Explanation {
     /// The file.
     pub file: String,
-    /// What it is, in words.
+    /// What it is.
     pub what: String,
     /// The row of the table that it belongs to.
     pub arch: Option<&'static str>,
-    /// Particulars of its ABI.
+    /// Its ABI, where that matters.
     pub abi: Option<&'static str>,
-    /// The loader that it asks for.
+    /// The loader that it needs.
     pub loader: Option<String>,
     /// Whether this machine runs its architecture by itself.
     pub native: Option<bool>,
@@ -44,10 +51,10 @@ pub struct Explanation {
     pub interpreter: Option<Box<Explanation>>,
     /// Whether it can be started.
     pub runs: bool,
-    /// What keeps it from running, and what to know about it.
+    /// What keeps it from running, and what else to know about it.
     pub why: Vec<String>,
     /// What to do about it.
-    pub remedy: Option<String>,
+    pub hint: Option<String>,
 }
 
 impl Explanation {
@@ -63,14 +70,14 @@ impl Explanation {
             interpreter: None,
             runs: true,
             why: Vec::new(),
-            remedy: None,
+            hint: None,
         }
     }
 
-    fn fails(mut self, why: impl Into<String>, remedy: Option<String>) -> Self {
+    fn fails(mut self, why: impl Into<String>, hint: Option<String>) -> Self {
         self.runs = false;
         self.why.push(why.into());
-        self.remedy = self.remedy.or(remedy);
+        self.hint = self.hint.or(hint);
         self
     }
 }
@@ -84,7 +91,8 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
     let file = match file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::InvalidInput => {
-            return Explanation::new(path, "not a regular file").fails("only files are run", None);
+            return Explanation::new(path, "not a regular file")
+                .fails("only regular files can be executed", None);
         }
         Err(error) => {
             return Explanation::new(path, "unknown").fails(format!("cannot be read: {error}"), None);
@@ -97,8 +105,8 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
         Err(_) => Explanation::new(path, what_else(&header)),
     };
     if mode & 0o111 == 0 {
-        let remedy = format!("chmod +x {}", path.display());
-        this = this.fails("it is not executable", Some(remedy));
+        let hint = format!("`chmod +x {}`", path.display());
+        this = this.fails("it is not executable", Some(hint));
     }
     let arch: Option<&Arch> = this.arch.and_then(|name| name.parse().ok());
     this.native = arch.map(probe::is_native);
@@ -112,18 +120,21 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
         (_, Some(true)) => this,
         (Some(arch), _) => {
             let mut why =
-                format!("this machine does not run {arch} itself, and no handler is registered for it");
+                format!("this machine does not run {arch} natively, and no handler is registered for it");
             let disabled = |entry: &&Entry| !entry.enabled && takes(entry, path, &header);
             if let Some(entry) = entries.iter().find(disabled) {
                 why = format!("the handler {} for it is disabled", entry.rule.name.to_string_lossy());
             }
             this.fails(
                 why,
-                Some(format!("qus install {arch}, as root; or: qus run {arch} -- {}", path.display())),
+                Some(format!(
+                    "as root `qus install {arch}`, or without root `qus run {arch} -- {}`",
+                    path.display()
+                )),
             )
         }
         (None, _) => {
-            let why = "neither the kernel nor a registered handler knows this kind of file".to_owned();
+            let why = "neither the kernel nor a registered handler recognises this kind of file".to_owned();
             this.fails(why, None)
         }
     }
@@ -182,11 +193,11 @@ fn explain_elf(path: &Path, elf: &Elf) -> Explanation {
     }
     match &elf.interpreter {
         Some(loader) if !loader.exists() => {
-            let remedy = format!(
-                "run it inside a root folder of its system: qus run {name} --root DIR -- CMD; or name that folder in \
-                 QEMU_LD_PREFIX"
+            let hint = format!(
+                "run it in a root filesystem of its system: `qus run {name} --root DIR -- CMD`; or name that directory \
+                 in QEMU_LD_PREFIX"
             );
-            this.fails(format!("its loader {} is not there", loader.display()), Some(remedy))
+            this.fails(format!("its loader {} does not exist", loader.display()), Some(hint))
         }
         _ => this,
     }
@@ -196,14 +207,13 @@ fn handled(mut this: Explanation, arch: Option<&'static Arch>, entry: &Entry) ->
     let rule = &entry.rule;
     this.handler = Some(rule.name.to_string_lossy().into_owned());
     if !rule.flags.fix_binary && !rule.interpreter.exists() {
-        let why = format!("the handler's interpreter {} is not there", rule.interpreter.display());
+        let why = format!("the handler's interpreter {} does not exist", rule.interpreter.display());
         return this
-            .fails(why, handler::arch_of(&rule.name).map(|arch| format!("qus install {arch} --force")));
+            .fails(why, handler::arch_of(&rule.name).map(|arch| format!("`qus install {arch} --force`")));
     }
     if let Some(Err(why)) = arch.map(probe::run) {
-        let remedy = Some("qus doctor".to_owned());
-        return this
-            .fails(format!("the handler {} does not work: {why}", rule.name.to_string_lossy()), remedy);
+        let hint = Some("`qus doctor`".to_owned());
+        return this.fails(format!("the handler {} does not work: {why}", rule.name.to_string_lossy()), hint);
     }
     this
 }
@@ -216,24 +226,28 @@ fn script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: usize) -
         return this.fails("its first line names no interpreter", None);
     };
     if depth == MAX_DEPTH {
-        return this.fails("its interpreter is a script, and so on: the kernel gives up", None);
+        return this.fails(
+            "its interpreter is a script, whose interpreter is a script, and so on: the kernel gives up",
+            None,
+        );
     }
     if line.ends_with(b"\r") {
         this.why.push(
-            "its first line ends in a carriage return, which the kernel takes for a part of it".to_owned(),
+            "its first line ends in a carriage return, which the kernel takes for a part of the path"
+                .to_owned(),
         );
     }
     let interpreter = follow(&interpreter, entries, depth + 1);
     if !interpreter.runs {
         let why = format!("its interpreter {} does not run", interpreter.file);
-        let remedy = interpreter.remedy.clone();
-        this = this.fails(why, remedy);
+        let hint = interpreter.hint.clone();
+        this = this.fails(why, hint);
     }
     this.interpreter = Some(Box::new(interpreter));
     this
 }
 
-/// Names what is no ELF file by its first bytes.
+/// What a file that is not ELF is, by its first bytes.
 fn what_else(header: &[u8]) -> &'static str {
     let begins = |magic: &[u8]| header.starts_with(magic);
     match header {
@@ -250,7 +264,7 @@ fn what_else(header: &[u8]) -> &'static str {
 }
 
 /// The handlers that could be read, in the kernel's order.
-pub fn readable(listed: Vec<crate::binfmt::Listed>) -> Vec<Entry> {
+pub fn readable(listed: Vec<ListedHandler>) -> Vec<Entry> {
     listed.into_iter().filter_map(|(_, entry)| entry.ok()).collect()
 }
 
@@ -266,10 +280,10 @@ mod tests {
     use super::*;
     use crate::binfmt::{Flags, Magic, Rule};
 
-    struct Folder(tempfile::TempDir);
+    struct Directory(tempfile::TempDir);
 
-    impl Folder {
-        fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+    impl Directory {
+        fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
             let path = self.0.path().join(name);
             fs::write(&path, bytes).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -277,8 +291,8 @@ mod tests {
         }
     }
 
-    fn folder() -> Folder {
-        Folder(tempfile::tempdir().unwrap())
+    fn directory() -> Directory {
+        Directory(tempfile::tempdir().unwrap())
     }
 
     fn own() -> &'static Arch {
@@ -293,43 +307,43 @@ mod tests {
 
     #[test]
     fn a_program_runs_natively_and_a_script_follows_it() {
-        let folder = folder();
-        let program = folder.put("own", probe::image(own()));
+        let dir = directory();
+        let program = dir.write("own", probe::image(own()));
         let this = explain(&program, &[]);
         assert!(this.runs && this.native == Some(true) && this.handler.is_none(), "{this:?}");
-        let script = folder.put("script", format!("#! {}  -x\n", program.display()).as_bytes());
+        let script = dir.write("script", format!("#! {}  -x\n", program.display()).as_bytes());
         let this = explain(&script, &[]);
         assert!(this.runs, "{this:?}");
         assert_eq!(this.interpreter.unwrap().arch, Some(own().name));
-        let lost = folder.put("lost", b"#!/no/such/interpreter\n");
+        let lost = dir.write("lost", b"#!/no/such/interpreter\n");
         assert!(explain(&lost, &[]).why[0].contains("/no/such/interpreter does not run"));
-        let circle = folder.0.path().join("circle");
-        folder.put("circle", format!("#!{}\n", circle.display()).as_bytes());
+        let circle = dir.0.path().join("circle");
+        dir.write("circle", format!("#!{}\n", circle.display()).as_bytes());
         assert!(!explain(&circle, &[]).runs);
     }
 
     #[test]
     fn what_keeps_a_foreign_program_from_running() {
-        let folder = folder();
+        let dir = directory();
         let foreign: &Arch = if own().name == "alpha" { "hppa" } else { "alpha" }.parse().unwrap();
-        let program = folder.put("foreign", probe::image(foreign));
+        let program = dir.write("foreign", probe::image(foreign));
         let this = explain(&program, &[]);
         assert!(this.why[0].contains("no handler is registered"), "{this:?}");
-        assert!(this.remedy.unwrap().starts_with(&format!("qus install {foreign}")));
+        assert!(this.hint.unwrap().contains(&format!("`qus install {foreign}`")));
         let magic = Files::Magic(0, Magic::of(foreign, [0; 4]).next().unwrap());
         let this = explain(&program, &[entry("qemu-alpha", magic.clone(), "/no/such/emulator")]);
-        assert!(this.why[0].contains("interpreter /no/such/emulator is not there"), "{this:?}");
+        assert!(this.why[0].contains("interpreter /no/such/emulator does not exist"), "{this:?}");
         let mut disabled = entry("qemu-alpha", magic, "/bin/true");
         disabled.enabled = false;
         assert!(explain(&program, &[disabled]).why[0].contains("is disabled"));
         let mut freebsd = probe::image(own()).to_vec();
         freebsd[7] = FREEBSD;
-        assert!(explain(&folder.put("freebsd", &freebsd), &[]).why[0].contains("FreeBSD"));
+        assert!(explain(&dir.write("freebsd", &freebsd), &[]).why[0].contains("FreeBSD"));
     }
 
     #[test]
     fn what_is_no_program_is_named() {
-        let folder = folder();
+        let dir = directory();
         for (bytes, what) in [
             (&b"MZ\x90"[..], "Windows"),
             (b"", "empty file"),
@@ -337,16 +351,16 @@ mod tests {
             (b"\x7fELF", "damaged"),
             (b"hello", "data"),
         ] {
-            let this = explain(&folder.put("file", bytes), &[]);
+            let this = explain(&dir.write("file", bytes), &[]);
             assert!(!this.runs && this.what.contains(what), "{this:?}");
         }
-        let jar = folder.put("x.jar", b"PK");
+        let jar = dir.write("x.jar", b"PK");
         let java = entry("java", Files::Extension("jar".into()), "/bin/sh");
         assert_eq!(explain(&jar, &[java]).handler.as_deref(), Some("java"));
-        assert!(!explain(folder.0.path(), &[]).runs);
+        assert!(!explain(dir.0.path(), &[]).runs);
         assert!(explain(Path::new("/no/such/file"), &[]).why[0].contains("cannot be read"));
-        let plain = folder.put("plain", probe::image(own()));
+        let plain = dir.write("plain", probe::image(own()));
         fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(explain(&plain, &[]).remedy.unwrap().starts_with("chmod +x"));
+        assert!(explain(&plain, &[]).hint.unwrap().starts_with("`chmod +x"));
     }
 }

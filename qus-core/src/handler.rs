@@ -1,8 +1,18 @@
-//! Our handlers: their names and rules, registering them, and taking them away again.
+//! Our handlers: their names and rules, registering and removing them.
 //!
-//! A handler of ours that is already there and differs is told field by field, and replaced only when
-//! that is asked for. One of somebody else's under the same name is never touched: when asked to, ours is
-//! registered in front of it under another name, and when ours goes, the other works as before.
+//! A handler of ours that exists and differs is reported field by field, and replaced only on request. Another
+//! program's handler of the same name is never changed: on request, ours is registered under another name so that it
+//! shadows the other one, which works again when ours is removed.
+//!
+//! ```
+//! use qus_core::binfmt::Flags;
+//! use qus_core::handler;
+//!
+//! let arch = "arm64".parse().unwrap();
+//! let rule = &handler::rules(arch, "/usr/bin/qemu-aarch64".as_ref(), [0; 4], Flags::DEFAULT)[0];
+//! assert_eq!(rule.name, "qemu-aarch64");
+//! assert!(rule.line().unwrap().starts_with(b":qemu-aarch64:M:0:"));
+//! ```
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -10,13 +20,13 @@ use std::path::Path;
 
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::magic::Build;
-use crate::binfmt::{self, Binfmt, Difference, Entry, Files, Flags, Magic, Rule, refusal};
+use crate::binfmt::{Binfmt, BinfmtError, Difference, Entry, Files, Flags, Magic, Rule, refusal};
 use crate::emulator::Emulator;
 
-/// Follows the name of a handler that stands in front of somebody else's.
-const IN_FRONT: &str = "-qus";
+/// Ends the name of a handler that shadows another program's.
+const SHADOWING: &str = "-qus";
 
-/// Follows the name of a handler that is about to replace another.
+/// Ends the name of a handler that is about to replace another.
 const NEW: &str = ".new";
 
 /// The rules for an architecture: one for each machine number.
@@ -43,50 +53,50 @@ pub fn names(arch: &Arch) -> impl Iterator<Item = OsString> {
     std::iter::once(arch.emulator()).chain(more).map(OsString::from)
 }
 
-/// The architecture whose handler has this name, ours or in the usual form of others.
+/// The architecture whose handler has this name, ours or another program's in the usual form.
 pub fn arch_of(name: &OsStr) -> Option<&'static Arch> {
     let name = name.to_str().filter(|name| name.starts_with("qemu-"))?;
-    let base = name.strip_suffix(NEW).or_else(|| name.strip_suffix(IN_FRONT)).unwrap_or(name);
+    let base = name.strip_suffix(NEW).or_else(|| name.strip_suffix(SHADOWING)).unwrap_or(name);
     ARCHES.iter().find(|arch| names(arch).any(|known| known == base))
 }
 
 /// What was done to register a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change {
-    /// It was there already, the same.
-    None,
-    /// There was none.
+pub enum HandlerChange {
+    /// It was registered already.
+    Unchanged,
+    /// There was none of this name.
     Registered,
     /// It has replaced one of ours.
     Replaced,
-    /// It stands in front of somebody else's.
-    InFront,
+    /// It shadows another program's.
+    Shadowing,
 }
 
 /// Why a rule was not registered.
 #[derive(Debug)]
-pub enum Error {
-    /// There is one of the same name, not ours if `foreign`, which differs like this.
+pub enum HandlerError {
+    /// A handler of the same name exists and differs.
     Differs {
-        /// Whether it is somebody else's.
+        /// Whether another program has registered it.
         foreign: bool,
         /// How it differs.
         differences: Vec<Difference>,
     },
     /// The kernel or the rule.
-    Binfmt(binfmt::Error),
+    Binfmt(BinfmtError),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Differs { foreign: false, .. } => {
-                f.write_str("another handler of ours is registered (--force replaces it)")
+                f.write_str("a handler of qus with other values is registered")
             }
-            Self::Differs { foreign: true, .. } => f.write_str(
-                "a handler that is not ours has this name (--force puts ours in front of it and leaves it there)",
-            ),
-            Self::Binfmt(error @ binfmt::Error::Io(_, _, cause)) => {
+            Self::Differs { foreign: true, .. } => {
+                f.write_str("another program has registered a handler of this name")
+            }
+            Self::Binfmt(error @ BinfmtError::Io(_, _, cause)) => {
                 write!(f, "{error}: {} ({cause})", refusal(cause))
             }
             Self::Binfmt(error) => error.fmt(f),
@@ -94,82 +104,96 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for HandlerError {}
 
-impl From<binfmt::Error> for Error {
-    fn from(error: binfmt::Error) -> Self {
+impl HandlerError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Differs { foreign: false, .. } => Some("repeat with `--force` to replace it".to_owned()),
+            Self::Differs { foreign: true, .. } => {
+                Some("repeat with `--force` to shadow it; it is left unchanged".to_owned())
+            }
+            Self::Binfmt(_) => None,
+        }
+    }
+}
+
+impl From<BinfmtError> for HandlerError {
+    fn from(error: BinfmtError) -> Self {
         Self::Binfmt(error)
     }
 }
 
-/// What has to be done to have a rule registered, and the rule with the name that it gets: another if it
-/// stands in front of somebody else's.
+/// What has to be done to register a rule, and the rule with the name that it gets: another one if it shadows
+/// another program's handler.
 ///
 /// # Errors
-/// Nothing can be done, see [`Error`].
-pub fn plan(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, Change), Error> {
+/// Nothing can be done, see [`HandlerError`].
+pub fn plan(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
     let Some(entry) = binfmt.entry(&rule.name)? else {
-        return Ok((rule.clone(), Change::Registered));
+        return Ok((rule.clone(), HandlerChange::Registered));
     };
     if entry.is_ours() {
-        return settle(rule.clone(), &entry, force);
+        return compare(rule.clone(), &entry, force);
     }
-    let in_front = renamed(rule, IN_FRONT);
-    match binfmt.entry(&in_front.name)? {
-        Some(entry) => settle(in_front, &entry, force),
-        None if force => Ok((in_front, Change::InFront)),
-        None => Err(Error::Differs { foreign: true, differences: differences(rule, &entry) }),
+    let shadowing = renamed(rule, SHADOWING);
+    match binfmt.entry(&shadowing.name)? {
+        Some(entry) => compare(shadowing, &entry, force),
+        None if force => Ok((shadowing, HandlerChange::Shadowing)),
+        None => Err(HandlerError::Differs { foreign: true, differences: differences(rule, &entry) }),
     }
 }
 
-fn settle(rule: Rule, entry: &Entry, force: bool) -> Result<(Rule, Change), Error> {
+/// What has to be done about a handler of ours.
+fn compare(rule: Rule, entry: &Entry, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
     let differences = differences(&rule, entry);
     match (differences.is_empty(), force) {
-        (true, _) => Ok((rule, Change::None)),
-        (false, true) => Ok((rule, Change::Replaced)),
-        (false, false) => Err(Error::Differs { foreign: false, differences }),
+        (true, _) => Ok((rule, HandlerChange::Unchanged)),
+        (false, true) => Ok((rule, HandlerChange::Replaced)),
+        (false, false) => Err(HandlerError::Differs { foreign: false, differences }),
     }
 }
 
 /// Registers a rule.
 ///
 /// # Errors
-/// See [`Error`]. What was registered before still is.
-pub fn put(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, Change), Error> {
+/// See [`HandlerError`]. What was registered before still is.
+pub fn register(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
     let (rule, change) = plan(binfmt, rule, force)?;
     let new = renamed(&rule, NEW);
     match change {
-        Change::None => {}
-        Change::Registered => {
+        HandlerChange::Unchanged => {}
+        HandlerChange::Registered => {
             binfmt.register(&rule)?;
-            // Nothing is left for it to stand in front of.
-            binfmt.remove(&renamed(&rule, IN_FRONT).name)?;
+            // There is nothing any more that it would shadow.
+            binfmt.remove(&renamed(&rule, SHADOWING).name)?;
         }
-        Change::InFront => binfmt.register(&rule)?,
-        Change::Replaced => {
-            // The kernel cannot replace a handler. Registered under a second name first, the new one is
-            // asked before the old one from then on, so that there is no moment without a handler.
+        HandlerChange::Shadowing => binfmt.register(&rule)?,
+        HandlerChange::Replaced => {
+            // The kernel cannot replace a handler. The new one is registered under a second name first and takes
+            // precedence over the old one from then on, so that there is no moment without a handler.
             binfmt.remove(&new.name)?;
             binfmt.register(&new)?;
             binfmt.remove(&rule.name)?;
             binfmt.register(&rule)?;
         }
     }
-    // It has done its service, or an interrupted replacement has left it.
+    // It is no longer needed, or remains of an interrupted replacement.
     binfmt.remove(&new.name)?;
     Ok((rule, change))
 }
 
-/// Whether the kernel has a rule as it was registered.
+/// Verifies that the kernel has a rule as it was registered.
 ///
 /// # Errors
 /// The kernel's answer, or how it differs.
-pub fn check(binfmt: &Binfmt, rule: &Rule) -> Result<(), Error> {
+pub fn verify(binfmt: &Binfmt, rule: &Rule) -> Result<(), HandlerError> {
     let differences = match binfmt.entry(&rule.name)? {
         Some(entry) => differences(rule, &entry),
         None => vec![Difference { field: "enabled", registered: "nothing".into(), wanted: "true".into() }],
     };
-    if differences.is_empty() { Ok(()) } else { Err(Error::Differs { foreign: false, differences }) }
+    if differences.is_empty() { Ok(()) } else { Err(HandlerError::Differs { foreign: false, differences }) }
 }
 
 fn differences(rule: &Rule, entry: &Entry) -> Vec<Difference> {
@@ -186,21 +210,21 @@ fn renamed(rule: &Rule, suffix: &str) -> Rule {
     Rule { name, ..rule.clone() }
 }
 
-/// Removes our handlers of an architecture. Returns the names of those that were there, and of somebody
-/// else's that have such a name and stay.
+/// Removes our handlers of an architecture. Returns the names of those that were removed, and of other programs'
+/// that have such a name and stay.
 ///
 /// # Errors
 /// The kernel's answer.
-pub fn remove(binfmt: &Binfmt, arch: &Arch) -> Result<(Vec<OsString>, Vec<OsString>), binfmt::Error> {
+pub fn remove(binfmt: &Binfmt, arch: &Arch) -> Result<(Vec<OsString>, Vec<OsString>), BinfmtError> {
     let (mut removed, mut foreign) = (Vec::new(), Vec::new());
     for base in names(arch) {
-        for suffix in [NEW, IN_FRONT, ""] {
+        for suffix in [NEW, SHADOWING, ""] {
             let mut name = base.clone();
             name.push(suffix);
             match binfmt.remove(&name) {
                 Ok(true) => removed.push(name),
                 Ok(false) => {}
-                Err(binfmt::Error::Foreign(name)) => foreign.push(name),
+                Err(BinfmtError::Foreign(name)) => foreign.push(name),
                 Err(error) => return Err(error),
             }
         }
@@ -208,11 +232,11 @@ pub fn remove(binfmt: &Binfmt, arch: &Arch) -> Result<(Vec<OsString>, Vec<OsStri
     Ok((removed, foreign))
 }
 
-/// Removes all our handlers, also those that an interrupted run has left.
+/// Removes all our handlers, also those of an interrupted run.
 ///
 /// # Errors
 /// The kernel's answer.
-pub fn remove_all(binfmt: &Binfmt) -> Result<Vec<OsString>, binfmt::Error> {
+pub fn remove_all(binfmt: &Binfmt) -> Result<Vec<OsString>, BinfmtError> {
     let mut removed = Vec::new();
     for (name, entry) in binfmt.entries()? {
         if entry.is_ok_and(|entry| entry.is_ours()) && binfmt.remove(&name)? {

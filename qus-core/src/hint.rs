@@ -18,6 +18,16 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 
+use crate::bundle::BundleError;
+use crate::emulator::EmulatorDirError;
+use crate::install::{ArchFailure, InstallError};
+use crate::mount::MountError;
+use crate::namespace::NamespaceError;
+use crate::persist::PersistError;
+use crate::remove::RemoveError;
+use crate::selection::NoEmulators;
+use crate::trust::TrustError;
+
 /// An error with a hint; displayed as the error alone.
 #[derive(Debug)]
 pub struct Hinted {
@@ -61,10 +71,28 @@ impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
     }
 }
 
-/// The hint of an error, the nearest to its cause if it has several.
+/// The hint of an error, the nearest to its cause if it has several. The errors of this crate have hints of their own.
 pub fn of(error: &anyhow::Error) -> Option<String> {
-    let hinted = error.downcast_ref::<Hinted>()?;
-    of(&hinted.error).or_else(|| Some(hinted.hint.clone()))
+    if let Some(hinted) = error.downcast_ref::<Hinted>() {
+        return of(&hinted.error).or_else(|| Some(hinted.hint.clone()));
+    }
+    error.chain().filter_map(of_typed).last()
+}
+
+/// The hint of one of this crate's errors.
+fn of_typed(error: &(dyn Error + 'static)) -> Option<String> {
+    macro_rules! first_of {
+        ($($kind:ty)*) => {
+            $(if let Some(error) = error.downcast_ref::<$kind>() {
+                return error.hint();
+            })*
+        };
+    }
+    first_of! {
+        ArchFailure BundleError EmulatorDirError InstallError MountError NamespaceError NoEmulators PersistError
+        RemoveError TrustError
+    }
+    None
 }
 
 /// The error of a type in this one, as [`anyhow::Error::downcast_ref`] finds it, under hints too.
@@ -105,6 +133,17 @@ mod tests {
         );
         assert!(find::<Usage>(&error).is_some());
         assert!(find::<Usage>(&hinted("wrong usage", "none")).is_none());
+    }
+
+    #[test]
+    fn typed_errors_have_their_own() {
+        let error = anyhow::Error::new(InstallError::Mount(MountError::NoProc)).context("installing");
+        assert_eq!(
+            render(&error),
+            "error: installing\n  caused by: /proc is not mounted\nhint: mount it: `mount -t proc proc /proc`\n"
+        );
+        let error = Err::<(), _>(MountError::NoProc).hint("outer").unwrap_err();
+        assert_eq!(of(&error).as_deref(), Some("mount it: `mount -t proc proc /proc`"));
     }
 
     #[test]

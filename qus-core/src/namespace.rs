@@ -1,10 +1,19 @@
 //! A private set of handlers: a user namespace and a mount namespace with a binfmt_misc of their own.
 //!
 //! Since Linux 6.7 every user namespace may have its own instance, so that an ordinary user can register
-//! handlers that nobody else sees and that end with the last process in it. Only root of the namespace may
-//! write to `register`. So an ordinary user becomes root in one namespace and, once all is registered, himself
-//! again in a second one inside it, which inherits the handlers: files keep their owners. Nothing outside is
+//! handlers that no other process sees and that end with the last process in it. Only root of the namespace may
+//! write to `register`. So an ordinary user becomes root in one namespace and, after registration, gets his own
+//! user number back in a second one inside it, which inherits the handlers: files keep their owners. Nothing outside is
 //! changed, not even for a moment.
+//!
+//! ```no_run
+//! use qus_core::namespace::Caller;
+//!
+//! let caller = Caller::now();
+//! caller.enter(|| Ok(()))?; // binfmt_misc is empty now; register handlers here
+//! caller.restore_user()?;
+//! # Ok::<(), qus_core::namespace::NamespaceError>(())
+//! ```
 
 use std::fmt;
 use std::fs;
@@ -20,97 +29,146 @@ use crate::binfmt::MOUNT_POINT;
 use crate::mount::mount_at;
 use crate::text::Show;
 
-/// Folders of the host that programs in another root folder need.
+/// Directories of the host that programs in another root filesystem need.
 const SHARED: [&str; 3] = ["proc", "sys", "dev"];
 
 /// Why there is no private namespace.
 #[derive(Debug)]
-pub enum Error {
-    /// A user namespace cannot be made.
+pub enum NamespaceError {
+    /// A user namespace cannot be created.
     Unshare(Errno),
     /// Users and groups cannot be mapped: the file, and the kernel's answer.
     Map(&'static str, io::Error),
     /// A file system cannot be mounted.
     Mount(PathBuf, Errno),
-    /// The new root folder cannot be entered.
+    /// The new root directory cannot be entered.
     Root(PathBuf, Errno),
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for NamespaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unshare(errno) => {
-                write!(f, "this machine does not let you make a user namespace: {}", errno.desc())?;
-                f.write_str(forbidden(*errno))
+                write!(f, "cannot create a user namespace: {}", errno.desc())?;
+                f.write_str(Refusal::of_unshare(*errno).why())
             }
-            Self::Map(file, error) => {
-                write!(f, "cannot write /proc/self/{file}: {error}")?;
-                f.write_str(match error.raw_os_error().map(Errno::from_raw) {
-                    Some(Errno::EROFS) => {
-                        "\nremedy: mount -o remount,rw /proc, as root; in a container, start it with --security-opt \
-                         systempaths=unconfined"
-                    }
-                    Some(Errno::ENOENT) => "\nremedy: mount -t proc proc /proc, as root",
-                    _ => FORBIDDEN,
-                })
+            Self::Map(file, error) => write!(f, "cannot write /proc/self/{file}: {error}"),
+            Self::Mount(path, errno) if is_denied_binfmt(path, *errno) => {
+                write!(f, "cannot mount binfmt_misc in a user namespace: {}", errno.desc())?;
+                f.write_str(Refusal::of_binfmt().why())
             }
-            Self::Mount(path, errno @ (Errno::EPERM | Errno::EACCES)) if path == Path::new(MOUNT_POINT) => {
-                write!(
-                    f,
-                    "cannot mount binfmt_misc in a namespace of your own: {}\nbecause: {}",
-                    errno.desc(),
-                    not_yours()
-                )
-            }
-            Self::Mount(path, errno) => {
-                write!(f, "cannot mount {}: {}{FORBIDDEN}", path.shown(), errno.desc())
-            }
-            Self::Root(path, errno) => {
-                write!(f, "cannot enter {}: {}{FORBIDDEN}", path.shown(), errno.desc())
-            }
+            Self::Mount(path, errno) => write!(f, "cannot mount {}: {}", path.shown(), errno.desc()),
+            Self::Root(path, errno) => write!(f, "cannot enter {}: {}", path.shown(), errno.desc()),
         }
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for NamespaceError {}
 
-/// What forbids something in a namespace in which this process has every right, and what to do about it.
-const FORBIDDEN: &str = "\nbecause: a security module or a container's seccomp profile forbids it\nremedy: install handlers as \
-                         root instead: qus install; in a container, start it with --security-opt seccomp=unconfined \
-                         --security-opt apparmor=unconfined";
-
-/// What forbids user namespaces, and what to do about it.
-fn forbidden(errno: Errno) -> &'static str {
-    let is = |file: &str, value: &str| fs::read_to_string(file).is_ok_and(|text| text.trim() == value);
-    if is("/proc/sys/user/max_user_namespaces", "0") {
-        "\nremedy: sysctl user.max_user_namespaces=15000, as root"
-    } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-        "\nremedy: sysctl kernel.unprivileged_userns_clone=1, as root"
-    } else if errno == Errno::EINVAL {
-        "\nbecause: the kernel has no user namespaces, or this process has several threads"
-    } else if errno == Errno::ENOSPC {
-        "\nbecause: there are too many user namespaces, or they are nested too deeply"
-    } else {
-        "\nbecause: a container's seccomp profile or a security module forbids it, or this is a chroot\nremedy: in a \
-         container, start it with --security-opt seccomp=unconfined; in a chroot, run it from outside"
+impl NamespaceError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unshare(errno) => Refusal::of_unshare(*errno).hint(),
+            Self::Map(_, error) => Some(match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::EROFS) => {
+                    "as root: `mount -o remount,rw /proc`; in a container, add `--security-opt systempaths=unconfined` \
+                     to `docker run`"
+                        .to_owned()
+                }
+                Some(Errno::ENOENT) => "as root: `mount -t proc proc /proc`".to_owned(),
+                _ => FORBIDDEN.to_owned(),
+            }),
+            Self::Mount(path, errno) if is_denied_binfmt(path, *errno) => Refusal::of_binfmt().hint(),
+            Self::Mount(..) | Self::Root(..) => Some(FORBIDDEN.to_owned()),
+        }
     }
 }
 
-fn not_yours() -> &'static str {
-    let restricted = fs::read_to_string("/proc/sys/kernel/apparmor_restrict_unprivileged_userns");
-    match kernel() {
-        Some(version) if version < (6, 7) => {
-            "only Linux 6.7 and later have binfmt_misc in user namespaces; install handlers as root instead: qus \
-             install"
-        }
-        _ if restricted.is_ok_and(|text| text.trim() == "1") => {
-            "AppArmor keeps user namespaces from having rights\nremedy: sysctl \
-             kernel.apparmor_restrict_unprivileged_userns=0, as root"
-        }
-        _ => {
-            "a security module forbids it, or the /proc here is not whole; install handlers as root instead: qus install"
+/// What to do if something is forbidden in a namespace in which this process has every right.
+const FORBIDDEN: &str = "a security module or a container's seccomp profile may forbid it: install handlers as root with \
+                         `qus install all`; in a container, add `--security-opt seccomp=unconfined --security-opt \
+                         apparmor=unconfined` to `docker run`";
+
+/// What to do instead where user namespaces have no binfmt_misc.
+const AS_ROOT: &str = "install handlers as root instead: `qus install all`";
+
+fn is_denied_binfmt(path: &Path, errno: Errno) -> bool {
+    matches!(errno, Errno::EPERM | Errno::EACCES) && path == Path::new(MOUNT_POINT)
+}
+
+/// What forbids user namespaces, or a binfmt_misc in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refusal {
+    LimitIsZero,
+    OnlyForRoot,
+    NotSupported,
+    TooMany,
+    ContainerOrChroot,
+    OldKernel,
+    AppArmor,
+    SecurityModule,
+}
+
+impl Refusal {
+    fn of_unshare(errno: Errno) -> Self {
+        if has_value("/proc/sys/user/max_user_namespaces", "0") {
+            Self::LimitIsZero
+        } else if has_value("/proc/sys/kernel/unprivileged_userns_clone", "0") {
+            Self::OnlyForRoot
+        } else if errno == Errno::EINVAL {
+            Self::NotSupported
+        } else if errno == Errno::ENOSPC {
+            Self::TooMany
+        } else {
+            Self::ContainerOrChroot
         }
     }
+
+    fn of_binfmt() -> Self {
+        match kernel() {
+            Some(version) if version < (6, 7) => Self::OldKernel,
+            _ if has_value("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") => Self::AppArmor,
+            _ => Self::SecurityModule,
+        }
+    }
+
+    /// What follows the kernel's answer.
+    fn why(self) -> &'static str {
+        match self {
+            Self::LimitIsZero | Self::OnlyForRoot => "",
+            Self::NotSupported => " (the kernel has no user namespaces, or this process has several threads)",
+            Self::TooMany => " (there are too many user namespaces, or they are nested too deeply)",
+            Self::ContainerOrChroot => {
+                " (forbidden by a container's seccomp profile or a security module, or this is a chroot)"
+            }
+            Self::OldKernel => " (before Linux 6.7 user namespaces have no binfmt_misc)",
+            Self::AppArmor => " (AppArmor restricts user namespaces)",
+            Self::SecurityModule => " (forbidden by a security module, or /proc is not fully visible)",
+        }
+    }
+
+    fn hint(self) -> Option<String> {
+        Some(
+            match self {
+                Self::LimitIsZero => "as root: `sysctl user.max_user_namespaces=15000`",
+                Self::OnlyForRoot => "as root: `sysctl kernel.unprivileged_userns_clone=1`",
+                Self::NotSupported | Self::TooMany => return None,
+                Self::ContainerOrChroot => {
+                    "in a container, add `--security-opt seccomp=unconfined` to `docker run`; in a chroot, run it from \
+                     outside"
+                }
+                Self::AppArmor => "as root: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`",
+                Self::OldKernel | Self::SecurityModule => AS_ROOT,
+            }
+            .to_owned(),
+        )
+    }
+}
+
+/// Whether a file of `/proc/sys` has a value.
+fn has_value(file: &str, value: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| text.trim() == value)
 }
 
 /// The kernel's version: major and minor number.
@@ -120,7 +178,7 @@ pub fn kernel() -> Option<(u32, u32)> {
     Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
-/// The caller, as whom he is known outside.
+/// The user who runs this process, as seen outside.
 #[derive(Debug, Clone, Copy)]
 pub struct Caller {
     user: Uid,
@@ -128,59 +186,59 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Whoever runs this process.
+    /// The user of this process.
     pub fn now() -> Self {
         Self { user: geteuid(), group: getegid() }
     }
 
-    /// Whether it is root, who can have every user mapped to himself.
+    /// Whether it is root, for whom every user can be mapped.
     pub fn is_root(self) -> bool {
         self.user.is_root()
     }
 
     /// Enters a new user namespace and mount namespace with an empty binfmt_misc at its usual place. Root
-    /// sees all users as themselves, mapped by another process with [`map_all`], which `mapped` waits for;
-    /// anybody else is root inside and sees all others as nobody.
+    /// sees all users as they are, mapped by another process with [`map_all`], which `mapped` waits for;
+    /// any other user is root inside and sees all others as `nobody`.
     ///
     /// # Errors
-    /// See [`Error`]. The process may then be in a namespace that it can do nothing with, and should end.
-    pub fn enter(self, mapped: impl FnOnce() -> io::Result<()>) -> Result<(), Error> {
-        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(Error::Unshare)?;
+    /// See [`NamespaceError`]. The process may then be in a namespace that it can do nothing with, and should end.
+    pub fn enter(self, mapped: impl FnOnce() -> io::Result<()>) -> Result<(), NamespaceError> {
+        unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(NamespaceError::Unshare)?;
         if self.is_root() {
-            mapped().map_err(|error| Error::Map("uid_map", error))?;
+            mapped().map_err(|error| NamespaceError::Map("uid_map", error))?;
         } else {
             map_one((0, self.user.as_raw()), (0, self.group.as_raw()))?;
         }
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
         mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
-            .map_err(|errno| Error::Mount("/".into(), errno))?;
-        mount_at(Path::new(MOUNT_POINT)).map_err(|errno| Error::Mount(MOUNT_POINT.into(), errno))
+            .map_err(|errno| NamespaceError::Mount("/".into(), errno))?;
+        mount_at(Path::new(MOUNT_POINT)).map_err(|errno| NamespaceError::Mount(MOUNT_POINT.into(), errno))
     }
 
-    /// From a namespace in which an ordinary user is root, enters one inside it in which he is himself.
+    /// From a namespace in which an ordinary user is root, enters one inside it in which he has his own number.
     ///
     /// # Errors
-    /// See [`Error`].
-    pub fn be_himself(self) -> Result<(), Error> {
+    /// See [`NamespaceError`].
+    pub fn restore_user(self) -> Result<(), NamespaceError> {
         if self.is_root() {
             return Ok(());
         }
-        unshare(CloneFlags::CLONE_NEWUSER).map_err(Error::Unshare)?;
+        unshare(CloneFlags::CLONE_NEWUSER).map_err(NamespaceError::Unshare)?;
         map_one((self.user.as_raw(), 0), (self.group.as_raw(), 0))
     }
 }
 
-/// Maps one user and one group: what they are inside, and what outside.
-fn map_one(user: (u32, u32), group: (u32, u32)) -> Result<(), Error> {
+/// Maps one user and one group: their numbers inside, and outside.
+fn map_one(user: (u32, u32), group: (u32, u32)) -> Result<(), NamespaceError> {
     let write = |file: &'static str, text: String| {
-        fs::write(Path::new("/proc/self").join(file), text).map_err(|error| Error::Map(file, error))
+        fs::write(Path::new("/proc/self").join(file), text).map_err(|error| NamespaceError::Map(file, error))
     };
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("{} {} 1", user.0, user.1))?;
     write("gid_map", format!("{} {} 1", group.0, group.1))
 }
 
-/// Maps every user and group that there is here to itself in the namespace of a process inside. Only root
+/// Maps every user and group of this namespace to itself in the namespace of a process inside. Only root
 /// can, and only from outside.
 ///
 /// # Errors
@@ -193,8 +251,8 @@ pub fn map_all(process: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// From a map the one by which all that it knows stay what they are. Its lines hold the first number inside,
-/// the first outside, and how many.
+/// The map by which all users of a map keep their numbers. Its lines hold the first number inside, the first outside,
+/// and how many.
 fn identity(map: &str) -> String {
     let line = |line: &str| {
         let mut numbers = line.split_whitespace();
@@ -204,28 +262,28 @@ fn identity(map: &str) -> String {
     map.lines().filter_map(line).collect()
 }
 
-/// Gives a folder that is to be the root the host's `/proc`, `/sys` and `/dev`, where it has folders for them.
+/// Mounts the host's `/proc`, `/sys` and `/dev` in a root filesystem, where it has directories for them.
 ///
 /// # Errors
-/// See [`Error`].
-pub fn furnish(root: &Path) -> Result<(), Error> {
+/// See [`NamespaceError`].
+pub fn mount_shared(root: &Path) -> Result<(), NamespaceError> {
     for name in SHARED {
         let target = root.join(name);
         if target.is_dir() && !target.is_symlink() {
             let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
             mount(Some(&Path::new("/").join(name)), &target, None::<&str>, bind, None::<&str>)
-                .map_err(|errno| Error::Mount(target, errno))?;
+                .map_err(|errno| NamespaceError::Mount(target, errno))?;
         }
     }
     Ok(())
 }
 
-/// Makes a folder the root of the file system.
+/// Makes a directory the root directory of this process.
 ///
 /// # Errors
-/// See [`Error`].
-pub fn enter_root(root: &Path) -> Result<(), Error> {
-    let failed = |errno| Error::Root(root.to_owned(), errno);
+/// See [`NamespaceError`].
+pub fn enter_root(root: &Path) -> Result<(), NamespaceError> {
+    let failed = |errno| NamespaceError::Root(root.to_owned(), errno);
     chroot(root).map_err(failed)?;
     chdir("/").map_err(failed)
 }
@@ -240,16 +298,23 @@ mod tests {
     }
 
     #[test]
-    fn everybody_stays_who_he_is() {
+    fn users_keep_their_numbers() {
         assert_eq!(identity("         0          0 4294967295\n"), "0 0 4294967295\n");
         assert_eq!(identity("0 1001 1\n1 100000 65536\n"), "0 0 1\n1 1 65536\n");
         assert_eq!(identity(""), "");
     }
 
     #[test]
-    fn messages_say_what_to_do() {
-        let text = Error::Mount(MOUNT_POINT.into(), Errno::EPERM).to_string();
-        assert!(text.contains("install handlers as root instead") || text.contains("remedy: "), "{text}");
-        assert!(Error::Unshare(Errno::EPERM).to_string().contains('\n'));
+    fn hints_have_commands() {
+        let denied = NamespaceError::Mount(MOUNT_POINT.into(), Errno::EPERM);
+        assert!(denied.hint().unwrap().contains('`'), "{denied}");
+        for error in [
+            denied,
+            NamespaceError::Unshare(Errno::EPERM),
+            NamespaceError::Map("uid_map", io::Error::from_raw_os_error(Errno::EROFS as i32)),
+            NamespaceError::Root("/r".into(), Errno::EPERM),
+        ] {
+            assert!(!error.to_string().contains('\n') && error.hint().is_some(), "{error}");
+        }
     }
 }

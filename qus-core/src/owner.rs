@@ -1,7 +1,21 @@
-//! Whose a handler is. Only ours are ever changed; for the others it is good to know whom to ask.
+//! Which program has registered a handler. Only ours are ever changed; of the others users need to know where they
+//! come from.
 //!
-//! Ours carry a mark in the kernel ([`Entry::is_ours`]). Others are looked up in the places where systemd
+//! Ours carry a mark in the kernel ([`Entry::is_ours`]). Others are looked up in the directories where systemd
 //! and Debian's update-binfmts keep what they register.
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
+//! use qus_core::owner::ConfiguredRules;
+//!
+//! let configured = ConfiguredRules::read(Path::new("/"));
+//! for (name, entry) in Binfmt::at(MOUNT_POINT).entries()? {
+//!     println!("{}: {}", name.display(), configured.owner(&entry?));
+//! }
+//! # Ok::<(), qus_core::binfmt::BinfmtError>(())
+//! ```
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -11,23 +25,23 @@ use std::path::{Path, PathBuf};
 use crate::binfmt::{Entry, Rule};
 use crate::file;
 
-/// Where systemd-binfmt reads its rules, the strongest folder first (`man binfmt.d`).
+/// Where systemd-binfmt reads its rules, the one with the highest precedence first (`man binfmt.d`).
 pub const BINFMT_D: [&str; 4] =
     ["etc/binfmt.d", "run/binfmt.d", "usr/local/lib/binfmt.d", "usr/lib/binfmt.d"];
 
 /// Where update-binfmts keeps a file for each of its handlers.
 pub const UPDATE_BINFMTS: &str = "var/lib/binfmts";
 
-/// Whose a handler is.
+/// Which program has registered a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// We have registered it.
+    /// qus.
     Qus,
-    /// systemd-binfmt has, from this file.
+    /// systemd-binfmt, from this file.
     Systemd(PathBuf),
-    /// Debian's update-binfmts has, from this file.
+    /// Debian's update-binfmts, from this file.
     Debian(PathBuf),
-    /// Somebody else.
+    /// Another program.
     Other,
 }
 
@@ -42,23 +56,23 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The rules that programs of the host register by themselves, when it starts or when asked to.
+/// The rules that services of the host register by themselves, at boot or on request.
 #[derive(Debug, Default)]
-pub struct Configured {
+pub struct ConfiguredRules {
     /// Files of systemd-binfmt and the rules that they hold, in the order in which they are read.
     pub systemd: Vec<(PathBuf, Rule)>,
-    /// The host's root folder.
+    /// The host's root directory.
     root: PathBuf,
 }
 
-impl Configured {
-    /// Reads the rules of the system whose root folder this is. What cannot be read is not there.
+impl ConfiguredRules {
+    /// Reads the rules of the system whose root directory this is. What cannot be read counts as absent.
     pub fn read(root: &Path) -> Self {
         let mut files: Vec<PathBuf> = Vec::new();
         for dir in BINFMT_D {
             for entry in fs::read_dir(root.join(dir)).into_iter().flatten().flatten() {
                 let path = entry.path();
-                // A file hides those of the same name in weaker folders.
+                // A file hides those of the same name in directories of lower precedence.
                 let hidden = files.iter().any(|other| other.file_name() == path.file_name());
                 if path.extension() == Some(OsStr::new("conf")) && !hidden {
                     files.push(path);
@@ -83,7 +97,7 @@ impl Configured {
         path.is_file().then_some(path)
     }
 
-    /// Whose a registered handler is.
+    /// Which program has registered a handler.
     pub fn owner(&self, entry: &Entry) -> Owner {
         let name = &entry.rule.name;
         if entry.is_ours() {
@@ -101,8 +115,7 @@ impl Configured {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::binfmt::Magic;
-    use crate::text::hex;
+    use crate::binfmt::{Files, Flags, Magic, entry};
 
     #[test]
     fn owners() {
@@ -117,7 +130,7 @@ mod tests {
         put("etc/binfmt.d/hidden.conf", "");
         put("etc/binfmt.d/not-a-rule.txt", ":other:M::x::/other:F\n");
         put("var/lib/binfmts/jar", "");
-        let configured = Configured::read(root.path());
+        let configured = ConfiguredRules::read(root.path());
         assert_eq!(configured.systemd.len(), 1);
         let owner = |name: &str, interpreter: &str| {
             let text = format!("enabled\ninterpreter {interpreter}\nflags: F\noffset 0\nmagic 61726d\n");
@@ -130,12 +143,14 @@ mod tests {
         assert_eq!(owner("qemu-arm", "/elsewhere"), Owner::Other);
         assert_eq!(owner("hidden", "/hidden"), Owner::Other);
         assert_eq!(owner("jar", "/usr/bin/jexec"), Owner::Debian(root.path().join("var/lib/binfmts/jar")));
-        let magic = Magic::of("arm".parse().unwrap(), [0; 4]).next().unwrap();
-        let text = format!(
-            "enabled\ninterpreter /i\nflags: F\noffset 0\nmagic {}\nmask {}\n",
-            hex(&magic.magic),
-            hex(&magic.mask)
-        );
+        let arm = "arm".parse().unwrap();
+        let rule = Rule {
+            name: "qemu-arm".into(),
+            files: Files::Magic(0, Magic::of(arm, [0; 4]).next().unwrap()),
+            interpreter: "/i".into(),
+            flags: Flags::DEFAULT,
+        };
+        let text = entry::text(&rule);
         let ours = Entry::parse(OsStr::new("qemu-arm"), text.as_bytes()).unwrap();
         assert_eq!(configured.owner(&ours), Owner::Qus);
     }

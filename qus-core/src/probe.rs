@@ -73,7 +73,8 @@ pub fn version_of(emulator: &Path) -> Option<String> {
     Some(version.split([' ', '(']).next()?.to_owned())
 }
 
-fn disguised(arch: &Arch) -> Vec<u8> {
+/// The probe with impossible values where handlers compare and kernels do not.
+pub(crate) fn disguised(arch: &Arch) -> Vec<u8> {
     let mut image = image(arch).to_vec();
     image[7..16].fill(0xff);
     image
@@ -186,7 +187,6 @@ static IMAGES: [(&str, &[u8]); 33] = images! {
 mod tests {
     use super::*;
     use crate::arch::ARCHES;
-    use crate::binfmt::Magic;
 
     #[test]
     fn all_of_them_are_small_and_name_themselves() {
@@ -205,14 +205,6 @@ mod tests {
         assert_eq!(run(own), Ok(()));
         let other: &Arch = if own.name == "alpha" { "s390x" } else { "alpha" }.parse().unwrap();
         assert!(!is_native(other));
-    }
-
-    #[test]
-    fn no_handler_of_ours_takes_a_disguised_probe() {
-        for arch in &ARCHES {
-            let image = disguised(arch);
-            assert!(!Magic::of(arch, [0; 4]).any(|magic| magic.matches(&image)), "{arch}");
-        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use super::flags::Flags;
 use super::magic::Magic;
 use super::rule::{Files, Rule};
+use crate::text::hex;
 
 /// A registered handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Entry {
     pub enabled: bool,
     /// What it was registered with.
     pub rule: Rule,
-    /// Lines that say something we do not know.
+    /// Lines that this version does not know.
     pub unknown: Vec<OsString>,
 }
 
@@ -45,7 +46,7 @@ impl Entry {
         let enabled = match lines.next() {
             Some(b"enabled") => true,
             Some(b"disabled") => false,
-            _ => return Err(BadEntry("it says neither enabled nor disabled")),
+            _ => return Err(BadEntry("it is neither enabled nor disabled")),
         };
         let (mut interpreter, mut extension) = (None, None);
         let (mut magic, mut mask, mut offset) = (None, None, 0);
@@ -82,7 +83,7 @@ impl Entry {
                 Files::Magic(offset, Magic { magic, mask })
             }
             (None, Some(extension)) => Files::Extension(extension),
-            _ => return Err(BadEntry("it has to have either a magic or an extension")),
+            _ => return Err(BadEntry("it needs either a magic or an extension")),
         };
         let interpreter = interpreter.ok_or(BadEntry("it has no interpreter"))?;
         Ok(Self { enabled, rule: Rule { name: name.to_owned(), files, interpreter, flags }, unknown })
@@ -99,6 +100,18 @@ impl Entry {
     }
 }
 
+/// The text that the kernel shows for an enabled handler. For tests.
+#[doc(hidden)]
+pub fn text(rule: &Rule) -> String {
+    let files = match &rule.files {
+        Files::Magic(offset, magic) => {
+            format!("offset {offset}\nmagic {}\nmask {}\n", hex(&magic.magic), hex(&magic.mask))
+        }
+        Files::Extension(extension) => format!("extension .{}\n", extension.to_string_lossy()),
+    };
+    format!("enabled\ninterpreter {}\nflags: {}\n{files}", rule.interpreter.display(), rule.flags)
+}
+
 fn unhex(text: &[u8]) -> Result<Vec<u8>, BadEntry> {
     const BAD: BadEntry = BadEntry("its magic or mask is not hexadecimal");
     let digit = |byte: &u8| char::from(*byte).to_digit(16).ok_or(BAD);
@@ -109,21 +122,9 @@ fn unhex(text: &[u8]) -> Result<Vec<u8>, BadEntry> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
-    use crate::text::hex;
     use arbtest::arbtest;
-
-    /// What the kernel shows for a rule.
-    pub(in crate::binfmt) fn text(rule: &Rule) -> String {
-        let files = match &rule.files {
-            Files::Magic(offset, magic) => {
-                format!("offset {offset}\nmagic {}\nmask {}\n", hex(&magic.magic), hex(&magic.mask))
-            }
-            Files::Extension(extension) => format!("extension .{}\n", extension.to_string_lossy()),
-        };
-        format!("enabled\ninterpreter {}\nflags: {}\n{files}", rule.interpreter.display(), rule.flags)
-    }
 
     fn parse(text: &str) -> Result<Entry, BadEntry> {
         Entry::parse(OsStr::new("qemu-arm"), text.as_bytes())

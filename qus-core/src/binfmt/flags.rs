@@ -3,18 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::rule::BadRule;
-
 /// How the interpreter is called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `P`: it gets the original `argv[0]` too. QEMU learns of it from Linux 5.12 on.
+    /// `P`: it gets the original `argv[0]` too. QEMU can see that from Linux 5.12 on.
     pub preserve_argv0: bool,
-    /// `O`: it gets the file opened, and may run what it cannot read by name.
+    /// `O`: it gets the program as an open file, and can run programs that it may not read.
     pub open_binary: bool,
     /// `C`: it runs with the credentials of the file: setuid programs work. The kernel sets `O` with it.
     pub credentials: bool,
-    /// `F`: it is opened when it is registered, and found in every container (Linux 4.8).
+    /// `F`: the kernel opens it at registration, so that it works in every container (Linux 4.8).
     pub fix_binary: bool,
 }
 
@@ -38,7 +36,7 @@ impl Flags {
         if words.is_empty() { "none".to_owned() } else { words.join(", ") }
     }
 
-    /// Sets the flag of a letter; false if the letter means nothing to us.
+    /// Sets the flag of a letter; false if the letter is unknown.
     pub(super) fn set(&mut self, letter: u8) -> bool {
         match letter {
             b'P' => self.preserve_argv0 = true,
@@ -64,14 +62,26 @@ impl fmt::Display for Flags {
     }
 }
 
-impl FromStr for Flags {
-    type Err = BadRule;
+/// A letter that is no flag.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnknownFlag(pub char);
 
-    fn from_str(letters: &str) -> Result<Self, BadRule> {
+impl fmt::Display for UnknownFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "unknown flag `{}`; flags are P, O, C and F", self.0)
+    }
+}
+
+impl std::error::Error for UnknownFlag {}
+
+impl FromStr for Flags {
+    type Err = UnknownFlag;
+
+    fn from_str(letters: &str) -> Result<Self, UnknownFlag> {
         let mut flags = Self::default();
         for letter in letters.bytes() {
             if !flags.set(letter) {
-                return Err(BadRule::Flag(letter.into()));
+                return Err(UnknownFlag(letter.into()));
             }
         }
         Ok(flags)
@@ -87,7 +97,7 @@ mod tests {
         assert_eq!("FCP".parse::<Flags>(), Ok(Flags::DEFAULT), "C brings O with it");
         assert_eq!(Flags::DEFAULT.to_string(), "POCF");
         assert_eq!(Flags::NO_CREDENTIALS.to_string(), "PF");
-        assert_eq!("PX".parse::<Flags>(), Err(BadRule::Flag('X')));
+        assert_eq!("PX".parse::<Flags>(), Err(UnknownFlag('X')));
         assert_eq!(Flags::NO_CREDENTIALS.in_words(), "keeps argv[0], works in containers");
         assert_eq!(Flags::default().in_words(), "none");
     }

@@ -7,13 +7,13 @@
 
 use crate::arch::{Arch, Class};
 
-/// What stands in the padding of our magic, bytes 9 to 11, where its mask is zero.
+/// The mark in the padding of our magic, bytes 9 to 11, where its mask is zero.
 pub const MARK: [u8; 3] = *b"qus";
 
 /// Where [`MARK`] begins: `EI_PAD`.
 const MARK_AT: usize = 9;
 
-/// Where the emulator's build stands, up to the end of the padding.
+/// Where the emulator's build is, up to the end of the padding.
 const BUILD: std::ops::Range<usize> = 12..16;
 
 /// The first bytes of an emulator's SHA-256, or zeros where it is not known.
@@ -22,7 +22,7 @@ pub type Build = [u8; 4];
 /// Bytes at the start of a file and which of their bits count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Magic {
-    /// What a file has to begin with.
+    /// What a file must begin with.
     pub magic: Vec<u8>,
     /// The bits that are compared; as long as `magic`.
     pub mask: Vec<u8>,
@@ -36,7 +36,7 @@ impl Magic {
     /// position-independent (3); the machine; and the flags where the row needs them. The ABI version
     /// and the padding (bytes 8 to 15) are not, since they say nothing of the architecture and
     /// AppImages keep a mark of their own there. The kernel keeps the bytes of the magic that it does
-    /// not compare, and shows them. Ours spell [`MARK`], which tells our handlers from all others wherever
+    /// not compare, and shows them. Ours spell [`MARK`], which distinguishes our handlers from all others wherever
     /// they were registered from, and the emulator's [`Build`], since its path is the same in every image.
     pub fn of(arch: &Arch, build: Build) -> impl Iterator<Item = Magic> {
         arch.machines.iter().map(move |&machine| {
@@ -59,7 +59,7 @@ impl Magic {
         })
     }
 
-    /// Whether the kernel would take a file that begins with `header` for it.
+    /// Whether the kernel would use this handler for a file that begins with `header`.
     pub fn matches(&self, header: &[u8]) -> bool {
         header.len() >= self.magic.len()
             && self
@@ -166,6 +166,14 @@ mod tests {
         for line in UPSTREAM.lines().filter(|line| !line.starts_with('#')) {
             let fields: Vec<&str> = line.split(' ').collect();
             assert!(!Magic { magic: hex(fields[1]), mask: hex(fields[2]) }.is_marked(), "{}", fields[0]);
+        }
+    }
+
+    #[test]
+    fn no_handler_of_ours_takes_a_disguised_probe() {
+        for arch in &ARCHES {
+            let image = probe::disguised(arch);
+            assert!(!Magic::of(arch, [0; 4]).any(|magic| magic.matches(&image)), "{arch}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! A handler's rule: what it recognises, who interprets it, how. To and from the line that is written
-//! to `register`, which is also what a `binfmt.d` file holds.
+//! A handler's rule: which files it is for, and how which interpreter is called. To and from the line that is written
+//! to `register`, which is also a line of a `binfmt.d` file.
 //!
 //! The form is the kernel's, `Documentation/admin-guide/binfmt-misc.rst` and `fs/binfmt_misc.c`. A rule
 //! that the kernel would misread is refused before it is written: names that are files of the
@@ -10,7 +10,7 @@ use std::fmt;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
-use super::flags::Flags;
+use super::flags::{Flags, UnknownFlag};
 use super::magic::Magic;
 use crate::text::hex;
 
@@ -23,10 +23,10 @@ const MAX_NAME: usize = 255;
 /// How many of a file's first bytes the kernel looks at (`BINPRM_BUF_SIZE`).
 const MAX_HEADER: usize = 256;
 
-/// Separators in the order in which they are tried: what people expect, then what no path has.
+/// Separators in the order in which they are tried: the usual ones, then those that no path has.
 const SEPARATORS: &[u8] = b":|,;!#%&@^~=+*?<>\x01\x02\x03\x04\x05\x06\x07";
 
-/// What the kernel is told about a kind of file.
+/// What a handler is registered with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// The handler's name: a file below the mount point.
@@ -48,12 +48,12 @@ pub enum Files {
     Extension(OsString),
 }
 
-/// Why the kernel would not take a rule for what it is meant to be.
+/// Why the kernel would refuse or misread a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadRule {
     /// The name cannot be a handler's.
     Name(OsString, &'static str),
-    /// The interpreter's path cannot be written down, or would not be found.
+    /// The interpreter's path cannot be written in a rule, or would not be found.
     Interpreter(PathBuf, &'static str),
     /// The extension is empty or has a slash or a newline.
     Extension(OsString),
@@ -64,7 +64,7 @@ pub enum BadRule {
     /// Every separator occurs in the rule.
     NoSeparator,
     /// A letter that is no flag.
-    Flag(char),
+    Flag(UnknownFlag),
     /// A line that is not a rule: what is wrong with it.
     Line(&'static str),
 }
@@ -77,13 +77,13 @@ impl fmt::Display for BadRule {
             Self::Extension(extension) => write!(f, "{extension:?} is not a file's extension"),
             Self::Magic => write!(
                 f,
-                "magic has to lie in the first {MAX_HEADER} bytes, to be as long as its mask and not empty"
+                "magic must be within the first {MAX_HEADER} bytes, as long as its mask, and not empty"
             ),
             Self::TooLong(len) => {
-                write!(f, "the rule takes {len} bytes, and the kernel reads {MAX_LINE}: use a shorter path")
+                write!(f, "the rule has {len} bytes, and the kernel reads {MAX_LINE}: use a shorter path")
             }
             Self::NoSeparator => f.write_str("every separator occurs in the name or the path"),
-            Self::Flag(letter) => write!(f, "`{letter}` is not a flag; flags are P, O, C and F"),
+            Self::Flag(unknown) => unknown.fmt(f),
             Self::Line(why) => write!(f, "not a rule: {why}"),
         }
     }
@@ -139,10 +139,10 @@ impl Rule {
         let bad = |why| Err(BadRule::Interpreter(self.interpreter.clone(), why));
         let bytes = self.interpreter.as_os_str().as_bytes();
         if !self.interpreter.is_absolute() {
-            return bad("the path has to begin at the root");
+            return bad("the path is not absolute");
         }
         if bytes.iter().any(|byte| b"\n\0".contains(byte)) {
-            return bad("the kernel's list has a line for each field");
+            return bad("it has a newline or a zero");
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Rule {
             name: OsString::from_vec(name.to_vec()),
             files,
             interpreter: OsString::from_vec(interpreter.to_vec()).into(),
-            flags: flags.parse()?,
+            flags: flags.parse().map_err(BadRule::Flag)?,
         };
         rule.line().map(|_| rule)
     }
@@ -215,19 +215,19 @@ impl Rule {
     }
 }
 
-/// A field in which a registered handler is not what was asked for.
+/// A field in which a registered handler differs from what was requested.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Difference {
     /// `interpreter`, `flags`, `emulator's hash`, `files`, or `enabled`.
     pub field: &'static str,
     /// What the kernel has.
     pub registered: String,
-    /// What was asked for.
+    /// What was requested.
     pub wanted: String,
 }
 
 impl Files {
-    /// The emulator's build as far as it is known, and all else.
+    /// The emulator's build where it is known, and everything else.
     fn split_build(&self) -> (String, String) {
         let mut rest = self.clone();
         let build = match &mut rest {
@@ -257,7 +257,7 @@ pub fn check_name(name: &OsStr) -> Result<(), BadRule> {
     let bytes = name.as_bytes();
     let why = match bytes {
         b"" => "it is empty",
-        b"." | b".." => "it means a folder",
+        b"." | b".." => "it means a directory",
         b"register" | b"status" => "the kernel's own file has that name",
         _ if bytes.len() > MAX_NAME => "it has more than 255 bytes",
         _ if bytes.contains(&b'/') => "it has a slash",
@@ -273,7 +273,7 @@ pub fn escape(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()).collect()
 }
 
-/// Undoes `\xNN`, as the kernel does; all else stays.
+/// Undoes `\xNN`, as the kernel does; everything else is unchanged.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let digit = |at: usize| text.get(at).and_then(|&digit| char::from(digit).to_digit(16));
     let mut bytes = Vec::new();
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told_field_by_field() {
+    fn differences_are_reported_field_by_field() {
         let arch = "mipsn32".parse().unwrap();
         assert_eq!(rule().differences(&rule()), []);
         let other = Rule {

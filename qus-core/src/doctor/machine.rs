@@ -1,4 +1,4 @@
-//! What can be seen of a machine and its handlers, without changing anything.
+//! What can be observed of a machine and its handlers, without changing anything.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::arch::{ARCHES, Arch};
-use crate::binfmt::{Binfmt, Entry, State};
+use crate::binfmt::{Binfmt, Entry, MountState};
 use crate::elf::Elf;
 use crate::file;
-use crate::mount::{Instance, instance, is_initial, is_supported, look};
+use crate::mount::{Instance, instance, is_initial, is_supported, snapshot};
 use crate::namespace::kernel;
-use crate::owner::{Configured, Owner};
+use crate::owner::{ConfiguredRules, Owner};
 use crate::probe;
+use crate::syscall::attribute;
 
-/// What was seen of a machine.
+/// What was observed of a machine.
 #[derive(Debug)]
 pub struct Machine {
     /// Where binfmt_misc is, or should be.
@@ -29,12 +30,12 @@ pub struct Machine {
     /// Whether the kernel knows binfmt_misc.
     pub supported: bool,
     /// What can be done with it.
-    pub state: State,
+    pub state: MountState,
     /// Whether it is used at all; `None` if that cannot be seen.
     pub switched_on: Option<bool>,
     /// Whether this is the host's user namespace.
     pub initial_user_namespace: Option<bool>,
-    /// Whose instance is mounted, where this is another.
+    /// Whose instance is mounted, where this is another user namespace.
     pub instance: Option<Instance>,
     /// How many of them are mounted one over another.
     pub mounts_on_top: usize,
@@ -45,23 +46,23 @@ pub struct Machine {
     /// `vm.mmap_rnd_bits`; `None` also where addresses are not randomised.
     pub mmap_rnd_bits: Option<u64>,
     /// Handlers in the kernel's order.
-    pub handlers: Vec<Handler>,
-    /// What others register by themselves.
-    pub configured: Configured,
-    /// How the probes went that were run.
+    pub handlers: Vec<InspectedHandler>,
+    /// What services of the host register by themselves.
+    pub configured: ConfiguredRules,
+    /// The results of the probes that were run.
     pub probes: BTreeMap<&'static str, Result<(), String>>,
     /// Why none can be run.
     pub no_probes: Option<String>,
 }
 
-/// What was seen of a handler.
+/// What was observed of a handler.
 #[derive(Debug)]
-pub struct Handler {
+pub struct InspectedHandler {
     /// Its name.
     pub name: OsString,
-    /// What the kernel says of it, or why that cannot be read.
+    /// Its entry, or why that cannot be read.
     pub entry: Result<Entry, String>,
-    /// Whose it is.
+    /// Which program has registered it.
     pub owner: Owner,
     /// Its interpreter, as seen from here.
     pub interpreter: Interpreter,
@@ -69,8 +70,8 @@ pub struct Handler {
     pub label: Option<String>,
 }
 
-impl Handler {
-    /// Its name for people.
+impl InspectedHandler {
+    /// Its name as text.
     pub fn name(&self) -> String {
         self.name.to_string_lossy().into_owned()
     }
@@ -79,9 +80,9 @@ impl Handler {
 /// What a handler's interpreter is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Interpreter {
-    /// Not there, as seen from here.
+    /// It does not exist, as seen from here.
     Missing,
-    /// It asks for this loader.
+    /// It needs this loader.
     Dynamic(PathBuf),
     /// A pipe, a directory, a device: the kernel runs none of them.
     NotAFile,
@@ -90,26 +91,26 @@ pub enum Interpreter {
 }
 
 impl Machine {
-    /// Looks at everything. Probes are run for all architectures that a handler takes, and those asked for.
-    pub fn look(binfmt: &Binfmt, asked: &[&'static Arch]) -> Self {
+    /// Inspects everything. Probes are run for all architectures that have a handler, and for the required ones.
+    pub fn inspect(binfmt: &Binfmt, required: &[&'static Arch]) -> Self {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
-        let configured = Configured::read(Path::new("/"));
-        // Looked at before anything is run: a look takes a moment, and probes may take longer.
-        let seen = look(binfmt);
-        let state = seen.as_ref().map_or_else(|_| binfmt.state(), |seen| seen.state);
-        let switched_on = seen.as_ref().ok().and_then(|seen| seen.switched_on);
-        let handlers: Vec<Handler> = seen
-            .map_or_else(|_| Vec::new(), |seen| seen.handlers)
+        let configured = ConfiguredRules::read(Path::new("/"));
+        // Read before anything is run: that takes a moment, and probes may take longer.
+        let snapshot = snapshot(binfmt);
+        let state = snapshot.as_ref().map_or_else(|_| binfmt.state(), |snapshot| snapshot.state);
+        let switched_on = snapshot.as_ref().ok().and_then(|snapshot| snapshot.switched_on);
+        let handlers: Vec<InspectedHandler> = snapshot
+            .map_or_else(|_| Vec::new(), |snapshot| snapshot.handlers)
             .into_iter()
             .map(|(name, entry)| match entry {
-                Ok(entry) => Handler {
+                Ok(entry) => InspectedHandler {
                     name,
                     owner: configured.owner(&entry),
                     interpreter: interpreter(&entry.rule.interpreter),
                     label: label(&entry.rule.interpreter),
                     entry: Ok(entry),
                 },
-                Err(error) => Handler {
+                Err(error) => InspectedHandler {
                     name,
                     entry: Err(error.to_string()),
                     owner: Owner::Other,
@@ -124,8 +125,8 @@ impl Machine {
             handlers.iter().any(|handler| handler.entry.as_ref().is_ok_and(takes))
         };
         let no_probes = probe::can_run().err();
-        let asked = |arch: &&&Arch| no_probes.is_none() && (asked.contains(arch) || taken(arch));
-        let probed = ARCHES.iter().filter(|arch| asked(&arch));
+        let probed = |arch: &&&Arch| no_probes.is_none() && (required.contains(arch) || taken(arch));
+        let probed = ARCHES.iter().filter(|arch| probed(&arch));
         let probes = probed.map(|arch| (arch.name, probe::run(arch))).collect();
         let randomised = number("/proc/sys/kernel/randomize_va_space") != Some(0);
         Self {
@@ -164,10 +165,8 @@ fn label(path: &Path) -> Option<String> {
     if !Path::new("/sys/fs/selinux/enforce").exists() {
         return None;
     }
-    let mut label = [0; 256];
-    let (label, _) =
-        rustix::fs::getxattr(path, c"security.selinux", &mut label[..]).ok().map(|n| label.split_at(n))?;
-    Some(String::from_utf8_lossy(label).trim_end_matches('\0').to_owned())
+    let label = attribute(path, c"security.selinux").ok()?;
+    Some(String::from_utf8_lossy(&label).trim_end_matches('\0').to_owned())
 }
 
 /// How many instances of binfmt_misc are mounted at a path.

@@ -1,8 +1,8 @@
-//! Machines that are not at hand, and what is found.
+//! Machines of all kinds, and what is found.
 
 use super::*;
 use crate::binfmt::{Flags, Magic, Rule};
-use crate::owner::Configured;
+use crate::owner::ConfiguredRules;
 
 fn machine() -> Machine {
     Machine {
@@ -10,7 +10,7 @@ fn machine() -> Machine {
         kernel: (6, 12),
         proc: true,
         supported: true,
-        state: State::Writable,
+        state: MountState::Writable,
         switched_on: Some(true),
         initial_user_namespace: Some(true),
         instance: None,
@@ -19,13 +19,13 @@ fn machine() -> Machine {
         mmap_min_addr: Some(65536),
         mmap_rnd_bits: Some(28),
         handlers: Vec::new(),
-        configured: Configured::default(),
+        configured: ConfiguredRules::default(),
         probes: Default::default(),
         no_probes: None,
     }
 }
 
-fn handler(name: &str, arch: &str, flags: &str) -> Handler {
+fn handler(name: &str, arch: &str, flags: &str) -> InspectedHandler {
     let magic = Magic::of(arch.parse().unwrap(), [0; 4]).next().unwrap();
     let rule = Rule {
         name: name.into(),
@@ -33,7 +33,7 @@ fn handler(name: &str, arch: &str, flags: &str) -> Handler {
         interpreter: format!("/usr/bin/{name}").into(),
         flags: flags.parse::<Flags>().unwrap(),
     };
-    Handler {
+    InspectedHandler {
         name: name.into(),
         entry: Ok(Entry { enabled: true, rule, unknown: Vec::new() }),
         owner: Owner::Qus,
@@ -61,13 +61,13 @@ fn every_kind_of_trouble_is_found() {
     one(Machine { kernel: (4, 4), ..machine() }, Error, "kernel");
     one(Machine { kernel: (5, 10), ..machine() }, Warning, "kernel");
     one(Machine { kernel: (6, 1), ..machine() }, Note, "kernel");
-    one(Machine { state: State::Absent, supported: false, ..machine() }, Error, "binfmt_misc");
-    one(Machine { state: State::Absent, ..machine() }, Error, "binfmt_misc");
-    one(Machine { state: State::Absent, proc: false, ..machine() }, Error, "binfmt_misc");
-    one(Machine { state: State::NotMounted, ..machine() }, Error, "binfmt_misc");
+    one(Machine { state: MountState::Absent, supported: false, ..machine() }, Error, "binfmt_misc");
+    one(Machine { state: MountState::Absent, ..machine() }, Error, "binfmt_misc");
+    one(Machine { state: MountState::Absent, proc: false, ..machine() }, Error, "binfmt_misc");
+    one(Machine { state: MountState::NotMounted, ..machine() }, Error, "binfmt_misc");
     one(Machine { no_probes: Some("no memory".into()), ..machine() }, Warning, "probes");
-    one(Machine { state: State::ReadOnly(Errno::EROFS), ..machine() }, Warning, "binfmt_misc");
-    one(Machine { state: State::ReadOnly(Errno::EACCES), ..machine() }, Note, "binfmt_misc");
+    one(Machine { state: MountState::ReadOnly(Errno::EROFS), ..machine() }, Warning, "binfmt_misc");
+    one(Machine { state: MountState::ReadOnly(Errno::EACCES), ..machine() }, Note, "binfmt_misc");
     one(Machine { switched_on: Some(false), ..machine() }, Error, "binfmt_misc");
     one(Machine { initial_user_namespace: Some(false), ..machine() }, Note, "binfmt_misc");
     one(Machine { mounts_on_top: 2, ..machine() }, Warning, "binfmt_misc");
@@ -78,13 +78,14 @@ fn every_kind_of_trouble_is_found() {
 
 #[test]
 fn every_kind_of_bad_handler_is_found() {
-    let of = |change: &dyn Fn(&mut Handler)| {
+    let of = |change: &dyn Fn(&mut InspectedHandler)| {
         let mut handler = handler("qemu-arm", "arm", "POCF");
         change(&mut handler);
         found(&Machine { handlers: vec![handler], ..machine() })
     };
     let name = || "qemu-arm".to_owned();
-    let entry = |handler: &mut Handler, change: &dyn Fn(&mut Entry)| change(handler.entry.as_mut().unwrap());
+    let entry =
+        |handler: &mut InspectedHandler, change: &dyn Fn(&mut Entry)| change(handler.entry.as_mut().unwrap());
     assert_eq!(of(&|handler| entry(handler, &|entry| entry.enabled = false)), [(Error, name())]);
     assert_eq!(of(&|handler| handler.interpreter = Interpreter::Missing), [(Note, name())]);
     assert_eq!(of(&|handler| handler.interpreter = Interpreter::NotAFile), [(Error, name())]);
@@ -95,8 +96,8 @@ fn every_kind_of_bad_handler_is_found() {
         [(Warning, name())]
     );
     assert_eq!(of(&|handler| handler.label = Some("system_u:object_r:bin_t:s0".into())), []);
-    let bare = |handler: &mut Handler| entry(handler, &|entry| entry.rule.flags = Flags::default());
-    let missing = |handler: &mut Handler| {
+    let bare = |handler: &mut InspectedHandler| entry(handler, &|entry| entry.rule.flags = Flags::default());
+    let missing = |handler: &mut InspectedHandler| {
         bare(handler);
         handler.interpreter = Interpreter::Missing;
     };
@@ -105,12 +106,12 @@ fn every_kind_of_bad_handler_is_found() {
 }
 
 #[test]
-fn the_latest_of_two_wins_and_the_other_is_told() {
+fn the_latest_of_two_shadows_the_other() {
     let handlers = vec![handler("qemu-arm-qus", "arm", "POCF"), handler("qemu-arm", "arm", "POCF")];
     let findings = findings(&Machine { handlers, ..machine() }, &[]);
     assert_eq!(findings.len(), 1);
     assert_eq!(findings[0].subject, "qemu-arm");
-    assert!(findings[0].what.starts_with("qemu-arm-qus takes the same files"));
+    assert!(findings[0].what.starts_with("qemu-arm-qus shadows it"));
     let apart = vec![handler("qemu-arm", "arm", "POCF"), handler("qemu-sh4", "sh4", "POCF")];
     assert_eq!(found(&Machine { handlers: apart, ..machine() }), []);
 }
@@ -120,15 +121,15 @@ fn what_was_asked_for_has_to_run() {
     let arm: &'static Arch = "arm".parse().unwrap();
     let mut ill = machine();
     ill.probes.insert("arm", Err("no handler".into()));
-    assert_eq!(findings(&ill, &[]), [], "nobody asked, nobody is registered");
+    assert_eq!(findings(&ill, &[]), [], "nothing was required, nothing is registered");
     let asked = findings(&ill, &[arm]);
-    assert_eq!((asked[0].severity, asked[0].fix.as_deref()), (Error, Some("qus install arm")));
+    assert_eq!((asked[0].severity, asked[0].hint.as_deref()), (Error, Some("`qus install arm`")));
     ill.handlers.push(handler("qemu-arm", "arm", "POCF"));
     assert_eq!(found(&ill), [(Error, "qemu-arm".to_owned())]);
 }
 
 #[test]
-fn a_contradicting_file_is_told() {
+fn a_contradicting_file_is_reported() {
     let root = tempfile::tempdir().unwrap();
     for dir in ["usr/lib/binfmt.d", "var/lib/binfmts"] {
         std::fs::create_dir_all(root.path().join(dir)).unwrap();
@@ -136,8 +137,8 @@ fn a_contradicting_file_is_told() {
     std::fs::write(root.path().join("usr/lib/binfmt.d/q.conf"), ":qemu-arm:M::x::/usr/bin/other:F\n")
         .unwrap();
     std::fs::write(root.path().join("var/lib/binfmts/qemu-arm"), "").unwrap();
-    let configured = Configured::read(root.path());
+    let configured = ConfiguredRules::read(root.path());
     let ill = Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], configured, ..machine() };
-    let fixes: Vec<_> = findings(&ill, &[]).into_iter().map(|finding| finding.fix.unwrap()).collect();
-    assert_eq!(fixes, ["ln -s /dev/null /etc/binfmt.d/q.conf", "update-binfmts --disable qemu-arm"]);
+    let hints: Vec<_> = findings(&ill, &[]).into_iter().map(|finding| finding.hint.unwrap()).collect();
+    assert_eq!(hints, ["`ln -s /dev/null /etc/binfmt.d/q.conf`", "`update-binfmts --disable qemu-arm`"]);
 }

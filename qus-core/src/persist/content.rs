@@ -1,9 +1,9 @@
-//! A file's content: put where it belongs all at once, and recognised by its hash.
+//! A file's content: written all at once, and recognised by its checksum.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::Error;
+use super::error::PersistError;
 use super::tree::{Found, Place, is_owned};
 use crate::digest::{self, Sha256};
 use crate::file;
@@ -21,32 +21,32 @@ pub(super) enum Content {
 
 impl Content {
     /// Of what is to be written.
-    pub(super) fn sha256(&self) -> Result<Sha256, Error> {
+    pub(super) fn sha256(&self) -> Result<Sha256, PersistError> {
         match self {
             Self::Copy(from, _) => {
-                Sha256::of_file(from).map_err(|error| Error::Io("read", from.clone(), error))
+                Sha256::of_file(from).map_err(|error| PersistError::Io("read", from.clone(), error))
             }
             Self::Text(text, _) => Ok(Sha256::of(text)),
             Self::Link(to) => Ok(of_link(to)),
         }
     }
 
-    /// Writes it so that it is never there in part.
-    pub(super) fn put(&self, place: &Place, hash: Sha256) -> io::Result<()> {
+    /// Writes it so that it never exists in part.
+    pub(super) fn write(&self, place: &Place, hash: Sha256) -> io::Result<()> {
         match self {
-            Self::Copy(from, mode) => place.put(*mode, |to| {
+            Self::Copy(from, mode) => place.write(*mode, |to| {
                 if digest::copy(file::open(from)?, to)? == hash {
                     Ok(())
                 } else {
-                    Err(io::Error::other(format!("{} was changed meanwhile", from.shown())))
+                    Err(io::Error::other(format!("{} changed while it was copied", from.shown())))
                 }
             }),
-            Self::Text(text, mode) => place.put(*mode, |to| to.write_all(text.as_bytes())),
-            Self::Link(to) => place.put_link(to),
+            Self::Text(text, mode) => place.write(*mode, |to| to.write_all(text.as_bytes())),
+            Self::Link(to) => place.write_link(to),
         }
     }
 
-    /// Whether it is there already, and nobody else can change it.
+    /// Whether it exists already, and only root can change it.
     pub(super) fn is_there(&self, place: &Place, hash: Sha256) -> io::Result<bool> {
         let found = place.find()?;
         let owned = match (self, &found) {

@@ -1,12 +1,11 @@
-//! The list of all that was written, by which it is taken back.
+//! The list of all that was written, by which it is removed.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BINFMT_D, OPENRC};
+use super::paths::{is_directory, is_file};
 use crate::digest::Sha256;
-use crate::emulator::PERSISTENT;
 use crate::text::Show;
 
 /// The files that were written, as paths of the host.
@@ -14,9 +13,9 @@ use crate::text::Show;
 pub struct Manifest {
     /// A path is in it twice while one content replaces another.
     pub(super) files: Vec<Written>,
-    /// Directories that were made for them, inner ones last.
-    #[serde(default)]
-    pub(super) folders: Vec<PathBuf>,
+    /// Directories that were created for them, inner ones last.
+    #[serde(default, alias = "folders")]
+    pub(super) directories: Vec<PathBuf>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,16 +26,16 @@ pub(super) struct Written {
 }
 
 impl Manifest {
-    /// Reads what was written down.
+    /// Reads a manifest.
     ///
     /// # Errors
-    /// Why it is damaged: cut off, or with paths that are never written.
+    /// Why it is damaged: cut off, or with paths that qus never writes.
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let this: Self = serde_json::from_slice(text).map_err(|error| error.to_string())?;
         let files = this.files.iter().map(|file| &file.path);
         match files
             .filter(|path| !is_file(path))
-            .chain(this.folders.iter().filter(|path| !is_directory(path)))
+            .chain(this.directories.iter().filter(|path| !is_directory(path)))
             .next()
         {
             Some(path) => Err(format!("qus does not write {}", path.shown())),
@@ -56,22 +55,4 @@ impl Manifest {
         };
         self.files.iter().enumerate().filter(first).map(|(_, file)| &file.path)
     }
-}
-
-fn is_plain(path: &Path) -> bool {
-    path.is_absolute()
-        && path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
-}
-
-/// Whether qus writes a file of this path.
-fn is_file(path: &Path) -> bool {
-    let fixed = [BINFMT_D, OPENRC[0], OPENRC[1]];
-    is_plain(path) && (path.starts_with(PERSISTENT) || fixed.iter().any(|fixed| path == Path::new(fixed)))
-}
-
-/// Whether it may have made this directory.
-fn is_directory(path: &Path) -> bool {
-    let outer = [PERSISTENT, BINFMT_D, OPENRC[0], OPENRC[1]];
-    is_plain(path)
-        && (path.starts_with(PERSISTENT) || outer.iter().any(|inner| Path::new(inner).starts_with(path)))
 }

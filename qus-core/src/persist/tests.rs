@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 use super::*;
 
 /// A host with systemd, and two emulators beside it.
-fn host(service: &str) -> (tempfile::TempDir, Host, Vec<Emulator>) {
+fn host(service: &str) -> (tempfile::TempDir, HostSystem, Vec<Emulator>) {
     let dir = tempfile::tempdir().unwrap();
     let put = |path: &str, text: &str| {
         let path = dir.path().join(path);
@@ -26,21 +26,21 @@ fn host(service: &str) -> (tempfile::TempDir, Host, Vec<Emulator>) {
         path: put(&format!("bundle/qemu-{arch}"), arch),
         build: [0; 4],
     });
-    let host = Host::at(dir.path().join("root"));
+    let host = HostSystem::at(dir.path().join("root"));
     (dir, host, emulators.to_vec())
 }
 
 /// All that is there, directories with a slash.
 fn all_files(dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).unwrap() {
+    let mut directories = vec![dir.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
             let name = path.strip_prefix(dir).unwrap().display().to_string();
             if path.is_dir() && !path.is_symlink() {
                 found.push(name + "/");
-                folders.push(path);
+                directories.push(path);
             } else {
                 found.push(name);
             }
@@ -82,7 +82,7 @@ fn another_version_replaces_the_first() {
     let lib = dir.path().join("root/usr/local/lib/qus");
     let before = all_files(&lib);
     let error = host.install("1.3", &emulators[..1], Flags::DEFAULT).unwrap_err();
-    assert!(matches!(&error, Error::WouldForget(archs) if archs == &["sh4"]), "{error}");
+    assert!(matches!(&error, PersistError::WouldDrop(archs) if archs == &["sh4"]), "{error}");
     assert_eq!(all_files(&lib), before);
     host.install("1.3", &emulators, Flags::DEFAULT).unwrap();
     let files = ["1.3/", "1.3/bundle.json", "1.3/qemu-arm", "1.3/qemu-sh4", "manifest.json"];
@@ -96,9 +96,9 @@ fn what_others_changed_is_left() {
     let conf = dir.path().join("root/etc/binfmt.d/qus.conf");
     fs::write(&conf, "# mine\n").unwrap();
     let error = host.install("1.2", &emulators, Flags::NO_CREDENTIALS).unwrap_err();
-    assert!(matches!(&error, Error::NotOurs(path) if path == Path::new(BINFMT_D)), "{error}");
+    assert!(matches!(&error, PersistError::NotOurs(path) if path == Path::new(BINFMT_D)), "{error}");
     assert_eq!(host.remove().unwrap().1, [PathBuf::from(BINFMT_D)]);
-    assert!(matches!(host.install("1.2", &emulators, Flags::DEFAULT), Err(Error::NotOurs(_))));
+    assert!(matches!(host.install("1.2", &emulators, Flags::DEFAULT), Err(PersistError::NotOurs(_))));
     assert_eq!(fs::read_to_string(conf).unwrap(), "# mine\n");
 }
 
@@ -111,7 +111,10 @@ fn an_interrupted_change_is_continued_or_taken_back() {
     fs::write(&emulator, "another").unwrap();
     let part = dir.path().join("root/usr/local/lib/qus/1.2/qemu-sh4.part");
     fs::create_dir(&part).unwrap();
-    assert!(matches!(host.install("1.2", &emulators, Flags::NO_CREDENTIALS), Err(Error::Io("write", ..))));
+    assert!(matches!(
+        host.install("1.2", &emulators, Flags::NO_CREDENTIALS),
+        Err(PersistError::Io("write", ..))
+    ));
     fs::remove_dir(&part).unwrap();
     host.install("1.2", &emulators, Flags::NO_CREDENTIALS).unwrap();
     assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new());
@@ -120,7 +123,7 @@ fn an_interrupted_change_is_continued_or_taken_back() {
 #[test]
 fn failures_are_told_and_nothing_is_there_in_part() {
     let (dir, host, mut emulators) = host("no/service");
-    assert!(matches!(host.install("1", &emulators, Flags::DEFAULT), Err(Error::NoService)));
+    assert!(matches!(host.install("1", &emulators, Flags::DEFAULT), Err(PersistError::NoService)));
     mode(&dir.path().join("root/sbin"), 0o755);
     fs::write(dir.path().join("root/sbin/openrc-run"), "").unwrap();
     emulators[1].path = "/no/such/emulator".into();
@@ -131,7 +134,7 @@ fn failures_are_told_and_nothing_is_there_in_part() {
     mode(manifest.parent().unwrap(), 0o755);
     fs::write(&manifest, "garbage").unwrap();
     fs::set_permissions(&manifest, fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(matches!(host.remove(), Err(Error::Manifest(..))));
+    assert!(matches!(host.remove(), Err(PersistError::Manifest(..))));
 }
 
 /// A directory, with a mode that no umask has changed.
@@ -175,7 +178,7 @@ fn what_others_can_put_in_the_way_is_refused() {
         fs::create_dir(dir.path().join("outside")).unwrap();
         prepare(&dir.path().join("root"));
         let error = host.install("1.2", &emulators, Flags::DEFAULT).unwrap_err();
-        assert!(matches!(error, Error::Unsafe(..) | Error::NotOurs(_)), "{what}: {error}");
+        assert!(matches!(error, PersistError::Unsafe(..) | PersistError::NotOurs(_)), "{what}: {error}");
         assert_eq!(fs::read_dir(dir.path().join("outside")).unwrap().count(), 0, "{what}");
     }
 }
@@ -212,9 +215,9 @@ fn what_is_ours_is_made_safe_again() {
 
 #[test]
 fn a_manifest_names_only_what_qus_writes() {
-    let parse = |path: &str, folder: &str| {
+    let parse = |path: &str, directory: &str| {
         let sum = Sha256::of("");
-        let text = format!(r#"{{"files":[{{"path":"{path}","sha256":"{sum}"}}],"folders":["{folder}"]}}"#);
+        let text = format!(r#"{{"files":[{{"path":"{path}","sha256":"{sum}"}}],"folders":["{directory}"]}}"#);
         Manifest::parse(text.as_bytes())
     };
     assert!(parse("/usr/local/lib/qus/1/qemu-arm", "/usr/local/lib").is_ok());
@@ -228,8 +231,11 @@ fn a_manifest_names_only_what_qus_writes() {
         mode(&ours, 0o755);
         fs::write(ours.join("manifest.json"), cut).unwrap();
         fs::set_permissions(ours.join("manifest.json"), fs::Permissions::from_mode(0o644)).unwrap();
-        let error = host.remove().unwrap_err().to_string();
-        assert!(error.contains("is damaged") && error.contains("\nremedy: "), "{error}");
+        let error = host.remove().unwrap_err();
+        assert!(
+            error.to_string().contains("is damaged") && error.hint().unwrap().contains("`rm "),
+            "{error}"
+        );
     }
 }
 

@@ -1,8 +1,8 @@
-//! A host's tree of directories, in which others than root may have put something in the way.
+//! A host's root filesystem, in which users other than root may have placed files and links.
 //!
-//! Paths are those of the host. They are walked one component at a time from the host's root directory, which is not
-//! left: not by `..`, and not by a symbolic link, which is followed as on the host if root has made it. A directory that
-//! others can write to is refused, or is ours and made safe. What is made belongs to root and has a mode of its own,
+//! Paths are those of the host. They are walked one component at a time from the host's root directory and never leave
+//! it: not by `..`, and not by a symbolic link, which is followed as on the host if root has created it. A directory that
+//! other users can write to is refused, or is ours and made safe. What is created belongs to root and has a fixed mode,
 //! whatever the umask is.
 
 use std::collections::VecDeque;
@@ -10,23 +10,23 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Component, Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{self, AtFlags, FileType, FlockOperation, Gid, Mode, OFlags, Stat, Uid};
-use rustix::io::Errno;
-use rustix::process::geteuid;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, readlinkat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fchmod, fstat, fstatat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, geteuid, symlinkat, unlinkat};
 
-use super::Error;
+use super::error::PersistError;
 use crate::emulator::PERSISTENT;
 use crate::file;
 
 /// How many links the kernel follows.
 const MAX_LINKS: usize = 40;
 
-/// How long others may change what is kept: to write all emulators takes seconds.
+/// How long another qus may hold the lock: to write all emulators takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Mode of directories.
@@ -36,9 +36,10 @@ const DIRECTORY: u32 = 0o755;
 #[derive(Debug)]
 pub(super) struct Tree {
     root: OwnedFd,
+    _lock: Option<Flock<OwnedFd>>,
 }
 
-/// Where a file lies, or would lie: an open directory and the name in it.
+/// Where a file is, or would be: an open directory and the name in it.
 pub(super) struct Place {
     dir: OwnedFd,
     name: OsString,
@@ -50,55 +51,57 @@ pub(super) enum Found {
     Link(PathBuf),
 }
 
-/// Whether root, or who runs this, is the owner.
-fn is_trusted(stat: &Stat) -> bool {
+/// Whether the owner is root, or the user who runs this.
+fn is_trusted(stat: &FileStat) -> bool {
     stat.st_uid == 0 || stat.st_uid == geteuid().as_raw()
 }
 
 /// Gives a new file or directory to root, and a mode.
 pub(super) fn own(file: impl AsFd, mode: u32) -> io::Result<()> {
     if geteuid().is_root() {
-        fs::fchown(&file, Some(Uid::ROOT), Some(Gid::ROOT))?;
+        fchown(&file, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
     }
     // After the owner, whose change takes bits away.
-    Ok(fs::fchmod(&file, Mode::from_raw_mode(mode))?)
+    Ok(fchmod(&file, Mode::from_bits_truncate(mode))?)
 }
 
 impl Tree {
-    pub(super) fn open(root: &Path) -> Result<Self, Error> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = fs::open(root, flags, Mode::empty())
-            .map_err(|errno| Error::Io("open", root.to_owned(), errno.into()))?;
-        Ok(Self { root })
+    pub(super) fn open(root: &Path) -> Result<Self, PersistError> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let root = open(root, flags, Mode::empty())
+            .map_err(|errno| PersistError::Io("open", root.to_owned(), errno.into()))?;
+        Ok(Self { root, _lock: None })
     }
 
-    /// Waits until no other qus changes what is kept, and keeps others waiting as long as the value lives.
-    pub(super) fn lock(root: &Path) -> Result<Self, Error> {
+    /// Waits until no other qus changes persistent files, and excludes others as long as the value lives.
+    pub(super) fn lock(root: &Path) -> Result<Self, PersistError> {
         let this = Self::open(root)?;
-        let failed = |error| Error::Io("lock", root.to_owned(), error);
+        let failed = |error| PersistError::Io("lock", root.to_owned(), error);
         let deadline = Instant::now() + PATIENCE;
+        let mut dir = this.root.try_clone().map_err(failed)?;
         loop {
-            match fs::flock(&this.root, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(this),
-                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => sleep(Duration::from_millis(5)),
-                Err(Errno::WOULDBLOCK) => {
+            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { _lock: Some(lock), ..this }),
+                Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < deadline => dir = unlocked,
+                Err((_, Errno::EWOULDBLOCK)) => {
                     return Err(failed(io::Error::other("another program holds the lock and does not end")));
                 }
-                Err(errno) => return Err(failed(errno.into())),
+                Err((_, errno)) => return Err(failed(errno.into())),
             }
+            sleep(Duration::from_millis(5));
         }
     }
 
-    /// The place of a file, if its directories are there, or after making them.
-    pub(super) fn place(&self, path: &Path, make: bool) -> Result<Option<Place>, Error> {
+    /// The place of a file, if its directories exist, or after creating them.
+    pub(super) fn place(&self, path: &Path, make: bool) -> Result<Option<Place>, PersistError> {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
-            return Err(Error::Unsafe(path.to_owned(), "is not the path of a file"));
+            return Err(PersistError::Unsafe(path.to_owned(), "is not the path of a file"));
         };
         Ok(self.walk(parent, make)?.map(|dir| Place { dir, name: name.to_owned() }))
     }
 
-    /// Of the directories of a file those that are not there, the outermost first.
-    pub(super) fn missing(&self, path: &Path) -> Result<Vec<PathBuf>, Error> {
+    /// Of the directories of a file those that do not exist, the outermost first.
+    pub(super) fn missing(&self, path: &Path) -> Result<Vec<PathBuf>, PersistError> {
         let mut missing = Vec::new();
         for dir in path.ancestors().skip(1) {
             if self.walk(dir, false)?.is_some() {
@@ -110,15 +113,15 @@ impl Tree {
         Ok(missing)
     }
 
-    /// Opens a directory; `None` if it is not there and is not to be made.
-    fn walk(&self, path: &Path, make: bool) -> Result<Option<OwnedFd>, Error> {
-        let failed = |errno: Errno| Error::Io("open", path.to_owned(), errno.into());
+    /// Opens a directory; `None` if it does not exist and is not to be created.
+    fn walk(&self, path: &Path, make: bool) -> Result<Option<OwnedFd>, PersistError> {
+        let failed = |errno: Errno| PersistError::Io("open", path.to_owned(), errno.into());
         let mut opened =
-            vec![self.root.try_clone().map_err(|error| Error::Io("open", path.to_owned(), error))?];
+            vec![self.root.try_clone().map_err(|error| PersistError::Io("open", path.to_owned(), error))?];
         let mut ahead: VecDeque<OsString> = VecDeque::new();
         let mut links = 0;
         if !path.is_absolute() || path.components().any(|part| part == Component::ParentDir) {
-            return Err(Error::Unsafe(path.to_owned(), "leaves the host's root directory"));
+            return Err(PersistError::Unsafe(path.to_owned(), "leaves the host's root directory"));
         }
         ahead.extend(path.iter().map(OsStr::to_owned));
         self.check(&opened[0], Path::new("/"), false)?;
@@ -135,27 +138,29 @@ impl Tree {
                 continue;
             }
             let next = match open_directory(dir, &name) {
-                Err(Errno::NOENT) if make => Some(
-                    make_directory(dir, &name).map_err(|error| Error::Io("make", path.to_owned(), error))?,
+                Err(Errno::ENOENT) if make => Some(
+                    make_directory(dir, &name)
+                        .map_err(|error| PersistError::Io("create", path.to_owned(), error))?,
                 ),
-                Err(Errno::NOENT) => return Ok(None),
-                Err(Errno::NOTDIR | Errno::LOOP) => {
-                    let stat = fs::statat(dir, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+                Err(Errno::ENOENT) => return Ok(None),
+                Err(Errno::ENOTDIR | Errno::ELOOP) => {
+                    let stat = fstatat(dir, &*name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(failed)?;
                     links += 1;
-                    if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink || links > MAX_LINKS {
-                        return Err(Error::Unsafe(
+                    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFLNK
+                        || links > MAX_LINKS
+                    {
+                        return Err(PersistError::Unsafe(
                             path.to_owned(),
-                            "has something in its way that is no directory",
+                            "leads through something that is not a directory",
                         ));
                     }
                     if !is_trusted(&stat) {
-                        return Err(Error::Unsafe(
+                        return Err(PersistError::Unsafe(
                             path.to_owned(),
-                            "has a link in its way that is not root's",
+                            "leads through a link that does not belong to root",
                         ));
                     }
-                    let target = fs::readlinkat(dir, &name, Vec::new()).map_err(failed)?;
-                    let target = PathBuf::from(OsString::from_vec(target.into_bytes()));
+                    let target = PathBuf::from(readlinkat(dir, &*name).map_err(failed)?);
                     for part in target.iter().rev() {
                         ahead.push_front(part.to_owned());
                     }
@@ -178,38 +183,38 @@ impl Tree {
         Ok(opened.pop())
     }
 
-    /// Refuses a directory in which others can put something; one that is ours is made safe.
-    fn check(&self, dir: &OwnedFd, path: &Path, ours: bool) -> Result<(), Error> {
-        let failed = |error| Error::Io("look at", path.to_owned(), error);
-        let stat = fs::fstat(dir).map_err(|errno| failed(errno.into()))?;
+    /// Refuses a directory in which other users can create files; one that is ours is made safe.
+    fn check(&self, dir: &OwnedFd, path: &Path, ours: bool) -> Result<(), PersistError> {
+        let failed = |error| PersistError::Io("look at", path.to_owned(), error);
+        let stat = fstat(dir).map_err(|errno| failed(errno.into()))?;
         if !is_trusted(&stat) {
-            return Err(Error::Unsafe(path.to_owned(), "is not root's"));
+            return Err(PersistError::Unsafe(path.to_owned(), "does not belong to root"));
         }
         if ours && stat.st_mode & 0o7777 != DIRECTORY {
             own(dir, DIRECTORY).map_err(failed)?;
-        // In one like /tmp others cannot change what is root's, and what is theirs is refused in turn.
+        // In one like /tmp users cannot change root's files, and their own are refused in turn.
         } else if stat.st_mode & 0o1002 == 0o002 {
-            return Err(Error::Unsafe(path.to_owned(), "can be written by everybody"));
+            return Err(PersistError::Unsafe(path.to_owned(), "can be written by every user"));
         }
         Ok(())
     }
 
-    /// A directory with something of others in it stays.
+    /// A directory with other files in it stays.
     pub(super) fn remove_if_empty(&self, dir: &Path) {
         if let Ok(Some(place)) = self.place(dir, false) {
-            let _ = fs::unlinkat(&place.dir, &place.name, AtFlags::REMOVEDIR);
+            let _ = unlinkat(&place.dir, &*place.name, UnlinkatFlags::RemoveDir);
         }
     }
 }
 
-fn open_directory(dir: &OwnedFd, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    fs::openat(dir, name, flags, Mode::empty())
+fn open_directory(dir: &OwnedFd, name: &OsStr) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(dir, name, flags, Mode::empty())
 }
 
 fn make_directory(dir: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
-    match fs::mkdirat(dir, name, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
+    match mkdirat(dir, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
         Err(errno) => return Err(errno.into()),
     }
     let made = open_directory(dir, name)?;
@@ -218,30 +223,28 @@ fn make_directory(dir: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
     Ok(made)
 }
 
-/// Has what was done to a file or directory survive a power cut, where the file system can.
+/// Makes changes to a file or directory survive a power cut, where the file system can.
 fn sync(file: impl AsFd) -> io::Result<()> {
-    match fs::fsync(file) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOTSUP) => Ok(()),
+    match fsync(file) {
+        Ok(()) | Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(()),
         Err(errno) => Err(errno.into()),
     }
 }
 
 impl Place {
-    /// What is there now.
+    /// What exists there now.
     pub(super) fn find(&self) -> io::Result<Option<Found>> {
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        match fs::openat(&self.dir, &self.name, flags, Mode::empty()) {
+        let flags =
+            OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        match openat(&self.dir, &*self.name, flags, Mode::empty()) {
             Ok(file) => Ok(Some(Found::File(file::regular(file.into())?))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(Errno::LOOP) => {
-                let target = fs::readlinkat(&self.dir, &self.name, Vec::new())?;
-                Ok(Some(Found::Link(OsString::from_vec(target.into_bytes()).into())))
-            }
+            Err(Errno::ENOENT) => Ok(None),
+            Err(Errno::ELOOP) => Ok(Some(Found::Link(readlinkat(&self.dir, &*self.name)?.into()))),
             Err(errno) => Err(errno.into()),
         }
     }
 
-    /// The place beside it in which a file is written before it gets its name.
+    /// The name beside it under which a file is written before it gets its own.
     fn partial(&self) -> OsString {
         let mut name = self.name.clone();
         name.push(".part");
@@ -249,10 +252,11 @@ impl Place {
     }
 
     /// Writes a file and gives it its name all at once. It survives a power cut.
-    pub(super) fn put(&self, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    pub(super) fn write(&self, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         self.rename(|partial| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let mut file = File::from(fs::openat(&self.dir, partial, flags, Mode::RUSR | Mode::WUSR)?);
+            let flags =
+                OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let mut file = File::from(openat(&self.dir, partial, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
             write(&mut file)?;
             own(&file, mode)?;
             sync(&file)
@@ -260,15 +264,15 @@ impl Place {
     }
 
     /// Makes a link and gives it its name all at once.
-    pub(super) fn put_link(&self, to: &Path) -> io::Result<()> {
-        self.rename(|partial| Ok(fs::symlinkat(to, &self.dir, partial)?))
+    pub(super) fn write_link(&self, to: &Path) -> io::Result<()> {
+        self.rename(|partial| Ok(symlinkat(to, &self.dir, partial)?))
     }
 
     fn rename(&self, write: impl FnOnce(&OsStr) -> io::Result<()>) -> io::Result<()> {
         let partial = self.partial();
         self.discard(&partial)?;
         let written =
-            write(&partial).and_then(|()| Ok(fs::renameat(&self.dir, &partial, &self.dir, &self.name)?));
+            write(&partial).and_then(|()| Ok(renameat(&self.dir, &*partial, &self.dir, &*self.name)?));
         if written.is_err() {
             let _ = self.discard(&partial);
         }
@@ -276,7 +280,7 @@ impl Place {
         sync(&self.dir)
     }
 
-    /// Removes it, and what an interrupted [`Self::put`] has left.
+    /// Removes it, and what an interrupted [`Self::write`] leaves behind.
     pub(super) fn remove(&self) -> io::Result<()> {
         self.discard(&self.name)?;
         self.remove_partial()?;
@@ -288,7 +292,7 @@ impl Place {
     }
 
     fn discard(&self, name: &OsStr) -> io::Result<()> {
-        match fs::unlinkat(&self.dir, name, AtFlags::empty()).map_err(io::Error::from) {
+        match unlinkat(&self.dir, name, UnlinkatFlags::NoRemoveDir).map_err(io::Error::from) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -297,12 +301,12 @@ impl Place {
 
 /// Whether only root can change a file.
 pub(super) fn is_safe(file: &File) -> io::Result<bool> {
-    let stat = fs::fstat(file)?;
+    let stat = fstat(file)?;
     Ok(is_trusted(&stat) && stat.st_mode & 0o022 == 0)
 }
 
 /// Whether a file belongs to root and has this mode.
 pub(super) fn is_owned(file: &File, mode: u32) -> io::Result<bool> {
-    let stat = fs::fstat(file)?;
+    let stat = fstat(file)?;
     Ok(is_trusted(&stat) && stat.st_mode & 0o7777 == mode)
 }

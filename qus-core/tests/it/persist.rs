@@ -34,7 +34,7 @@ fn modes_are_ours() {
         let folder = host();
         let emulator = folder.path(&format!("bin/qemu-{FOREIGN}"));
         fs::set_permissions(&emulator, fs::Permissions::from_mode(0o6755)).unwrap();
-        install(&folder, umask).says(1, &["kept for the next start"]);
+        install(&folder, umask).says(1, &["registered at every boot"]);
         for (path, mode) in [
             ("root/etc", 0o755),
             ("root/etc/binfmt.d", 0o755),
@@ -54,7 +54,7 @@ fn modes_are_ours() {
 #[test]
 fn the_host_is_not_left() {
     let folder = host();
-    install(&folder, "022").says(1, &["kept for the next start"]);
+    install(&folder, "022").says(1, &["registered at every boot"]);
     folder.write("outside", "");
     let manifest = "root/usr/local/lib/qus/manifest.json";
     let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -62,6 +62,6 @@ fn the_host_is_not_left() {
     folder.write(manifest, text);
     let root = folder.arg("root");
     let remove = ["remove", "--persist", "--host-root", &root];
-    super::qus(&remove).says(1, &["qus does not write /../outside", "remedy: "]);
+    super::qus(&remove).says(1, &["qus does not write /../outside", "hint: "]);
     assert!(folder.path("outside").exists());
 }

@@ -95,7 +95,7 @@ impl Source {
             fetch(cx, suite, package)?;
         }
         let dir = self.folder(cx);
-        let folder = emulator::Folder::open(&dir)
+        let folder = emulator::EmulatorDir::open(&dir)
             .with_context(|| format!("cannot read the folder {}", dir.display()))?;
         let first = folder.emulators.first();
         let first = first.with_context(|| format!("there is no emulator in {}", dir.display()))?;
@@ -138,7 +138,7 @@ fn fetch(cx: &Context, suite: &str, package: &str) -> Result<()> {
 pub(super) struct Emulators {
     pub(super) label: String,
     pub(super) version: String,
-    pub(super) folder: emulator::Folder,
+    pub(super) folder: emulator::EmulatorDir,
 }
 
 impl Emulators {
@@ -214,7 +214,7 @@ mod tests {
         let emulators = |label: &&str| Emulators {
             label: (*label).to_owned(),
             version: String::new(),
-            folder: emulator::Folder::open(dir.path()).unwrap(),
+            folder: emulator::EmulatorDir::open(dir.path()).unwrap(),
         };
         let mut all: Vec<_> = ["qus 1", "b", "qus 1", "qus 1"].iter().map(emulators).collect();
         tell_apart(&mut all);

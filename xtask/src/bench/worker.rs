@@ -29,7 +29,7 @@ use nix::unistd::{Pid, chdir};
 use qus_core::arch::Arch;
 use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT};
 use qus_core::handler;
-use qus_core::namespace::{Caller, enter_root, furnish};
+use qus_core::namespace::{Caller, enter_root, mount_shared};
 use serde::{Deserialize, Serialize};
 
 /// A hundred times what a workload needs.
@@ -140,7 +140,7 @@ fn enter(args: &Args) -> Result<()> {
     over(bench, &args.root.join("bench"), None, MsFlags::MS_BIND)?;
     // Without a disk in what is measured, and gone with this process.
     over("tmpfs", &args.root.join("tmp"), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
-    furnish(&args.root)?;
+    mount_shared(&args.root)?;
     enter_root(&args.root)?;
     chdir("/tmp").context("there is no /tmp")?;
     // For what spins when this process has ended before it.

@@ -4,12 +4,12 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
+use qus_core::binfmt::Binfmt;
 use qus_core::explain::{Explanation, explain, readable};
 use qus_core::mount;
 use qus_core::text::Show;
 
-use crate::context::Context;
-use crate::output::{json, show};
+use crate::output::{print_json, print_text};
 
 /// Explain what a program needs, and why it does or does not run
 ///
@@ -24,18 +24,18 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(context: &Context, args: &Args) -> Result<()> {
-    let seen = mount::look(&context.binfmt)?;
-    let entries = if seen.switched_on == Some(true) { readable(seen.handlers) } else { Vec::new() };
+pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
+    let snapshot = mount::snapshot(binfmt)?;
+    let entries = if snapshot.switched_on == Some(true) { readable(snapshot.handlers) } else { Vec::new() };
     let explained: Vec<Explanation> = args.files.iter().map(|file| explain(file, &entries)).collect();
     if args.json {
-        json(&explained)?;
+        print_json(&explained)?;
     } else {
         let mut text = String::new();
         for this in &explained {
             write_text(&mut text, this, "")?;
         }
-        show(&text)?;
+        print_text(&text)?;
     }
     let failing = explained.iter().filter(|this| !this.runs).count();
     if failing > 0 {
@@ -61,10 +61,10 @@ fn write_text(text: &mut String, this: &Explanation, indent: &str) -> Result<()>
     }
     line("runs", if this.runs { "yes" } else { "no" })?;
     for why in &this.why {
-        line("because", why)?;
+        line("reason", why)?;
     }
-    if let Some(remedy) = &this.remedy {
-        line("remedy", remedy)?;
+    if let Some(hint) = &this.hint {
+        line("hint", hint)?;
     }
     if let Some(interpreter) = &this.interpreter {
         write_text(text, interpreter, &format!("{indent}    "))?;

@@ -1,4 +1,4 @@
-//! `qus export`: our rules for other programs to register.
+//! `qus export`: our rules in forms that other programs register.
 
 use std::path::PathBuf;
 
@@ -7,15 +7,16 @@ use qus_core::binfmt::Flags;
 use qus_core::emulator::{self, Emulator};
 use qus_core::export;
 use qus_core::probe;
-
-use crate::context::{Wanted, emulators};
-use crate::output::out;
+use qus_core::selection::Selection;
 use qus_core::text::Show;
+
+use crate::context::emulator_dir;
+use crate::output::print_data;
 
 /// Print our rules in the form of another program
 ///
-/// Nothing is registered. Paths are those of the emulators at hand; --as names the folder in which they will
-/// lie.
+/// Nothing is registered. Paths are those of the emulators in the directory; --as names the directory in which they
+/// will be.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   qus export systemd all > /etc/binfmt.d/qus.conf && systemctl restart systemd-binfmt
@@ -27,15 +28,15 @@ pub(crate) struct Args {
     /// Architectures, or `all`
     #[arg(value_name = "ARCH", required = true)]
     archs: Vec<String>,
-    /// Let setuid programs run as whoever starts them
+    /// Let setuid programs run as the user who starts them
     #[arg(long)]
     no_credentials: bool,
-    /// Folder with emulators: qemu-ARCH or qemu-ARCH-static
+    /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Folder in which the emulators will lie
+    /// Directory in which the emulators will be
     #[arg(long = "as", value_name = "DIR")]
-    folder: Option<PathBuf>,
+    target_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -51,28 +52,32 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let folder = emulators(args.dir.as_deref())?;
-    let wanted = Wanted::known(&args.archs)?;
+    let dir = emulator_dir(args.dir.as_deref())?;
+    let selection = Selection::strict(&args.archs)?;
     let foreign = |emulator: &&Emulator| !emulator::is_own(emulator.arch);
-    let asked = |emulator: &&Emulator| {
-        wanted.archs.contains(&emulator.arch) || wanted.all && !probe::is_native(emulator.arch)
+    let is_selected = |emulator: &&Emulator| {
+        selection.archs.contains(&emulator.arch) || selection.all && !probe::is_native(emulator.arch)
     };
-    let mut chosen: Vec<Emulator> = folder.emulators.iter().filter(foreign).filter(asked).cloned().collect();
-    let missing: Vec<_> =
-        wanted.archs.iter().filter(|arch| !chosen.iter().any(|emulator| emulator.arch == **arch)).collect();
+    let mut chosen: Vec<Emulator> =
+        dir.emulators.iter().filter(foreign).filter(is_selected).cloned().collect();
+    let missing: Vec<_> = selection
+        .archs
+        .iter()
+        .filter(|arch| !chosen.iter().any(|emulator| emulator.arch == **arch))
+        .collect();
     ensure!(
         missing.is_empty() && !chosen.is_empty(),
         "there is no emulator for {} in {}",
         missing.first().map_or("any architecture".to_owned(), ToString::to_string),
-        folder.dir.shown()
+        dir.dir.shown()
     );
     for emulator in &mut chosen {
-        if let (Some(folder), Some(name)) = (&args.folder, emulator.path.file_name()) {
-            emulator.path = folder.join(name);
+        if let (Some(target), Some(name)) = (&args.target_dir, emulator.path.file_name()) {
+            emulator.path = target.join(name);
         }
     }
     let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
-    out(match args.format {
+    print_data(match args.format {
         Format::Systemd => export::systemd(&chosen, flags)?.into_bytes(),
         Format::Debian => export::debian(&chosen, flags)?.into_bytes(),
         Format::Openrc => export::openrc(&chosen, flags)?.into_bytes(),

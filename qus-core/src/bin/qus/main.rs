@@ -1,7 +1,7 @@
 //! `qus`: registers QEMU's emulators with the kernel, checks, explains and removes them.
 //!
-//! One file per command. Data goes to standard output, talk to standard error. Arguments of other such
-//! tools are understood too, see [`qus_core::compat`].
+//! One file per command. Data goes to standard output, messages to standard error. Arguments of similar
+//! tools are accepted too, see [`qus_core::compat`].
 
 mod context;
 mod doctor;
@@ -20,13 +20,12 @@ mod watch;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use qus_core::binfmt::MOUNT_POINT;
+use clap::{CommandFactory, Parser, Subcommand};
+use qus_core::binfmt::{Binfmt, MOUNT_POINT};
 use qus_core::compat;
-
-use context::Context;
 
 /// Run programs and containers of other architectures
 #[derive(Parser)]
@@ -58,17 +57,17 @@ enum Command {
 
 const AFTER_HELP: &str = "\
 Architectures may be spelt as QEMU, Docker, Debian, GNU or uname spell them: aarch64, linux/arm64, arm64v8.
-Arguments of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static are understood too; without any,
-`qus` prints what `qus platforms` does.
+Arguments of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static are accepted too; without arguments,
+`qus` does the same as `qus platforms`.
 
 Environment:
-  QEMU_BIN_DIR      folder with emulators, as --dir; QEMU_BINARY_PATH means the same
+  QEMU_BIN_DIR      directory with emulators, as --dir; QEMU_BINARY_PATH means the same
 
 Exit status:
-  0  all that was asked for is true now
-  1  something is not; standard error says what, why and what to do
+  0  success
+  1  failure; standard error has the error and, where there is one, a hint
   2  wrong usage
-  `qus run` ends as its command does: 126 if that cannot be run, 127 if it is not found";
+  `qus run` exits with the status of its command: 126 if it cannot be run, 127 if it is not found";
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
         None => vec![args],
         Some(Ok(commands)) => commands,
         Some(Err(unclear)) => {
-            output::say(format_args!("error: {unclear}"));
+            output::message(format_args!("error: {unclear}"));
             return ExitCode::from(2);
         }
     };
@@ -85,13 +84,13 @@ fn main() -> ExitCode {
         let done = match Cli::try_parse_from(std::iter::once("qus".into()).chain(args)) {
             Ok(cli) => dispatch(&cli),
             Err(wrong) if wrong.use_stderr() => {
-                output::say(wrong.to_string().trim_end());
+                output::message(wrong.to_string().trim_end());
                 return ExitCode::from(2);
             }
-            Err(help) => output::out(help.to_string()),
+            Err(help) => output::print_data(help.to_string()),
         };
         if let Err(error) = done {
-            output::fail(&error);
+            output::print_error(&error);
             status = ExitCode::FAILURE;
         }
     }
@@ -107,19 +106,22 @@ fn old_form(args: &[OsString]) -> Option<Result<Vec<Vec<OsString>>, compat::Uncl
 }
 
 fn dispatch(cli: &Cli) -> Result<()> {
-    let context = Context::new(&cli.mount);
+    let binfmt = &Binfmt::at(&cli.mount);
     match &cli.command {
-        Command::Install(args) => install::run(&context, args),
-        Command::Remove(args) => remove::run(&context, args),
-        Command::Status(args) => status::run(&context, args),
-        Command::Doctor(args) => doctor::run(&context, args),
-        Command::Explain(args) => explain::run(&context, args),
+        Command::Install(args) => match args.watch {
+            Some(seconds) => watch::run(binfmt, args, Duration::from_secs(seconds)),
+            None => install::run(binfmt, args),
+        },
+        Command::Remove(args) => remove::run(binfmt, args),
+        Command::Status(args) => status::run(binfmt, args),
+        Command::Doctor(args) => doctor::run(binfmt, args),
+        Command::Explain(args) => explain::run(binfmt, args),
         Command::Run(args) => run::run(args),
         Command::Export(args) => export::run(args),
         Command::Probe(args) => probe::run(args),
-        Command::Platforms(args) => platforms::run(&context, args),
-        Command::Completions(args) => generate::completions(args),
-        Command::Man(args) => generate::man(args),
+        Command::Platforms(args) => platforms::run(binfmt, args),
+        Command::Completions(args) => generate::completions(args, Cli::command()),
+        Command::Man(args) => generate::man(args, Cli::command()),
         Command::MapIds(args) => run::map_ids(args),
     }
 }
@@ -127,7 +129,6 @@ fn dispatch(cli: &Cli) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_commands_are_well_formed() {

@@ -2,17 +2,17 @@
 
 use anyhow::Result;
 use qus_core::arch::ARCHES;
+use qus_core::binfmt::Binfmt;
 use qus_core::emulator::is_own;
 use qus_core::explain::readable;
 use qus_core::{mount, probe};
 use serde::Serialize;
 
-use crate::context::Context;
-use crate::output::json;
+use crate::output::print_json;
 
 /// Print the platforms that run here, as JSON
 ///
-/// The form of tonistiigi/binfmt: `supported` are OCI platforms, found out by running a tiny program of each,
+/// The form of tonistiigi/binfmt: `supported` are OCI platforms, determined by running a small program of each,
 /// that of the machine first; `emulators` are the enabled handlers.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
@@ -23,12 +23,12 @@ struct Platforms {
     emulators: Vec<String>,
 }
 
-pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
-    let seen = mount::look(&context.binfmt).ok();
+pub(crate) fn run(binfmt: &Binfmt, _: &Args) -> Result<()> {
+    let snapshot = mount::snapshot(binfmt).ok();
     let mut native = Vec::new();
     let mut emulated = Vec::new();
     for arch in ARCHES.iter().filter(|arch| !arch.platforms.is_empty()) {
-        // The emulated CPU has what every variant of Arm needs; of others variants are not found out.
+        // The emulated CPU has what every variant of Arm needs; of other architectures variants are not determined.
         let count = if arch.name == "arm" { arch.platforms.len() } else { 1 };
         let platforms = arch.platforms.iter().take(count).map(|platform| format!("linux/{platform}"));
         if is_own(arch) {
@@ -39,12 +39,12 @@ pub(crate) fn run(context: &Context, _: &Args) -> Result<()> {
             emulated.extend(platforms);
         }
     }
-    let entries = readable(seen.map_or_else(Vec::new, |seen| seen.handlers));
+    let entries = readable(snapshot.map_or_else(Vec::new, |snapshot| snapshot.handlers));
     let mut emulators: Vec<String> = entries
         .iter()
         .filter(|entry| entry.enabled)
         .map(|entry| entry.rule.name.to_string_lossy().into_owned())
         .collect();
     emulators.sort();
-    json(&Platforms { supported: [native, emulated].concat(), emulators })
+    print_json(&Platforms { supported: [native, emulated].concat(), emulators })
 }

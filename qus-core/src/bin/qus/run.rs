@@ -1,4 +1,4 @@
-//! `qus run`: a command with handlers that only it sees, for users without any right.
+//! `qus run`: a command with private handlers, for users other than root.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
@@ -8,37 +8,40 @@ use std::process::{Child, Command, Stdio, exit};
 
 use anyhow::{Context as _, Result, ensure};
 use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT, Rule};
-use qus_core::namespace::{Caller, enter_root, furnish, map_all};
+use qus_core::hint::hinted;
+use qus_core::install::ArchFailure;
+use qus_core::namespace::{Caller, enter_root, map_all, mount_shared};
+use qus_core::selection::Selection;
+use qus_core::text::Show;
 use qus_core::{emulator, handler, probe};
 
-use crate::context::{Wanted, archs, emulators};
-use crate::output::say;
-use qus_core::text::Show;
+use crate::context::emulator_dir;
+use crate::output::print_error;
 
-/// Run a command with handlers of its own, without root
+/// Run a command with private handlers, without root
 ///
 /// The command runs in a new user and mount namespace with a binfmt_misc of its own (Linux 6.7 or later).
-/// The host sees none of it. Users and groups are those outside, so that files keep their owners; an
-/// ordinary user sees everybody else's files as nobody's. The exit status is the command's.
+/// The host does not see them. Users and groups are those outside, so that files keep their owners; for an
+/// ordinary user, the files of all other users belong to `nobody`. The exit status is the command's.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   qus run aarch64 -- ./program-for-arm64 --option
   qus run --root ./debian-riscv64 -- /bin/sh
   qus run --map-root --root ./alpine-s390x -- apk add gcc")]
 pub(crate) struct Args {
-    /// Architectures [default: all emulators at hand]
+    /// Architectures [default: those of all emulators in the directory]
     #[arg(value_name = "ARCH")]
     archs: Vec<String>,
-    /// Root folder of a foreign system in which the command runs
+    /// Root filesystem of another architecture in which the command runs
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Be root inside, as package managers want
+    /// Be root inside, as package managers require
     #[arg(long)]
     map_root: bool,
-    /// Let setuid programs run as whoever starts them
+    /// Let setuid programs run as the user who starts them
     #[arg(long)]
     no_credentials: bool,
-    /// Folder with emulators: qemu-ARCH or qemu-ARCH-static
+    /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
     /// The command and its arguments
@@ -46,7 +49,7 @@ pub(crate) struct Args {
     command: Vec<OsString>,
 }
 
-/// Lets `qus run` map users from outside its namespace.
+/// Map users for `qus run` from outside its namespace
 #[derive(clap::Args)]
 pub(crate) struct MapIdsArgs {
     process: u32,
@@ -54,9 +57,9 @@ pub(crate) struct MapIdsArgs {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(root) = &args.root {
-        ensure!(root.is_dir(), "{} is not a folder", root.shown());
+        ensure!(root.is_dir(), "{} is not a directory", root.shown());
     }
-    // Emulators are looked at from outside, where all users are seen.
+    // Emulators are inspected outside, where all users are visible.
     let rules = rules(args)?;
     let caller = Caller::now();
     let helper = if caller.is_root() { Some(spawn_helper()?) } else { None };
@@ -66,10 +69,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         binfmt.register(rule).with_context(|| format!("cannot register {}", rule.name.shown()))?;
     }
     if let Some(root) = &args.root {
-        furnish(root)?;
+        mount_shared(root)?;
     }
     if !args.map_root {
-        caller.be_himself()?;
+        caller.restore_user()?;
     }
     if let Some(root) = &args.root {
         enter_root(root)?;
@@ -77,36 +80,39 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     execute(&args.command)
 }
 
-/// The rules for what was asked for and this machine does not run itself.
+/// The rules for requested architectures that this machine does not run natively.
 fn rules(args: &Args) -> Result<Vec<Rule>> {
-    let folder = emulators(args.dir.as_deref())?;
+    let dir = emulator_dir(args.dir.as_deref())?;
     let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
-    let mut wanted = Wanted::known(&args.archs)?;
-    wanted.all |= wanted.archs.is_empty();
+    let mut selection = Selection::strict(&args.archs)?;
+    selection.all |= selection.archs.is_empty();
     let mut rules = Vec::new();
-    for arch in archs(&folder, &wanted)? {
+    for arch in selection.resolve(&dir)? {
         if emulator::is_own(arch) || probe::is_native(arch) {
             continue;
         }
-        let emulator = folder
-            .get(arch)
-            .with_context(|| format!("there is no {} in {}", arch.emulator(), folder.dir.shown()))?;
-        emulator::inspect(&emulator.path).with_context(|| format!("{} is not fit", emulator.path.shown()))?;
+        let emulator = dir.get(arch).ok_or_else(|| ArchFailure::NoEmulator(arch, dir.dir.clone()))?;
+        let path = &emulator.path;
+        emulator::inspect(path).map_err(|unfit| ArchFailure::Unfit(path.clone(), unfit))?;
         rules.extend(handler::rules_of(emulator, flags));
     }
     Ok(rules)
 }
 
-/// Becomes the command, so that its exit status and signals are nobody else's.
+/// Becomes the command, so that it gets all signals, and its exit status is ours.
 #[expect(clippy::disallowed_methods, reason = "this command is what the user asked for")]
 fn execute(command: &[OsString]) -> Result<()> {
     let (program, arguments) = command.split_first().context("no command was given")?;
     let error = Command::new(program).args(arguments).exec();
-    say(format_args!("error: cannot run {}: {error}", Path::new(program).shown()));
-    if error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32) {
-        say("  because: no handler takes it; see `qus explain`");
-    }
-    exit(if error.kind() == ErrorKind::NotFound { 127 } else { 126 })
+    let program = Path::new(program);
+    let is_unknown = error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32);
+    let status = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
+    let what = format!("cannot run {}: {error}", program.shown());
+    print_error(&match is_unknown {
+        true => hinted(what, format!("no handler is for it; see `qus explain {}`", program.shown())),
+        false => anyhow::Error::msg(what),
+    });
+    exit(status)
 }
 
 /// Starts this program once more, which stays outside, and waits for a byte.
@@ -121,15 +127,11 @@ fn finish_helper(mut helper: Child) -> io::Result<()> {
     if let Some(mut stdin) = helper.stdin.take() {
         stdin.write_all(b"!")?;
     }
-    if helper.wait()?.success() {
-        Ok(())
-    } else {
-        Err(io::Error::other("the helper could not map all users"))
-    }
+    if helper.wait()?.success() { Ok(()) } else { Err(io::Error::other("the helper cannot map all users")) }
 }
 
 pub(crate) fn map_ids(args: &MapIdsArgs) -> Result<()> {
-    // Without the byte `qus run` has ended, has said why, and its number may be another's.
+    // Without the byte `qus run` has ended with an error, and its number may belong to another process.
     if io::stdin().read(&mut [0])? == 0 {
         exit(1);
     }

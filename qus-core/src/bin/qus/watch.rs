@@ -1,8 +1,7 @@
-//! `qus install --watch`: handlers that are there as long as this program runs, and go with it.
+//! `qus install --watch`: keeps running, re-registers handlers that disappear, and removes them at its end.
 //!
-//! For containers that are kept running, by a cluster or by compose. A look only reads what the kernel has;
-//! where that is not what was left, all is done again that `install` does. Said are changes, and a failure
-//! once.
+//! For containers that a cluster or compose keeps running. A check only reads what the kernel has; if something is
+//! missing, all that `install` does is done again. Changes are reported, and each failure once.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -14,60 +13,54 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::context::Context;
-use crate::install::{self, Args, Row, State};
-use crate::output::say;
-use crate::remove;
+use qus_core::binfmt::Binfmt;
+use qus_core::remove::remove_handlers;
+use qus_core::selection::Selection;
+use qus_core::watch::Watch;
 
-pub(crate) fn run(context: &Context, args: &Args, interval: Duration) -> Result<()> {
-    // Nothing may be registered that a signal does not take away again.
-    let signals = Signals::wanted()?;
-    let mut fit = install::first(context, args)?;
-    let archs: Vec<_> = fit.iter().map(|fit| fit.emulator.arch).collect();
-    say(format_args!("looking again every {} s; a signal removes them", interval.as_secs()));
-    let mut told: Vec<Row> = Vec::new();
-    while !signals.come_within(interval)? {
-        if install::stands(&context.binfmt, args, &fit) {
-            told.clear();
-            continue;
+use crate::context::{note_user_namespace, open_emulator_dir};
+use crate::install::{Args, install_and_report, print_outcome, report};
+use crate::output::message;
+
+pub(crate) fn run(binfmt: &Binfmt, args: &Args, interval: Duration) -> Result<()> {
+    // Before anything is registered, so that a signal always removes it again.
+    let signals = Signals::block()?;
+    let mut watch = Watch::new(install_and_report(binfmt, args)?);
+    message(format_args!("checking every {} s; a signal removes the handlers", interval.as_secs()));
+    let options = args.options();
+    while !signals.arrive_within(interval)? {
+        let open_dir = || open_emulator_dir(args.dir.as_deref());
+        let report = &mut |event: qus_core::install::InstallEvent<'_>| report(binfmt, event);
+        for outcome in watch.check(binfmt, &options, open_dir, report) {
+            print_outcome(&outcome, false);
         }
-        let (mut rows, now) = install::again(context, args, &archs)
-            .unwrap_or_else(|error| (vec![Row::failed("all", format!("{error:#}"))], Vec::new()));
-        rows.iter()
-            .filter(|row| !matches!(row.state, State::Unchanged | State::Native) && !told.contains(row))
-            .for_each(|row| row.say(false));
-        rows.retain(|row| row.state == State::Failed);
-        // What has failed is missed until it works again.
-        if rows.is_empty() {
-            fit = now;
-        }
-        told = rows;
     }
-    let removed = remove::ours(context, archs)?;
-    say(format_args!("ended by a signal: {} handlers removed", removed.len()));
+    let selection = Selection { archs: watch.archs().to_vec(), ..Selection::default() };
+    let done = remove_handlers(binfmt, &selection, false, &mut note_user_namespace)?;
+    message(format_args!("ended by a signal: {} handlers removed", done.removed.len()));
     Ok(())
 }
 
-/// The signals that end this program, which arrive here and nowhere else.
+/// The signals that end this program, which are read here instead of being delivered.
 ///
-/// Process 1 of a container gets no signal that it does not ask for.
+/// Process 1 of a container gets no signal that it does not handle.
 struct Signals(SignalFd);
 
 impl Signals {
-    fn wanted() -> Result<Self> {
+    fn block() -> Result<Self> {
         let mut signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM]);
-        // Under `nohup` a terminal that is closed ends nothing.
+        // Under `nohup` the end of the terminal ends nothing.
         if !is_ignored(Signal::SIGHUP) {
             signals.add(Signal::SIGHUP);
         }
-        let asked =
+        let blocked =
             signals.thread_block().and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC));
-        asked.map(Self).context("cannot wait for signals")
+        blocked.map(Self).context("cannot wait for signals")
     }
 
-    /// Waits; true if one of them comes, or has come before.
-    fn come_within(&self, interval: Duration) -> Result<bool> {
-        // The kernel counts up to 24 days; to look earlier does no harm.
+    /// Waits; true if one of them arrives, or has arrived before.
+    fn arrive_within(&self, interval: Duration) -> Result<bool> {
+        // The kernel counts up to 24 days; to check earlier does no harm.
         let timeout = PollTimeout::try_from(interval).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(ready) => Ok(ready > 0),

@@ -1,0 +1,394 @@
+//! Installing: handlers that are registered, verified, and removed again if they do not work.
+//!
+//! An emulator is inspected and run before it is registered. Afterwards the handler is read back from the kernel, and
+//! the architecture's probe is started through it. A failure for one architecture does not keep the others from being
+//! installed. Nothing here prints: what happens meanwhile is reported as [`InstallEvent`]s.
+//!
+//! ```no_run
+//! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
+//! use qus_core::emulator::EmulatorDir;
+//! use qus_core::install::{InstallOptions, InstallState, install};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let binfmt = Binfmt::at(MOUNT_POINT);
+//! let dir = EmulatorDir::find()?;
+//! let installation = install(&binfmt, &dir, &["riscv64".parse()?], &InstallOptions::default(), &mut |_| {})?;
+//! assert_ne!(installation.outcomes[0].state, InstallState::Failed);
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::arch::Arch;
+use crate::binfmt::{Binfmt, Difference, Flags, Rule};
+use crate::emulator::{self, Emulator, EmulatorDir, FileIdentity};
+use crate::handler::{self, HandlerChange, HandlerError};
+use crate::mount::{self, Mounted};
+use crate::persist::HostSystem;
+use crate::{probe, trust};
+
+pub use error::{ArchFailure, InstallError};
+
+/// How handlers are installed.
+#[derive(Debug, Clone)]
+pub struct InstallOptions {
+    /// How the kernel calls the emulators.
+    pub flags: Flags,
+    /// Replace our handlers that differ, shadow those of other programs.
+    pub force: bool,
+    /// Install also what this machine runs natively.
+    pub native: bool,
+    /// Accept emulators that users other than root can change.
+    pub any_owner: bool,
+    /// Run emulators before, and probes after registration.
+    pub probe: bool,
+    /// Make the handlers, and only them, persistent in the host with this root directory.
+    pub persist: Option<PathBuf>,
+    /// Change nothing.
+    pub dry_run: bool,
+}
+
+impl Default for InstallOptions {
+    fn default() -> Self {
+        Self {
+            flags: Flags::DEFAULT,
+            force: false,
+            native: false,
+            any_owner: false,
+            probe: true,
+            persist: None,
+            dry_run: false,
+        }
+    }
+}
+
+/// What happens while handlers are installed.
+#[derive(Debug)]
+pub enum InstallEvent<'a> {
+    /// A user other than root can change the emulators in a directory.
+    Changeable(u32, &'a Path),
+    /// binfmt_misc is mounted.
+    Mounted(&'a Mounted),
+    /// The emulators were copied to a directory of the host, whose service registers them at every boot.
+    Persistent(&'a Path),
+}
+
+/// The state of an architecture after an installation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InstallState {
+    /// It was installed already.
+    Unchanged,
+    /// It is installed now.
+    Installed,
+    /// Its handler has replaced one of ours.
+    Replaced,
+    /// Its handler shadows one of another program.
+    Shadowing,
+    /// The machine runs it without an emulator.
+    Native,
+    /// It could not be installed.
+    Failed,
+}
+
+impl fmt::Display for InstallState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Unchanged => "unchanged",
+            Self::Installed => "installed",
+            Self::Replaced => "replaced",
+            Self::Shadowing => "shadowing",
+            Self::Native => "native",
+            Self::Failed => "FAILED",
+        })
+    }
+}
+
+/// The result for an architecture.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InstallOutcome {
+    /// Its name; as it was given, if it is unknown.
+    pub arch: String,
+    /// Its state now.
+    pub state: InstallState,
+    /// The names of its handlers.
+    pub handlers: Vec<String>,
+    /// Its emulator.
+    pub interpreter: Option<String>,
+    /// The flags of its handlers.
+    pub flags: Option<String>,
+    /// Whether its probe ran through the kernel; `None` if it was not run.
+    pub probe: Option<bool>,
+    /// Why it has failed, or is not needed.
+    pub why: Option<String>,
+    /// What to do about a failure.
+    pub hint: Option<String>,
+    /// How a registered handler differs from what was requested.
+    pub differences: Vec<Difference>,
+}
+
+impl InstallOutcome {
+    fn new(arch: impl ToString, state: InstallState) -> Self {
+        Self {
+            arch: arch.to_string(),
+            state,
+            handlers: Vec::new(),
+            interpreter: None,
+            flags: None,
+            probe: None,
+            why: None,
+            hint: None,
+            differences: Vec::new(),
+        }
+    }
+
+    /// A failure, with its reason.
+    pub fn failed(arch: impl ToString, why: impl ToString, hint: Option<String>) -> Self {
+        Self { why: Some(why.to_string()), hint, ..Self::new(arch, InstallState::Failed) }
+    }
+
+    fn native(arch: &Arch, why: &str) -> Self {
+        Self { why: Some(why.to_owned()), ..Self::new(arch, InstallState::Native) }
+    }
+
+    /// Whether something was changed, or would be in a dry run.
+    pub fn is_change(&self) -> bool {
+        !matches!(self.state, InstallState::Failed | InstallState::Native | InstallState::Unchanged)
+    }
+
+    fn add_handler(&mut self, rule: &Rule, change: HandlerChange) {
+        self.handlers.push(rule.name.to_string_lossy().into_owned());
+        self.state = match change {
+            HandlerChange::Unchanged => self.state,
+            HandlerChange::Registered => InstallState::Installed,
+            HandlerChange::Replaced => InstallState::Replaced,
+            HandlerChange::Shadowing => InstallState::Shadowing,
+        };
+    }
+
+    fn fail(&mut self, failure: &ArchFailure) {
+        self.state = InstallState::Failed;
+        self.why = Some(failure.to_string());
+        self.hint = failure.hint();
+        if let ArchFailure::Handler(HandlerError::Differs { differences, .. })
+        | ArchFailure::ReadBack(HandlerError::Differs { differences, .. }) = failure
+        {
+            self.differences.clone_from(differences);
+        }
+    }
+}
+
+/// An emulator that was inspected and can be registered.
+#[derive(Debug, Clone)]
+pub struct VerifiedEmulator {
+    /// The emulator.
+    pub emulator: Emulator,
+    identity: FileIdentity,
+    /// Who can change it besides root.
+    owner: Option<u32>,
+}
+
+/// What came of an installation.
+#[derive(Debug)]
+pub struct Installation {
+    /// The result for each architecture.
+    pub outcomes: Vec<InstallOutcome>,
+    /// The emulators that were to be registered.
+    pub emulators: Vec<VerifiedEmulator>,
+}
+
+impl Installation {
+    /// The names of the architectures that failed.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        let failed = |outcome: &&InstallOutcome| outcome.state == InstallState::Failed;
+        self.outcomes.iter().filter(failed).map(|outcome| &*outcome.arch)
+    }
+}
+
+/// Installs handlers for architectures with the emulators of a directory.
+///
+/// # Errors
+/// See [`InstallError`]: nothing could be registered at all. A failure for one architecture is in its outcome.
+pub fn install(
+    binfmt: &Binfmt,
+    dir: &EmulatorDir,
+    archs: &[&'static Arch],
+    options: &InstallOptions,
+    report: &mut dyn FnMut(InstallEvent<'_>),
+) -> Result<Installation, InstallError> {
+    let mut outcomes = Vec::new();
+    let mut emulators = Vec::new();
+    for &arch in archs {
+        if let Some(why) = needs_no_emulator(arch, options) {
+            outcomes.push(InstallOutcome::native(arch, why));
+            continue;
+        }
+        match verify_emulator(dir, arch, options) {
+            Ok(emulator) => emulators.push(emulator),
+            Err(failure) => outcomes.push(InstallOutcome::failed(arch, &failure, failure.hint())),
+        }
+    }
+    if let Some(user) = emulators.iter().find_map(|emulator| emulator.owner) {
+        if options.persist.is_none() {
+            report(InstallEvent::Changeable(user, &dir.dir));
+        }
+    }
+    if options.dry_run || emulators.is_empty() {
+        outcomes.extend(emulators.iter().map(|emulator| {
+            outcome_of(emulator, options, |outcome| plan(binfmt, emulator, options, outcome))
+        }));
+        return Ok(Installation { outcomes, emulators });
+    }
+    report(InstallEvent::Mounted(&mount::ensure(binfmt).map_err(InstallError::Mount)?));
+    // Another qus would register what we have just found missing.
+    let _lock = binfmt.lock().map_err(InstallError::Binfmt)?;
+    if let Some(host_root) = &options.persist {
+        let copies = make_persistent(&mut emulators, dir, options.flags, host_root)?;
+        report(InstallEvent::Persistent(&copies));
+    }
+    outcomes.extend(emulators.iter().map(|emulator| {
+        outcome_of(emulator, options, |outcome| register(binfmt, emulator, options, outcome))
+    }));
+    Ok(Installation { outcomes, emulators })
+}
+
+/// Whether all handlers are registered as they were installed, and the kernel uses them. Runs nothing.
+pub fn is_intact(binfmt: &Binfmt, emulators: &[VerifiedEmulator], options: &InstallOptions) -> bool {
+    let is_registered =
+        |rule: &Rule| matches!(handler::plan(binfmt, rule, options.force), Ok((_, HandlerChange::Unchanged)));
+    binfmt.is_switched_on().is_ok_and(|on| on)
+        && emulators
+            .iter()
+            .flat_map(|verified| handler::rules_of(&verified.emulator, options.flags))
+            .all(|rule| is_registered(&rule))
+}
+
+/// Why an architecture needs no emulator here, if it does not.
+fn needs_no_emulator(arch: &Arch, options: &InstallOptions) -> Option<&'static str> {
+    if emulator::is_own(arch) {
+        Some("this machine's own programs need no emulator")
+    } else if !options.native && probe::is_native(arch) {
+        Some("this machine runs it natively")
+    } else {
+        None
+    }
+}
+
+/// Inspects and runs an emulator before it is registered.
+fn verify_emulator(
+    dir: &EmulatorDir,
+    arch: &'static Arch,
+    options: &InstallOptions,
+) -> Result<VerifiedEmulator, ArchFailure> {
+    let emulator = dir.get(arch).ok_or_else(|| ArchFailure::NoEmulator(arch, dir.dir.clone()))?;
+    let path = &emulator.path;
+    let owner = if options.any_owner { None } else { trust::check(path).map_err(ArchFailure::Trust)? };
+    let identity = emulator::inspect(path).map_err(|unfit| ArchFailure::Unfit(path.clone(), unfit))?;
+    if options.probe {
+        probe::run_with(path, arch).map_err(|why| ArchFailure::DoesNotEmulate(path.clone(), why))?;
+    }
+    Ok(VerifiedEmulator { emulator: emulator.clone(), identity, owner })
+}
+
+/// Copies emulators to where they persist, and continues with the copies. Returns their directory.
+fn make_persistent(
+    emulators: &mut [VerifiedEmulator],
+    dir: &EmulatorDir,
+    flags: Flags,
+    host_root: &Path,
+) -> Result<PathBuf, InstallError> {
+    let unversioned = concat!("qus-", env!("CARGO_PKG_VERSION")).to_owned();
+    let version = dir.version.as_ref().map_or(unversioned, ToString::to_string);
+    let originals: Vec<Emulator> = emulators.iter().map(|verified| verified.emulator.clone()).collect();
+    let absolute = std::path::absolute(host_root);
+    let host_root = absolute.map_err(|error| InstallError::HostRoot(host_root.to_owned(), error))?;
+    let copies =
+        HostSystem::at(&host_root).install(&version, &originals, flags).map_err(InstallError::Persist)?;
+    for (verified, copy) in emulators.iter_mut().zip(copies) {
+        let path = host_root.join(copy.path.strip_prefix("/").unwrap_or(&copy.path));
+        verified.identity = FileIdentity::now(&path).ok_or_else(|| InstallError::Vanished(path.clone()))?;
+        verified.emulator.path = path;
+    }
+    Ok(HostSystem::directory(&version))
+}
+
+/// The outcome for an emulator after something was done with it.
+fn outcome_of(
+    verified: &VerifiedEmulator,
+    options: &InstallOptions,
+    work: impl FnOnce(&mut InstallOutcome) -> Result<(), ArchFailure>,
+) -> InstallOutcome {
+    let mut outcome = InstallOutcome::new(verified.emulator.arch, InstallState::Unchanged);
+    outcome.interpreter = Some(verified.emulator.path.display().to_string());
+    outcome.flags = Some(options.flags.to_string());
+    if let Err(failure) = work(&mut outcome) {
+        outcome.fail(&failure);
+    }
+    outcome
+}
+
+/// What registering would do.
+fn plan(
+    binfmt: &Binfmt,
+    verified: &VerifiedEmulator,
+    options: &InstallOptions,
+    outcome: &mut InstallOutcome,
+) -> Result<(), ArchFailure> {
+    for rule in handler::rules_of(&verified.emulator, options.flags) {
+        let (rule, change) = handler::plan(binfmt, &rule, options.force).map_err(ArchFailure::Handler)?;
+        outcome.add_handler(&rule, change);
+    }
+    Ok(())
+}
+
+/// Registers handlers and verifies them. On failure the new ones are removed again.
+fn register(
+    binfmt: &Binfmt,
+    verified: &VerifiedEmulator,
+    options: &InstallOptions,
+    outcome: &mut InstallOutcome,
+) -> Result<(), ArchFailure> {
+    let mut new: Vec<Rule> = Vec::new();
+    let registered = register_and_verify(binfmt, verified, options, outcome, &mut new);
+    if registered.is_err() {
+        for rule in &new {
+            binfmt.remove(&rule.name).map_err(ArchFailure::Rollback)?;
+        }
+    }
+    registered
+}
+
+fn register_and_verify(
+    binfmt: &Binfmt,
+    verified: &VerifiedEmulator,
+    options: &InstallOptions,
+    outcome: &mut InstallOutcome,
+    new: &mut Vec<Rule>,
+) -> Result<(), ArchFailure> {
+    for rule in handler::rules_of(&verified.emulator, options.flags) {
+        let (rule, change) = handler::register(binfmt, &rule, options.force).map_err(ArchFailure::Handler)?;
+        outcome.add_handler(&rule, change);
+        if matches!(change, HandlerChange::Registered | HandlerChange::Shadowing) {
+            new.push(rule.clone());
+        }
+        handler::verify(binfmt, &rule).map_err(ArchFailure::ReadBack)?;
+    }
+    let path = &verified.emulator.path;
+    if FileIdentity::now(path) != Some(verified.identity) {
+        return Err(ArchFailure::Replaced(path.clone()));
+    }
+    if options.probe {
+        probe::run(verified.emulator.arch).map_err(ArchFailure::Probe)?;
+        outcome.probe = Some(true);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

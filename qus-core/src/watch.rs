@@ -1,0 +1,90 @@
+//! Keeping handlers installed: registering again what disappears.
+//!
+//! ```no_run
+//! use std::{thread::sleep, time::Duration};
+//!
+//! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
+//! use qus_core::emulator::EmulatorDir;
+//! use qus_core::install::{InstallOptions, install};
+//! use qus_core::watch::Watch;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (binfmt, options) = (Binfmt::at(MOUNT_POINT), InstallOptions::default());
+//! let archs = ["riscv64".parse()?];
+//! let mut watch = Watch::new(install(&binfmt, &EmulatorDir::find()?, &archs, &options, &mut |_| {})?);
+//! loop {
+//!     sleep(Duration::from_secs(60));
+//!     for outcome in watch.check(&binfmt, &options, EmulatorDir::find, &mut |_| {}) {
+//!         println!("{}: {}", outcome.arch, outcome.state);
+//!     }
+//! }
+//! # }
+//! ```
+
+use crate::arch::Arch;
+use crate::binfmt::Binfmt;
+use crate::emulator::{EmulatorDir, EmulatorDirError};
+use crate::install::{
+    InstallEvent, InstallOptions, InstallOutcome, InstallState, Installation, VerifiedEmulator, install,
+    is_intact,
+};
+
+/// Handlers that are kept installed.
+pub struct Watch {
+    archs: Vec<&'static Arch>,
+    emulators: Vec<VerifiedEmulator>,
+    /// Failures that were reported already.
+    reported: Vec<InstallOutcome>,
+}
+
+impl Watch {
+    /// Begins with what was installed.
+    pub fn new(installation: Installation) -> Self {
+        let archs = installation.emulators.iter().map(|verified| verified.emulator.arch).collect();
+        Self { archs, emulators: installation.emulators, reported: Vec::new() }
+    }
+
+    /// The architectures whose handlers are kept.
+    pub fn archs(&self) -> &[&'static Arch] {
+        &self.archs
+    }
+
+    /// Checks the handlers, which only reads what the kernel has, and installs all of them again if something is
+    /// missing. Returns what is new: changes, and each failure once.
+    pub fn check(
+        &mut self,
+        binfmt: &Binfmt,
+        options: &InstallOptions,
+        open_dir: impl FnOnce() -> Result<EmulatorDir, EmulatorDirError>,
+        report: &mut dyn FnMut(InstallEvent<'_>),
+    ) -> Vec<InstallOutcome> {
+        if is_intact(binfmt, &self.emulators, options) {
+            self.reported.clear();
+            return Vec::new();
+        }
+        let failed = |error: &dyn std::error::Error, hint| {
+            let why = match error.source() {
+                Some(cause) => format!("{error}: {cause}"),
+                None => error.to_string(),
+            };
+            Installation { outcomes: vec![InstallOutcome::failed("all", why, hint)], emulators: Vec::new() }
+        };
+        let installation = match open_dir() {
+            Ok(dir) => install(binfmt, &dir, &self.archs, options, report)
+                .unwrap_or_else(|error| failed(&error, error.hint())),
+            Err(error) => failed(&error, error.hint()),
+        };
+        let is_new = |outcome: &&InstallOutcome| {
+            !matches!(outcome.state, InstallState::Unchanged | InstallState::Native)
+                && !self.reported.contains(outcome)
+        };
+        let new = installation.outcomes.iter().filter(is_new).cloned().collect();
+        self.reported = installation.outcomes;
+        self.reported.retain(|outcome| outcome.state == InstallState::Failed);
+        // What has failed counts as missing until it works again.
+        if self.reported.is_empty() {
+            self.emulators = installation.emulators;
+        }
+        new
+    }
+}
