@@ -277,7 +277,8 @@ fn debians_handler(dock: &Dock<'_>) -> Result<()> {
     let before = handler.text()?;
     dock.works(&guest)?;
     let image = dock.full_image()?;
-    dock.privileged(&[], &image, &["install", guest.arch.name])?.fails(1, &["not ours", "--force"])?;
+    dock.privileged(&[], &image, &["install", guest.arch.name])?
+        .fails(1, &["another program has registered a handler", "--force"])?;
     dock.privileged(&[], &image, &["install", guest.arch.name, "--force"])?.succeeds()?;
     dock.works(&guest)?;
     dock.privileged(&[], &image, &["remove", "all"])?.succeeds()?;

@@ -38,7 +38,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 fn not_root(bench: &Bench<'_>) -> Result<()> {
     let qus = bench.for_everybody()?.join("qus");
     let nobody = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
-    let words = ["cannot be written", "remedy: run it as root"];
+    let words = ["cannot write ", "hint: run it as root"];
     let arch = FOREIGN[0];
     bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} install {arch}"))?.fails(1, &words)?;
     bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} remove {arch}"))?.fails(1, &words)?;
@@ -51,21 +51,21 @@ fn not_writable(bench: &Bench<'_>) -> Result<()> {
     let (arch, qus) = (FOREIGN[0], bench.program());
     // Each in a mount namespace of its own, where it cannot reach the others.
     let script = format!(r#"mount -o remount,bind,ro {MOUNT_POINT} && exec "$0" install {arch}"#);
-    let words = ["is mounted read-only", "remedy: mount -o remount,rw"];
+    let words = ["is mounted read-only", "hint: remount it: `mount -o remount,rw"];
     bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
     bench
         .qus(&["--mount", "/no/such/folder", "install", arch])?
-        .fails(1, &["there is no folder /no/such/folder"])?;
+        .fails(1, &["there is no directory /no/such/folder"])?;
     let script = r#"mount -t tmpfs none /proc && exec "$0" --mount /proc/sys/fs/binfmt_misc doctor"#;
     let doctor = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
-    let words = ["/proc is not mounted", "remedy: mount -t proc proc /proc"];
+    let words = ["/proc is not mounted", "hint: `mount -t proc proc /proc`"];
     ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
     ensure!(doctor.status == Some(1), "doctor ended with {:?}", doctor.status);
     let script = format!(r#"mount -t tmpfs none /proc && exec "$0" install --no-probe {arch}"#);
-    let words = ["/proc is not mounted", "remedy: mount -t proc proc /proc"];
+    let words = ["/proc is not mounted", "hint: mount it: `mount -t proc proc /proc`"];
     bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
     // Mounted where it was not, and where that is in vain, see `places`.
-    let words = ["not mounted", "remedy: mount -t binfmt_misc"];
+    let words = ["not mounted", "hint: `mount -t binfmt_misc"];
     let script =
         format!(r#"umount {MOUNT_POINT} && setpriv --bounding-set=-all --inh-caps=-all "$0" doctor"#);
     let doctor = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
@@ -133,10 +133,10 @@ fn unfit(bench: &Bench<'_>) -> Result<()> {
     let archs = ["sh4", "alpha", "hppa", "m68k", "riscv32", "or1k", "sparc"];
     let words = [
         "qemu-alpha is not executable",
-        "qemu-hppa is not static: it asks for /",
+        "qemu-hppa is not static: it needs /",
         "qemu-m68k is for s390x, which this machine does not run",
         "qemu-riscv32 does not run its own architecture",
-        "qemu-or1k is no program: not an ELF file",
+        "qemu-or1k is not a program: not an ELF file",
         "there is no qemu-sparc in",
         "not installed: alpha hppa m68k or1k riscv32 sparc",
     ];

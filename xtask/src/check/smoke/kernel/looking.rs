@@ -121,7 +121,7 @@ fn forbidden(bench: &Bench<'_>) -> Result<()> {
 fn not_to_mount(bench: &Bench<'_>) -> Result<()> {
     bench.needs_instances()?;
     let (arch, qus) = (FOREIGN[0], bench.program());
-    let words = ["remedy: ", "because: "];
+    let words = ["error: cannot mount /: ", "hint: a security module or a container's seccomp profile"];
     bench
         .ends(cmd!(sh(), "python3 -c {FORBID} {DENIED} mount {qus} run {arch} -- /bin/true"))?
         .fails(1, &words)?;
@@ -130,5 +130,5 @@ fn not_to_mount(bench: &Bench<'_>) -> Result<()> {
     );
     let qus = bench.for_everybody()?.join("qus");
     let ended = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
-    ended.fails(1, &["Read-only file system", "remedy: mount -o remount,rw /proc"])
+    ended.fails(1, &["Read-only file system", "hint: as root: `mount -o remount,rw /proc`"])
 }

@@ -114,9 +114,10 @@ fn systemd(bench: &Bench<'_>) -> Result<()> {
         test "$(ls {MOUNT_POINT} | wc -l)" = 2
         unchanged"#
     );
-    bench
-        .on_a_machine(&root, &script)?
-        .fails(0, &["kept for the next start", "not among these: ", "/etc/binfmt.d/qus.conf removed"])
+    bench.on_a_machine(&root, &script)?.fails(
+        0,
+        &["registered at every boot", "would drop persistent handlers: ", "/etc/binfmt.d/qus.conf removed"],
+    )
 }
 
 fn openrc(bench: &Bench<'_>) -> Result<()> {
@@ -267,7 +268,7 @@ fn full_disk(bench: &Bench<'_>) -> Result<()> {
 fn nothing_there(bench: &Bench<'_>) -> Result<()> {
     let root = bench.path("no-service");
     fs::create_dir(&root)?;
-    let words = ["there is neither systemd-binfmt nor OpenRC", "remedy: "];
+    let words = ["there is neither systemd-binfmt nor OpenRC", "hint: "];
     let root = root.to_string_lossy().into_owned();
     bench.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.fails(1, &words)?;
     ensure!(bench.texts()?.is_empty(), "something was registered");

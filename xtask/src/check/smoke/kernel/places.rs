@@ -56,7 +56,7 @@ fn lasting(bench: &Bench<'_>) -> Result<()> {
     let words = [
         "handlers would vanish when this container ends",
         "this user namespace cannot register any for the host",
-        &format!("mount -t binfmt_misc binfmt_misc {MOUNT_POINT} in it"),
+        &format!("mount -t binfmt_misc binfmt_misc {MOUNT_POINT}` in it"),
         "mounted binfmt_misc here; the host has it mounted too",
         "these handlers belong to this user namespace; the host does not see them",
     ];
@@ -186,7 +186,7 @@ fn foreign_root(bench: &Bench<'_>) -> Result<()> {
     let ended = bench.ends(bench.run_as_nobody(&["--root", &root, "--", "/bin/sh", "-c", script])?)?;
     ended.writes(&expected)?;
     let missing = bench.run_as_nobody(&["--root", "/no/such/folder", "--", "/bin/sh"])?;
-    bench.ends(missing)?.fails(1, &["/no/such/folder is not a folder"])
+    bench.ends(missing)?.fails(1, &["/no/such/folder is not a directory"])
 }
 
 /// Inside another user namespace, whose own limit can be set.
@@ -199,7 +199,7 @@ fn forbidden(bench: &Bench<'_>) -> Result<()> {
     );
     let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
     ended
-        .fails(1, &["does not let you make a user namespace", "remedy: sysctl user.max_user_namespaces="])?;
+        .fails(1, &["cannot create a user namespace", "hint: as root: `sysctl user.max_user_namespaces="])?;
     let limit = fs::read_to_string(Path::new("/proc/sys/user/max_user_namespaces")).context("no limit")?;
     ensure!(limit.trim() != "0", "the limit of this machine was changed");
     Ok(())

@@ -36,7 +36,7 @@ fn without_rights(dock: &Dock<'_>) -> Result<()> {
     let foreign = format!("linux/{}", FOREIGN[1]);
     let told = || supported(&dock.docker(&["run", "--rm", image])?.succeeds()?);
     ensure!(!told()?.contains(&foreign), "{foreign} is told before there is a handler");
-    let words = ["cannot mount binfmt_misc", "remedy: in a container, run it with --privileged"];
+    let words = ["cannot mount binfmt_misc", "hint: in a container, add `--privileged`"];
     for arch in ["all", FOREIGN[1]] {
         let ended = dock.docker(&["run", "--rm", image, "install", arch])?;
         ensure!(!ended.stderr.contains("run it as root"), "it is run by root: {}", ended.stderr);
@@ -45,7 +45,7 @@ fn without_rights(dock: &Dock<'_>) -> Result<()> {
     // The form in which setup-qemu-action asks.
     dock.docker(&["run", "--rm", image, "--install", "all"])?.fails(1, &words)?;
     dock.docker(&["run", "--rm", "--user=65534", "--privileged", image, "install", "all"])?
-        .fails(1, &["remedy: run it as root; in a container, with --privileged"])?;
+        .fails(1, &["hint: run it as root; in a container, add `--privileged`"])?;
     none_is_left(dock)?;
     privileged(dock, &["install", FOREIGN[1]])?.succeeds()?;
     ensure!(told()?.contains(&foreign), "{foreign} is not told without rights");
@@ -60,7 +60,7 @@ fn mounted(dock: &Dock<'_>) -> Result<()> {
     let install = |volume: &str| {
         dock.docker(&["run", "--rm", "-v", volume, image, "--mount", "/binfmt", "install", FOREIGN[1]])
     };
-    install("binfmt:/binfmt:ro")?.fails(1, &["/binfmt is mounted read-only", "remedy: "])?;
+    install("binfmt:/binfmt:ro")?.fails(1, &["/binfmt is mounted read-only", "hint: "])?;
     none_is_left(dock)?;
     install("binfmt:/binfmt")?.succeeds()?;
     ensure!(handlers(dock)? == [format!("qemu-{}", FOREIGN[0])], "it is not registered");
@@ -97,7 +97,7 @@ fn mapped_users(dock: &Dock<'_>) -> Result<()> {
     for rights in [&["--cap-add=ALL", "--security-opt=seccomp=unconfined"][..], &["--cap-add=SYS_ADMIN"], &[]]
     {
         let run = [&["run", "--rm"], rights, &[image, "install", arch]].concat();
-        docker(&run)?.fails(1, &["this user namespace", "remedy: ", "--userns=host"])?;
+        docker(&run)?.fails(1, &["this user namespace", "hint: ", "--userns=host"])?;
         none_is_left(dock)?;
     }
     docker(&["run", "--rm", "--privileged", "--userns=host", image, "install", arch])?.succeeds()?;
@@ -132,7 +132,7 @@ fn persist(dock: &Dock<'_>) -> Result<()> {
         let options = ["run", "--rm", "--privileged", "-v", &volume, &image];
         dock.docker(&[&options[..], args, &["--persist", "--host-root", "/host"]].concat())
     };
-    run(&["install", FOREIGN[1], "hppa"])?.fails(0, &["kept for the next start of the machine"])?;
+    run(&["install", FOREIGN[1], "hppa"])?.fails(0, &["registered at every boot"])?;
     let rules = fs::read_to_string(host.join("etc/binfmt.d/qus.conf"))?;
     for arch in [FOREIGN[0], "hppa"] {
         let rule = rules.lines().find(|line| line.starts_with(&format!(":qemu-{arch}:")));
