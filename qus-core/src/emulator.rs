@@ -281,7 +281,7 @@ pub fn inspect(path: &Path) -> Result<FileIdentity, UnfitEmulator> {
 
 /// Whether an architecture is the one that this program was compiled for.
 pub fn is_own(arch: &Arch) -> bool {
-    Host::current().is_some_and(|host| host.arch() == arch)
+    Host::current().is_some_and(|host| host.arch == arch)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<S
         Err(error) => return vec![error.to_string()],
     };
     let mut findings = Vec::new();
-    if elf.arch() != Some(host.arch()) {
+    if elf.arch() != Some(host.arch) {
         let is = elf.arch().map_or("another machine", |arch| arch.name);
         findings.push(format!("it is for {is}, not for the host {host}"));
     }

@@ -22,14 +22,14 @@ impl Runner {
     /// For programs of a host; `emulator` is asked for one that runs on this machine, if it takes one.
     pub(crate) fn of(host: &Host, emulator: impl FnOnce(&'static Arch) -> Result<PathBuf>) -> Result<Self> {
         if Self::takes_emulator(host) {
-            return Ok(Self::under(&emulator(host.arch())?, host));
+            return Ok(Self::under(&emulator(host.arch)?, host));
         }
         Ok(Self::native())
     }
 
     /// Whether this machine does not run the programs of a host by itself.
     pub(crate) fn takes_emulator(host: &Host) -> bool {
-        Host::current() != Some(host) && !probe::is_native(host.arch())
+        Host::current() != Some(host) && !probe::is_native(host.arch)
     }
 
     fn under(emulator: &Path, host: &Host) -> Self {
@@ -37,10 +37,10 @@ impl Runner {
         /// ours it would find the outer emulator, which `/proc/self/maps` does not show it.
         const SPACE: &str = "0x8000000000";
         let mut words = vec![emulator.display().to_string()];
-        if host.arch().wide {
+        if host.arch.registers_64_bit {
             words.extend(["-R".to_owned(), SPACE.to_owned()]);
         }
-        if host.arch == "riscv64" {
+        if host.arch.name == "riscv64" {
             // Without vectors. With them, qemu-aarch64 10.2.2 for riscv64 loses a program's first argument: either it
             // or the qemu-riscv64 that runs it is wrong, which a machine of that kind would tell.
             words.extend(["-cpu", "rv64"].map(str::to_owned));

@@ -59,7 +59,7 @@ impl<'a> Nodes<'a> {
         let platform = format!("linux/{}", host.platform);
         let short = platform.trim_end_matches("/v8");
         // An Arm of 32 bits takes itself for the usual one.
-        Host::of(host.arch()) == Some(host)
+        Host::of(host.arch) == Some(host)
             && self.platforms.iter().any(|other| *other == platform || other == short)
     }
 

@@ -126,7 +126,7 @@ fn is_meant(name: &str, patch: &str) -> bool {
 /// The release of a channel or version, or the one that is usual for a host.
 fn release<'a>(data: &'a QemuSrc, asked: Option<&str>, host: &Host) -> Result<&'a Release> {
     let narrow = &data.sources.narrow_hosts;
-    let is_narrow = !host.arch().wide;
+    let is_narrow = !host.arch.registers_64_bit;
     let release =
         data.release(asked.unwrap_or(if is_narrow { &narrow.channel } else { "default" })).map_err(Usage)?;
     let version = &release.version;

@@ -99,7 +99,7 @@ fn build(cx: &Context, host: &'static Host) -> Result<Report> {
 
 /// Has the program say that it is one for its machine.
 fn run_it(runner: &Runner, program: &Path, host: &Host) -> Result<()> {
-    let arch = host.arch;
+    let arch = host.arch.name;
     if !runner.words().is_empty() {
         // No probe runs natively in an emulator that the kernel does not know.
         let told =

@@ -86,7 +86,7 @@ fn plan(data: &QemuSrc, hosts: &[&'static Host], asked: &[String]) -> Result<Pla
     for name in asked {
         let wanted = data.release(name).map_err(Usage)?;
         for host in hosts {
-            let release = if host.arch().wide { wanted } else { narrow };
+            let release = if host.arch.registers_64_bit { wanted } else { narrow };
             let job = job(data, host, release);
             // A 32-bit host has the same version instead of each.
             if !plan.jobs.iter().any(|other| other.name == job.name) {

@@ -42,7 +42,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 }
 
 fn check(cx: &Context, host: &'static Host) -> Result<()> {
-    let arch: &Arch = host.arch.parse()?;
+    let arch: &Arch = host.arch;
     let emulator = emulator(&cx.paths.bundle(hosts::own()?.name), arch)?;
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("changes");

@@ -40,7 +40,7 @@ impl Release {
         };
         // 32-bit hosts have an older version under the same tag; a mixture of others is a mistake.
         for recipe in recipes() {
-            let narrow = recipe.host.parse::<&Host>().is_ok_and(|host| !host.arch().wide);
+            let narrow = recipe.host.parse::<&Host>().is_ok_and(|host| !host.arch.registers_64_bit);
             if recipe.qemu != qemu && !(narrow && recipe.qemu < qemu) {
                 let host = &recipe.host;
                 return Err(hinted(

@@ -79,9 +79,9 @@ fn several(dock: &Dock<'_>) -> Result<()> {
     let again = dock.push(&target, &repo, &["--host", "all"])?.succeeds()?;
     ensure!(!again.contains("\"pushed\""), "something was pushed again: {again}");
 
-    let foreign = |host: &&&Host| !probe::is_native(host.arch());
+    let foreign = |host: &&&Host| !probe::is_native(host.arch);
     // Two hosts are Arm.
-    let arches: BTreeSet<_> = others.iter().filter(foreign).map(|host| host.arch).collect();
+    let arches: BTreeSet<_> = others.iter().filter(foreign).map(|host| host.arch.name).collect();
     dock.bench.install(&arches.iter().copied().collect::<Vec<_>>())?;
     for host in &others {
         let platform = format!("linux/{}", host.platform);

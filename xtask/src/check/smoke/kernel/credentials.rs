@@ -170,7 +170,7 @@ fn own_executable(bench: &Bench<'_>, guest: &'static Host) -> Result<()> {
     let attack = compile(hosts::own()?, "attack", &[])?;
     let (victim, other) = (compile(guest, "victim", &[])?, compile(guest, "other", &["-DOTHER"])?);
     bench.make_setuid(Path::new(&victim))?;
-    bench.install(&[guest.arch, "--force"])?;
+    bench.install(&[guest.arch.name, "--force"])?;
     let said =
         bench.as_nobody(&bench.theirs()?, &[], &[&attack, "attack", TRIES, &victim, &other])?.succeeds()?;
     let wrong: Vec<_> =
