@@ -13,13 +13,12 @@
 //! }
 //! ```
 
+mod finding;
 mod machine;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use serde::Serialize;
 
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Entry, Files, MountState};
@@ -27,61 +26,10 @@ use crate::handler;
 use crate::mount::Instance;
 use crate::owner::Owner;
 use crate::probe;
+use finding::Findings;
 
+pub use finding::{Finding, Severity};
 pub use machine::{InspectedHandler, Interpreter, Machine};
-
-/// How much a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Good to know.
-    Note,
-    /// Something fails under the circumstances that the finding names.
-    Warning,
-    /// Something that was requested, or is registered, cannot work.
-    Error,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Note => "note",
-            Self::Warning => "warning",
-            Self::Error => "error",
-        })
-    }
-}
-
-/// Something that was found.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// How much it matters.
-    pub severity: Severity,
-    /// What it is about: a handler's name, or a part of the machine.
-    pub subject: String,
-    /// What was found.
-    pub what: String,
-    /// What follows from it.
-    pub why: String,
-    /// What to do about it.
-    pub hint: Option<String>,
-}
-
-struct Findings(Vec<Finding>);
-
-impl Findings {
-    fn add(
-        &mut self,
-        severity: Severity,
-        subject: impl Into<String>,
-        what: impl Into<String>,
-        why: impl Into<String>,
-        hint: Option<String>,
-    ) {
-        let (subject, what, why) = (subject.into(), what.into(), why.into());
-        self.0.push(Finding { severity, subject, what, why, hint: hint.map(|hint| format!("`{hint}`")) });
-    }
-}
 
 use Severity::{Error, Note, Warning};
 

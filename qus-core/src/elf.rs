@@ -1,11 +1,20 @@
-//! Reads from a binary's bytes what it needs to run: class, byte order, machine, flags, type, the
-//! loader it asks for and the libraries it names.
+//! Reads from an ELF file what it needs to run: class, byte order, machine, flags, type, the
+//! loader and the libraries it needs.
 //!
-//! Written by hand because qus reads untrusted files of every class and byte order and needs so
-//! little of them: it never panics, never reads past the end, and reads the few bytes it needs, so that
-//! a file may be large. What it refuses: anything that is not ELF version 1, and headers that point
-//! outside the file. It does not look at section headers, which a stripped or hostile file need not
-//! have.
+//! Written by hand because qus reads untrusted files of every class and byte order and needs only a few fields: it
+//! never panics, never reads past the end, and reads only the bytes it needs, so that a file may be large. It refuses
+//! anything that is not ELF version 1, and headers that point outside the file. It ignores section headers, which a
+//! stripped or hostile file need not have.
+//!
+//! ```
+//! use qus_core::elf::Elf;
+//!
+//! let file = std::fs::File::open("/proc/self/exe")?;
+//! let elf = Elf::parse(&file)?;
+//! println!("{} {} {:?}", elf.class, elf.endian, elf.arch());
+//! assert_eq!(elf.arch().unwrap().name, std::env::consts::ARCH);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! Field names and offsets are those of the System V ABI, "Object Files".
 
@@ -33,7 +42,7 @@ pub enum Kind {
     Other(u16),
 }
 
-/// What an ELF file says of itself.
+/// The headers of an ELF file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Elf {
     /// Word size.
@@ -50,7 +59,7 @@ pub struct Elf {
     pub flags: u32,
     /// `PT_INTERP`: the dynamic loader, without its closing zero.
     pub interpreter: Option<PathBuf>,
-    /// Number of `DT_NEEDED` entries: libraries that have to be there.
+    /// Number of `DT_NEEDED` entries: libraries that it needs.
     pub needed: usize,
 }
 
@@ -63,7 +72,7 @@ pub enum ElfError {
     BadIdent,
     /// The named part lies outside the file, or its entries have an impossible size.
     Truncated(&'static str),
-    /// Its dynamic sections have more entries than any program's.
+    /// Its dynamic sections have more entries than those of any program.
     TooLarge,
 }
 
@@ -103,14 +112,14 @@ impl ReadAt for File {
 
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
-/// `e_phnum` of a file whose real count does not fit and stands in a section header. The kernel
+/// `e_phnum` of a file whose real count does not fit and is in a section header. The kernel
 /// runs no such file.
 const PN_XNUM: u16 = 0xffff;
 
 /// Longest path of a loader that the kernel takes, in bytes.
 const PATH_MAX: u64 = 4096;
 
-/// How many entries of dynamic sections are read, all together. A program has some dozens, and each is a read.
+/// How many entries of dynamic sections are read in total. A program has some dozens, and each is a read.
 const MAX_DYNAMIC: u64 = 1 << 14;
 
 impl Elf {
@@ -157,12 +166,12 @@ impl Elf {
         Ok(elf)
     }
 
-    /// Whether it runs by itself: no loader asked for, no library needed.
+    /// Whether it runs by itself: it needs no loader and no library.
     pub fn is_static(&self) -> bool {
         self.interpreter.is_none() && self.needed == 0
     }
 
-    /// What its flags say of how it calls functions, where that decides which libraries it needs.
+    /// Its calling convention, where that decides which libraries it needs.
     ///
     /// From the psABI documents of the architectures: `EF_ARM_ABI_FLOAT_*`, `EF_RISCV_FLOAT_ABI`,
     /// `EF_MIPS_ABI2`, `EF_PPC64_ABI`.
@@ -171,7 +180,7 @@ impl Elf {
         Some(match (self.arch()?.name, self.class) {
             ("arm" | "armeb", _) if flags >> 24 < 4 => "older than EABI",
             ("arm" | "armeb", _) if flags & 0x400 != 0 => "EABI, hard float (Debian armhf)",
-            ("arm" | "armeb", _) => "EABI, soft float (Debian armel) or not said",
+            ("arm" | "armeb", _) => "EABI, soft float (Debian armel) or unspecified",
             ("riscv32" | "riscv64", _) => match flags & 6 {
                 0 => "soft float",
                 2 => "single float",
@@ -338,93 +347,4 @@ impl<R: ReadAt + ?Sized> Reader<'_, R> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::probe;
-    use arbtest::arbtest;
-
-    /// A little-endian ELF64 program with the given segments: kind, offset, size.
-    fn program(segments: &[(u32, u64, u64)], content: &[u8]) -> Vec<u8> {
-        let segment = |&(kind, offset, size): &_| Segment { kind, offset, size, ..Segment::default() };
-        let segments: Vec<_> = segments.iter().map(segment).collect();
-        ElfImage { segments: &segments, content, ..ElfImage::of("x86_64".parse().unwrap()) }.bytes()
-    }
-
-    #[test]
-    fn every_probe_belongs_to_its_row() {
-        for arch in &ARCHES {
-            let elf = Elf::parse(probe::image(arch)).unwrap();
-            assert_eq!(elf.arch(), Some(arch));
-            assert_eq!(elf.kind, Kind::Executable, "{arch}");
-            assert!(elf.is_static(), "{arch}");
-        }
-    }
-
-    #[test]
-    fn this_test_program_is_dynamic_natively() {
-        let file = File::open(std::env::current_exe().unwrap()).unwrap();
-        let elf = Elf::parse(&file).unwrap();
-        assert_eq!(elf.arch().map(|arch| arch.name), Some(std::env::consts::ARCH));
-        assert!(elf.interpreter.as_ref().unwrap().starts_with("/"));
-        assert!(elf.needed > 0);
-        assert!(!elf.is_static());
-    }
-
-    #[test]
-    fn interpreter_and_needed() {
-        let start = 64 + 2 * 56;
-        let mut tail = b"/lib/ld.so\0".to_vec();
-        for word in [1u64, 7, 1, 9, 0, 0, 1, 5] {
-            tail.extend(word.to_le_bytes());
-        }
-        let file = program(&[(Segment::INTERPRETER, start, 11), (Segment::DYNAMIC, start + 11, 64)], &tail);
-        let elf = Elf::parse(&*file).unwrap();
-        assert_eq!(elf.interpreter, Some("/lib/ld.so".into()));
-        assert_eq!(elf.needed, 2, "an entry behind DT_NULL does not count");
-    }
-
-    #[test]
-    fn damage_is_named() {
-        let good = program(&[(1, 0, 0)], b"");
-        assert_eq!(Elf::parse(&b"#!/bin/sh"[..]), Err(ElfError::NotElf));
-        assert_eq!(Elf::parse(&b""[..]), Err(ElfError::NotElf));
-        assert_eq!(Elf::parse(&good[..10]), Err(ElfError::Truncated("identification")));
-        assert_eq!(Elf::parse(&good[..40]), Err(ElfError::Truncated("header")));
-        assert_eq!(Elf::parse(&good[..100]), Err(ElfError::Truncated("program header")));
-        let outside = program(&[(Segment::INTERPRETER, u64::MAX, u64::MAX)], b"");
-        assert_eq!(Elf::parse(&*outside), Err(ElfError::Truncated("interpreter")));
-        let many = program(&vec![(Segment::DYNAMIC, 1 << 17, 1 << 40); 2000], &[1; 1 << 20]);
-        assert_eq!(Elf::parse(&*many), Err(ElfError::TooLarge));
-        for (at, value) in [(4, 3), (5, 0), (6, 2)] {
-            let mut bad = good.clone();
-            bad[at] = value;
-            assert_eq!(Elf::parse(&*bad), Err(ElfError::BadIdent));
-        }
-    }
-
-    #[test]
-    fn arbitrary_bytes_never_panic() {
-        arbtest(|u| {
-            let bytes: Vec<u8> = u.arbitrary()?;
-            let _ = Elf::parse(&*bytes);
-            Ok(())
-        });
-    }
-
-    /// Damaged headers reach further than noise does, which seldom begins with the magic.
-    #[test]
-    fn damaged_probes_never_panic() {
-        arbtest(|u| {
-            let mut bytes = probe::image(u.choose(&ARCHES)?).to_vec();
-            for _ in 0..u.int_in_range(1..=8)? {
-                let at = u.choose_index(bytes.len())?;
-                bytes[at] = u.arbitrary()?;
-            }
-            let end = u.int_in_range(0..=bytes.len())?;
-            if let Ok(elf) = Elf::parse(&bytes[..end]) {
-                let _ = elf.arch();
-            }
-            Ok(())
-        });
-    }
-}
+mod tests;
