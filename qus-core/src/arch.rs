@@ -3,7 +3,7 @@
 //!
 //! Everything that depends on an architecture (magic and mask, the smoke matrix, the tables of the
 //! README, the spelling of arguments) is derived from here, so that a new target is one new row.
-//! It does not say what a given machine can run: families mislead (an AArch64-only CPU does not run
+//! It does not state what a given machine can run: families mislead (an AArch64-only CPU does not run
 //! `arm`), so that is determined by running a probe.
 //!
 //! ```
@@ -31,10 +31,10 @@ pub use host::{HOSTS, Host, UnknownHost};
 pub use row::{Arch, Class, Endian, FlagBits};
 pub use table::ARCHES;
 
-/// Nothing in the table is spelt like this.
+/// No architecture has this name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownArch {
-    /// What was asked for.
+    /// The name as given.
     pub given: String,
     /// QEMU's names that come closest, best first; may be empty.
     pub nearest: Vec<&'static str>,

@@ -125,7 +125,7 @@ impl Binfmt {
     }
 
     /// The one that would be seen at `root`, reached by another path.
-    pub(crate) fn behind(root: &Path, dir: impl Into<PathBuf>) -> Self {
+    pub(crate) fn reached_by(root: &Path, dir: impl Into<PathBuf>) -> Self {
         Self { root: root.to_owned(), dir: dir.into() }
     }
 

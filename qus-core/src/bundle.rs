@@ -1,6 +1,6 @@
 //! `bundle.json`: which emulators a directory has, and everything they were built from.
 //!
-//! It says what went in and what came out, and nothing that depends on when or where, so that two builds are equal
+//! It lists inputs and results, and nothing that depends on when or where they were built, so that two builds are equal
 //! byte for byte. `cargo xtask build-qemu` writes it, `qus` takes versions and the emulators' checksums from it.
 //!
 //! ```no_run

@@ -1,9 +1,15 @@
 //! The argument forms of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static, as commands of qus.
 //!
-//! Recognised by how they look, without a mode switch: of our own commands none begins with an option but
-//! `--mount`. What they asked for is what is done; what differs is that a failure is one, that handlers
+//! They are recognised without a mode switch: none of our own commands begins with an option other than `--mount`.
+//! They do what they did there, except that a failure has exit status 1, that handlers
 //! always have the flags P and F, and that only our own are removed. Options that run a shell or write
-//! others' files are refused.
+//! other programs' files are refused.
+//!
+//! ```
+//! let args = ["--install", "arm64"].map(str::to_owned);
+//! let commands = qus_core::compat::translate(&args).unwrap().unwrap();
+//! assert_eq!(commands, [vec!["install", "arm64"], vec!["platforms"]]);
+//! ```
 
 use std::fmt;
 
@@ -12,29 +18,29 @@ use crate::arch::{ARCHES, Arch};
 /// Commands of qus with their arguments, to be run one after the other.
 pub type Commands = Vec<Vec<String>>;
 
-/// Why arguments in an old form cannot be followed.
+/// Why arguments in an old form cannot be translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unclear(String);
+pub struct CompatError(String);
 
-impl fmt::Display for Unclear {
+impl fmt::Display for CompatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Unclear {}
+impl std::error::Error for CompatError {}
 
 /// Translates arguments, without the program's name; `None` if they are in none of the old forms.
 ///
 /// # Errors
-/// They are in an old form, and ask for something that is not there or not understood.
-pub fn translate(args: &[String]) -> Option<Result<Commands, Unclear>> {
+/// They are in an old form, and request something that is not supported or not understood.
+pub fn translate(args: &[String]) -> Option<Result<Commands, CompatError>> {
     match args {
         [] => return Some(Ok(vec![words(&["platforms"])])),
         [only] if only == "-version" => return Some(Ok(vec![words(&["--version"])])),
         [only] if ["--help", "-h", "--version", "-V"].contains(&&**only) => return None,
         [first, ..] if !first.starts_with('-') => return None,
-        // Ours has it before a command, theirs before another option.
+        // Our form has it before a command, the old one before another option.
         [mount, _, command, ..] if mount == "--mount" && !command.starts_with('-') => return None,
         [mount, command, ..] if mount.starts_with("--mount=") && !command.starts_with('-') => return None,
         _ => {}
@@ -42,7 +48,7 @@ pub fn translate(args: &[String]) -> Option<Result<Commands, Unclear>> {
     Some(Request::read(args).map(Request::commands))
 }
 
-/// What was asked for in an old form.
+/// What was requested in an old form.
 #[derive(Debug, Default)]
 struct Request {
     /// tonistiigi's: it ends with a list of platforms, and registers with credentials.
@@ -50,7 +56,7 @@ struct Request {
     list: bool,
     remove: Option<Vec<String>>,
     install: bool,
-    /// Nothing is registered, whatever else is said.
+    /// Nothing is registered, whatever else is requested.
     no_install: bool,
     force: bool,
     credentials: bool,
@@ -61,14 +67,14 @@ struct Request {
 }
 
 impl Request {
-    fn read(args: &[String]) -> Result<Self, Unclear> {
+    fn read(args: &[String]) -> Result<Self, CompatError> {
         let mut this = Self::default();
         let mut args = Args { rest: args, value: None };
-        // Behind `--` dbhi/qus has arguments for another script, where -r and -t mean something else.
-        let mut behind = false;
+        // After `--` dbhi/qus has arguments for another script, where -r and -t have other meanings.
+        let mut after_dashes = false;
         while let Some(name) = args.next() {
-            match (name, behind) {
-                ("--", false) => behind = true,
+            match (name, after_dashes) {
+                ("--", false) => after_dashes = true,
                 ("--install" | "-install", _) => {
                     (this.platforms, this.install) = (true, true);
                     this.targets.extend(list(args.value(name)?));
@@ -98,23 +104,25 @@ impl Request {
                 }
                 ("-r" | "--clear", true) => (this.remove, this.no_install) = (Some(Vec::new()), true),
                 ("-t" | "--test", true) => (this.install, this.dry_run) = (true, true),
-                // Emulators are kept open in any case.
+                // Handlers always have the flag F.
                 ("-p" | "--persistent", _) => (this.install, _) = (true, args.yes()),
                 ("-c" | "--credential", _) => (this.install, this.credentials) = (true, args.yes()),
                 ("-i" | "--interactive" | "-interactive", _) => {
-                    return Err(Unclear("-i runs a shell, which is not here".to_owned()));
+                    return Err(CompatError("-i runs a shell, which qus does not have".to_owned()));
                 }
                 ("-d" | "--debian" | "--systemd" | "-s" | "-e" | "--exportdir", _) => {
-                    return Err(Unclear(format!("{name} writes files for others: see `qus export`")));
+                    return Err(CompatError(format!(
+                        "{name} writes files for other programs: see `qus export`"
+                    )));
                 }
                 (target, true) if !target.starts_with('-') => {
                     this.install = true;
                     this.targets.push(target.to_owned());
                 }
-                _ => return Err(Unclear(format!("`{name}` is not known here: see `qus --help`"))),
+                _ => return Err(CompatError(format!("unknown argument `{name}`: see `qus --help`"))),
             }
         }
-        if behind && this.remove.as_ref().is_some_and(Vec::is_empty) {
+        if after_dashes && this.remove.as_ref().is_some_and(Vec::is_empty) {
             this.remove = Some(std::mem::take(&mut this.targets));
         }
         this.install &= !this.no_install;
@@ -167,12 +175,12 @@ impl<'a> Args<'a> {
         Some(name)
     }
 
-    fn value(&mut self, name: &str) -> Result<&'a str, Unclear> {
+    fn value(&mut self, name: &str) -> Result<&'a str, CompatError> {
         if let Some(value) = self.value.take() {
             return Ok(value);
         }
         let (value, rest) =
-            self.rest.split_first().ok_or_else(|| Unclear(format!("{name} needs a value")))?;
+            self.rest.split_first().ok_or_else(|| CompatError(format!("{name} needs a value")))?;
         self.rest = rest;
         Ok(value)
     }
@@ -187,8 +195,8 @@ impl<'a> Args<'a> {
     }
 }
 
-/// The architectures whose handlers a pattern of tonistiigi's means: a handler's name, with a star at its
-/// end or not, or any spelling of an architecture. What means none is left for `remove` to refuse.
+/// The architectures whose handlers match a pattern of tonistiigi/binfmt: a handler's name, with a star at its
+/// end or not, or any spelling of an architecture. `remove` refuses what matches none.
 fn architectures(pattern: &str) -> Vec<String> {
     match pattern.strip_suffix('*') {
         Some("qemu-" | "") => words(&["all"]),
@@ -237,7 +245,7 @@ mod tests {
         line.split_whitespace().map(str::to_owned).collect()
     }
 
-    fn said(line: &str) -> String {
+    fn translated(line: &str) -> String {
         match translate(&args(line)) {
             None => "ours".to_owned(),
             Some(Ok(commands)) => {
@@ -250,32 +258,32 @@ mod tests {
     #[test]
     fn the_published_forms() {
         for (program, line, ours) in FORMS {
-            assert_eq!(said(line), ours, "{program} {line}");
+            assert_eq!(translated(line), ours, "{program} {line}");
         }
     }
 
     #[test]
     fn further_spellings() {
-        assert_eq!(said("-install=all"), "install all; platforms");
+        assert_eq!(translated("-install=all"), "install all; platforms");
         assert_eq!(
-            said("--uninstall qemu-mips*"),
+            translated("--uninstall qemu-mips*"),
             "remove mips mips64 mips64el mipsel mipsn32 mipsn32el; platforms"
         );
         assert_eq!(
-            said("--uninstall linux/arm64,s390x --install arm"),
+            translated("--uninstall linux/arm64,s390x --install arm"),
             "remove linux/arm64 s390x; install arm; platforms"
         );
-        assert_eq!(said("--mount /m --install all"), "--mount=/m install all; --mount=/m platforms");
+        assert_eq!(translated("--mount /m --install all"), "--mount=/m install all; --mount=/m platforms");
         assert_eq!(
-            said("--reset --persistent no --credential=no -Q /b"),
+            translated("--reset --persistent no --credential=no -Q /b"),
             "remove all; install --no-credentials --force --dir=/b all"
         );
-        assert_eq!(said("-version"), "--version");
-        assert_eq!(said("--credential yes"), "install all");
+        assert_eq!(translated("-version"), "--version");
+        assert_eq!(translated("--credential yes"), "install all");
     }
 
     #[test]
-    fn ours_are_left_alone() {
+    fn our_own_arguments_are_unchanged() {
         for line in [
             "install all",
             "--help",
@@ -286,14 +294,14 @@ mod tests {
             "--mount=/m status",
             "run -- a",
         ] {
-            assert_eq!(said(line), "ours", "{line}");
+            assert_eq!(translated(line), "ours", "{line}");
         }
     }
 
     #[test]
-    fn what_cannot_be_followed_says_so() {
+    fn what_cannot_be_translated_is_an_error() {
         for line in ["-i ls", "--install", "-- -d", "--nonsense", "-s extra", "-- -s"] {
-            assert!(said(line).starts_with("error: "), "{line}: {}", said(line));
+            assert!(translated(line).starts_with("error: "), "{line}: {}", translated(line));
         }
     }
 

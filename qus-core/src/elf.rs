@@ -70,7 +70,7 @@ pub enum ElfError {
     NotElf,
     /// Class, byte order or version has a value that does not exist.
     BadIdent,
-    /// The named part lies outside the file, or its entries have an impossible size.
+    /// The named part is outside the file, or its entries have an impossible size.
     Truncated(&'static str),
     /// Its dynamic sections have more entries than those of any program.
     TooLarge,

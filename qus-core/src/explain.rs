@@ -140,7 +140,7 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
     }
 }
 
-/// The bytes that the kernel looks at; fewer if the file is shorter.
+/// The bytes that the kernel compares; fewer if the file is shorter.
 fn header(file: &File) -> Vec<u8> {
     let mut header = vec![0; 256];
     let length = file.metadata().map_or(0, |metadata| metadata.len().min(256)) as usize;
@@ -218,7 +218,7 @@ fn handled(mut this: Explanation, arch: Option<&'static Arch>, entry: &Entry) ->
     this
 }
 
-/// Follows the line behind `#!` to the program that it names.
+/// Follows the line after `#!` to the program that it names.
 fn script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: usize) -> Explanation {
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let words = line.split(|byte| b" \t".contains(byte)).find(|word| !word.is_empty());

@@ -1,15 +1,26 @@
-//! Our rules in the forms that other programs register from.
+//! Our rules in forms that other programs register.
 //!
-//! The lines for systemd are the kernel's own, all of one form; update-binfmts is told by commands, since
-//! its own files hold one handler each; OpenRC gets a service that writes the lines.
+//! systemd reads the kernel's own lines; update-binfmts gets a script of commands, since each of its files holds one
+//! handler; OpenRC gets a service that writes the lines.
+//!
+//! ```
+//! use qus_core::binfmt::Flags;
+//! use qus_core::emulator::Emulator;
+//! use qus_core::export;
+//!
+//! let arch = "riscv64".parse().unwrap();
+//! let emulator = Emulator { arch, path: "/usr/bin/qemu-riscv64".into(), build: [0; 4] };
+//! let conf = export::systemd(&[emulator], Flags::DEFAULT).unwrap();
+//! assert!(conf.contains("\n:qemu-riscv64:M:0:"));
+//! ```
 
 use crate::binfmt::rule::escape;
 use crate::binfmt::{BadRule, Files, Flags, Rule};
 use crate::emulator::Emulator;
 use crate::handler::rules_of;
 
-/// The first line of what we write, by which it is recognised.
-const HEAD: &str = "# Written by qus; `qus remove --persist` takes it back.\n";
+/// The first line of what we write.
+const HEAD: &str = "# Written by qus; `qus remove --persist` removes it.\n";
 
 fn rules(emulators: &[Emulator], flags: Flags) -> impl Iterator<Item = Rule> {
     emulators.iter().flat_map(move |emulator| rules_of(emulator, flags))
@@ -81,7 +92,7 @@ stop() {{
     ))
 }
 
-/// A script for `sh` that tells update-binfmts.
+/// A script for `sh` that calls update-binfmts.
 ///
 /// # Errors
 /// As [`systemd`].
@@ -89,7 +100,7 @@ pub fn debian(emulators: &[Emulator], flags: Flags) -> Result<String, BadRule> {
     let mut script = "#!/bin/sh\n# Written by qus.\nset -e\n".to_owned();
     let yes = |set| if set { "yes" } else { "no" };
     for rule in rules(emulators, flags) {
-        // It checks what the kernel would.
+        // To check it as the kernel would.
         rule.line()?;
         let Files::Magic(offset, magic) = &rule.files else { continue };
         script += &format!(

@@ -1,4 +1,10 @@
-//! Files that may be anything: opened without waiting for anybody, and read within bounds.
+//! Opens files of unknown origin without blocking, and reads them within bounds.
+//!
+//! ```
+//! use qus_core::file;
+//!
+//! assert!(file::read("/dev/zero".as_ref()).is_err(), "it never ends");
+//! ```
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
@@ -7,13 +13,13 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-/// More than any text that is read whole has, in bytes.
+/// The largest file that is read, in bytes; larger than any that is expected.
 const LIMIT: u64 = 16 << 20;
 
-/// Opens a regular file for reading. A pipe that nobody writes to would have us wait, a device be set going.
+/// Opens a regular file for reading. A pipe without a writer would block, and a device may act on being opened.
 ///
 /// # Errors
-/// It cannot be opened, or is something else.
+/// It cannot be opened, or is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     regular(File::options().read(true).custom_flags(flags.bits()).open(path)?)
@@ -31,7 +37,7 @@ pub(crate) fn regular(file: File) -> io::Result<File> {
 /// Reads a regular file.
 ///
 /// # Errors
-/// As [`open`]; it cannot be read, or is larger than any that is read whole.
+/// As [`open`]; it cannot be read, or is too large.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     read_all(&open(path)?)
 }

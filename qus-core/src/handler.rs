@@ -125,7 +125,7 @@ impl From<BinfmtError> for HandlerError {
     }
 }
 
-/// What has to be done to register a rule, and the rule with the name that it gets: another one if it shadows
+/// What must be done to register a rule, and the rule with the name that it gets: another one if it shadows
 /// another program's handler.
 ///
 /// # Errors
@@ -145,7 +145,7 @@ pub fn plan(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, HandlerC
     }
 }
 
-/// What has to be done about a handler of ours.
+/// What must be done about a handler of ours.
 fn compare(rule: Rule, entry: &Entry, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
     let differences = differences(&rule, entry);
     match (differences.is_empty(), force) {

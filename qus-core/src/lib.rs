@@ -1,15 +1,58 @@
-//! What foreign binaries need, and how the kernel is told to run them.
+//! Runs programs of other architectures on Linux: registers QEMU's user-mode emulators with the kernel's binfmt_misc,
+//! verifies that they work, and explains why a program does not run.
 //!
-//! [`arch`] is the one table of architectures from which everything else is derived, [`elf`] reads
-//! what a binary needs, [`probe`] holds a tiny program for each row that shows whether it runs.
-//! [`binfmt`] speaks with the kernel, [`mount`] puts its file system where it lasts, [`emulator`] looks at
-//! the programs to be registered, [`handler`] registers them and [`owner`] knows whose the others are.
-//! [`bundle`] describes emulators that were built, [`digest`] has their checksums, [`hint`] says what to do about an
-//! error.
-//! [`doctor`], [`explain`], [`export`], [`persist`] and [`compat`] hold what the commands of those names know.
+//! # From a program to a handler that runs it
 //!
-//! This crate starts no program but its own probes, never opens a network socket, and only its program
-//! `qus` writes to the terminal.
+//! Read what a program needs, look up its handler, install one if there is none, and verify it:
+//!
+//! ```no_run
+//! use std::fs::File;
+//!
+//! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
+//! use qus_core::elf::Elf;
+//! use qus_core::emulator::EmulatorDir;
+//! use qus_core::explain::{handler_of, readable};
+//! use qus_core::install::{InstallOptions, install};
+//! use qus_core::{mount, probe};
+//!
+//! # fn main() -> anyhow::Result<()> {
+//! // Which architecture is it for?
+//! let elf = Elf::parse(&File::open("./busybox-riscv64")?)?;
+//! let arch = elf.arch().expect("QEMU emulates it");
+//!
+//! // Does the kernel have a handler for it?
+//! let binfmt = Binfmt::at(MOUNT_POINT);
+//! let handlers = readable(mount::snapshot(&binfmt)?.handlers);
+//! if handler_of(probe::image(arch), &handlers).is_none() {
+//!     // Install one, which needs root. It is verified, and removed again if it does not work.
+//!     let dir = EmulatorDir::find()?;
+//!     let done = install(&binfmt, &dir, &[arch], &InstallOptions::default(), &mut |_| {})?;
+//!     println!("{}: {}", arch.name, done.outcomes[0].state);
+//! }
+//!
+//! // Do programs of that architecture run now?
+//! probe::run(arch).map_err(anyhow::Error::msg)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Modules
+//!
+//! | what | where |
+//! |---|---|
+//! | the table of architectures and hosts, from which everything else is derived | [`arch`], [`selection`] |
+//! | ELF files, and a small program of each architecture | [`elf`], [`probe`] |
+//! | the kernel's handlers | [`binfmt`], [`handler`], [`owner`] |
+//! | mounts and namespaces | [`mount`], [`namespace`] |
+//! | emulators, what they were built from, and who can change them | [`emulator`], [`bundle`], [`trust`] |
+//! | what the commands of `qus` do | [`install`], [`watch`], [`remove`], [`persist`], [`status`], [`doctor`], [`explain`], [`export`], [`compat`] |
+//! | errors and what to do about them | [`hint`] |
+//! | text, tables, files, checksums | [`text`], [`table`], [`output`], [`mod@file`], [`digest`] |
+//!
+//! # What it does not do
+//!
+//! It starts no program but its own probes and the emulators under test, never opens a network socket, and prints
+//! nothing: the program `qus` does.
 
 pub mod arch;
 pub mod binfmt;

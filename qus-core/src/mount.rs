@@ -2,7 +2,7 @@
 //!
 //! Since Linux 6.7, unmounting binfmt_misc for the last time removes all its handlers. A container that mounts
 //! binfmt_misc, registers handlers and ends has then installed nothing, unless the host has it mounted too. So
-//! [`ensure`] mounts it where the mount outlives this process, or fails: it registers nothing in vain.
+//! [`ensure`] mounts it where the mount outlives this process, or fails: no handler is registered that would vanish.
 //!
 //! Whether another mount keeps an instance alive cannot be asked, but it can be tried: register a handler that
 //! matches nothing, remove our mount, mount again, and look for the handler. All of that is done in a [`detached`]

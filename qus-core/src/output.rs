@@ -1,4 +1,4 @@
-//! Data for another program's standard input, whose reader may have seen enough.
+//! Writes data whose reader may stop early, as `head` does.
 
 use std::io::{self, ErrorKind, Write};
 

@@ -1,12 +1,20 @@
-//! One tiny static program for each architecture, small enough to carry all of them along.
+//! One small static program for each architecture; all of them together have less than 16 KiB.
 //!
 //! A probe writes one line that names its architecture and exits with [`STATUS`], a value that no
-//! failing loader or shell returns by chance. Running it is the only honest answer to "does this
-//! machine run that architecture", with or without an emulator. The sources are in `probes/`, the
-//! bytes beside them are made by `cargo xtask codegen`.
+//! failing loader or shell returns by chance. Running it is the only reliable answer to "does this
+//! machine run that architecture", with or without an emulator. The sources are in `probes/`; `cargo xtask
+//! codegen` generates the ELF files beside them.
 //!
-//! A probe is run from memory, so that neither a writable directory nor one without `noexec` is needed, unless
-//! memory cannot be had; `/proc` has to be mounted.
+//! A probe is run from memory, so that no directory has to be writable and mounted without `noexec`, unless
+//! the kernel forbids programs in memory. `/proc` must be mounted.
+//!
+//! ```
+//! use qus_core::probe;
+//!
+//! let own = std::env::consts::ARCH.parse().unwrap();
+//! assert_eq!(probe::run(own), Ok(()));
+//! assert!(probe::is_native(own));
+//! ```
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -28,7 +36,7 @@ use crate::arch::Arch;
 /// Exit status of every probe.
 pub const STATUS: i32 = 42;
 
-/// How long a probe may take, which is a thousand times what it needs.
+/// How long a probe may take, a thousand times what it needs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The probe's ELF file.
@@ -41,31 +49,31 @@ pub fn line(arch: &Arch) -> String {
     format!("qus-probe {}\n", arch.name)
 }
 
-/// Runs the probe as any program is run: natively, or by whoever the kernel calls for it.
+/// Runs the probe as any program is run: natively, or by the interpreter that the kernel calls for it.
 ///
 /// # Errors
-/// Why it did not run, in words.
+/// Why it did not run.
 pub fn run(arch: &Arch) -> Result<(), String> {
     run_image(arch, image(arch), None)
 }
 
-/// Runs the probe under an emulator of our choice.
+/// Runs the probe with an emulator, without the kernel's handlers.
 ///
 /// # Errors
-/// Why it did not run, in words.
+/// Why it did not run.
 pub fn run_with(emulator: &Path, arch: &Arch) -> Result<(), String> {
     run_image(arch, image(arch), Some(emulator))
 }
 
-/// Whether this machine runs the architecture itself, whatever handlers are registered.
+/// Whether this machine runs the architecture natively, whatever handlers are registered.
 ///
-/// Every handler in use compares the OS ABI or the padding of the ELF header, and no kernel does: a
-/// probe with impossible values there is taken by no handler.
+/// Every handler in use compares the OS ABI or the padding of the ELF header, and no kernel does: no handler
+/// matches a probe with impossible values there.
 pub fn is_native(arch: &Arch) -> bool {
     run_image(arch, &disguised(arch), None).is_ok()
 }
 
-/// The version that an emulator says it has; `None` if it says none.
+/// The version that an emulator prints; `None` if it prints none.
 pub fn version_of(emulator: &Path) -> Option<String> {
     let (_, stdout, _) = execute(Some(emulator), Path::new("--version")).ok()?;
     let line = String::from_utf8_lossy(&stdout).lines().next()?.to_owned();
@@ -82,22 +90,22 @@ pub(crate) fn disguised(arch: &Arch) -> Vec<u8> {
 
 fn run_image(arch: &Arch, image: &[u8], emulator: Option<&Path>) -> Result<(), String> {
     let (path, _open) = prepare(image).map_err(|error| format!("cannot prepare the probe: {error}"))?;
-    let (status, stdout, stderr) = execute(emulator, &path).map_err(|error| in_words(&error))?;
+    let (status, stdout, stderr) = execute(emulator, &path).map_err(|error| explain(&error))?;
     if status == Some(STATUS) && stdout == line(arch).as_bytes() {
         return Ok(());
     }
     let ended = status.map_or("was killed by a signal".to_owned(), |status| format!("exited with {status}"));
-    let said = String::from_utf8_lossy(&stderr);
-    let said = said.lines().next().map_or(String::new(), |line| format!(": {line}"));
-    Err(format!("the probe {ended}{said}"))
+    let message = String::from_utf8_lossy(&stderr);
+    let message = message.lines().next().map_or(String::new(), |line| format!(": {line}"));
+    Err(format!("the probe {ended}{message}"))
 }
 
-fn in_words(error: &io::Error) -> String {
+fn explain(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::ENOEXEC) => "no handler takes it, and the machine does not run it itself".to_owned(),
-        Some(Errno::ENOENT) => "the handler's interpreter is not there".to_owned(),
-        Some(Errno::ELOOP) => "the handler's interpreter is itself taken by a handler".to_owned(),
-        Some(Errno::EACCES) => "the handler's interpreter may not be executed".to_owned(),
+        Some(Errno::ENOEXEC) => "no handler matches it, and the machine does not run it natively".to_owned(),
+        Some(Errno::ENOENT) => "the handler's interpreter does not exist".to_owned(),
+        Some(Errno::ELOOP) => "a handler matches the handler's interpreter itself".to_owned(),
+        Some(Errno::EACCES) => "the handler's interpreter is not executable".to_owned(),
         _ => error.to_string(),
     }
 }
@@ -105,15 +113,15 @@ fn in_words(error: &io::Error) -> String {
 /// Whether probes can be run here.
 ///
 /// # Errors
-/// Why not, in words.
+/// Why not.
 pub fn can_run() -> Result<(), String> {
     prepare(b"").map(drop).map_err(|error| format!("cannot prepare the probe: {error}"))
 }
 
-/// A program that nobody else sees: the path by which this process and its children run it, valid as long
-/// as the second value is. In memory, or where that is forbidden in a file without a name.
+/// A program in memory, or where that is forbidden in a file without a name: the path by which this process and its
+/// children run it, valid as long as the second value is.
 fn prepare(image: &[u8]) -> io::Result<(PathBuf, OwnedFd)> {
-    /// `MFD_EXEC`, which Linux 6.3 and later want to see where `vm.memfd_noexec` is 1.
+    /// `MFD_EXEC`, which Linux 6.3 and later require where `vm.memfd_noexec` is 1.
     const EXEC: MFdFlags = MFdFlags::from_bits_retain(0x10);
     let create = |flags| memfd_create(c"qus-probe", MFdFlags::MFD_CLOEXEC | flags);
     let memory = create(EXEC).or_else(|_| create(MFdFlags::empty()));
@@ -140,7 +148,7 @@ fn unnamed() -> Option<File> {
 
 type Ended = (Option<i32>, Vec<u8>, Vec<u8>);
 
-#[expect(clippy::disallowed_methods, reason = "the one program that this crate starts is the probe")]
+#[expect(clippy::disallowed_methods, reason = "the only program that this crate starts is the probe")]
 fn execute(emulator: Option<&Path>, program: &Path) -> io::Result<Ended> {
     let mut command = Command::new(emulator.unwrap_or(program));
     if emulator.is_some() {
@@ -160,7 +168,7 @@ fn execute(emulator: Option<&Path>, program: &Path) -> io::Result<Ended> {
         sleep(Duration::from_micros(200));
     };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    // A grandchild may hold the pipe's other end; what a probe says is short.
+    // A grandchild may hold the pipe's other end; the output of a probe is short.
     let read = |pipe: Option<&mut dyn Read>, into: &mut Vec<u8>| match pipe {
         Some(pipe) => pipe.take(4096).read_to_end(into).map(drop),
         None => Ok(()),
@@ -208,10 +216,10 @@ mod tests {
     }
 
     #[test]
-    fn an_emulator_that_runs_nothing_is_found_out_natively() {
+    fn an_emulator_that_runs_nothing_is_detected_natively() {
         let arch: &Arch = "alpha".parse().unwrap();
         assert_eq!(run_with(Path::new("/bin/true"), arch), Err("the probe exited with 0".to_owned()));
         let error = run_with(Path::new("/no/such/emulator"), arch).unwrap_err();
-        assert!(error.contains("is not there"), "{error}");
+        assert!(error.contains("does not exist"), "{error}");
     }
 }

@@ -27,7 +27,7 @@ impl Table {
         this
     }
 
-    /// Aligns this column and those behind it to the right, as numbers are read.
+    /// Aligns this column and the following ones to the right, as numbers are.
     pub fn numbers_from(self, column: usize) -> Self {
         Self { numbers_from: column, ..self }
     }

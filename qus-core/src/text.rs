@@ -1,12 +1,18 @@
-//! Names, paths and other text that somebody else has chosen, for people: without anything that a terminal obeys.
+//! Makes names, paths and other text of unknown origin safe to print: a terminal executes nothing in it.
 //!
 //! What is printed as JSON, or is read by another program, is not changed.
+//!
+//! ```
+//! use qus_core::text::Show;
+//!
+//! assert_eq!("qemu-arm\x1b[2J".shown().to_string(), r"qemu-arm\u{1b}[2J");
+//! ```
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
 
-/// Text on one line, with what could not be seen as it is in a program's source: `\n`, `\u{1b}`.
+/// Text on one line, with invisible characters as in a program's source: `\n`, `\u{1b}`.
 pub struct Shown<'a>(Cow<'a, str>);
 
 impl fmt::Display for Shown<'_> {
@@ -15,9 +21,9 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// What can be shown.
+/// Text that can be made safe to print.
 pub trait Show {
-    /// It, on one line.
+    /// The text, on one line.
     fn shown(&self) -> Shown<'_>;
 }
 
@@ -32,7 +38,7 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A message of several lines, in which tabs may be.
+/// A message of several lines, made safe to print; it may have tabs.
 pub fn lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -53,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_left_that_a_terminal_obeys() {
+    fn nothing_remains_that_a_terminal_executes() {
         let hostile = "a\x1b[2J\x07\r\n\t\u{7f}\u{9b}31m\u{202e}b\u{2066}é";
         let shown = r"a\u{1b}[2J\u{7}\r\n\t\u{7f}\u{9b}31m\u{202e}b\u{2066}é";
         assert_eq!(hostile.shown().to_string(), shown);

@@ -105,7 +105,7 @@ impl fmt::Display for Host {
     }
 }
 
-/// No host is called this.
+/// No host has this name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownHost(pub String);
 

@@ -179,7 +179,7 @@ impl Arch {
         format!("qemu-{}", self.name)
     }
 
-    /// Every spelling that [`FromStr`] accepts for it, QEMU's name first; a platform is also
+    /// Every spelling that [`std::str::FromStr`] accepts for it, QEMU's name first; a platform is also
     /// accepted with `linux/` before it.
     pub fn spellings(&self) -> impl Iterator<Item = &'static str> {
         let lists = [self.platforms, self.debian, self.triples, self.aliases];

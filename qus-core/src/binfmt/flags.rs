@@ -1,4 +1,4 @@
-//! How the kernel calls an interpreter: the letters behind a rule.
+//! How the kernel calls an interpreter: the letters at the end of a rule.
 
 use std::fmt;
 use std::str::FromStr;

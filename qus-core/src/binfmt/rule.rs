@@ -20,7 +20,7 @@ pub const MAX_LINE: usize = 1920;
 /// Longest name of a file, in bytes (`NAME_MAX`).
 const MAX_NAME: usize = 255;
 
-/// How many of a file's first bytes the kernel looks at (`BINPRM_BUF_SIZE`).
+/// How many of a file's first bytes the kernel compares (`BINPRM_BUF_SIZE`).
 const MAX_HEADER: usize = 256;
 
 /// Separators in the order in which they are tried: the usual ones, then those that no path has.
@@ -57,7 +57,7 @@ pub enum BadRule {
     Interpreter(PathBuf, &'static str),
     /// The extension is empty or has a slash or a newline.
     Extension(OsString),
-    /// Magic is empty, differs in length from its mask, or lies outside the bytes that are looked at.
+    /// Magic is empty, differs in length from its mask, or is outside the bytes that are compared.
     Magic,
     /// The line has this many bytes, more than [`MAX_LINE`].
     TooLong(usize),

@@ -12,7 +12,7 @@
 
 use crate::arch::{Arch, Class, Endian};
 
-/// An ELF program to be written: its header, program headers and content lie behind one another.
+/// An ELF program to be written: its header, followed by program headers and content.
 #[derive(Debug, Clone)]
 pub struct ElfImage<'a> {
     /// Word size.
@@ -75,7 +75,7 @@ impl ElfImage<'_> {
         }
     }
 
-    /// How many bytes lie before the content.
+    /// How many bytes precede the content.
     pub fn headers_size(&self) -> u64 {
         let (header, segment) = self.sizes();
         u64::from(header) + u64::from(segment) * self.segments.len() as u64
@@ -107,7 +107,7 @@ impl ElfImage<'_> {
         }
         for Segment { kind, flags, offset, address, size, align } in self.segments {
             file.word(*kind);
-            // The flags stand where they keep the addresses behind them aligned.
+            // The flags are where they keep the following addresses aligned.
             if self.class == Class::Elf64 {
                 file.word(*flags);
             }

@@ -41,7 +41,7 @@ fn interpreter_and_needed() {
     let file = program(&[(Segment::INTERPRETER, start, 11), (Segment::DYNAMIC, start + 11, 64)], &tail);
     let elf = Elf::parse(&*file).unwrap();
     assert_eq!(elf.interpreter, Some("/lib/ld.so".into()));
-    assert_eq!(elf.needed, 2, "an entry behind DT_NULL does not count");
+    assert_eq!(elf.needed, 2, "an entry after DT_NULL does not count");
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl DetachedMount {
         // Since Linux 5.2 a mount need not be attached.
         let mount = mount_unattached(c"binfmt_misc").or_else(|_| mount_and_unmount(root));
         let mount = mount.map_err(|errno| MountError::Mount(root.to_owned(), errno))?;
-        let binfmt = Binfmt::behind(root, format!("/proc/self/fd/{}", mount.as_raw_fd()));
+        let binfmt = Binfmt::reached_by(root, format!("/proc/self/fd/{}", mount.as_raw_fd()));
         Ok(Self { binfmt, _mount: mount, _lock: lock })
     }
 

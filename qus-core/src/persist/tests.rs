@@ -1,4 +1,4 @@
-//! A host in a directory: what is written, taken back and refused.
+//! A host in a directory: what is written, removed and refused.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
@@ -51,7 +51,7 @@ fn all_files(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn what_was_written_is_taken_back() {
+fn what_was_written_is_removed() {
     for (service, own) in [
         ("usr/lib/systemd/systemd-binfmt", &["etc/binfmt.d/qus.conf"][..]),
         ("sbin/openrc-run", &["etc/init.d/qus", "etc/runlevels/boot/qus"]),
@@ -71,7 +71,7 @@ fn what_was_written_is_taken_back() {
         let (removed, left) = host.remove().unwrap();
         assert_eq!((removed.len(), left.len()), (own.len() + 3, 0));
         assert_eq!(all_files(&root), before);
-        assert_eq!(host.remove().unwrap().0.len(), 0, "nothing is left to be removed");
+        assert_eq!(host.remove().unwrap().0.len(), 0, "there is nothing more to remove");
     }
 }
 
@@ -90,7 +90,7 @@ fn another_version_replaces_the_first() {
 }
 
 #[test]
-fn what_others_changed_is_left() {
+fn what_others_changed_stays() {
     let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
     host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
     let conf = dir.path().join("root/etc/binfmt.d/qus.conf");
@@ -103,7 +103,7 @@ fn what_others_changed_is_left() {
 }
 
 #[test]
-fn an_interrupted_change_is_continued_or_taken_back() {
+fn an_interrupted_change_is_continued_or_removed() {
     let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
     host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
     // The second emulator cannot be copied: the manifest knows both contents of the rules by then.
@@ -121,7 +121,7 @@ fn an_interrupted_change_is_continued_or_taken_back() {
 }
 
 #[test]
-fn failures_are_told_and_nothing_is_there_in_part() {
+fn failures_are_reported_and_nothing_exists_in_part() {
     let (dir, host, mut emulators) = host("no/service");
     assert!(matches!(host.install("1", &emulators, Flags::DEFAULT), Err(PersistError::NoService)));
     mode(&dir.path().join("root/sbin"), 0o755);
@@ -148,7 +148,7 @@ fn mode(path: &Path, mode: u32) {
 }
 
 #[test]
-fn what_others_can_put_in_the_way_is_refused() {
+fn what_other_users_can_replace_is_refused() {
     type Prepare<'a> = &'a dyn Fn(&Path);
     let prepared: [(&str, Prepare<'_>); 6] = [
         ("writable", &|root| mode(&root.join("etc/binfmt.d"), 0o777)),
@@ -171,7 +171,7 @@ fn what_others_can_put_in_the_way_is_refused() {
             chown(root.join("usr/local/lib/qus"), Some(1234), Some(1234)).unwrap();
         }),
     ];
-    // What belongs to somebody else can be made by root alone.
+    // Only root can create files of other users.
     let root = nix::unistd::geteuid().is_root();
     for (what, prepare) in prepared.iter().filter(|(what, _)| root || !what.ends_with("of another")) {
         let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
@@ -188,7 +188,7 @@ fn links_of_root_are_followed_in_the_hosts_tree() {
     let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");
     let root = dir.path().join("root");
     mode(&root.join("var/usrlocal"), 0o755);
-    // As on systems whose /usr cannot be written; the second leads out of a container, not of the host.
+    // As on systems whose /usr cannot be written; the second leads out of a container, but not of the host.
     for target in ["../../../var/usrlocal", "/var/usrlocal"] {
         symlink(target, root.join("usr/local")).unwrap();
         host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
@@ -239,7 +239,7 @@ fn a_manifest_names_only_what_qus_writes() {
     }
 }
 
-/// Killed after any step: what is left is taken back.
+/// Killed after any step: what remains is removed.
 #[test]
 fn nothing_stays_of_what_was_interrupted() {
     let (dir, host, emulators) = host("usr/lib/systemd/systemd-binfmt");

@@ -61,7 +61,7 @@ pub(super) fn own(file: impl AsFd, mode: u32) -> io::Result<()> {
     if geteuid().is_root() {
         fchown(&file, Some(Uid::from_raw(0)), Some(Gid::from_raw(0)))?;
     }
-    // After the owner, whose change takes bits away.
+    // After the owner, since changing that clears bits.
     Ok(fchmod(&file, Mode::from_bits_truncate(mode))?)
 }
 
@@ -185,7 +185,7 @@ impl Tree {
 
     /// Refuses a directory in which other users can create files; one that is ours is made safe.
     fn check(&self, dir: &OwnedFd, path: &Path, ours: bool) -> Result<(), PersistError> {
-        let failed = |error| PersistError::Io("look at", path.to_owned(), error);
+        let failed = |error| PersistError::Io("examine", path.to_owned(), error);
         let stat = fstat(dir).map_err(|errno| failed(errno.into()))?;
         if !is_trusted(&stat) {
             return Err(PersistError::Unsafe(path.to_owned(), "does not belong to root"));
@@ -280,7 +280,7 @@ impl Place {
         sync(&self.dir)
     }
 
-    /// Removes it, and what an interrupted [`Self::write`] leaves behind.
+    /// Removes it, and the remains of an interrupted [`Self::write`].
     pub(super) fn remove(&self) -> io::Result<()> {
         self.discard(&self.name)?;
         self.remove_partial()?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{Folder, qus, workspace};
+use super::{TestDir, qus, workspace};
 
 const COMMANDS: [&str; 11] = [
     "install",
@@ -61,14 +61,14 @@ fn completions_know_every_command() {
 
 #[test]
 fn every_command_has_a_manual_page() {
-    let folder = Folder::new();
-    qus(&["man", &folder.arg("man1")]).says(0, &[]);
+    let files = TestDir::new();
+    qus(&["man", &files.arg("man1")]).says(0, &[]);
     for command in COMMANDS {
-        let page = folder.read(&format!("man1/qus-{command}.1"));
+        let page = files.read(&format!("man1/qus-{command}.1"));
         assert!(page.contains(".SH SYNOPSIS"), "{page}");
     }
-    assert!(folder.read("man1/qus.1").contains("QEMU_BIN_DIR"));
-    qus(&["man", "/proc/no/such/folder"]).says(1, &["cannot write manual pages"]);
+    assert!(files.read("man1/qus.1").contains("QEMU_BIN_DIR"));
+    qus(&["man", "/proc/no/such/directory"]).says(1, &["cannot write manual pages"]);
 }
 
 #[test]

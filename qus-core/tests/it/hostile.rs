@@ -1,4 +1,4 @@
-//! Files, names and directories that somebody has made to do harm.
+//! Files, names and directories that were made to do harm.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use qus_core::elf::{ElfImage, Segment};
 use serde_json::Value;
 
-use super::folder::{FOREIGN, folder};
-use super::{Folder, qus};
+use super::commands::{FOREIGN, machine};
+use super::{TestDir, qus};
 
 fn pipe(path: &Path) {
     nix::unistd::mkfifo(path, nix::sys::stat::Mode::from_bits_truncate(0o777)).unwrap();
@@ -26,37 +26,37 @@ fn within(seconds: u64, work: impl FnOnce() + Send + 'static) {
     thread.join().unwrap();
 }
 
-/// Whoever opens a pipe waits for whoever writes to it.
+/// Opening a pipe waits for a writer.
 #[test]
 fn a_pipe_is_not_waited_for() {
     within(20, || {
-        let folder = folder();
-        pipe(&folder.path("pipe"));
+        let files = machine();
+        pipe(&files.path("pipe"));
         let handler =
-            format!("enabled\ninterpreter {}\nflags: F\noffset 0\nmagic 7f454c46\n", folder.arg("pipe"));
-        folder.write("binfmt/qemu-alpha", handler);
-        let mount = folder.arg("binfmt");
+            format!("enabled\ninterpreter {}\nflags: F\noffset 0\nmagic 7f454c46\n", files.arg("pipe"));
+        files.write("binfmt/qemu-alpha", handler);
+        let mount = files.arg("binfmt");
         let doctor = qus(&["--mount", &mount, "doctor"]);
         assert!(doctor.stdout.contains("pipe is not a regular file"), "{}", doctor.stdout);
-        qus(&["explain", &folder.arg("pipe")]).says(1, &["1 of 1 files cannot be run"]);
-        fs::remove_file(folder.path("bin/qemu-alpha")).unwrap();
-        pipe(&folder.path("bin/qemu-alpha"));
-        let install = ["--mount", &mount, "install", FOREIGN, "--dir", &folder.arg("bin")];
+        qus(&["explain", &files.arg("pipe")]).says(1, &["1 of 1 files cannot be run"]);
+        fs::remove_file(files.path("bin/qemu-alpha")).unwrap();
+        pipe(&files.path("bin/qemu-alpha"));
+        let install = ["--mount", &mount, "install", FOREIGN, "--dir", &files.arg("bin")];
         qus(&install).says(1, &["is not a regular file"]);
-        pipe(&folder.path("bin/bundle.json"));
+        pipe(&files.path("bin/bundle.json"));
         qus(&install).says(1, &["bundle.json is damaged: not a regular file"]);
     });
 }
 
 #[test]
-fn a_program_with_many_dynamic_sections_is_soon_explained() {
+fn a_program_with_many_dynamic_sections_is_explained_quickly() {
     within(5, || {
-        let folder = Folder::new();
-        folder.write("program", many_dynamic_sections(2000, 1 << 40));
-        let file = fs::File::options().write(true).open(folder.path("program")).unwrap();
+        let files = TestDir::new();
+        files.write("program", many_dynamic_sections(2000, 1 << 40));
+        let file = fs::File::options().write(true).open(files.path("program")).unwrap();
         // A hole is read as zeros, which end a section: these do not.
         assert!(file.metadata().unwrap().len() > 1 << 20);
-        let ended = qus(&["explain", &folder.arg("program")]);
+        let ended = qus(&["explain", &files.arg("program")]);
         assert!(ended.stdout.contains("damaged ELF file"), "{}", ended.stdout);
     });
 }
@@ -75,16 +75,16 @@ fn many_dynamic_sections(count: usize, size: u64) -> Vec<u8> {
 /// Nothing that is printed for people moves the cursor, rings the bell, or looks like another line.
 #[test]
 fn control_characters_are_shown() {
-    let folder = folder();
+    let files = machine();
     let hostile = "a\x1b[2J\x07\u{9b}1m\u{202e}\nerror: b";
-    let script = folder.path(hostile);
+    let script = files.path(hostile);
     fs::write(&script, "#!/no/such\x1b[31m/interpreter\x07\n").unwrap();
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-    folder.write(
+    files.write(
         &format!("binfmt/{hostile}"),
         "enabled\ninterpreter /i\x1b[1m\nflags: F\noffset 0\nmagic 00\nodd \x07\n",
     );
-    let (mount, path) = (folder.arg("binfmt"), script.to_str().unwrap());
+    let (mount, path) = (files.arg("binfmt"), script.to_str().unwrap());
     for args in [
         &["status"][..],
         &["doctor"],
@@ -97,11 +97,11 @@ fn control_characters_are_shown() {
         &[hostile],
     ] {
         let ended = qus(&[&["--mount", &mount], args].concat());
-        let said = ended.stdout + &ended.stderr;
+        let output = ended.stdout + &ended.stderr;
         let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
-        assert!(!said.contains(bad), "{args:?}: {said:?}");
+        assert!(!output.contains(bad), "{args:?}: {output:?}");
         if args.first() != Some(&hostile) {
-            assert!(!said.contains("\nerror: b"), "{args:?}: {said}");
+            assert!(!output.contains("\nerror: b"), "{args:?}: {output}");
         }
     }
     let status = qus(&["--mount", &mount, "status", "--json"]).stdout;
@@ -110,15 +110,15 @@ fn control_characters_are_shown() {
 }
 
 #[test]
-fn a_damaged_bundle_is_told() {
-    let folder = folder();
-    let dir = folder.arg("bin");
+fn a_damaged_bundle_is_an_error() {
+    let files = machine();
+    let dir = files.arg("bin");
     for text in ["", "{", "[]", r#"{"qemu":"10"#] {
-        folder.write("bin/bundle.json", text);
+        files.write("bin/bundle.json", text);
         for args in [&["install", FOREIGN, "--no-probe", "--dry-run"][..], &["export", "raw", FOREIGN]] {
             qus(&[args, &["--dir", &dir]].concat()).says(1, &["bundle.json is damaged", "hint: "]);
         }
     }
-    fs::remove_file(folder.path("bin/bundle.json")).unwrap();
+    fs::remove_file(files.path("bin/bundle.json")).unwrap();
     qus(&["export", "raw", FOREIGN, "--dir", &dir]).says(0, &[]);
 }

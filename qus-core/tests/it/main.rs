@@ -1,11 +1,12 @@
-//! `qus` as its users meet it: arguments, messages, exit status, and a folder in place of the kernel. What
+//! `qus` as its users see it: arguments, messages, exit status, and a directory in place of the kernel. What
 //! needs the kernel is in `cargo xtask smoke kernel`.
 
 #![expect(clippy::disallowed_methods, reason = "tests run the program from outside")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-mod folder;
+mod commands;
 mod help;
+mod hints;
 mod hostile;
 mod output;
 mod persist;
@@ -40,10 +41,10 @@ impl Ended {
     }
 }
 
-/// A folder that is gone after the test.
-struct Folder(tempfile::TempDir);
+/// A directory that is removed after the test.
+struct TestDir(tempfile::TempDir);
 
-impl Folder {
+impl TestDir {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

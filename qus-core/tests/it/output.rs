@@ -1,4 +1,4 @@
-//! Output that cannot be written: talk that is lost ends nothing, data that is lost is an error.
+//! Output that cannot be written: a message that is lost ends nothing, data that is lost is an error.
 
 use std::fs::File;
 use std::process::{Command, Stdio};
@@ -11,13 +11,13 @@ fn redirected(redirection: &str, args: &[&str]) -> Ended {
     ended(Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_qus")]).args(args))
 }
 
-/// A pipe whose reader is gone, as after `head -1`.
+/// A pipe whose reader has ended, as after `head -1`.
 fn closed_pipe() -> Stdio {
     nix::unistd::pipe().unwrap().1.into()
 }
 
-/// Commands that talk, with the exit status that each has.
-const TALKING: [(&[&str], i32); 5] = [
+/// Commands that print messages, with the exit status that each has.
+const WITH_MESSAGES: [(&[&str], i32); 5] = [
     (&["install", "vax"], 1),
     (&["remove", "all", "--dry-run"], 0),
     (&["--mount", "/no/such/mount", "status"], 0),
@@ -26,8 +26,8 @@ const TALKING: [(&[&str], i32); 5] = [
 ];
 
 #[test]
-fn talk_that_nobody_reads_ends_nothing() {
-    for (args, status) in TALKING {
+fn messages_that_are_not_read_end_nothing() {
+    for (args, status) in WITH_MESSAGES {
         for redirection in ["2> /dev/full", "2>&-", "0<&- 1>&- 2>&-"] {
             assert_eq!(redirected(redirection, args).status, Some(status), "{args:?} {redirection}");
         }
@@ -47,20 +47,20 @@ fn data_that_cannot_be_written_is_an_error() {
     }
 }
 
-/// The number of a closed descriptor would be that of the next file, and what is said be written there.
+/// The next file would get the number of a closed descriptor, and messages be written to it.
 #[test]
-fn talk_does_not_get_into_files() {
-    let folder = super::Folder::new();
-    folder.write("script", "#!/bin/sh\n");
-    let before = folder.read("script");
-    redirected("0<&- 1>&- 2>&-", &["explain", &folder.arg("script")]);
-    assert_eq!(folder.read("script"), before);
-    folder.write("in", "");
+fn messages_are_not_written_to_files() {
+    let files = super::TestDir::new();
+    files.write("script", "#!/bin/sh\n");
+    let before = files.read("script");
+    redirected("0<&- 1>&- 2>&-", &["explain", &files.arg("script")]);
+    assert_eq!(files.read("script"), before);
+    files.write("in", "");
     let output = ended(
         Command::new(env!("CARGO_BIN_EXE_qus"))
             .args(["status", "vax"])
-            .stderr(File::options().append(true).open(folder.path("in")).unwrap()),
+            .stderr(File::options().append(true).open(files.path("in")).unwrap()),
     );
     assert_eq!(output.status, Some(1));
-    assert!(folder.read("in").contains("unknown architecture"), "what can be written is written");
+    assert!(files.read("in").contains("unknown architecture"), "what can be written is written");
 }

@@ -4,37 +4,37 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::folder::{FOREIGN, folder};
-use super::{Ended, Folder, ended};
+use super::commands::{FOREIGN, machine};
+use super::{Ended, TestDir, ended};
 
-/// Installs for the next start under a umask. What comes after it fails, since a directory registers nothing.
-fn install(folder: &Folder, umask: &str) -> Ended {
+/// Installs persistently under a umask. What comes after it fails, since a directory registers nothing.
+fn install(files: &TestDir, umask: &str) -> Ended {
     let script = format!("umask {umask}; exec \"$0\" \"$@\"");
     ended(
         Command::new("sh")
-            .args(["-c", &script, env!("CARGO_BIN_EXE_qus"), "--mount", &folder.arg("binfmt")])
-            .args(["install", FOREIGN, "--no-probe", "--dir", &folder.arg("bin")])
-            .args(["--persist", "--host-root", &folder.arg("root")]),
+            .args(["-c", &script, env!("CARGO_BIN_EXE_qus"), "--mount", &files.arg("binfmt")])
+            .args(["install", FOREIGN, "--no-probe", "--dir", &files.arg("bin")])
+            .args(["--persist", "--host-root", &files.arg("root")]),
     )
 }
 
-fn host() -> Folder {
-    let folder = folder();
-    folder.write("root/usr/lib/systemd/systemd-binfmt", "");
-    folder.write("bin/bundle.json", include_str!("../../fuzz/seeds/bundle/good"));
+fn host() -> TestDir {
+    let files = machine();
+    files.write("root/usr/lib/systemd/systemd-binfmt", "");
+    files.write("bin/bundle.json", include_str!("../../fuzz/seeds/bundle/good"));
     for dir in ["root", "root/usr", "root/usr/lib"] {
-        fs::set_permissions(folder.path(dir), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(files.path(dir), fs::Permissions::from_mode(0o755)).unwrap();
     }
-    folder
+    files
 }
 
 #[test]
 fn modes_are_ours() {
     for umask in ["000", "022", "077"] {
-        let folder = host();
-        let emulator = folder.path(&format!("bin/qemu-{FOREIGN}"));
+        let files = host();
+        let emulator = files.path(&format!("bin/qemu-{FOREIGN}"));
         fs::set_permissions(&emulator, fs::Permissions::from_mode(0o6755)).unwrap();
-        install(&folder, umask).says(1, &["registered at every boot"]);
+        install(&files, umask).says(1, &["registered at every boot"]);
         for (path, mode) in [
             ("root/etc", 0o755),
             ("root/etc/binfmt.d", 0o755),
@@ -45,23 +45,23 @@ fn modes_are_ours() {
             ("root/usr/local/lib/qus/10.2.2/bundle.json", 0o644),
             ("root/usr/local/lib/qus/10.2.2/qemu-alpha", 0o755),
         ] {
-            let found = fs::metadata(folder.path(path)).unwrap().permissions().mode() & 0o7777;
+            let found = fs::metadata(files.path(path)).unwrap().permissions().mode() & 0o7777;
             assert_eq!(found, mode, "{path} under umask {umask}: {found:o}");
         }
     }
 }
 
 #[test]
-fn the_host_is_not_left() {
-    let folder = host();
-    install(&folder, "022").says(1, &["registered at every boot"]);
-    folder.write("outside", "");
+fn nothing_outside_the_host_is_removed() {
+    let files = host();
+    install(&files, "022").says(1, &["registered at every boot"]);
+    files.write("outside", "");
     let manifest = "root/usr/local/lib/qus/manifest.json";
     let hash = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     let text = format!(r#"{{"files":[{{"path":"/../outside","sha256":"{hash}"}}]}}"#);
-    folder.write(manifest, text);
-    let root = folder.arg("root");
+    files.write(manifest, text);
+    let root = files.arg("root");
     let remove = ["remove", "--persist", "--host-root", &root];
     super::qus(&remove).says(1, &["qus does not write /../outside", "hint: "]);
-    assert!(folder.path("outside").exists());
+    assert!(files.path("outside").exists());
 }

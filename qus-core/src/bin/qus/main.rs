@@ -97,7 +97,7 @@ fn main() -> ExitCode {
     status
 }
 
-fn old_form(args: &[OsString]) -> Option<Result<Vec<Vec<OsString>>, compat::Unclear>> {
+fn old_form(args: &[OsString]) -> Option<Result<Vec<Vec<OsString>>, compat::CompatError>> {
     let text: Option<Vec<String>> = args.iter().map(|arg| arg.to_str().map(str::to_owned)).collect();
     let commands = compat::translate(&text?)?;
     Some(commands.map(|commands| {
@@ -128,11 +128,89 @@ fn dispatch(cli: &Cli) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use nix::errno::Errno;
+    use qus_core::bundle::BundleError;
+    use qus_core::emulator::UnfitEmulator;
+    use qus_core::handler::HandlerError;
+    use qus_core::install::ArchFailure;
+    use qus_core::mount::MountError;
+    use qus_core::namespace::NamespaceError;
+    use qus_core::persist::PersistError;
+    use qus_core::trust::TrustError;
+
     use super::*;
 
     #[test]
     fn the_commands_are_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    /// Each error of the library that has a hint, as far as it can be made here.
+    fn hints() -> Vec<Option<String>> {
+        let (path, arch) = (|| PathBuf::from("/p"), "alpha".parse().expect("it has a row"));
+        let io = || io::Error::other("?");
+        let mount = [
+            MountError::NoProc,
+            MountError::NotSupported,
+            MountError::NoMountPoint(path()),
+            MountError::Mount(path(), Errno::EPERM),
+            MountError::Mount(path(), Errno::EBUSY),
+            MountError::ReadOnly(path(), Errno::EROFS),
+            MountError::ReadOnly(path(), Errno::EACCES),
+            MountError::WouldNotLast,
+            MountError::Busy,
+        ];
+        let namespace = [
+            NamespaceError::Unshare(Errno::EPERM),
+            NamespaceError::Map("uid_map", io()),
+            NamespaceError::Mount(MOUNT_POINT.into(), Errno::EPERM),
+            NamespaceError::Root(path(), Errno::EPERM),
+        ];
+        let persist = [
+            PersistError::NoService,
+            PersistError::Manifest(path(), String::new()),
+            PersistError::NotOurs(path()),
+            PersistError::Unsafe(path(), ""),
+            PersistError::WouldDrop(vec!["alpha"]),
+        ];
+        let differs = |foreign| HandlerError::Differs { foreign, differences: Vec::new() };
+        let failures = [
+            ArchFailure::NoEmulator(arch, path()),
+            ArchFailure::Trust(TrustError::Owner(path(), 1)),
+            ArchFailure::Unfit(path(), UnfitEmulator::NotExecutable),
+            ArchFailure::Unfit(path(), UnfitEmulator::NoExec),
+            ArchFailure::Handler(differs(true)),
+            ArchFailure::Handler(differs(false)),
+            ArchFailure::Probe(String::new()),
+        ];
+        let bundle = BundleError::Damaged(path(), String::new());
+        [
+            mount.iter().map(MountError::hint).collect::<Vec<_>>(),
+            namespace.iter().map(NamespaceError::hint).collect(),
+            persist.iter().map(PersistError::hint).collect(),
+            failures.iter().map(ArchFailure::hint).collect(),
+            vec![bundle.hint()],
+        ]
+        .concat()
+    }
+
+    #[test]
+    fn every_command_in_a_hint_is_one() {
+        let mut found = 0;
+        for hint in hints() {
+            let hint = hint.expect("each of these has one");
+            assert!(hint.contains('`'), "no command: {hint}");
+            let quoted = hint.split('`').skip(1).step_by(2).flat_map(|text| text.split("&&"));
+            for command in quoted.filter(|text| text.trim_start().starts_with("qus ")) {
+                let parsed = Cli::try_parse_from(command.split_whitespace());
+                let is_help = |error: &clap::Error| error.kind() == clap::error::ErrorKind::DisplayHelp;
+                assert!(parsed.as_ref().err().is_none_or(is_help), "{command}: {}", parsed.err().unwrap());
+                found += 1;
+            }
+        }
+        assert!(found > 5, "only {found} commands were found");
     }
 
     #[test]

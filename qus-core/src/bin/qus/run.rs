@@ -100,7 +100,7 @@ fn rules(args: &Args) -> Result<Vec<Rule>> {
 }
 
 /// Becomes the command, so that it gets all signals, and its exit status is ours.
-#[expect(clippy::disallowed_methods, reason = "this command is what the user asked for")]
+#[expect(clippy::disallowed_methods, reason = "the user has requested this command")]
 fn execute(command: &[OsString]) -> Result<()> {
     let (program, arguments) = command.split_first().context("no command was given")?;
     let error = Command::new(program).args(arguments).exec();

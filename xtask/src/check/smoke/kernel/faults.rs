@@ -113,7 +113,7 @@ fn crowded(bench: &Bench<'_>) -> Result<()> {
     for word in ["it is switched off", "handlers; programs of 1 architectures"] {
         ensure!(ended.stdout.contains(word), "`{word}` is not in {}", ended.stdout);
     }
-    ensure!(ended.stderr.contains("registered, but no handler takes it"), "{}", ended.stderr);
+    ensure!(ended.stderr.contains("registered, but no handler matches it"), "{}", ended.stderr);
     let said = ended.succeeds()?;
     ensure!(said.ends_with("all are there\n"), "{said}");
     Ok(())

@@ -1,0 +1,156 @@
+//! Commands on a directory that looks like binfmt_misc, and on directories of emulators.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use qus_core::arch::Arch;
+use qus_core::binfmt::{Flags, Rule, entry};
+use qus_core::{handler, probe};
+use serde_json::Value;
+
+use super::{TestDir, qus};
+
+/// An architecture that no machine of ours runs.
+pub(super) const FOREIGN: &str = "alpha";
+
+/// A directory with a kernel that has no handler, and one emulator: a static program of this machine that
+/// emulates nothing.
+pub(super) fn machine() -> TestDir {
+    let files = TestDir::new();
+    files.write("binfmt/register", "");
+    files.write("binfmt/status", "enabled\n");
+    let own: &Arch = std::env::consts::ARCH.parse().unwrap();
+    let emulator = format!("bin/qemu-{FOREIGN}");
+    files.write(&emulator, probe::image(own));
+    fs::set_permissions(files.path(&emulator), fs::Permissions::from_mode(0o755)).unwrap();
+    files
+}
+
+/// What the kernel would show for our handler, and its rule.
+pub(super) fn text(files: &TestDir) -> (String, Rule) {
+    let interpreter = files.path(&format!("bin/qemu-{FOREIGN}"));
+    let rule = handler::rules(FOREIGN.parse().unwrap(), &interpreter, [0; 4], Flags::DEFAULT).remove(0);
+    (entry::text(&rule), rule)
+}
+
+/// The exit status of a kernel that takes a rule and has no handler afterwards is not 0.
+#[test]
+fn what_cannot_be_read_back_is_not_installed() {
+    let files = machine();
+    let (mount, dir) = (files.arg("binfmt"), files.arg("bin"));
+    let ended = qus(&["--mount", &mount, "install", FOREIGN, "--no-probe", "--dir", &dir]);
+    ended.says(1, &["the kernel has something else than was registered", "not installed: alpha"]);
+    assert_eq!(files.read("binfmt/register").as_bytes(), text(&files).1.line().unwrap());
+    assert_eq!(files.read("binfmt/status"), "enabled\n");
+}
+
+#[test]
+fn an_emulator_that_emulates_nothing_is_not_registered() {
+    let files = machine();
+    let ended = qus(&["--mount", &files.arg("binfmt"), "install", FOREIGN, "--dir", &files.arg("bin")]);
+    ended.says(1, &["does not run its own architecture"]);
+    assert_eq!(files.read("binfmt/register"), "");
+}
+
+#[test]
+fn a_dry_run_changes_nothing() {
+    let files = machine();
+    let (mount, dir) = (files.arg("binfmt"), files.arg("bin"));
+    let args =
+        ["--mount", &mount, "install", FOREIGN, "vax", "--no-probe", "--dry-run", "--json", "--dir", &dir];
+    let ended = qus(&args);
+    ended.says(1, &["would be installed", "unknown architecture `vax`", "not installed: vax"]);
+    let rows: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(rows[1]["handlers"][0], "qemu-alpha");
+    assert_eq!(files.read("binfmt/register"), "");
+
+    files.write("binfmt/qemu-alpha", text(&files).0);
+    let ended = qus(&["--mount", &mount, "remove", "all", "--dry-run"]);
+    ended.says(0, &["qemu-alpha would be removed"]);
+    assert_eq!(files.read("binfmt/qemu-alpha"), text(&files).0);
+}
+
+#[test]
+fn the_same_again_is_nothing_and_a_difference_is_reported() {
+    let files = machine();
+    files.write("binfmt/qemu-alpha", text(&files).0);
+    let (mount, dir) = (files.arg("binfmt"), files.arg("bin"));
+    let install = ["--mount", &mount, "install", FOREIGN, "--no-probe", "--dir", &dir];
+    qus(&install).says(0, &["unchanged"]);
+    qus(&[&install[..], &["--no-credentials"]].concat()).says(1, &["flags: is POCF, should be PF"]);
+    assert_eq!(files.read("binfmt/register"), "");
+}
+
+#[test]
+fn status_distinguishes_ours_from_others_and_survives_garbage() {
+    let files = machine();
+    files.write("binfmt/qemu-alpha", text(&files).0);
+    files.write("binfmt/python", "disabled\ninterpreter /usr/bin/python3\nflags: \nextension .pyc\n");
+    files.write("binfmt/garbage", "\u{1}\u{2}");
+    let ended = qus(&["--mount", &files.arg("binfmt"), "status", "--json"]);
+    ended.says(0, &[]);
+    let status: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let row = |name: &str| {
+        let rows = status["handlers"].as_array().unwrap();
+        rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {status}")).clone()
+    };
+    assert_eq!((&row("qemu-alpha")["owner"], &row("qemu-alpha")["arch"]), (&"qus".into(), &FOREIGN.into()));
+    assert_eq!((&row("python")["owner"], &row("python")["enabled"]), (&"another".into(), &false.into()));
+    assert!(row("garbage")["why"].as_str().unwrap().contains("neither enabled nor disabled"));
+    let table = qus(&["--mount", &files.arg("binfmt"), "status"]);
+    assert!(table.stdout.contains("honours setuid"), "{}", table.stdout);
+    assert!(table.stderr.contains("garbage: "), "{}", table.stderr);
+}
+
+#[test]
+fn others_are_not_removed() {
+    let files = machine();
+    let foreign = text(&files).0.replace("717573", "000000");
+    files.write("binfmt/qemu-alpha", &foreign);
+    let mount = files.arg("binfmt");
+    qus(&["--mount", &mount, "remove", FOREIGN])
+        .says(1, &["qemu-alpha was not registered by qus, and stays"]);
+    qus(&["--mount", &mount, "remove", "all"]).says(0, &["nothing to remove"]);
+    assert_eq!(files.read("binfmt/qemu-alpha"), foreign);
+}
+
+#[test]
+fn what_does_not_exist_is_named() {
+    let files = machine();
+    let dir = files.arg("bin");
+    let ended = qus(&["--mount", "/no/such/mount", "install", FOREIGN, "--no-probe", "--dir", &dir]);
+    ended.says(1, &["binfmt_misc", "hint: "]);
+    qus(&["install", FOREIGN, "--dir", "/no/such/directory"])
+        .says(1, &["/no/such/directory", "No such file"]);
+    qus(&["install", "s390x", "--no-probe", "--dir", &dir]).says(1, &["there is no qemu-s390x in"]);
+    qus(&["explain", "/no/such/file"]).says(1, &["1 of 1 files cannot be run here"]);
+    qus(&["export", "raw", "all", "--dir", &files.arg("")])
+        .says(1, &["there is no emulator for any architecture"]);
+}
+
+#[test]
+fn exports_name_the_directory_in_which_emulators_will_be() {
+    let files = machine();
+    for (format, expected) in [
+        ("raw", ":/opt/qus/qemu-alpha:POCF\n"),
+        ("systemd", ":/opt/qus/qemu-alpha:POCF\n"),
+        ("debian", "--install qemu-alpha '/opt/qus/qemu-alpha'"),
+        ("openrc", ":/opt/qus/qemu-alpha:POCF\n"),
+    ] {
+        let ended = qus(&["export", format, FOREIGN, "--as", "/opt/qus", "--dir", &files.arg("bin")]);
+        ended.says(0, &[]);
+        assert!(ended.stdout.contains(expected), "{}", ended.stdout);
+    }
+}
+
+#[test]
+fn explain_follows_a_script() {
+    let files = machine();
+    files.write("script", "#!/bin/sh\n");
+    fs::set_permissions(files.path("script"), fs::Permissions::from_mode(0o755)).unwrap();
+    let ended = qus(&["--mount", &files.arg("binfmt"), "explain", "--json", &files.arg("script")]);
+    ended.says(0, &[]);
+    let explained: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!((&explained[0]["what"], &explained[0]["runs"]), (&"script".into(), &true.into()));
+    assert_eq!(explained[0]["interpreter"]["arch"], std::env::consts::ARCH);
+}
