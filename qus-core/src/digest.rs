@@ -7,7 +7,7 @@
 //! use qus_core::digest::Sha256;
 //!
 //! let sum = Sha256::of("abc");
-//! assert_eq!(sum.to_string(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+//! assert!(sum.to_string().starts_with("ba7816bf"));
 //! assert_eq!(sum.to_string().parse(), Ok(sum));
 //! assert!("BA7816".parse::<Sha256>().is_err());
 //! ```
@@ -158,6 +158,13 @@ impl<R: Read> Read for HashingReader<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn checksums_are_those_of_the_standard() {
+        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(Sha256::of("abc").to_string(), expected);
+        assert_eq!(expected.parse(), Ok(Sha256::of("abc")));
+    }
 
     #[test]
     fn every_way_has_the_same_result() {

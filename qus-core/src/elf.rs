@@ -33,7 +33,7 @@ pub use image::{ElfImage, Segment};
 
 /// What kind of ELF file it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum ElfKind {
     /// `ET_EXEC`: a program at fixed addresses.
     Executable,
     /// `ET_DYN`: a position-independent program, or a library.
@@ -52,7 +52,7 @@ pub struct Elf {
     /// `e_ident[EI_OSABI]`: 0 System V, 3 GNU/Linux, 9 FreeBSD.
     pub os_abi: u8,
     /// Program, library or other.
-    pub kind: Kind,
+    pub kind: ElfKind,
     /// `e_machine`, in its registry's numbers.
     pub machine: u16,
     /// `e_flags`, of which each machine has its own meaning.
@@ -240,9 +240,9 @@ struct Part {
 impl<R: ReadAt + ?Sized> Reader<'_, R> {
     fn elf(&self, os_abi: u8) -> Option<(Elf, Table)> {
         let kind = match self.half(16)? {
-            2 => Kind::Executable,
-            3 => Kind::SharedObject,
-            other => Kind::Other(other),
+            2 => ElfKind::Executable,
+            3 => ElfKind::SharedObject,
+            other => ElfKind::Other(other),
         };
         // e_phoff, e_flags, e_phentsize: all fields after e_entry move with the word size.
         let (phoff, flags, phentsize) = match self.class {

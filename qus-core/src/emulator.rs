@@ -28,7 +28,7 @@ use semver::Version;
 use crate::arch::{ARCHES, Arch, Host};
 use crate::binfmt::magic::Build;
 use crate::bundle::{Bundle, BundleError};
-use crate::elf::{Elf, ElfError, Kind};
+use crate::elf::{Elf, ElfError, ElfKind};
 use crate::file;
 use crate::probe;
 use crate::text::Show;
@@ -267,7 +267,7 @@ pub fn inspect(path: &Path) -> Result<FileIdentity, UnfitEmulator> {
         return Err(UnfitEmulator::NoExec);
     }
     let elf = Elf::parse(&file).map_err(UnfitEmulator::NotElf)?;
-    if matches!(elf.kind, Kind::Other(_)) {
+    if matches!(elf.kind, ElfKind::Other(_)) {
         return Err(UnfitEmulator::NotAProgram);
     }
     if let Some(loader) = elf.interpreter {

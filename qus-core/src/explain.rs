@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::arch::Arch;
 use crate::binfmt::{Entry, Files, ListedHandler};
-use crate::elf::{Elf, Kind, ReadAt};
+use crate::elf::{Elf, ElfKind, ReadAt};
 use crate::{file, handler, probe};
 
 /// How deep the kernel follows interpreters of interpreters.
@@ -102,7 +102,7 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
     let header = header(&file);
     let mut this = match Elf::parse(&file) {
         Ok(elf) => explain_elf(path, &elf),
-        Err(_) => Explanation::new(path, what_else(&header)),
+        Err(_) => Explanation::new(path, describe_by_magic(&header)),
     };
     if mode & 0o111 == 0 {
         let hint = format!("`chmod +x {}`", path.display());
@@ -110,18 +110,18 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
     }
     let arch: Option<&Arch> = this.arch.and_then(|name| name.parse().ok());
     this.native = arch.map(probe::is_native);
-    if let Some(entry) = entries.iter().find(|entry| entry.enabled && takes(entry, path, &header)) {
-        return handled(this, arch, entry);
+    if let Some(entry) = entries.iter().find(|entry| entry.enabled && matches(entry, path, &header)) {
+        return explain_handler(this, arch, entry);
     }
     if let Some(interpreter) = header.strip_prefix(b"#!") {
-        return script(this, interpreter, entries, depth);
+        return explain_script(this, interpreter, entries, depth);
     }
     match (arch, this.native) {
         (_, Some(true)) => this,
         (Some(arch), _) => {
             let mut why =
                 format!("this machine does not run {arch} natively, and no handler is registered for it");
-            let disabled = |entry: &&Entry| !entry.enabled && takes(entry, path, &header);
+            let disabled = |entry: &&Entry| !entry.enabled && matches(entry, path, &header);
             if let Some(entry) = entries.iter().find(disabled) {
                 why = format!("the handler {} for it is disabled", entry.rule.name.to_string_lossy());
             }
@@ -151,7 +151,8 @@ fn header(file: &File) -> Vec<u8> {
     header
 }
 
-fn takes(entry: &Entry, path: &Path, header: &[u8]) -> bool {
+/// Whether the kernel would use a handler for a file.
+fn matches(entry: &Entry, path: &Path, header: &[u8]) -> bool {
     match &entry.rule.files {
         Files::Magic(..) => {
             // The kernel fills the rest of a short file with zeros.
@@ -172,17 +173,17 @@ fn explain_elf(path: &Path, elf: &Elf) -> Explanation {
     let arch = elf.arch();
     let name = arch.map_or_else(|| format!("machine number {}", elf.machine), ToString::to_string);
     let kind = match (elf.kind, &elf.interpreter, elf.needed) {
-        (Kind::Other(_), ..) => "object file or core dump",
+        (ElfKind::Other(_), ..) => "object file or core dump",
         (_, Some(_), _) => "dynamic program",
-        (Kind::Executable, ..) => "static program",
-        (Kind::SharedObject, None, 0) => "static position-independent program",
-        (Kind::SharedObject, None, _) => "shared library",
+        (ElfKind::Executable, ..) => "static program",
+        (ElfKind::SharedObject, None, 0) => "static position-independent program",
+        (ElfKind::SharedObject, None, _) => "shared library",
     };
     let mut this = Explanation::new(path, format!("{} {} {kind} for {name}", elf.class, elf.endian));
     this.arch = arch.map(|arch| arch.name);
     this.abi = elf.abi();
     this.loader = elf.interpreter.as_ref().map(|loader| loader.display().to_string());
-    if matches!(elf.kind, Kind::Other(_)) {
+    if matches!(elf.kind, ElfKind::Other(_)) {
         return this.fails("it is not a program", None);
     }
     if elf.os_abi == FREEBSD {
@@ -203,7 +204,8 @@ fn explain_elf(path: &Path, elf: &Elf) -> Explanation {
     }
 }
 
-fn handled(mut this: Explanation, arch: Option<&'static Arch>, entry: &Entry) -> Explanation {
+/// Explains a file for which a handler exists.
+fn explain_handler(mut this: Explanation, arch: Option<&'static Arch>, entry: &Entry) -> Explanation {
     let rule = &entry.rule;
     this.handler = Some(rule.name.to_string_lossy().into_owned());
     if !rule.flags.fix_binary && !rule.interpreter.exists() {
@@ -219,7 +221,7 @@ fn handled(mut this: Explanation, arch: Option<&'static Arch>, entry: &Entry) ->
 }
 
 /// Follows the line after `#!` to the program that it names.
-fn script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: usize) -> Explanation {
+fn explain_script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: usize) -> Explanation {
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
     let words = line.split(|byte| b" \t".contains(byte)).find(|word| !word.is_empty());
     let Some(interpreter) = words.map(|word| PathBuf::from(OsString::from_vec(word.to_vec()))) else {
@@ -248,7 +250,7 @@ fn script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: usize) -
 }
 
 /// What a file that is not ELF is, by its first bytes.
-fn what_else(header: &[u8]) -> &'static str {
+fn describe_by_magic(header: &[u8]) -> &'static str {
     let begins = |magic: &[u8]| header.starts_with(magic);
     match header {
         [] => "empty file",
@@ -270,7 +272,7 @@ pub fn readable(listed: Vec<ListedHandler>) -> Vec<Entry> {
 
 /// The handler that takes a file which begins like this, if any.
 pub fn handler_of<'a>(header: &[u8], entries: &'a [Entry]) -> Option<&'a Entry> {
-    entries.iter().find(|entry| entry.enabled && takes(entry, Path::new(OsStr::new("")), header))
+    entries.iter().find(|entry| entry.enabled && matches(entry, Path::new(OsStr::new("")), header))
 }
 
 #[cfg(test)]

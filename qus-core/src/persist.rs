@@ -34,14 +34,14 @@ const PROGRAM: u32 = 0o755;
 
 /// What registers handlers when a host boots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Service {
+pub enum BootService {
     /// systemd-binfmt.
     Systemd,
     /// OpenRC.
     OpenRc,
 }
 
-impl Service {
+impl BootService {
     /// Which of them the host with this root directory has; `None` if neither.
     pub fn of(root: &Path) -> Option<Self> {
         let has = |paths: &[&str]| paths.iter().any(|path| root.join(path).exists());
@@ -99,7 +99,7 @@ impl HostSystem {
         emulators: &[Emulator],
         flags: Flags,
     ) -> Result<Vec<Emulator>, PersistError> {
-        let service = Service::of(&self.root).ok_or(PersistError::NoService)?;
+        let service = BootService::of(&self.root).ok_or(PersistError::NoService)?;
         let tree = Tree::lock(&self.root)?;
         let dropped: Vec<_> =
             self.archs()?.into_iter().filter(|arch| !emulators.iter().any(|new| new.arch == *arch)).collect();
@@ -264,19 +264,19 @@ fn hash(tree: &Tree, path: &Path) -> Result<Option<Sha256>, PersistError> {
 }
 
 fn service_files(
-    service: Service,
+    service: BootService,
     emulators: &[Emulator],
     flags: Flags,
 ) -> Result<Vec<Planned>, PersistError> {
     let text = match service {
-        Service::Systemd => crate::export::systemd(emulators, flags),
-        Service::OpenRc => crate::export::openrc(emulators, flags),
+        BootService::Systemd => crate::export::systemd(emulators, flags),
+        BootService::OpenRc => crate::export::openrc(emulators, flags),
     }
     .map_err(PersistError::Rule)?;
     let file = |path: &str, content| Planned { path: path.into(), content };
     Ok(match service {
-        Service::Systemd => vec![file(BINFMT_D, Content::Text(text, TEXT))],
-        Service::OpenRc => vec![
+        BootService::Systemd => vec![file(BINFMT_D, Content::Text(text, TEXT))],
+        BootService::OpenRc => vec![
             file(OPENRC[0], Content::Text(text, PROGRAM)),
             file(OPENRC[1], Content::Link(OPENRC[0].into())),
         ],

@@ -1,5 +1,5 @@
-//! Arbitrary bytes to the ELF parser: it may refuse them, it may not panic, and the loader that it returns
-//! has to be in them. The probes are a good first corpus.
+//! Arbitrary bytes to the ELF parser: it may refuse them, it must not panic, and the loader that it returns
+//! must be in them. The probes are a good initial corpus.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
 //! Arbitrary bytes as the kernel's text for a handler: it may be refused, and nothing may panic; what is
-//! read has to survive being compared and looked at.
+//! read can be compared and inspected.
 
 #![no_main]
 

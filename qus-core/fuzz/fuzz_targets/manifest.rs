@@ -1,4 +1,4 @@
-//! Arbitrary bytes as a manifest: it may be refused, and no path that is read leaves what qus writes.
+//! Arbitrary bytes as a manifest: it may be refused, and every path that is read is one that qus writes.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Arbitrary text for people: nothing that a terminal obeys is left in it.
+//! Arbitrary text to be printed: no control characters remain in it.
 
 #![no_main]
 

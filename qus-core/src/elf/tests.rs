@@ -16,7 +16,7 @@ fn every_probe_belongs_to_its_row() {
     for arch in &ARCHES {
         let elf = Elf::parse(probe::image(arch)).unwrap();
         assert_eq!(elf.arch(), Some(arch));
-        assert_eq!(elf.kind, Kind::Executable, "{arch}");
+        assert_eq!(elf.kind, ElfKind::Executable, "{arch}");
         assert!(elf.is_static(), "{arch}");
     }
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use memchr::memmem;
 use qus_core::arch::{Arch, Host};
-use qus_core::elf::{Elf, Kind};
+use qus_core::elf::{Elf, ElfKind};
 use qus_core::probe;
 use xshell::cmd;
 
@@ -36,7 +36,7 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<S
         let is = elf.arch().map_or("another machine", |arch| arch.name);
         findings.push(format!("it is for {is}, not for the host {host}"));
     }
-    if matches!(elf.kind, Kind::Other(_)) {
+    if matches!(elf.kind, ElfKind::Other(_)) {
         findings.push("it is not a program".to_owned());
     }
     if let Some(loader) = &elf.interpreter {

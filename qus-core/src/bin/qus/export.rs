@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use qus_core::binfmt::Flags;
 use qus_core::emulator::{self, Emulator};
 use qus_core::export;
+use qus_core::hint::hinted;
 use qus_core::probe;
 use qus_core::selection::Selection;
 use qus_core::text::Show;
@@ -65,12 +66,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .iter()
         .filter(|arch| !chosen.iter().any(|emulator| emulator.arch == **arch))
         .collect();
-    ensure!(
-        missing.is_empty() && !chosen.is_empty(),
-        "there is no emulator for {} in {}",
-        missing.first().map_or("any architecture".to_owned(), ToString::to_string),
-        dir.dir.shown()
-    );
+    if !missing.is_empty() || chosen.is_empty() {
+        let arch = missing.first().map_or("any architecture".to_owned(), ToString::to_string);
+        return Err(hinted(
+            format!("there is no emulator for {arch} in {}", dir.dir.shown()),
+            "name the directory that has it with `--dir`, or in QEMU_BIN_DIR",
+        ));
+    }
     for emulator in &mut chosen {
         if let (Some(target), Some(name)) = (&args.target_dir, emulator.path.file_name()) {
             emulator.path = target.join(name);
