@@ -1,9 +1,8 @@
 //! `sources.toml`: the releases of QEMU and where their source comes from.
 
+use qus_core::digest::Sha256;
 use semver::{Version, VersionReq};
 use serde::Deserialize;
-
-use crate::{is_hex, is_sha256};
 
 /// `sources.toml`
 #[derive(Debug, Deserialize)]
@@ -52,8 +51,8 @@ pub struct Release {
 pub struct Upstream {
     /// Address of the `.tar.xz`.
     pub url: String,
-    /// Of the archive, in lower-case hexadecimal.
-    pub sha256: String,
+    /// Of the archive.
+    pub sha256: Sha256,
     /// In bytes, where known.
     pub size: Option<u64>,
     /// How the hash was confirmed.
@@ -70,8 +69,8 @@ pub struct DebianArchive {
     pub version: String,
     /// Name of the original archive.
     pub file: String,
-    /// Of the archive, in lower-case hexadecimal.
-    pub sha256: String,
+    /// Of the archive.
+    pub sha256: Sha256,
     /// In bytes.
     pub size: u64,
     /// How the hash was confirmed.
@@ -85,8 +84,8 @@ pub struct Pin<'a> {
     pub origin: &'static str,
     /// File name.
     pub file: &'a str,
-    /// Lower-case hexadecimal.
-    pub sha256: &'a str,
+    /// Of the archive.
+    pub sha256: Sha256,
     /// In bytes, if it is known.
     pub size: Option<u64>,
 }
@@ -107,13 +106,13 @@ impl Release {
         let upstream = self.upstream.iter().map(|upstream| Pin {
             origin: "upstream",
             file: upstream.url.rsplit('/').next().unwrap_or(&upstream.url),
-            sha256: &upstream.sha256,
+            sha256: upstream.sha256,
             size: upstream.size,
         });
         let debian = self.debian.iter().map(|debian| Pin {
             origin: "Debian",
             file: &debian.file,
-            sha256: &debian.sha256,
+            sha256: debian.sha256,
             size: Some(debian.size),
         });
         upstream.chain(debian)
@@ -129,7 +128,9 @@ impl Sources {
             }
         };
         let key = &self.signing_key;
-        check(key.len() == 40 && is_hex(key), &|| format!("signing-key {key}: not a fingerprint"));
+        check(key.len() == 40 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), &|| {
+            format!("signing-key {key}: not a fingerprint")
+        });
         for release in &self.releases {
             let version = &release.version;
             let same = |other: &&Release| other.channel == release.channel || other.version == *version;
@@ -138,7 +139,6 @@ impl Sources {
             });
             check(release.pins().next().is_some(), &|| format!("{version}: no location"));
             for pin in release.pins() {
-                check(is_sha256(pin.sha256), &|| format!("{version}, {}: not a sha256", pin.origin));
                 let named = pin.file.contains(&version.to_string());
                 check(named, &|| format!("{version}, {}: file of another version", pin.origin));
             }

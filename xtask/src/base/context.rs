@@ -25,10 +25,21 @@ impl Context {
     /// # Errors
     /// A setting or a data file that cannot be used.
     pub(crate) fn new() -> Result<Self> {
-        let settings = Settings::from_env()?;
+        Self::with(Settings::from_env()?)
+    }
+
+    fn with(settings: Settings) -> Result<Self> {
         let paths = Paths::new(&settings)?;
         let data = QemuSrc::load(&paths.qemu_src())?;
         Ok(Self { settings, paths, data })
+    }
+
+    /// For tests: with the cache in another directory.
+    #[cfg(test)]
+    pub(crate) fn with_cache(cache: &std::path::Path) -> Result<Self> {
+        let mut settings = Settings::from_env()?;
+        settings.cache_home = Some(cache.to_owned());
+        Self::with(settings)
     }
 
     /// Starts the log of a step, and returns its path.

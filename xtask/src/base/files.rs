@@ -6,70 +6,29 @@
 
 use fs_err::{self as fs, File};
 use std::fs::Permissions;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use qus_core::digest::{self, Sha256};
 use qus_core::file;
-use sha2::{Digest, Sha256};
 
 use crate::base::progress::one_line;
 
-/// The sha256 of bytes, in lower-case hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex(Sha256::digest(bytes))
+/// The checksum of a file.
+pub(crate) fn sha256(path: &Path) -> Result<Sha256> {
+    Sha256::of_file(path).with_context(|| format!("cannot read {}", one_line(path.display())))
 }
 
-/// The sha256 of a file, in lower-case hexadecimal.
-pub(crate) fn sha256_file(path: &Path) -> Result<String> {
-    let mut file = open(path)?;
-    copy_hashed(&mut file, &mut io::sink()).with_context(|| format!("cannot read {}", path.display()))
+/// What stands for inputs in a name: the first digits of their checksum.
+pub(crate) fn short_id(inputs: impl AsRef<[u8]>) -> String {
+    Sha256::of(inputs).to_string()[..12].to_owned()
 }
 
 /// Opens a file for reading. A pipe or a device is refused: it may block, or never end.
 pub(crate) fn open(path: &Path) -> Result<std::fs::File> {
     file::open(path).with_context(|| format!("cannot read {}", one_line(path.display())))
-}
-
-/// Copies all that can be read, and returns the sha256 of what was copied.
-fn copy_hashed(from: &mut impl Read, to: &mut impl Write) -> io::Result<String> {
-    let mut from = Hashed::new(from);
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(from.sha256()),
-            read => to.write_all(&buffer[..read])?,
-        }
-    }
-}
-
-/// A reader that knows the sha256 of all that was read.
-pub(crate) struct Hashed<R> {
-    reader: R,
-    hasher: Sha256,
-}
-
-impl<R> Hashed<R> {
-    pub(crate) fn new(reader: R) -> Self {
-        Self { reader, hasher: Sha256::new() }
-    }
-
-    pub(crate) fn sha256(self) -> String {
-        hex(self.hasher.finalize())
-    }
-}
-
-impl<R: Read> Read for Hashed<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.reader.read(buffer)?;
-        self.hasher.update(&buffer[..read]);
-        Ok(read)
-    }
-}
-
-fn hex(bytes: impl AsRef<[u8]>) -> String {
-    bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a file by way of a partial one.
@@ -96,29 +55,29 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
 ///
 /// # Errors
 /// Also if it does not have it; nothing has the final name then.
-pub(crate) fn copy_verified(from: &Path, to: &Path, sha256: &str) -> Result<()> {
+pub(crate) fn copy_verified(from: &Path, to: &Path, sha256: Sha256) -> Result<()> {
     copy_if(from, to, |copied| copied == sha256)
 }
 
-fn copy_if(from: &Path, to: &Path, right: impl Fn(&str) -> bool) -> Result<()> {
+fn copy_if(from: &Path, to: &Path, right: impl Fn(Sha256) -> bool) -> Result<()> {
     let partial = partial(to);
     let mut source = open(from)?;
-    let mut copy = || -> Result<String> {
+    let mut copy = || -> Result<Sha256> {
         if let Some(dir) = to.parent() {
             fs::create_dir_all(dir)?;
         }
         let mut file = File::create(&partial)?;
-        let copied = copy_hashed(&mut source, &mut file)?;
+        let copied = digest::copy(&mut source, &mut file)?;
         file.set_permissions(Permissions::from_mode(source.metadata()?.permissions().mode() & 0o777))?;
         file.sync_all()?;
         Ok(copied)
     };
     let what = || format!("cannot copy {} to {}", from.display(), to.display());
     let copied = copy().with_context(what)?;
-    if !right(&copied) {
+    if !right(copied) {
         let _ = fs::remove_file(&partial);
     }
-    ensure!(right(&copied), "{} does not match its checksum", from.display());
+    ensure!(right(copied), "{} does not match its checksum", from.display());
     rename(&partial, to).with_context(what)
 }
 
@@ -178,21 +137,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_the_standard() {
-        let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-        assert_eq!(sha256(b"abc"), expected);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "abc").unwrap();
-        assert_eq!(sha256_file(file.path()).unwrap(), expected);
-    }
-
-    #[test]
     fn what_is_not_a_regular_file_is_refused_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
         for path in [&*fifo, Path::new("/dev/zero"), dir.path()] {
-            let errors = [sha256_file(path).unwrap_err(), copy(path, &dir.path().join("copy")).unwrap_err()];
+            let errors = [sha256(path).unwrap_err(), copy(path, &dir.path().join("copy")).unwrap_err()];
             for error in errors {
                 assert!(format!("{error:#}").contains("not a regular file"), "{error:#}");
             }
@@ -205,10 +155,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
         fs::write(&from, "abc").unwrap();
-        copy_verified(&from, &to, &sha256(b"abc")).unwrap();
+        copy_verified(&from, &to, Sha256::of(b"abc")).unwrap();
         assert_eq!(fs::read(&to).unwrap(), b"abc");
         fs::remove_file(&to).unwrap();
-        let error = copy_verified(&from, &to, &sha256(b"abd")).unwrap_err().to_string();
+        let error = copy_verified(&from, &to, Sha256::of(b"abd")).unwrap_err().to_string();
         assert!(error.ends_with("from does not match its checksum"), "{error}");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something is left");
     }

@@ -7,7 +7,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use qus_core::arch::Host;
 use qus_core::bundle::Profile;
+use qus_core::digest::Sha256;
 use qus_core::hint::hinted;
 use semver::Version;
 
@@ -86,23 +88,29 @@ impl Paths {
     }
 
     /// Where all targets of a host are built; `suffix` tells apart what is built twice.
-    pub(crate) fn build_dir(&self, host: &str, version: &Version, profile: Profile, suffix: &str) -> PathBuf {
+    pub(crate) fn build_dir(
+        &self,
+        host: &Host,
+        version: &Version,
+        profile: Profile,
+        suffix: &str,
+    ) -> PathBuf {
         self.out.join("build").join(format!("{host}-{version}-{profile}{suffix}"))
     }
 
     /// What a compiler has learnt from trained emulators.
-    pub(crate) fn training(&self, key: &str) -> PathBuf {
-        self.cache.join("training").join(key)
+    pub(crate) fn profile_data(&self, key: &Sha256) -> PathBuf {
+        self.cache.join("training").join(key.to_string())
     }
 
     /// The finished emulators of a host.
-    pub(crate) fn bundle(&self, host: &str) -> PathBuf {
-        self.out.join("bundle").join(host)
+    pub(crate) fn bundle(&self, host: &Host) -> PathBuf {
+        self.out.join("bundle").join(host.name)
     }
 
     /// What a node of a builder has sent, before it was looked at.
-    pub(crate) fn sent_by_node(&self, host: &str) -> PathBuf {
-        self.out.join("nodes").join(host)
+    pub(crate) fn sent_by_node(&self, host: &Host) -> PathBuf {
+        self.out.join("nodes").join(host.name)
     }
 
     /// The files of a release.
@@ -116,8 +124,13 @@ impl Paths {
     }
 
     /// A verified download.
-    pub(crate) fn download(&self, sha256: &str, file: &str) -> PathBuf {
-        self.cache.join("downloads").join(sha256).join(file)
+    pub(crate) fn download(&self, sha256: &Sha256, file: &str) -> PathBuf {
+        self.cache.join("downloads").join(sha256.to_string()).join(file)
+    }
+
+    /// Which archive was taken instead of that of a release.
+    pub(crate) fn substitute(&self, version: &Version) -> PathBuf {
+        self.cache.join("downloads/substitutes").join(format!("{version}.json"))
     }
 
     /// Unpacked packages; `id` stands for what was asked for.
@@ -131,8 +144,8 @@ impl Paths {
     }
 
     /// Python packages: one unpacked, by its hash, or several as they are; `id` stands for what was asked for.
-    pub(crate) fn wheel(&self, id: &str) -> PathBuf {
-        self.cache.join("wheels").join(id)
+    pub(crate) fn wheel(&self, id: &Sha256) -> PathBuf {
+        self.cache.join("wheels").join(id.to_string())
     }
 
     /// Assemblers for the probes; `id` stands for what was asked for.
@@ -141,8 +154,8 @@ impl Paths {
     }
 
     /// A finished emulator and its record; `key` stands for everything that went into it.
-    pub(crate) fn emulator(&self, key: &str) -> PathBuf {
-        self.cache.join("emulators").join(key)
+    pub(crate) fn emulator(&self, key: &Sha256) -> PathBuf {
+        self.cache.join("emulators").join(key.to_string())
     }
 
     /// A program of a Debian architecture that the smoke tests run.

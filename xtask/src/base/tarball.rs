@@ -4,6 +4,7 @@
 //! make equal tarballs on every machine. Directories are not among the entries: tar makes what it needs.
 
 use crate::base::files;
+use qus_core::digest::Sha256;
 use std::fs::Permissions;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::num::NonZero;
@@ -83,7 +84,7 @@ pub(crate) struct Entry {
     /// Its path there.
     pub(crate) path: String,
     mode: u32,
-    pub(crate) sha256: String,
+    pub(crate) sha256: Sha256,
     #[serde(skip)]
     from: PathBuf,
 }
@@ -92,7 +93,7 @@ impl Entry {
     /// A file of a directory.
     pub(crate) fn new(dir: &Path, path: &str, mode: u32) -> Result<Self> {
         let from = dir.join(path);
-        Ok(Self { path: path.to_owned(), mode, sha256: files::sha256_file(&from)?, from })
+        Ok(Self { path: path.to_owned(), mode, sha256: files::sha256(&from)?, from })
     }
 
     /// The same file at another place.

@@ -100,7 +100,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     }
     let bundle = match &args.bundle {
         Some(dir) => dir.clone(),
-        None => cx.paths.bundle(hosts::own()?.name),
+        None => cx.paths.bundle(hosts::own()?),
     };
     if args.dry_run {
         return print_plan(cx, args, &bundle, &guests, &workloads);

@@ -1,6 +1,7 @@
 //! The emulators that are compared: those of the bundle, of other folders, and Debian's, which are unpacked into the
 //! cache and not installed.
 
+use crate::bundle::manifest;
 use qus_core::hint::WithHint;
 use qus_core::hint::hinted;
 use std::fmt;
@@ -14,7 +15,6 @@ use qus_core::{emulator, probe};
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::progress::say;
-use crate::bundle::manifest::Bundle;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 
@@ -101,7 +101,7 @@ impl Source {
         let first = first.with_context(|| format!("there is no emulator in {}", dir.display()))?;
         let version = probe::version_of(&first.path)
             .with_context(|| format!("{} tells no version", first.path.display()))?;
-        let profile = Bundle::read(&dir)?.map(|bundle| bundle.recipe.profile);
+        let profile = manifest::read(&dir)?.map(|bundle| bundle.recipe.profile);
         let label = match (self, profile) {
             (Self::Folder(Some(name), _), _) => name.clone(),
             (Self::Folder(None, _), Some(profile)) => format!("qus {version} {profile}"),

@@ -57,7 +57,7 @@ struct Names {
 
 impl Names {
     fn new() -> Result<Self> {
-        let packages = &files::sha256(PACKAGES.join(" ").as_bytes())[..12];
+        let packages = files::short_id(PACKAGES.join(" "));
         let programs = workloads::id()?;
         Ok(Self { root: format!("bench-{packages}"), bench: format!("bench-{packages}-{programs}") })
     }

@@ -5,8 +5,9 @@
 //! memory and is read when the workload has ended: nobody wakes up for it meanwhile. A workload that does not end is
 //! killed with its children.
 
+use crate::base::exec;
 use crate::base::output::out;
-use crate::base::{exec, files};
+use qus_core::digest::Sha256;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
@@ -176,7 +177,7 @@ fn execute(request: &Request) -> Result<Ran> {
         used,
         status: status.code(),
         signal: status.signal(),
-        stdout: files::sha256(&read(stdout)?),
+        stdout: Sha256::of(&read(stdout)?).to_string(),
         stderr: stderr.lines().next_back().unwrap_or_default().to_owned(),
     })
 }

@@ -98,7 +98,7 @@ pub(super) fn selected(only: &[String]) -> Vec<&'static Workload> {
 /// Stands for all files, and how they are compiled.
 pub(super) fn id() -> Result<String> {
     let all = serde_json::to_vec(&(PROGRAMS, SCRIPTS, large_source(), DATA))?;
-    Ok(files::sha256(&all)[..12].to_owned())
+    Ok(files::short_id(&all))
 }
 
 /// Writes all but what a guest has to compile.

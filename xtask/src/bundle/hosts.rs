@@ -29,7 +29,7 @@ pub(crate) fn named(
 
 /// The hosts that have a bundle.
 pub(crate) fn built(cx: &Context) -> impl Iterator<Item = &'static Host> {
-    HOSTS.iter().filter(|host| cx.paths.bundle(host.name).join("bundle.json").exists())
+    HOSTS.iter().filter(|host| cx.paths.bundle(host).join("bundle.json").exists())
 }
 
 /// This machine.

@@ -241,7 +241,7 @@ impl Apt {
                 continue;
             }
             exec::read(cmd!(sh(), "dpkg-deb --extract {deb} {into}"))?;
-            manifest.push(format!("{name} {}", files::sha256_file(&deb)?));
+            manifest.push(format!("{name} {}", files::sha256(&deb)?));
         }
         Ok(manifest)
     }

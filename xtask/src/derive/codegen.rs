@@ -109,7 +109,7 @@ fn assemblers(cx: &Context, probes: &Probes) -> Result<PathBuf> {
     packages.sort();
     packages.dedup();
     let wanted = packages.iter().fold(probes.suite.clone(), |wanted, package| wanted + " " + package);
-    let dir = cx.paths.assemblers(&files::sha256(wanted.as_bytes())[..12]);
+    let dir = cx.paths.assemblers(&files::short_id(wanted));
     let fetched = cache::ensure(&dir, |partial| {
         let log = cx.start_log("assemblers")?;
         say("fetching assemblers (nothing is installed) …");

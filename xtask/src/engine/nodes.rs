@@ -5,7 +5,7 @@ use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::{exec, files, parallel};
 use crate::bundle::artefact;
-use crate::bundle::manifest::Bundle;
+use crate::bundle::manifest;
 use crate::engine::client::Client;
 use crate::engine::find::Engine;
 use crate::qemu::args::Args;
@@ -13,9 +13,10 @@ use crate::qemu::build::{self, Session};
 use crate::qemu::request::Request;
 use crate::qemu::source::Source;
 use fs_err as fs;
+use qus_core::bundle::Bundle;
 
 use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::Host;
+use qus_core::arch::{Arch, Host};
 
 /// A builder, and the platforms of its nodes.
 struct Nodes<'a> {
@@ -67,12 +68,9 @@ impl<'a> Nodes<'a> {
     fn build(&self, cx: &Context, source: &Source, request: &Request<'_>) -> Result<Bundle> {
         let host = request.host;
         let archive = source.archive.parent().context("the archive lies in a folder")?;
-        let made = cx.paths.sent_by_node(host.name);
+        let made = cx.paths.sent_by_node(host);
         files::remove(&made)?;
-        let targets: Vec<_> = request.targets.iter().map(|arch| arch.name).collect();
-        let jobs = request.jobs.map(|jobs| format!("--jobs {jobs} ")).unwrap_or_default();
-        let arguments =
-            format!("{jobs}--qemu {} --profile {} {}", source.version, request.profile, targets.join(" "));
+        let arguments = arguments(request).join(" ");
         let [platform, file, root] = [
             format!("linux/{}", host.platform),
             cx.paths.images().join("build.Dockerfile").display().to_string(),
@@ -94,12 +92,10 @@ impl<'a> Nodes<'a> {
         let log = cx.start_log(&format!("node-{host}"))?;
         exec::run(self.client.cmd(&args), &log, |_| {})?;
 
-        let bundle = Bundle::read(&made)?.context("the node has sent no bundle")?;
+        let bundle = manifest::read(&made)?.context("the node has sent no bundle")?;
         let recipe = &bundle.recipe;
         ensure!(
-            recipe.host == host.name
-                && recipe.qemu == source.version
-                && recipe.source_sha256 == source.sha256,
+            recipe.host == host && recipe.qemu == source.version && recipe.source_sha256 == source.sha256,
             "the node has built QEMU {} for {}",
             recipe.qemu,
             recipe.host
@@ -107,21 +103,27 @@ impl<'a> Nodes<'a> {
         for emulator in &bundle.emulators {
             let file = made.join(&emulator.file);
             artefact::verify(&file, host, &[cx.paths.root()])?;
-            ensure!(
-                files::sha256_file(&file)? == emulator.sha256,
-                "{} is not what was built",
-                file.display()
-            );
+            ensure!(files::sha256(&file)? == emulator.sha256, "{} is not what was built", file.display());
         }
-        let has = |name: &str| bundle.emulators.iter().any(|emulator| emulator.target == name);
-        let lost: Vec<_> = targets.into_iter().filter(|target| !has(target)).collect();
+        let has = |target: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == target);
+        let lost = request.targets.iter().filter(|target| !has(target));
+        let lost: Vec<_> = lost.map(|target| target.name).collect();
         ensure!(lost.is_empty(), "the node has not sent {}", lost.join(", "));
-        let dir = cx.paths.bundle(host.name);
+        let dir = cx.paths.bundle(host);
         files::remove(&dir)?;
         fs::create_dir_all(dir.parent().context("a bundle lies in a folder")?)?;
         fs::rename(&made, &dir)?;
         Ok(bundle)
     }
+}
+
+/// What a node is asked to build. The version is the one of `sources.toml` also where the source is a newer patch level:
+/// that comes with its description, and a node knows no other versions.
+fn arguments(request: &Request<'_>) -> Vec<String> {
+    let jobs = request.jobs.map(|jobs| ["--jobs".to_owned(), jobs.to_string()]);
+    let what = ["--qemu", &request.release.version.to_string(), "--profile", &request.profile.to_string()];
+    let targets = request.targets.iter().map(|arch| arch.name);
+    jobs.into_iter().flatten().chain(what.into_iter().chain(targets).map(str::to_owned)).collect()
 }
 
 /// The platforms that `docker buildx inspect` tells of all nodes; a star marks those that were given by hand.
@@ -135,6 +137,21 @@ fn platforms(told: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::{Args as _, Command, FromArgMatches};
+
+    #[test]
+    fn a_node_takes_its_arguments() {
+        let cx = &Context::new().unwrap();
+        let parse = |args: Vec<String>| {
+            let command = Args::augment_args(Command::new("build-qemu").no_binary_name(true));
+            Args::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
+        };
+        let given = ["--jobs", "3", "--qemu", "lts", "arm", "s390x"].map(str::to_owned);
+        let asked = Request::all(cx, &parse(given.into())).unwrap().remove(0);
+        let there = Request::all(cx, &parse(arguments(&asked))).unwrap().remove(0);
+        assert_eq!(there.release.version, asked.release.version);
+        assert_eq!((there.targets, there.jobs), (asked.targets, Some(3)));
+    }
 
     #[test]
     fn platforms_of_all_nodes() {

@@ -80,7 +80,7 @@ impl Place {
 
 /// The name of what an engine has outside its folder, a bridge and control groups; the same for the same folder.
 pub(crate) fn mark(dir: &Path) -> String {
-    format!("qus-{}", &files::sha256(dir.as_os_str().as_encoded_bytes())[..8])
+    format!("qus-{}", &files::short_id(dir.as_os_str().as_encoded_bytes())[..8])
 }
 
 /// What a running engine has written down.

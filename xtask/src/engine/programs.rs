@@ -1,9 +1,10 @@
 //! The programs of the throwaway engine: Debian's packages, unpacked into the cache.
 
+use crate::base::cache;
 use crate::base::context::Context;
+use crate::base::files;
 use crate::base::progress::say;
 use crate::base::settings::Settings;
-use crate::base::{cache, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use std::ffi::OsString;
@@ -38,8 +39,8 @@ impl Programs {
         let distribution = Distribution::detect()?.context(
             "its programs come from Debian's packages, and this machine has no apt-get and dpkg-deb",
         )?;
-        let id = files::sha256(text.as_bytes());
-        let dir = cx.paths.engine_programs(&format!("{}-{}", distribution.codename, &id[..12]));
+        let id = files::short_id(&text);
+        let dir = cx.paths.engine_programs(&format!("{}-{}", distribution.codename, id));
         cache::ensure(&dir, |partial| {
             let log = cx.start_log("engine-programs")?;
             say("fetching a container engine and a registry (nothing is installed) …");

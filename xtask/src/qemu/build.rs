@@ -6,12 +6,10 @@
 //! for would be some seconds quicker once, and rebuild all shared files with each further target.
 
 use crate::base::context::Context;
-use crate::base::files;
 use crate::base::lock::{self, Lock};
 use crate::base::output::out;
 use crate::base::progress::say;
 use crate::bundle::artefact;
-use crate::bundle::manifest::{Bundle, Emulator, PatchId, Recipe};
 use crate::bundle::runner::Runner;
 use crate::debian::updates::Updates;
 use crate::qemu::args::Args;
@@ -20,8 +18,10 @@ use crate::qemu::request::Request;
 use crate::qemu::source::{self, Given, Source};
 use crate::qemu::store::{self, Cached};
 use crate::qemu::sysroot::Sysroot;
-use crate::qemu::toolchain::Toolchain;
+use crate::qemu::toolchain;
 use crate::qemu::{pgo, preflight, tree};
+use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Recipe};
+use qus_core::digest::Sha256;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ use serde::Serialize;
 #[derive(Serialize)]
 struct Row {
     #[serde(flatten)]
-    emulator: Emulator,
+    emulator: BundledEmulator,
     state: State,
     /// Compiler seconds for this target's own files; `None` if it was not built just now.
     seconds: Option<f64>,
@@ -105,7 +105,7 @@ impl<'a> Session<'a> {
 
     /// Prints what a bundle has that another machine has built.
     pub(crate) fn print_built_elsewhere(&self, request: &Request<'_>, bundle: Bundle) -> Result<()> {
-        Report::of_node(self.build.cx.paths.bundle(request.host.name), request, bundle).print(self.json)
+        Report::of_node(self.build.cx.paths.bundle(request.host), request, bundle).print(self.json)
     }
 }
 
@@ -154,7 +154,7 @@ impl<'a> Build<'a> {
         let ready = self.ready(request)?;
         let dir = request.dir(self.cx);
         let bundled = store::intact(&dir, &ready.recipe);
-        let has = |arch: &Arch| bundled.iter().any(|emulator| emulator.target == arch.name);
+        let has = |arch: &Arch| bundled.iter().any(|emulator| *emulator.target == *arch);
         let new: Vec<_> = request.targets.iter().copied().filter(|arch| !has(arch)).collect();
         let runner = match &*new {
             [] => Runner::native(),
@@ -169,16 +169,17 @@ impl<'a> Build<'a> {
             artefact::run_probe(&runner, &dir.join(arch.emulator()), arch)?;
         }
         let all: f64 = built.seconds.values().sum();
-        let row = |emulator: Emulator| {
-            let is = |arch: &&Arch| arch.name == emulator.target;
-            let (state, seconds) = match built.seconds.get(&emulator.target) {
+        let row = |emulator: BundledEmulator| {
+            let is = |arch: &&Arch| **arch == *emulator.target;
+            let (state, seconds) = match built.seconds.get(emulator.target.name) {
                 Some(&seconds) if built.targets.iter().any(is) => (State::Built, Some(seconds)),
                 _ if new.iter().any(is) => (State::Cached, None),
                 _ => (State::Kept, None),
             };
             Row { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
         };
-        let asked = |emulator: &Emulator| request.targets.iter().any(|arch| arch.name == emulator.target);
+        let asked =
+            |emulator: &BundledEmulator| request.targets.iter().any(|arch| **arch == *emulator.target);
         Ok(Report {
             qemu: ready.recipe.qemu,
             host: request.host.name,
@@ -242,25 +243,22 @@ impl<'a> Build<'a> {
             .map(str::to_owned)
             .collect();
         flags.extend(sysroot.configure());
-        let id = |patch: &&Patch| PatchId {
-            name: patch.name.clone(),
-            sha256: files::sha256(patch.text.as_bytes()),
-        };
+        let id = |patch: &&Patch| PatchId { name: patch.name.clone(), sha256: Sha256::of(&patch.text) };
         let mut recipe = Recipe {
             qemu: source.version.clone(),
-            source_sha256: source.sha256.clone(),
+            source_sha256: source.sha256,
             patches: patches.iter().map(id).collect(),
-            host: request.host.name.to_owned(),
-            profile: request.profile.to_string(),
+            host: request.host,
+            profile: request.profile,
             flags,
-            toolchain: Toolchain::identify(&sysroot)?,
-            training_sha256: None,
+            toolchain: toolchain::identify(&sysroot)?,
+            profile_data_sha256: None,
             dependencies: sysroot.manifest()?,
         };
         let profile = match (request.profile, &request.training) {
             (Profile::Dev, _) => None,
             (Profile::Release, Some(file)) => Some(pgo::ProfileData::given(cx, file)?),
-            (Profile::Release, None) if sysroot.is_cross() || recipe.toolchain.is_clang() => {
+            (Profile::Release, None) if sysroot.is_cross() || toolchain::is_clang(&recipe.toolchain) => {
                 say(format_args!("no profile-guided optimisation for {}", request.host));
                 None
             }
@@ -271,7 +269,7 @@ impl<'a> Build<'a> {
                 Some(pgo::ensure(&compile)?)
             }
         };
-        recipe.training_sha256 = profile.as_ref().map(|profile| profile.sha256.clone());
+        recipe.profile_data_sha256 = profile.as_ref().map(|profile| profile.sha256);
         Ok(Ready { source, sysroot, patches, recipe, profile })
     }
 }
@@ -346,7 +344,7 @@ impl Report {
                 (State::Kept, _) => "kept".to_owned(),
                 (State::Cached, _) => "cached".to_owned(),
             };
-            table.row([row.emulator.target.clone(), size, build, "passed".to_owned()]);
+            table.row([row.emulator.target.to_string(), size, build, "passed".to_owned()]);
         }
         out(&table.to_string())?;
         let state = if self.up_to_date { "up to date: " } else { "" };

@@ -5,11 +5,11 @@ use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
 use crate::base::progress::{Bar, say};
 use crate::bundle::artefact;
-use crate::bundle::manifest::Recipe;
 use crate::bundle::runner::Runner;
 use crate::qemu::request::Request;
 use crate::qemu::sysroot::Sysroot;
 use fs_err as fs;
+use qus_core::bundle::Recipe;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -62,7 +62,7 @@ impl<'a> Compile<'a> {
             Phase::Training(_) => "-training",
             Phase::Plain | Phase::Trained(_) => "",
         };
-        self.cx.paths.build_dir(&self.recipe.host, &self.recipe.qemu, self.request.profile, suffix)
+        self.cx.paths.build_dir(self.recipe.host, &self.recipe.qemu, self.request.profile, suffix)
     }
 
     /// Arguments of configure for what the build is for. Counts are found by the names of objects in the build
@@ -97,10 +97,10 @@ impl<'a> Compile<'a> {
     pub(crate) fn run(
         &self,
         targets: &[&'static Arch],
-        keep: impl Fn(&Arch, &Path) -> Result<()>,
+        keep: impl Fn(&'static Arch, &Path) -> Result<()>,
     ) -> Result<BTreeMap<String, f64>> {
         let dir = self.build(targets)?;
-        for arch in targets {
+        for &arch in targets {
             let stripped = self.strip(&dir.join(arch.emulator()))?;
             self.verify(&stripped)?;
             artefact::run_probe(self.runner, &stripped, arch)?;

@@ -13,12 +13,13 @@
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
-use crate::base::files::{self, Hashed};
+use crate::base::files;
 use crate::base::progress::{Bar, one_line, say};
 use crate::base::tarball::{self, Tarball};
 use crate::debian::guests::{self, GUESTS};
 use crate::qemu::compile::{Compile, Phase};
 use fs_err as fs;
+use qus_core::digest::{HashingReader, Sha256};
 use qus_core::hint::WithHint;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -36,7 +37,7 @@ pub(crate) const FILE: &str = "training.tar.zst";
 pub(crate) struct ProfileData {
     pub(crate) dir: PathBuf,
     /// Of all files and their names.
-    pub(crate) sha256: String,
+    pub(crate) sha256: Sha256,
 }
 
 impl ProfileData {
@@ -44,21 +45,21 @@ impl ProfileData {
     fn at(dir: PathBuf) -> Result<Self> {
         let mut inputs = String::new();
         for name in names(&dir)? {
-            inputs += &format!("{} {name}\n", files::sha256_file(&dir.join(&name))?);
+            inputs += &format!("{} {name}\n", files::sha256(&dir.join(&name))?);
         }
         ensure!(!inputs.is_empty(), "{} holds no profile", dir.display());
-        Ok(Self { dir, sha256: files::sha256(inputs.as_bytes()) })
+        Ok(Self { dir, sha256: Sha256::of(inputs) })
     }
 
     /// The profile of another build's bundle.
     pub(crate) fn given(cx: &Context, file: &Path) -> Result<Self> {
-        let sha256 = files::sha256_file(file)?;
-        let dir = cx.paths.training(&sha256);
+        let sha256 = files::sha256(file)?;
+        let dir = cx.paths.profile_data(&sha256);
         cache::ensure(&dir, |partial| {
-            let mut packed = Hashed::new(files::open(file)?);
+            let mut packed = HashingReader::new(files::open(file)?);
             unpack(tarball::decompress(&mut packed, TOO_LARGE)?, partial)?;
             io::copy(&mut packed, &mut io::sink())?;
-            ensure!(packed.sha256() == sha256, "it was changed while it was unpacked");
+            ensure!(packed.finish() == sha256, "it was changed while it was unpacked");
             Ok(())
         })
         .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
@@ -110,8 +111,8 @@ fn names(dir: &Path) -> Result<Vec<String>> {
 /// The profile of a recipe, made now if the cache does not have it.
 pub(crate) fn ensure(compile: &Compile<'_>) -> Result<ProfileData> {
     let training = &compile.cx.data.pgo;
-    let key = files::sha256(&serde_json::to_vec(&(compile.recipe, training))?);
-    let dir = compile.cx.paths.training(&key);
+    let key = Sha256::of(&serde_json::to_vec(&(compile.recipe, training))?);
+    let dir = compile.cx.paths.profile_data(&key);
     cache::ensure(&dir, |partial| train(compile, training, partial))
         .context("cannot collect profile data")
         .hint("use that of another build with --training FILE, or build without any with --profile dev")?;

@@ -94,7 +94,7 @@ impl<'a> Request<'a> {
 
     /// Where the emulators are left.
     pub(crate) fn dir(&self, cx: &Context) -> PathBuf {
-        self.into.clone().unwrap_or_else(|| cx.paths.bundle(self.host.name))
+        self.into.clone().unwrap_or_else(|| cx.paths.bundle(self.host))
     }
 
     /// This machine's emulator of a host, which runs what is built for the host.

@@ -12,7 +12,9 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::qemu::download;
 use fs_err as fs;
+use qus_core::digest::Sha256;
 use qus_core::hint::hinted;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -24,7 +26,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) version: Version,
-    pub(crate) sha256: String,
+    pub(crate) sha256: Sha256,
     pub(crate) archive: PathBuf,
 }
 
@@ -52,7 +54,7 @@ pub(crate) fn resolve(
             Given::Argument(path) => (path, true),
             Given::Environment(path) => (path, false),
         };
-        let found = if strict || path.exists() { from_given(cx, release, path)? } else { None };
+        let found = if strict || path.exists() { from_given(cx, release, path, exact)? } else { None };
         match found {
             Some(source) => return Ok(source),
             None if strict => bail!("{}", not_given(release, path)),
@@ -103,7 +105,7 @@ pub(crate) fn resolve(
 
 /// Where [`resolve`] would begin, for a plan: a verified archive is not needed for that.
 pub(crate) fn is_cached(cx: &Context, release: &Release) -> bool {
-    release.pins().any(|pin| cx.paths.download(pin.sha256, pin.file).exists())
+    release.pins().any(|pin| cx.paths.download(&pin.sha256, pin.file).exists())
 }
 
 fn not_given(release: &Release, path: &Path) -> String {
@@ -116,7 +118,7 @@ fn not_given(release: &Release, path: &Path) -> String {
     )
 }
 
-fn from_given(cx: &Context, release: &Release, path: &Path) -> Result<Option<Source>> {
+fn from_given(cx: &Context, release: &Release, path: &Path, exact: bool) -> Result<Option<Source>> {
     if path.is_dir() {
         for pin in release.pins() {
             let file = path.join(pin.file);
@@ -125,18 +127,49 @@ fn from_given(cx: &Context, release: &Release, path: &Path) -> Result<Option<Sou
                 return keep(cx, release, &pin, &file).map(Some);
             }
         }
-        return Ok(None);
+        return if exact { Ok(None) } else { given_substitute(cx, release, path) };
     }
     let pins: Vec<_> = release.pins().collect();
     let pin = check_hash(path, &pins)?;
     keep(cx, release, &pin, path).map(Some)
 }
 
+/// The file beside a substitute that says which one it is, for machines that are given the directory.
+const SUBSTITUTE: &str = "substitute.json";
+
+/// The substitute in a directory that another machine has downloaded and verified.
+fn given_substitute(cx: &Context, release: &Release, dir: &Path) -> Result<Option<Source>> {
+    let path = dir.join(SUBSTITUTE);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let record: Record = serde_json::from_slice(&fs::read(&path)?)
+        .with_context(|| format!("{} is damaged", one_line(path.display())))?;
+    let plain = Path::new(&record.file).file_name() == Some(OsStr::new(&record.file));
+    ensure!(plain, "{} names a file outside of its directory", one_line(path.display()));
+    if !is_newer_patch_level(&record.version, &release.version) {
+        return Ok(None);
+    }
+    let file = dir.join(&record.file);
+    let archive = cx.paths.download(&record.sha256, &record.file);
+    if !is_intact(&archive, record.sha256)? {
+        check_hash(&file, &[record.pin()])?;
+        files::copy_verified(&file, &archive, record.sha256)?;
+    }
+    warn_substitute(release, &record.version);
+    Ok(Some(Source { version: record.version, sha256: record.sha256, archive }))
+}
+
+/// Whether a version is of the same series as another, and newer.
+fn is_newer_patch_level(version: &Version, pinned: &Version) -> bool {
+    (version.major, version.minor) == (pinned.major, pinned.minor) && version > pinned
+}
+
 /// The pin that a file has the hash of.
 fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
     let (size, most) = (files::open(file)?.metadata()?.len(), pins.iter().map(Pin::limit).max().unwrap_or(0));
     ensure!(size <= most, "{} has {size} bytes, and the source has at most {most}", one_line(file.display()));
-    let got = files::sha256_file(file)?;
+    let got = files::sha256(file)?;
     match pins.iter().find(|pin| pin.sha256 == got) {
         Some(pin) => Ok(pin.clone()),
         None => {
@@ -151,23 +184,19 @@ fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
 
 /// Copies a checked archive into the cache, unless it is there, unchanged.
 fn keep(cx: &Context, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<Source> {
-    let archive = cx.paths.download(pin.sha256, pin.file);
+    let archive = cx.paths.download(&pin.sha256, pin.file);
     if !is_intact(&archive, pin.sha256)? {
         say(format_args!("source: QEMU {} from {}", release.version, one_line(file.display())));
         files::copy_verified(file, &archive, pin.sha256)?;
     }
-    Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
+    Ok(Source { version: release.version.clone(), sha256: pin.sha256, archive })
 }
 
 fn from_cache(cx: &Context, release: &Release, exact: bool) -> Result<Option<Source>> {
     for pin in release.pins() {
-        let archive = cx.paths.download(pin.sha256, pin.file);
+        let archive = cx.paths.download(&pin.sha256, pin.file);
         if is_intact(&archive, pin.sha256)? {
-            return Ok(Some(Source {
-                version: release.version.clone(),
-                sha256: pin.sha256.to_owned(),
-                archive,
-            }));
+            return Ok(Some(Source { version: release.version.clone(), sha256: pin.sha256, archive }));
         }
     }
     let note = substitute_note(cx, release);
@@ -181,7 +210,7 @@ fn from_cache(cx: &Context, release: &Release, exact: bool) -> Result<Option<Sou
         return Ok(None);
     };
     let archive = cx.paths.download(&record.sha256, &record.file);
-    if !is_intact(&archive, &record.sha256)? {
+    if !is_intact(&archive, record.sha256)? {
         return Ok(None);
     }
     warn_substitute(release, &record.version);
@@ -189,8 +218,8 @@ fn from_cache(cx: &Context, release: &Release, exact: bool) -> Result<Option<Sou
 }
 
 /// Whether an archive is in the cache and has its hash; one that has not is reported and removed.
-fn is_intact(archive: &Path, sha256: &str) -> Result<bool> {
-    if files::sha256_file(archive).is_ok_and(|found| found == sha256) {
+fn is_intact(archive: &Path, sha256: Sha256) -> Result<bool> {
+    if files::sha256(archive).is_ok_and(|found| found == sha256) {
         return Ok(true);
     }
     if archive.exists() {
@@ -203,12 +232,12 @@ fn is_intact(archive: &Path, sha256: &str) -> Result<bool> {
 fn from_upstream(cx: &Context, release: &Release, upstream: &Upstream) -> Result<Source> {
     let pin =
         release.pins().find(|pin| pin.sha256 == upstream.sha256).context("a release has its own pins")?;
-    let archive = cx.paths.download(pin.sha256, pin.file);
+    let archive = cx.paths.download(&pin.sha256, pin.file);
     let partial = files::partial(&archive);
     let folder = archive.parent().context("a download lies in a folder")?;
     fs::create_dir_all(folder)?;
     // A run that was killed between download and check has left all of it.
-    if !files::sha256_file(&partial).is_ok_and(|got| got == pin.sha256) {
+    if !files::sha256(&partial).is_ok_and(|got| got == pin.sha256) {
         download::resume(&upstream.url, upstream.size, &partial, &cx.paths.log("download"))?;
     }
     if let Err(error) = check_hash(&partial, std::slice::from_ref(&pin)) {
@@ -216,7 +245,7 @@ fn from_upstream(cx: &Context, release: &Release, upstream: &Upstream) -> Result
         return Err(error);
     }
     files::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
-    Ok(Source { version: release.version.clone(), sha256: pin.sha256.to_owned(), archive })
+    Ok(Source { version: release.version.clone(), sha256: pin.sha256, archive })
 }
 
 /// A source package's original archive, as a signed index names it.
@@ -225,7 +254,13 @@ struct Record {
     version: Version,
     debian_version: String,
     file: String,
-    sha256: String,
+    sha256: Sha256,
+}
+
+impl Record {
+    fn pin(&self) -> Pin<'_> {
+        Pin { origin: "Debian", file: &self.file, sha256: self.sha256, size: None }
+    }
 }
 
 fn from_debian(cx: &Context, release: &Release, debian: &DebianArchive, exact: bool) -> Result<Source> {
@@ -268,14 +303,14 @@ fn download_record(cx: &Context, apt: &Apt, record: &Record) -> Result<PathBuf> 
     let folder = archive.parent().context("a download lies in a folder")?;
     cache::publish(folder, |partial| {
         apt.download_source("qemu", &record.debian_version, partial)?;
-        let pin = Pin { origin: "Debian", file: &record.file, sha256: &record.sha256, size: None };
-        check_hash(&partial.join(&record.file), &[pin]).map(drop)
+        check_hash(&partial.join(&record.file), &[record.pin()])?;
+        files::write(&partial.join(SUBSTITUTE), &serde_json::to_vec_pretty(record)?)
     })?;
     Ok(archive)
 }
 
 fn substitute_note(cx: &Context, release: &Release) -> PathBuf {
-    cx.paths.download("substitutes", &format!("{}.json", release.version))
+    cx.paths.substitute(&release.version)
 }
 
 fn warn_substitute(release: &Release, version: &Version) {
@@ -289,10 +324,9 @@ fn warn_substitute(release: &Release, version: &Version) {
 /// The pinned archive among the records of an index, then later patch levels of its series, the newest
 /// first.
 fn candidates(records: &str, pinned: &DebianArchive, version: &Version) -> Vec<Record> {
-    let series = |other: &Version| (other.major, other.minor) == (version.major, version.minor);
     let is_pinned = |record: &Record| record.sha256 == pinned.sha256;
     let mut records: Vec<Record> = records.split("\n\n").filter_map(record).collect();
-    records.retain(|record| is_pinned(record) || series(&record.version) && record.version > *version);
+    records.retain(|record| is_pinned(record) || is_newer_patch_level(&record.version, version));
     records.sort_by(|a, b| is_pinned(b).cmp(&is_pinned(a)).then(b.version.cmp(&a.version)));
     records
 }
@@ -310,7 +344,7 @@ fn record(text: &str) -> Option<Record> {
     Some(Record {
         version: upstream.parse().ok()?,
         file: (*fields.last()?).to_owned(),
-        sha256: (*fields.first()?).to_owned(),
+        sha256: fields.first()?.parse().ok()?,
         debian_version,
     })
 }
@@ -319,8 +353,13 @@ fn record(text: &str) -> Option<Record> {
 mod tests {
     use super::*;
 
+    fn sum(content: &str) -> Sha256 {
+        Sha256::of(content)
+    }
+
     fn index(versions: &[(&str, &str)]) -> String {
-        let record = |(version, sha256): &(&str, &str)| {
+        let record = |(version, content): &(&str, &str)| {
+            let sha256 = sum(content);
             format!(
                 "Package: qemu\nVersion: {version}\nChecksums-Sha1:\n 0 1 q.orig.tar.xz\nChecksums-Sha256:\n \
                  ffff 2 q.dsc\n {sha256} 3 q.orig.tar.xz\nDirectory: pool\n"
@@ -334,7 +373,7 @@ mod tests {
             suite: "sid".into(),
             version: "1:10.2.2+ds-1".into(),
             file: "q.orig.tar.xz".into(),
-            sha256: "aaaa".into(),
+            sha256: sum("aaaa"),
             size: 3,
             verified: String::new(),
         }
@@ -364,12 +403,47 @@ mod tests {
         assert!(chosen(&[("1:10.2.2+ds-1", "eeee")]).is_empty());
     }
 
+    /// A machine that is given the directory of a substitute, as a node of a builder is, takes it.
+    #[test]
+    fn a_substitute_is_taken_from_a_directory_that_describes_it() {
+        let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let cx = &Context::with_cache(cache.path()).unwrap();
+        let release = cx.data.release("default").unwrap();
+        let mut newer = release.version.clone();
+        newer.patch += 7;
+        let describe = |version: &Version, file: &str| {
+            let record = Record {
+                version: version.clone(),
+                debian_version: "1".to_owned(),
+                file: file.to_owned(),
+                sha256: sum("source"),
+            };
+            fs::write(dir.path().join(SUBSTITUTE), serde_json::to_vec(&record).unwrap()).unwrap();
+        };
+        let resolve = |exact| super::resolve(cx, release, Some(Given::Argument(dir.path())), exact);
+        fs::write(dir.path().join("q.tar.xz"), "source").unwrap();
+        describe(&newer, "q.tar.xz");
+        let source = resolve(false).unwrap();
+        assert_eq!((source.version, source.sha256), (newer.clone(), sum("source")));
+        assert_eq!(fs::read(source.archive).unwrap(), b"source");
+        assert!(resolve(true).is_err(), "a release takes no substitute");
+
+        describe(&Version::new(release.version.major + 1, 0, 0), "q.tar.xz");
+        assert!(resolve(false).is_err(), "another series");
+        describe(&newer, "../q.tar.xz");
+        assert!(resolve(false).unwrap_err().to_string().contains("outside of its directory"));
+        describe(&newer, "q.tar.xz");
+        files::remove(cache.path()).unwrap();
+        fs::write(dir.path().join("q.tar.xz"), "other").unwrap();
+        assert!(resolve(false).unwrap_err().to_string().contains("wrong sha256"));
+    }
+
     #[test]
     fn a_wrong_hash_prints_both() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let pin = Pin { origin: "upstream", file: "qemu.tar.xz", sha256: "aaaa", size: None };
+        let pin = Pin { origin: "upstream", file: "qemu.tar.xz", sha256: sum("aaaa"), size: None };
         let error = check_hash(file.path(), &[pin]).unwrap_err().to_string();
-        assert!(error.contains("expected aaaa (upstream, qemu.tar.xz)"), "{error}");
+        assert!(error.contains(&format!("expected {} (upstream, qemu.tar.xz)", sum("aaaa"))), "{error}");
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert!(error.contains(&format!("got      {empty}")), "{error}");
     }

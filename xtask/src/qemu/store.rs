@@ -3,9 +3,10 @@
 use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::{cache, files};
-use crate::bundle::manifest::{Bundle, Emulator, Recipe};
+use crate::bundle::manifest;
 use crate::qemu::pgo;
 use fs_err as fs;
+use qus_core::bundle::{Bundle, BundledEmulator, Recipe};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -19,7 +20,7 @@ pub(crate) struct Cached<'a> {
 
 impl Cached<'_> {
     fn dir(&self, arch: &Arch) -> Result<PathBuf> {
-        Ok(self.cx.paths.emulator(&self.recipe.key(arch.name)?))
+        Ok(self.cx.paths.emulator(&self.recipe.key(arch)))
     }
 
     /// Where an emulator is that is not missing.
@@ -28,10 +29,10 @@ impl Cached<'_> {
     }
 
     /// The record of an emulator; `None` if there is none that can be read.
-    fn record(&self, arch: &Arch) -> Result<Option<Emulator>> {
+    fn record(&self, arch: &Arch) -> Result<Option<BundledEmulator>> {
         let text = fs::read(self.dir(arch)?.join("emulator.json")).ok();
-        let record: Option<Emulator> = text.and_then(|text| serde_json::from_slice(&text).ok());
-        Ok(record.filter(|record| record.target == arch.name && record.file == arch.emulator()))
+        let record: Option<BundledEmulator> = text.and_then(|text| serde_json::from_slice(&text).ok());
+        Ok(record.filter(|record| record.target == arch && record.file == arch.emulator()))
     }
 
     /// Those that have to be built. One that was changed since counts as not there.
@@ -55,15 +56,15 @@ impl Cached<'_> {
     }
 
     /// Takes a verified emulator in.
-    pub(crate) fn keep(&self, arch: &Arch, emulator: &Path) -> Result<()> {
+    pub(crate) fn keep(&self, arch: &'static Arch, emulator: &Path) -> Result<()> {
         cache::publish(&self.dir(arch)?, |partial| {
             let file = arch.emulator();
             let kept = partial.join(&file);
             files::copy(emulator, &kept)?;
-            let record = Emulator {
-                target: arch.name.to_owned(),
+            let record = BundledEmulator {
+                target: arch,
                 size: fs::metadata(&kept)?.len(),
-                sha256: files::sha256_file(&kept)?,
+                sha256: files::sha256(&kept)?,
                 file,
             };
             files::write(&partial.join("emulator.json"), &serde_json::to_vec_pretty(&record)?)
@@ -71,9 +72,9 @@ impl Cached<'_> {
     }
 
     /// Adds emulators of the cache to those that are intact in the bundle, and describes them all.
-    pub(crate) fn bundle(&self, dir: &Path, intact: Vec<Emulator>, new: &[&Arch]) -> Result<Bundle> {
+    pub(crate) fn bundle(&self, dir: &Path, intact: Vec<BundledEmulator>, new: &[&Arch]) -> Result<Bundle> {
         if intact.is_empty() {
-            if let Ok(Some(earlier)) = Bundle::read(dir) {
+            if let Ok(Some(earlier)) = manifest::read(dir) {
                 say(format_args!(
                     "replacing the bundle of QEMU {} in {}",
                     earlier.recipe.qemu,
@@ -89,12 +90,12 @@ impl Cached<'_> {
             files::copy_verified(
                 &self.dir(arch)?.join(&record.file),
                 &dir.join(&record.file),
-                &record.sha256,
+                record.sha256,
             )?;
             emulators.push(record);
         }
         let bundle = Bundle::new(self.recipe.clone(), emulators);
-        bundle.write(dir)?;
+        manifest::write(&bundle, dir)?;
         Ok(bundle)
     }
 }
@@ -113,8 +114,8 @@ fn clear(dir: &Path) -> Result<()> {
 }
 
 /// Emulators of an earlier run that were built by the same recipe and have not been changed since.
-pub(crate) fn intact(dir: &Path, recipe: &Recipe) -> Vec<Emulator> {
-    let mut emulators = match Bundle::read(dir) {
+pub(crate) fn intact(dir: &Path, recipe: &Recipe) -> Vec<BundledEmulator> {
+    let mut emulators = match manifest::read(dir) {
         Ok(Some(bundle)) if bundle.recipe == *recipe => bundle.emulators,
         Ok(_) => Vec::new(),
         Err(error) => {
@@ -127,6 +128,6 @@ pub(crate) fn intact(dir: &Path, recipe: &Recipe) -> Vec<Emulator> {
     emulators
 }
 
-fn is_intact(dir: &Path, emulator: &Emulator) -> bool {
-    files::sha256_file(&dir.join(&emulator.file)).is_ok_and(|sha256| sha256 == emulator.sha256)
+fn is_intact(dir: &Path, emulator: &BundledEmulator) -> bool {
+    files::sha256(&dir.join(&emulator.file)).is_ok_and(|sha256| sha256 == emulator.sha256)
 }

@@ -18,6 +18,7 @@ use crate::debian::updates::{self, Updates};
 use crate::qemu::compiler;
 use crate::qemu::sysroot::cross::Cross;
 use fs_err as fs;
+use qus_core::digest::Sha256;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -96,8 +97,8 @@ impl Sysroot {
     /// A folder with wheels as they are, fetched now if they are not there: thousands of files of which a few
     /// are read need not be unpacked.
     pub(crate) fn archives(&self, cx: &Context, wheels: &[Wheel]) -> Result<PathBuf> {
-        let hashes: Vec<_> = wheels.iter().map(|wheel| &*wheel.sha256).collect();
-        let dir = cx.paths.wheel(&files::sha256(hashes.join(" ").as_bytes()));
+        let hashes: Vec<_> = wheels.iter().map(|wheel| wheel.sha256.to_string()).collect();
+        let dir = cx.paths.wheel(&Sha256::of(hashes.join(" ")));
         cache::ensure(&dir, |partial| {
             let log = cx.start_log("archives")?;
             let download = ["download".into(), "--dest".into(), partial.into()];
@@ -224,15 +225,15 @@ fn read_manifest(dir: &Path) -> Result<Vec<String>> {
 
 /// A name that changes with everything that is asked for.
 fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String {
-    let mut wanted: Vec<&str> = tools.wheels.iter().map(|wheel| &*wheel.sha256).collect();
+    let mut wanted: Vec<String> = tools.wheels.iter().map(|wheel| wheel.sha256.to_string()).collect();
     let system = match distribution {
         Some(distribution) => {
-            wanted.extend(tools.debian.libraries.iter().chain(&tools.debian.programs).map(String::as_str));
+            wanted.extend(tools.debian.libraries.iter().chain(&tools.debian.programs).cloned());
             format!("{}-{}", distribution.id, distribution.codename)
         }
         None => "system".to_owned(),
     };
-    format!("{system}-{host}-{}", &files::sha256(wanted.join(" ").as_bytes())[..12])
+    format!("{system}-{host}-{}", files::short_id(wanted.join(" ")))
 }
 
 /// Installs wheels into a folder of their own.
@@ -278,7 +279,7 @@ fn installed_libraries(cx: &Context) -> Result<Vec<String>> {
     let mut manifest = Vec::new();
     for library in cx.data.tools.static_libraries.iter().map(|library| &library.name) {
         let path = compiler::library(cx, library)?.with_context(|| format!("{library} is gone"))?;
-        manifest.push(format!("{library} installed {}", files::sha256_file(&path)?));
+        manifest.push(format!("{library} installed {}", files::sha256(&path)?));
     }
     Ok(manifest)
 }

@@ -7,11 +7,12 @@
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
-use crate::base::files::{self, Hashed};
+use crate::base::files;
 use crate::base::progress::{one_line, say};
 use crate::base::tarball::Limited;
 use crate::qemu::source::Source;
 use fs_err as fs;
+use qus_core::digest::HashingReader;
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
 
@@ -23,18 +24,18 @@ use xshell::cmd;
 
 /// The unpacked and patched tree of a source, made now if it is not there.
 pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<PathBuf> {
-    let inputs = patches.iter().fold(source.sha256.clone(), |inputs, patch| inputs + &patch.text);
-    let id = &files::sha256(inputs.as_bytes())[..12];
-    let tree = cx.paths.source_tree(&source.version, id);
+    let inputs = patches.iter().fold(source.sha256.to_string(), |inputs, patch| inputs + &patch.text);
+    let id = files::short_id(inputs);
+    let tree = cx.paths.source_tree(&source.version, &id);
     cache::ensure(&tree, |partial| {
         say(format_args!("unpacking QEMU {} …", source.version));
         let archive = &source.archive;
         // What is unpacked is what was hashed, whatever has happened to the file since it was looked at.
-        let mut file = Hashed::new(files::open(archive)?);
+        let mut file = HashingReader::new(files::open(archive)?);
         unpack(XzReader::new(BufReader::new(&mut file), true), partial)
             .with_context(|| format!("cannot unpack {}", archive.display()))?;
         io::copy(&mut file, &mut io::sink())?;
-        ensure!(file.sha256() == source.sha256, "{} was changed while it was unpacked", archive.display());
+        ensure!(file.finish() == source.sha256, "{} was changed while it was unpacked", archive.display());
         check_version(partial, &source.version)?;
         // Meson makes it where it builds from, and it would be one file too many.
         let lock = partial.join("subprojects/.wraplock");

@@ -15,6 +15,7 @@ use crate::bundle::{artefact, hosts};
 use crate::qemu;
 use crate::qus::rust::Rust;
 use fs_err as fs;
+use qus_core::digest::Sha256;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -57,15 +58,14 @@ struct Report {
     file: PathBuf,
     /// In bytes.
     size: u64,
-    sha256: String,
+    sha256: Sha256,
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let hosts = hosts::named(&args.host, || Ok(HOSTS.iter().collect()))?;
     if args.dry_run {
-        let plan = |host: &&Host| {
-            format!("build qus for {host}\nbundle  {}\n", cx.paths.bundle(host.name).display())
-        };
+        let plan =
+            |host: &&Host| format!("build qus for {host}\nbundle  {}\n", cx.paths.bundle(host).display());
         return out(&hosts.iter().map(plan).collect::<String>());
     }
     let _lock = lock::lock(cx.paths.out())?;
@@ -90,11 +90,11 @@ fn build(cx: &Context, host: &'static Host) -> Result<Report> {
     let size = fs::metadata(&built)?.len();
     ensure!(size < MAX_SIZE, "{} has {size} bytes, more than the {MAX_SIZE} it may have", built.display());
     run_it(&runner, &built, host)?;
-    let dir = cx.paths.bundle(host.name);
+    let dir = cx.paths.bundle(host);
     let program = dir.join("qus");
     files::copy(&built, &program)?;
     share(&runner, &program, &dir.join("share"))?;
-    Ok(Report { host: host.name, sha256: files::sha256_file(&program)?, size, file: program })
+    Ok(Report { host: host.name, sha256: files::sha256(&program)?, size, file: program })
 }
 
 /// Has the program say that it is one for its machine.

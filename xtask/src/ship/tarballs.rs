@@ -10,6 +10,7 @@ use crate::base::tarball::{Entry, Tarball};
 use crate::base::{cache, files, lock};
 use crate::bundle::manifest;
 use fs_err as fs;
+use qus_core::digest::Sha256;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -42,13 +43,13 @@ struct Packed {
     file: String,
     /// In bytes.
     size: u64,
-    sha256: String,
+    sha256: Sha256,
 }
 
 /// What the last run has packed, and from what.
 #[derive(Serialize, Deserialize)]
 struct Record {
-    inputs: String,
+    inputs: Sha256,
     files: Vec<Packed>,
 }
 
@@ -88,7 +89,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
 }
 
 fn plan_all(cx: &Context, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
-    let plans: Result<Vec<_>> = hosts.iter().map(|host| plan(host, &cx.paths.bundle(host.name))).collect();
+    let plans: Result<Vec<_>> = hosts.iter().map(|host| plan(host, &cx.paths.bundle(host))).collect();
     Ok(plans?.into_iter().flatten().collect())
 }
 
@@ -152,9 +153,9 @@ fn share(bundle: &Path) -> Result<Vec<Entry>> {
 }
 
 /// Stands for everything that decides the tarballs' bytes.
-fn inputs(tarballs: &[Tarball]) -> Result<String> {
+fn inputs(tarballs: &[Tarball]) -> Result<Sha256> {
     let compressor = zstd::zstd_safe::version_string();
-    Ok(files::sha256(&serde_json::to_vec(&(compressor, tarballs))?))
+    Ok(Sha256::of(serde_json::to_vec(&(compressor, tarballs))?))
 }
 
 fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
@@ -165,7 +166,7 @@ fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
         for (done, tarball) in (1..).zip(tarballs) {
             let path = tarball.write(partial)?;
             let size = fs::metadata(&path)?.len();
-            packed.push(Packed { file: tarball.file.clone(), size, sha256: files::sha256_file(&path)? });
+            packed.push(Packed { file: tarball.file.clone(), size, sha256: files::sha256(&path)? });
             bar.set(done, tarballs.len() as u64);
         }
         bar.finish();
@@ -189,7 +190,7 @@ impl Record {
     /// Whether all of it is there still, unchanged.
     fn is_intact(&self, dir: &Path) -> bool {
         let same = |packed: &Packed| {
-            files::sha256_file(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
+            files::sha256(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
         };
         fs::read_to_string(dir.join("SHA256SUMS")).is_ok_and(|text| text == sums(&self.files))
             && self.files.iter().all(same)
@@ -225,7 +226,7 @@ impl Report<'_> {
         let mut table = Table::new(["file", "size", "sha256"]);
         for packed in self.files {
             let size = format!("{:.2} MB", packed.size as f64 / 1e6);
-            table.row([packed.file.clone(), size, packed.sha256[..12].to_owned()]);
+            table.row([packed.file.clone(), size, packed.sha256.to_string()[..12].to_owned()]);
         }
         out(&table.to_string())?;
         let state = if self.up_to_date { "up to date: " } else { "" };
@@ -237,9 +238,9 @@ impl Report<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::manifest::Bundle;
-    use crate::bundle::manifest::{Emulator, Recipe};
-    use crate::qemu::toolchain::Toolchain;
+
+    use qus_core::bundle::Bundle;
+    use qus_core::bundle::{BundledEmulator, Profile, Recipe, Toolchain};
     use qus_core::hint;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
@@ -252,24 +253,25 @@ mod tests {
         write("qus", "program");
         write("share/man/man1/qus.1", "manual");
         write("share/zsh/site-functions/_qus", "completions");
+        let none = Sha256::of("");
         let recipe = Recipe {
             qemu: semver::Version::new(10, 2, 2),
-            source_sha256: String::new(),
+            source_sha256: none,
             patches: Vec::new(),
-            host: "amd64".to_owned(),
-            profile: "dev".to_owned(),
+            host: amd64(),
+            profile: Profile::Dev,
             flags: Vec::new(),
-            training_sha256: None,
-            toolchain: Toolchain { cc: String::new(), ld: String::new(), libc_sha256: String::new() },
+            profile_data_sha256: None,
+            toolchain: Toolchain { cc: String::new(), ld: String::new(), libc_sha256: none },
             dependencies: Vec::new(),
         };
-        let emulator = Emulator {
-            target: "arm".to_owned(),
+        let emulator = BundledEmulator {
+            target: "arm".parse().unwrap(),
             file: "qemu-arm".to_owned(),
             size: 8,
-            sha256: files::sha256(b"emulator"),
+            sha256: Sha256::of(b"emulator"),
         };
-        Bundle::new(recipe, vec![emulator]).write(dir).unwrap();
+        manifest::write(&Bundle::new(recipe, vec![emulator]), dir).unwrap();
     }
 
     fn amd64() -> &'static Host {
@@ -323,7 +325,7 @@ mod tests {
         let bytes = bytes(&first[2]);
         tar::Archive::new(&*bytes).unpack(unpacked.path()).unwrap();
         for entry in &first[2].entries {
-            assert_eq!(files::sha256_file(&unpacked.path().join(&entry.path)).unwrap(), entry.sha256);
+            assert_eq!(files::sha256(&unpacked.path().join(&entry.path)).unwrap(), entry.sha256);
         }
         for entry in tar::Archive::new(&*bytes).entries().unwrap() {
             let entry = entry.unwrap();
@@ -356,10 +358,10 @@ mod tests {
     #[test]
     fn a_changed_tarball_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
-        let files = vec![Packed { file: "a".into(), size: 1, sha256: files::sha256(b"a") }];
+        let files = vec![Packed { file: "a".into(), size: 1, sha256: Sha256::of(b"a") }];
         fs::write(dir.path().join("SHA256SUMS"), sums(&files)).unwrap();
         fs::write(dir.path().join("a"), "a").unwrap();
-        let record = Record { inputs: String::new(), files };
+        let record = Record { inputs: Sha256::of(""), files };
         assert!(record.is_intact(dir.path()));
         fs::write(dir.path().join("a"), "b").unwrap();
         assert!(!record.is_intact(dir.path()));

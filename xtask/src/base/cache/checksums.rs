@@ -83,7 +83,7 @@ fn line(dir: &Path, path: &Path) -> Result<String> {
     let metadata = at.symlink_metadata().with_context(|| format!("cannot read {}", at.display()))?;
     let mode = metadata.permissions().mode() & 0o7777;
     let what = match metadata.file_type() {
-        kind if kind.is_file() => format!("file\t{mode:o}\t{}", files::sha256_file(&at)?),
+        kind if kind.is_file() => format!("file\t{mode:o}\t{}", files::sha256(&at)?),
         kind if kind.is_dir() => format!("directory\t{mode:o}"),
         kind if kind.is_symlink() => {
             format!("link\t{}", fs::read_link(&at)?.as_os_str().as_bytes().escape_ascii())

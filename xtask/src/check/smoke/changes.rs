@@ -43,7 +43,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 
 fn check(cx: &Context, host: &'static Host) -> Result<()> {
     let arch: &Arch = host.arch;
-    let emulator = emulator(&cx.paths.bundle(hosts::own()?.name), arch)?;
+    let emulator = emulator(&cx.paths.bundle(hosts::own()?), arch)?;
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("changes");
     compile(cx, host, PROGRAM, &["-pthread"], &program)?;

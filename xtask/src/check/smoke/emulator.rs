@@ -22,7 +22,7 @@ const LEVEL: &str = "emulator";
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
-    let (bundle, native) = (cx.paths.bundle(host.name), Runner::native());
+    let (bundle, native) = (cx.paths.bundle(host), Runner::native());
     for arch in &ARCHES {
         report.check(LEVEL, format!("probe {arch}"), || {
             artefact::run_probe(&native, &emulator(&bundle, arch)?, arch)
@@ -123,7 +123,7 @@ impl Busybox<'_> {
     }
 
     fn sha256sum(&self) -> Result<()> {
-        let expected = files::sha256_file(&self.program)?;
+        let expected = files::sha256(&self.program)?;
         let path = self.program.to_string_lossy();
         self.expect(&["sha256sum", &*path], &format!("{expected}  {path}\n"))
     }

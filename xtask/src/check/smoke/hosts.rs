@@ -1,6 +1,7 @@
 //! Every host that was built, on this machine: its emulators run each guest's probe and programs, and `qus` its unit
 //! tests, under our own emulator of the host. An emulator in an emulator is slow, so that programs are few.
 
+use crate::bundle::manifest;
 use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
 use qus_core::probe;
@@ -12,13 +13,13 @@ use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::output::out;
-use crate::bundle::manifest::Bundle;
 use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
 use crate::check::report::{Outcome, Report};
 use crate::check::smoke::emulator::{Busybox, emulator};
 use crate::debian::guests::{self, GUESTS};
 use crate::qus::rust::Rust;
+use qus_core::bundle::Bundle;
 
 const LEVEL: &str = "hosts";
 
@@ -42,8 +43,8 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 
 /// How a host's programs run here, and what of it is built.
 fn bench(cx: &Context, host: &'static Host) -> Result<(Runner, Bundle)> {
-    let runner = Runner::of(host, |arch| emulator(&cx.paths.bundle(hosts::own()?.name), arch))?;
-    let bundle = Bundle::read(&cx.paths.bundle(host.name))?.context("the bundle cannot be read")?;
+    let runner = Runner::of(host, |arch| emulator(&cx.paths.bundle(hosts::own()?), arch))?;
+    let bundle = manifest::read(&cx.paths.bundle(host))?.context("the bundle cannot be read")?;
     Ok((runner, bundle))
 }
 
@@ -56,8 +57,8 @@ fn emulators(cx: &Context, host: &'static Host, report: &mut Report) -> Result<(
         Ok(bench) => bench,
         Err(why) => return report.check(LEVEL, format!("{host}: emulators"), || Err(why)),
     };
-    let dir = cx.paths.bundle(host.name);
-    let has = |arch: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == arch.name);
+    let dir = cx.paths.bundle(host);
+    let has = |arch: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == arch);
     for arch in ARCHES.iter().filter(|arch| has(arch)) {
         report.check(LEVEL, probe_name(host, arch), || {
             artefact::run_probe(&runner, &emulator(&dir, arch)?, arch)
@@ -82,7 +83,7 @@ fn emulators(cx: &Context, host: &'static Host, report: &mut Report) -> Result<(
 /// The program of a host, called as a user would call it.
 fn program(cx: &Context, host: &'static Host) -> Result<()> {
     let (runner, bundle) = bench(cx, host)?;
-    let qus = cx.paths.bundle(host.name).join("qus");
+    let qus = cx.paths.bundle(host).join("qus");
     if !qus.exists() {
         let why = format!("not in the bundle; build it: cargo xtask build-qus --host {host}");
         return Err(Skip(why).into());
@@ -93,15 +94,12 @@ fn program(cx: &Context, host: &'static Host) -> Result<()> {
     // this machine runs by itself, also when an emulator asks it to.
     let status = exec::output(runner.cmd(&qus).args(["status", "all"]))?;
     let said = String::from_utf8_lossy(&status.stderr);
-    let named = |target: &str| said.split_whitespace().any(|word| word == target);
-    let targets = bundle.emulators.iter().map(|emulator| &*emulator.target);
-    let lost: Vec<_> = targets.filter(|target| !named(target) && !runs_natively(target)).collect();
+    let named = |target: &Arch| said.split_whitespace().any(|word| word == target.name);
+    let targets = bundle.emulators.iter().map(|emulator| emulator.target);
+    let lost = targets.filter(|target| !named(target) && !probe::is_native(target));
+    let lost: Vec<_> = lost.map(|target| target.name).collect();
     ensure!(lost.is_empty(), "status does not name {}: {said}", lost.join(", "));
     Ok(())
-}
-
-fn runs_natively(target: &str) -> bool {
-    target.parse::<&Arch>().is_ok_and(probe::is_native)
 }
 
 /// The unit tests of the library, but those that are about the machine they run on.

@@ -41,7 +41,7 @@ impl<'a> Bench<'a> {
         if kernel().is_some_and(|version| version < (6, 7)) {
             bail!(Skip("before Linux 6.7 there is one binfmt_misc for all".to_owned()));
         }
-        let bundle = cx.paths.bundle(hosts::own()?.name);
+        let bundle = cx.paths.bundle(hosts::own()?);
         let guest = FOREIGN[0].parse()?;
         emulator(&bundle, guest)?;
         Ok(Self { cx, bundle, guest, dir: tempfile::tempdir()? })

@@ -26,7 +26,7 @@ fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
     let arch: &Arch = GUEST.parse()?;
     let zstd = tools::zstd(cx)?;
-    let bundle = cx.paths.bundle(host.name);
+    let bundle = cx.paths.bundle(host);
     for (file, command) in
         [(arch.emulator(), format!("build-qemu {arch}")), ("qus".into(), "build-qus".into())]
     {
@@ -45,7 +45,7 @@ fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
     fs::create_dir(&second)?;
     let packed = tarball.write(&first)?;
     let again = tarball.write(&second)?;
-    ensure!(files::sha256_file(&packed)? == files::sha256_file(&again)?, "packed twice, it differs");
+    ensure!(files::sha256(&packed)? == files::sha256(&again)?, "packed twice, it differs");
     let out = dir.path();
     exec::run(cmd!(sh(), "tar -I {zstd} -xf {packed} -C {out}"), &log, |_| {})?;
     artefact::run_probe(&Runner::native(), &out.join(name), arch)

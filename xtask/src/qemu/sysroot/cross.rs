@@ -38,7 +38,7 @@ impl Cross {
         let wanted = [&spec.compiler[..], base, libraries].concat().join(" ");
         let own = format!("{}-{}", distribution.id, distribution.codename);
         let suite = spec.suite.clone().map_or_else(|| own.clone(), |suite| format!("{own}-{suite}"));
-        let dir = cx.paths.sysroot(&format!("{suite}-{host}-{}", &files::sha256(wanted.as_bytes())[..12]));
+        let dir = cx.paths.sysroot(&format!("{suite}-{host}-{}", files::short_id(wanted)));
         updates::discard_outdated(&dir, updates)?;
         cache::ensure(&dir, |partial| {
             let log = cx.start_log(&format!("sysroot-{host}"))?;

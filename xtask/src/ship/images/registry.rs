@@ -3,11 +3,11 @@
 //! Only what passes by itself is tried again, a bounded number of times.
 
 use crate::base::exec::{self, is_installed, sh};
-use crate::base::files;
 use crate::base::progress::say;
 use crate::engine::client::Client;
 use crate::ship::images::fault::Fault;
 use crate::ship::images::plan::Labels;
+use qus_core::digest::Sha256;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::thread;
@@ -154,7 +154,7 @@ impl Registry<'_> {
         let told =
             self.patiently(&format!("asking for {name}"), || self.imagetools(&["inspect", "--raw", &name]))?;
         // Unlike a tag's, a digest's manifest is not verified by buildx.
-        let sent = format!("sha256:{}", files::sha256(told.as_bytes()));
+        let sent = format!("sha256:{}", Sha256::of(&told));
         ensure!(sent == digest, "the registry sends {sent} instead of {name}");
         let parts: Parts = serde_json::from_str(&told).with_context(|| format!("the manifest {name}"))?;
         Ok(parts.sum())
@@ -163,7 +163,7 @@ impl Registry<'_> {
     /// The digest that an index over these digests has.
     pub(super) fn index_digest(&self, digests: &[&str], annotations: &Labels) -> Result<String> {
         let index = self.create(&["--dry-run"], digests, annotations)?;
-        Ok(format!("sha256:{}", files::sha256(index.trim_end().as_bytes())))
+        Ok(format!("sha256:{}", Sha256::of(index.trim_end())))
     }
 
     /// Has a tag stand for an index over these digests.

@@ -10,6 +10,7 @@ use crate::ship::images::stage::Staged;
 use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
 use qus_core::bundle::Profile;
+use qus_core::digest::Sha256;
 use qus_core::hint::hinted;
 use serde_json::Value;
 use xshell::cmd;
@@ -40,16 +41,16 @@ impl Release {
         };
         // 32-bit hosts have an older version under the same tag; a mixture of others is a mistake.
         for recipe in recipes() {
-            let narrow = recipe.host.parse::<&Host>().is_ok_and(|host| !host.arch.registers_64_bit);
+            let narrow = !recipe.host.arch.registers_64_bit;
             if recipe.qemu != qemu && !(narrow && recipe.qemu < qemu) {
-                let host = &recipe.host;
+                let host = recipe.host;
                 return Err(hinted(
                     format!("the bundle of {host} has QEMU {}, and the images are of {qemu}", recipe.qemu),
                     format!("to build it, run `cargo xtask build-qemu --all --host {host} --qemu {qemu}`"),
                 ));
             }
         }
-        if recipes().any(|recipe| recipe.profile != Profile::Release.to_string()) {
+        if recipes().any(|recipe| recipe.profile != Profile::Release) {
             say(
                 "note: these emulators are built for development; for a release: build-qemu --profile release",
             );
@@ -83,7 +84,7 @@ impl Release {
         hosts: &[&'static Host],
         staged: &[Staged],
     ) -> Result<Vec<Image>> {
-        let dockerfile = files::sha256_file(&cx.paths.images().join("Dockerfile"))?;
+        let dockerfile = files::sha256(&cx.paths.images().join("Dockerfile"))?;
         let mut images = Vec::new();
         for (host, staged) in hosts.iter().zip(staged) {
             let kinds =
@@ -101,18 +102,18 @@ impl Release {
                 });
                 if kind.has_program() {
                     image.contexts.insert("qus", staged.dir.join("qus"));
-                    inputs["qus"] = Value::from(&*staged.program_sha256);
+                    inputs["qus"] = Value::from(staged.program_sha256.to_string());
                 }
                 if kind != Kind::Register {
                     image.contexts.insert("emulators", plan::emulators_of(kind, &staged.dir));
                     let bundle = match kind {
-                        Kind::Guest(arch) => staged.bundle.only(arch.name),
+                        Kind::Guest(arch) => staged.bundle.only(arch),
                         _ => staged.bundle.clone(),
                     };
                     image.labels.insert("qus.qemu", staged.bundle.recipe.qemu.to_string());
-                    inputs["emulators"] = Value::from(bundle.json()?);
+                    inputs["emulators"] = Value::from(bundle.json());
                 }
-                image.labels.insert(INPUTS, files::sha256(inputs.to_string().as_bytes()));
+                image.labels.insert(INPUTS, Sha256::of(inputs.to_string()).to_string());
                 // What does not change the content does not change the tag either.
                 image.labels.extend(self.revision.clone().map(|revision| (REVISION, revision)));
                 images.push(image);

@@ -3,8 +3,10 @@
 
 use crate::base::context::Context;
 use crate::base::{cache, files};
-use crate::bundle::manifest::{self, Bundle};
+use crate::bundle::manifest;
 use fs_err::{self as fs, File};
+use qus_core::bundle::Bundle;
+use qus_core::digest::Sha256;
 use std::fs::{FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +21,7 @@ pub(super) struct Staged {
     pub(super) dir: PathBuf,
     pub(super) bundle: Bundle,
     /// Of the program.
-    pub(super) program_sha256: String,
+    pub(super) program_sha256: Sha256,
 }
 
 impl Staged {
@@ -28,13 +30,13 @@ impl Staged {
     /// # Errors
     /// Something has not been built.
     pub(super) fn look(cx: &Context, host: &'static Host) -> Result<Self> {
-        let from = cx.paths.bundle(host.name);
+        let from = cx.paths.bundle(host);
         let bundle = manifest::built(host, &from)?;
         let program = from.join("qus");
         if !program.exists() {
             return Err(manifest::no_program(host, &from));
         }
-        let program_sha256 = files::sha256_file(&program)?;
+        let program_sha256 = files::sha256(&program)?;
         Ok(Self { host, dir: cx.paths.out().join("images").join(host.name), bundle, program_sha256 })
     }
 
@@ -43,18 +45,18 @@ impl Staged {
     /// # Errors
     /// An emulator is not the one that was built.
     pub(super) fn fill(&self, cx: &Context) -> Result<()> {
-        let from = cx.paths.bundle(self.host.name);
+        let from = cx.paths.bundle(self.host);
         cache::publish(&self.dir, |into| {
             copy(&from.join("qus"), &into.join("qus/usr/bin/qus"), 0o755)?;
             let all = into.join("emulators/usr/bin");
             for emulator in &self.bundle.emulators {
                 let file = from.join(&emulator.file);
                 manifest::verify(self.host, &from, emulator)?;
-                let target = &emulator.target;
+                let target = emulator.target;
                 let staged = all.join(&emulator.file);
                 copy(&file, &staged, 0o755)?;
                 // The same file in the context of the image that has it alone.
-                let alone = into.join("guests").join(target).join("usr/bin");
+                let alone = into.join("guests").join(target.name).join("usr/bin");
                 fs::create_dir_all(&alone)?;
                 fs::hard_link(&staged, alone.join(&emulator.file))?;
                 describe(&self.bundle.only(target), &alone)?;
@@ -66,7 +68,7 @@ impl Staged {
 
     /// The architectures that are emulated, in the order of the table.
     pub(super) fn guests(&self) -> impl Iterator<Item = &'static Arch> {
-        ARCHES.iter().filter(|arch| self.bundle.emulators.iter().any(|emulator| emulator.target == arch.name))
+        ARCHES.iter().filter(|arch| self.bundle.emulators.iter().any(|emulator| emulator.target == *arch))
     }
 }
 
@@ -77,7 +79,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
 
 fn describe(bundle: &Bundle, dir: &Path) -> Result<()> {
     let path = dir.join("bundle.json");
-    files::write(&path, bundle.json()?.as_bytes())?;
+    files::write(&path, bundle.json().as_bytes())?;
     Ok(fs::set_permissions(&path, Permissions::from_mode(0o644))?)
 }
 

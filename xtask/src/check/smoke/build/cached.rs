@@ -3,7 +3,7 @@
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::files;
-use crate::bundle::manifest::Bundle;
+use crate::bundle::manifest;
 use crate::check::report::Report;
 use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
 use fs_err as fs;
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
-use qus_core::arch::Host;
+use qus_core::arch::{Arch, Host};
 use qus_core::bundle::Profile;
 use xshell::cmd;
 
@@ -27,10 +27,11 @@ pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
 fn emulator(bench: &Workbench<'_>) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
     // The cache may have emulators of other recipes too; the one that is looked for is the bundle's.
-    let bundle = Bundle::read(&bench.cx.paths.bundle(host.name))?.filter(|bundle| {
-        bundle.recipe.qemu == bench.release.version && bundle.recipe.profile == Profile::Dev.to_string()
+    let bundle = manifest::read(&bench.cx.paths.bundle(host))?.filter(|bundle| {
+        bundle.recipe.qemu == bench.release.version && bundle.recipe.profile == Profile::Dev
     });
-    let key = bundle.map(|bundle| bundle.recipe.key("hexagon")).transpose()?;
+    let hexagon: &Arch = "hexagon".parse()?;
+    let key = bundle.map(|bundle| bundle.recipe.key(hexagon));
     let kept = key.map(|key| bench.cx.paths.emulator(&key)).filter(|dir| dir.exists());
     let Some(kept) = kept else {
         bail!(Skip(
@@ -72,7 +73,7 @@ fn source(bench: &Workbench<'_>) -> Result<()> {
         run.signal(Signal::SIGKILL)?;
         run.child.wait()?;
         ensure!(
-            files::sha256_file(&copy)? == files::sha256_file(&archive)?,
+            files::sha256(&copy)? == files::sha256(&archive)?,
             "the changed archive is still in the cache"
         );
     }
@@ -92,7 +93,7 @@ fn dependency(bench: &Workbench<'_>) -> Result<()> {
         exec::read(cmd!(sh(), "cp --archive {from} {copy}"))?;
     }
     let program = copy.join(sysroot.file_name().unwrap_or_default()).join("programs/usr/bin/m4");
-    let before = files::sha256_file(&program)?;
+    let before = files::sha256(&program)?;
     change(&program)?;
     let build = bench.build_qemu()?.env("XDG_CACHE_HOME", bench.path("changed-dependency"));
     let mut run = bench.start("talk", build)?;
@@ -101,7 +102,7 @@ fn dependency(bench: &Workbench<'_>) -> Result<()> {
     run.says("QEMU")?;
     run.signal(Signal::SIGKILL)?;
     run.child.wait()?;
-    ensure!(files::sha256_file(&program)? == before, "the changed program is still there");
+    ensure!(files::sha256(&program)? == before, "the changed program is still there");
     bench.nobody_builds()
 }
 

@@ -1,5 +1,6 @@
 //! Images of several hosts: pushed from several machines into one index, and run under emulation.
 
+use crate::bundle::manifest;
 use fs_err as fs;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,6 @@ use serde_json::Value;
 
 use crate::base::error::Skip;
 use crate::bundle::hosts::built;
-use crate::bundle::manifest::Bundle;
 use crate::check::smoke::engine::push::bundle_version;
 use crate::check::smoke::fixture::dock::{Checks, Dock};
 
@@ -23,7 +23,7 @@ fn several(dock: &Dock<'_>) -> Result<()> {
     let others: Vec<_> = built(cx).filter(|host| *host != dock.host).collect();
     let without: Vec<_> = others
         .iter()
-        .filter(|host| !cx.paths.bundle(host.name).join("qus").exists())
+        .filter(|host| !cx.paths.bundle(host).join("qus").exists())
         .map(|host| host.name)
         .collect();
     if others.is_empty() || !without.is_empty() {
@@ -35,14 +35,14 @@ fn several(dock: &Dock<'_>) -> Result<()> {
     let target = dock.path("hosts");
     let mut guests = BTreeSet::new();
     for host in &others {
-        let bundle = cx.paths.bundle(host.name);
-        let emulators = Bundle::read(&bundle)?.context("the bundle cannot be read")?.emulators;
-        guests.extend(emulators.into_iter().map(|emulator| emulator.target));
+        let bundle = cx.paths.bundle(host);
+        let emulators = manifest::read(&bundle)?.context("the bundle cannot be read")?.emulators;
+        guests.extend(emulators.into_iter().map(|emulator| emulator.target.name));
         fs::create_dir_all(target.join("qus/bundle"))?;
         std::os::unix::fs::symlink(&bundle, target.join("qus/bundle").join(host.name))?;
     }
     // What others do not have need not be pushed twice.
-    let guests: Vec<&str> = guests.iter().map(String::as_str).collect();
+    let guests: Vec<&str> = guests.into_iter().collect();
     dock.small_bundle(&target, &guests, None)?;
 
     let repo = dock.repo("hosts");

@@ -5,7 +5,7 @@ use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::{cache, files};
 use crate::bundle::artefact;
-use crate::bundle::manifest::Bundle;
+use crate::bundle::manifest;
 use crate::bundle::runner::Runner;
 use crate::check::smoke::engine::builders::socket;
 use crate::check::smoke::fixture::dock::{Checks, Dock};
@@ -75,8 +75,8 @@ fn two_nodes(dock: &Dock<'_>) -> Result<()> {
     let guest: &Arch = GUEST.parse()?;
     for host in hosts {
         let dir = target.join("qus/bundle").join(host.name);
-        let bundle = Bundle::read(&dir)?.with_context(|| format!("there is no bundle of {host}"))?;
-        ensure!(bundle.recipe.host == host.name && bundle.emulators.len() == 1, "another bundle: {bundle:?}");
+        let bundle = manifest::read(&dir)?.with_context(|| format!("there is no bundle of {host}"))?;
+        ensure!(bundle.recipe.host == host && bundle.emulators.len() == 1, "another bundle: {bundle:?}");
         artefact::run_probe(&Runner::native(), &dir.join(guest.emulator()), guest)?;
         let qus = dir.join("qus");
         let version = exec::read(cmd!(sh(), "{qus} --version"))?;

@@ -1,5 +1,6 @@
 //! Images made, pushed, merged, and pushed again.
 
+use crate::bundle::manifest;
 use fs_err as fs;
 
 use anyhow::{Context, Result, ensure};
@@ -92,8 +93,7 @@ fn contents(dock: &Dock<'_>) -> Result<()> {
 
 /// QEMU's, of the bundle's emulators.
 pub(super) fn bundle_version(dock: &Dock<'_>) -> Result<String> {
-    let bundle =
-        crate::bundle::manifest::Bundle::read(&dock.bench.bundle)?.context("the bundle cannot be read")?;
+    let bundle = manifest::read(&dock.bench.bundle)?.context("the bundle cannot be read")?;
     Ok(bundle.recipe.qemu.to_string())
 }
 

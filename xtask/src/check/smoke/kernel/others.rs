@@ -4,10 +4,11 @@
 //! Each runs in a root folder of its own, and in a user namespace where it can: systemd-binfmt begins by
 //! removing every handler there is.
 
+use crate::base::cache;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
+use crate::base::files;
 use crate::base::progress::say;
-use crate::base::{cache, files};
 use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
 use crate::check::smoke::fixture::ended::Ended;
 use crate::check::smoke::kernel::places::MACHINE;
@@ -51,8 +52,8 @@ impl Bench<'_> {
 
     fn packages(&self) -> Result<PathBuf> {
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
-        let id = files::sha256(PACKAGES.join(" ").as_bytes());
-        let dir = self.cx.paths.root_folder(&format!("{}-{}", distribution.codename, &id[..8]));
+        let id = files::short_id(PACKAGES.join(" "));
+        let dir = self.cx.paths.root_folder(&format!("{}-{}", distribution.codename, id));
         if !dir.exists() {
             let log = self.cx.start_log("root-folder")?;
             let apt = Apt::own(&self.cx.paths.apt("root-folder"), &log, &distribution)?;
