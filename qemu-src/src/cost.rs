@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::ByArch;
+use crate::by_arch::ByArch;
 
 /// `costs.toml`
 #[derive(Debug, Deserialize)]

@@ -20,13 +20,13 @@ mod by_arch;
 mod configure;
 mod cost;
 mod debian;
+mod error;
 mod host;
 mod patch;
 mod pgo;
 mod source;
 mod tools;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -35,6 +35,7 @@ pub use by_arch::ByArch;
 pub use configure::{Configure, Flag};
 pub use cost::Costs;
 pub use debian::{Debian, Guest, GuestProgram, Origin, PackageSet, PackageSets, Suite};
+pub use error::DataError;
 pub use host::{CrossHost, CrossHosts, RustPackages};
 pub use patch::Patch;
 pub use pgo::{Pgo, WorkloadRun};
@@ -62,29 +63,12 @@ pub struct QemuSrc {
     pub patches: Vec<Patch>,
 }
 
-/// A data file that cannot be used, with its path.
-#[derive(Debug)]
-pub struct Error {
-    /// The file.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    pub what: String,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path.display(), self.what.trim_end())
-    }
-}
-
-impl std::error::Error for Error {}
-
 impl QemuSrc {
     /// Reads all files below `dir`, the directory of this crate or a copy of it.
     ///
     /// # Errors
     /// The first file that cannot be read or does not follow its schema.
-    pub fn load(dir: &Path) -> Result<Self, Error> {
+    pub fn load(dir: &Path) -> Result<Self, DataError> {
         Ok(Self {
             sources: read(dir.join("sources.toml"))?,
             configure: read(dir.join("configure.toml"))?,
@@ -135,11 +119,11 @@ impl QemuSrc {
     }
 }
 
-fn read<T: DeserializeOwned>(path: PathBuf) -> Result<T, Error> {
+fn read<T: DeserializeOwned>(path: PathBuf) -> Result<T, DataError> {
     let parsed = std::fs::read_to_string(&path)
         .map_err(|error| error.to_string())
         .and_then(|text| toml::from_str(&text).map_err(|error| error.to_string()));
-    parsed.map_err(|what| Error { path, what })
+    parsed.map_err(|what| DataError { path, what })
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 //! Upstream: an address | not submitted | inappropriate, with the reason
 //! License: GPL-2.0-or-later
 //! Versions: the versions of QEMU that it applies to, as Cargo writes requirements
-//! After: another purpose, only where the order by name is not the right one
 //!
 //! Why, in at least a sentence.
 //!
@@ -16,16 +15,16 @@
 //! ---
 //! ```
 //!
-//! Patches apply in the order of their purposes and numbers. `After` moves a patch, and those of its purpose with higher
-//! numbers, behind all patches of another purpose. Where QEMU's versions need different differences, each has its own
-//! file of the same number; their `Versions` must not overlap.
+//! Patches apply in the order of their names. Where QEMU's versions need different differences, each has its own file of
+//! the same number; their `Versions` must not overlap.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use semver::VersionReq;
 
-use crate::{Error, Release};
+use crate::error::DataError;
+use crate::source::Release;
 
 /// A patch and the versions that need it.
 #[derive(Debug)]
@@ -40,11 +39,11 @@ pub struct Patch {
     pub text: String,
 }
 
-/// What a header may have besides `Versions` and `After`.
+/// What a header may have besides `Versions`.
 const FIELDS: [&str; 5] = ["From", "Date", "Subject", "Upstream", "License"];
 
 /// Reads all patches below a directory, in the order in which they are applied.
-pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, Error> {
+pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, DataError> {
     let mut patches = Vec::new();
     for (path, purpose) in entries(dir)? {
         if path.is_dir() {
@@ -52,18 +51,18 @@ pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, Error> {
                 patches.push(read(format!("{purpose}/{file}"), path)?);
             }
         } else if purpose.ends_with(".patch") {
-            return Err(Error { path, what: NOT_CALLED.to_owned() });
+            return Err(DataError { path, what: NOT_CALLED.to_owned() });
         }
     }
-    patches.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
-    in_order(patches)
+    patches.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(patches)
 }
 
 const NOT_CALLED: &str = "is not called <purpose>/NNNN-name.patch";
 
 /// What is in a directory, with names that can be shown.
-fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
-    let failed = |error: std::io::Error| Error { path: dir.to_owned(), what: error.to_string() };
+fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
+    let failed = |error: std::io::Error| DataError { path: dir.to_owned(), what: error.to_string() };
     let entry = |entry: std::io::Result<fs::DirEntry>| {
         let entry = entry.map_err(failed)?;
         Ok((entry.path(), entry.file_name().to_string_lossy().into_owned()))
@@ -71,20 +70,16 @@ fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
     fs::read_dir(dir).map_err(failed)?.map(entry).collect()
 }
 
-/// A patch, and the purpose that comes before it.
-fn read(name: String, path: PathBuf) -> Result<(Patch, Option<String>), Error> {
+fn read(name: String, path: PathBuf) -> Result<Patch, DataError> {
     let parsed = match name.split_once('/') {
-        Some((_, file)) if is_numbered(file) => {
-            fs::read_to_string(&path).map_err(|error| error.to_string()).and_then(|text| {
-                let (versions, after) = parse(&text)?;
-                Ok((text, versions, after))
-            })
-        }
+        Some((_, file)) if is_numbered(file) => fs::read_to_string(&path)
+            .map_err(|error| error.to_string())
+            .and_then(|text| versions(&text).map(|versions| (text, versions))),
         _ => Err(NOT_CALLED.to_owned()),
     };
     match parsed {
-        Ok((text, versions, after)) => Ok((Patch { name, versions, path, text }, after)),
-        Err(what) => Err(Error { path, what }),
+        Ok((text, versions)) => Ok(Patch { name, versions, path, text }),
+        Err(what) => Err(DataError { path, what }),
     }
 }
 
@@ -95,11 +90,11 @@ fn is_numbered(file: &str) -> bool {
     })
 }
 
-/// `Versions` and `After` of a patch.
-fn parse(text: &str) -> Result<(VersionReq, Option<String>), String> {
+/// `Versions` of a patch's header, in which nothing else is allowed than what is known.
+fn versions(text: &str) -> Result<VersionReq, String> {
     let header = text.split_once("\n\n").map_or(text, |(header, _)| header);
     let mut seen = Vec::new();
-    let (mut versions, mut after) = (None, None);
+    let mut versions = None;
     // A line that begins with a space continues the one before.
     for line in header.lines().filter(|line| !line.starts_with([' ', '\t'])) {
         let (field, value) =
@@ -109,7 +104,6 @@ fn parse(text: &str) -> Result<(VersionReq, Option<String>), String> {
                 let parsed = value.parse::<VersionReq>();
                 versions = Some(parsed.map_err(|error| format!("`Versions: {value}`: {error}"))?);
             }
-            "After" => after = Some(value.to_owned()),
             _ if FIELDS.contains(&field) => {}
             _ => return Err(format!("its header has the unknown field `{field}:`")),
         }
@@ -118,33 +112,7 @@ fn parse(text: &str) -> Result<(VersionReq, Option<String>), String> {
         }
         seen.push(field);
     }
-    Ok((versions.ok_or("its header has no `Versions:`")?, after))
-}
-
-/// Moves patches with `After` behind the purpose that it names; the others stay in the order of their names.
-fn in_order(mut rest: Vec<(Patch, Option<String>)>) -> Result<Vec<Patch>, Error> {
-    let mut ordered: Vec<Patch> = Vec::new();
-    while let Some((first, after)) = rest.first() {
-        let is_next = |(patch, after): &(Patch, Option<String>)| {
-            let earlier = rest.iter().find(|(other, _)| other.purpose() == patch.purpose());
-            let follows = earlier.is_some_and(|(other, _)| other.name != patch.name);
-            !follows && !rest.iter().any(|(other, _)| Some(other.purpose()) == after.as_deref())
-        };
-        let Some(index) = rest.iter().position(is_next) else {
-            let what =
-                format!("`After: {}` leads back to its own purpose", after.as_deref().unwrap_or_default());
-            return Err(Error { path: first.path.clone(), what });
-        };
-        let (patch, after) = rest.remove(index);
-        if let Some(after) = after.filter(|after| !ordered.iter().any(|patch| patch.purpose() == after)) {
-            return Err(Error {
-                path: patch.path,
-                what: format!("`After: {after}`: there is no such purpose"),
-            });
-        }
-        ordered.push(patch);
-    }
-    Ok(ordered)
+    versions.ok_or_else(|| "its header has no `Versions:`".to_owned())
 }
 
 /// Findings about each patch, and about patches that exclude each other.
@@ -209,7 +177,7 @@ mod tests {
         Because.\n\nSigned-off-by: a <a@b>\n---\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n";
 
     /// Loads patches with these names and texts from a directory of their own.
-    fn loaded(patches: &[(&str, &str)]) -> Result<Vec<Patch>, Error> {
+    fn loaded(patches: &[(&str, &str)]) -> Result<Vec<Patch>, DataError> {
         let dir = tempfile::tempdir().unwrap();
         for (name, text) in patches {
             let path = dir.path().join(name);
@@ -269,16 +237,6 @@ mod tests {
             ),
             ("Upstream:", "Upstreem:", "0001-x.patch: its header has the unknown field `Upstreem:`"),
             ("Versions:", "Versions", "0001-x.patch: its header has the line `Versions >=10`"),
-            (
-                "Versions: >=10",
-                "Versions: >=10\nAfter: x",
-                "0001-x.patch: `After: x`: there is no such purpose",
-            ),
-            (
-                "Versions: >=10",
-                "Versions: >=10\nAfter: build",
-                "`After: build` leads back to its own purpose",
-            ),
         ] {
             let message = error("build/0001-x.patch", &GOOD.replace(from, to));
             assert!(message.contains(expected), "{expected}: {message}");
@@ -289,19 +247,16 @@ mod tests {
     }
 
     #[test]
-    fn patches_are_in_order() {
-        let after_late = &GOOD.replace("Versions:", "After: late\nVersions:");
+    fn patches_are_in_the_order_of_their_names() {
         let patches = loaded(&[
             ("late/0002-b.patch", GOOD),
             ("late/0001-a.patch", GOOD),
-            ("early/0001-c.patch", GOOD),
-            ("early/0002-d.patch", after_late),
-            ("early/0003-e.patch", GOOD),
+            ("early/0010-d.patch", GOOD),
+            ("early/0002-c.patch", GOOD),
         ]);
         let names: Vec<_> = patches.unwrap().into_iter().map(|patch| patch.name).collect();
-        let expected = ["early/0001-c", "late/0001-a", "late/0002-b", "early/0002-d", "early/0003-e"]
-            .map(|name| format!("{name}.patch"));
-        assert_eq!(names, expected);
+        let expected = ["early/0002-c", "early/0010-d", "late/0001-a", "late/0002-b"];
+        assert_eq!(names, expected.map(|name| format!("{name}.patch")));
     }
 
     #[test]

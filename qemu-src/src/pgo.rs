@@ -3,7 +3,7 @@
 use qus_core::arch::Arch;
 use serde::{Deserialize, Serialize};
 
-use crate::ByArch;
+use crate::by_arch::ByArch;
 
 /// `pgo.toml`
 #[derive(Debug, Serialize, Deserialize)]
