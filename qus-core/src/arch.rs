@@ -27,7 +27,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::text::Show;
 
-pub use host::{HOSTS, Host, UnknownHost};
+pub use host::{CannotEmulate, HOSTS, Host, UnknownHost};
 pub use row::{Arch, Class, Endian, FlagBits};
 pub use table::ARCHES;
 

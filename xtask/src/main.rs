@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use nix::sys::signal::{SigSet, Signal};
 use qus_core::hint;
 
 use base::context::Context;
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
     let catch = || match &command {
         // Signals are caught by a thread, and a process with several threads cannot enter a user namespace.
         Command::BenchWorker(_) => Ok(()),
-        _ => ctrlc::set_handler(|| interrupted()).context("cannot catch signals"),
+        _ => exit_on_signals().context("cannot catch signals"),
     };
     status(catch().and_then(|()| run(&command)))
 }
@@ -77,6 +78,19 @@ fn explain(error: &clap::Error) -> ExitCode {
     }
     progress::write(&text);
     ExitCode::from(2)
+}
+
+/// Has a thread wait for the signals that end this process. All other threads are started later, and leave them to it;
+/// programs are started with all signals unblocked.
+fn exit_on_signals() -> nix::Result<()> {
+    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
+    signals.thread_block()?;
+    thread::spawn(move || {
+        if signals.wait().is_ok() {
+            interrupted();
+        }
+    });
+    Ok(())
 }
 
 /// Children end with us, and nothing half-done has its final name: there is nothing to clean up.

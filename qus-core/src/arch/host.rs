@@ -88,6 +88,28 @@ impl Host {
         self.arch.registers_64_bit || !arch.registers_64_bit
     }
 
+    /// Checks that QEMU emulates architectures there.
+    ///
+    /// # Errors
+    /// Those that it does not.
+    ///
+    /// ```
+    /// use qus_core::arch::Host;
+    ///
+    /// let host: &Host = "arm32v7".parse()?;
+    /// assert!(host.check_emulates(&["arm".parse()?]).is_ok());
+    /// let error = host.check_emulates(&["aarch64".parse()?, "arm".parse()?]).unwrap_err();
+    /// assert_eq!(
+    ///     error.to_string(),
+    ///     "since version 10.0, QEMU emulates no 64-bit processors on 32-bit hosts: no aarch64 on arm32v7"
+    /// );
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn check_emulates(&'static self, archs: &[&'static Arch]) -> Result<(), CannotEmulate> {
+        let archs: Vec<_> = archs.iter().copied().filter(|arch| !self.can_emulate(arch)).collect();
+        if archs.is_empty() { Ok(()) } else { Err(CannotEmulate { host: self, archs }) }
+    }
+
     /// Every architecture that can be emulated there.
     pub fn guests(&'static self) -> impl Iterator<Item = &'static Arch> {
         ARCHES.iter().filter(|arch| self.can_emulate(arch))
@@ -98,6 +120,29 @@ impl Host {
         self.guests().filter(|arch| arch.official_images && *arch != self.arch)
     }
 }
+
+/// Architectures that QEMU does not emulate on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CannotEmulate {
+    /// The host.
+    pub host: &'static Host,
+    /// The architectures, at least one.
+    pub archs: Vec<&'static Arch>,
+}
+
+impl fmt::Display for CannotEmulate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let archs: Vec<_> = self.archs.iter().map(|arch| arch.name).collect();
+        write!(
+            f,
+            "since version 10.0, QEMU emulates no 64-bit processors on 32-bit hosts: no {} on {}",
+            archs.join(", "),
+            self.host
+        )
+    }
+}
+
+impl std::error::Error for CannotEmulate {}
 
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -145,9 +145,7 @@ fn can_run(guest: &'static Arch, in_root: bool) -> Result<()> {
         )));
     }
     let host = hosts::own()?;
-    if !host.can_emulate(guest) {
-        bail!(Usage(format!("QEMU emulates no 64-bit processor such as {guest} on {host}")));
-    }
+    host.check_emulates(&[guest]).map_err(|error| Usage(error.to_string()))?;
     if in_root && roots::debian(guest).is_none() {
         let usage = Usage(format!(
             "Debian's current release has no {guest}, so no root filesystem for the workloads"

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::bench::results::{Count, Guest, Outcome, Results, Row, Size};
 use crate::bench::statistics::Spread;
 use crate::bench::workloads::EXIT;
+use qus_core::table::Table;
 
 /// All of it.
 pub(super) fn text(results: &Results) -> String {
@@ -118,20 +119,12 @@ pub(super) fn megabytes(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
 }
 
-/// Columns as wide as they need to be; all but the first are numbers.
+/// Columns, of which all but the first are numbers.
 fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<_> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    rows.iter().fold(String::new(), |mut text, row| {
-        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| match column {
-            0 => format!("{cell:<width$}"),
-            _ => format!("{cell:>width$}"),
-        });
-        let _ = writeln!(text, "{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-        text
-    })
+    let mut rows = rows.iter();
+    let mut table = Table::new(rows.next().into_iter().flatten()).numbers_from(1);
+    rows.for_each(|row| table.row(row));
+    table.to_string()
 }
 
 #[cfg(test)]

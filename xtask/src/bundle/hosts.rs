@@ -1,30 +1,64 @@
 //! Hosts as they are named on the command line.
 
+use std::str::FromStr;
+
 use anyhow::{Context as _, Result};
-use qus_core::arch::{HOSTS, Host};
+use qus_core::arch::{HOSTS, Host, UnknownHost};
 
 use crate::base::context::Context;
-use crate::base::error::Usage;
 
-/// The hosts of these names, each once; `all` stands for those that are given, no name for this machine.
-pub(crate) fn named(
-    names: &[String],
-    all: impl FnOnce() -> Result<Vec<&'static Host>>,
-) -> Result<Vec<&'static Host>> {
-    if names.iter().any(|name| name == "all") {
-        return all();
+/// `--host`, in the one form that all commands take.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct HostArgs {
+    /// Hosts, as in amd64,arm64v8, or all [default: this machine]
+    #[arg(long = "host", value_name = "HOST", value_delimiter = ',')]
+    names: Vec<HostName>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HostName {
+    All,
+    One(&'static Host),
+}
+
+impl FromStr for HostName {
+    type Err = UnknownHost;
+
+    fn from_str(name: &str) -> Result<Self, UnknownHost> {
+        if name == "all" { Ok(Self::All) } else { name.parse().map(Self::One) }
     }
-    if names.is_empty() {
-        return Ok(vec![own()?]);
+}
+
+impl HostArgs {
+    /// Whether hosts are named.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.names.is_empty()
     }
-    let mut hosts = Vec::new();
-    for name in names {
-        let host: &'static Host = name.parse().map_err(|unknown| Usage(format!("{unknown}")))?;
-        if !hosts.contains(&host) {
-            hosts.push(host);
+
+    /// The hosts, each once; `all` are the given ones.
+    ///
+    /// # Errors
+    /// No host is named, and this machine is none; or the error of `all`.
+    pub(crate) fn resolve(
+        &self,
+        all: impl FnOnce() -> Result<Vec<&'static Host>>,
+    ) -> Result<Vec<&'static Host>> {
+        if self.names.contains(&HostName::All) {
+            return all();
         }
+        let mut hosts = Vec::new();
+        for name in &self.names {
+            if let HostName::One(host) = name {
+                if !hosts.contains(host) {
+                    hosts.push(*host);
+                }
+            }
+        }
+        if hosts.is_empty() {
+            hosts.push(own()?);
+        }
+        Ok(hosts)
     }
-    Ok(hosts)
 }
 
 /// The hosts that have a bundle.
@@ -44,13 +78,13 @@ mod tests {
     #[test]
     fn names_are_resolved() {
         let named = |names: &[&str]| {
-            let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-            named(&names, || Ok(HOSTS.iter().collect()))
+            let names = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
+            anyhow::Ok(HostArgs { names }.resolve(|| Ok(HOSTS.iter().collect()))?)
         };
         assert_eq!(named(&[]).unwrap(), [own().unwrap()]);
         assert_eq!(named(&["armhf", "all"]).unwrap().len(), HOSTS.len());
         let hosts = named(&["arm64", "linux/arm64/v8", "armel"]).unwrap();
         assert_eq!(hosts.iter().map(|host| host.name).collect::<Vec<_>>(), ["arm64v8", "arm32v6"]);
-        assert!(named(&["vax"]).unwrap_err().is::<Usage>());
+        assert!(named(&["vax"]).is_err());
     }
 }

@@ -16,6 +16,8 @@ mod kernel;
 mod measured;
 mod tarball;
 
+use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -37,15 +39,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
     /// Levels whose skipped checks are failures; `all` for every one
-    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = REQUIRABLE)]
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = requirable())]
     require: Vec<String>,
     /// Write the outcomes to this file as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }
-
-/// What `--require` takes: the levels, the steps of `cargo xtask test`, everything.
-pub(crate) const REQUIRABLE: [&str; 7] = ["emulator", "hosts", "kernel", "engine", "build", "test", "all"];
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Level {
@@ -56,38 +55,38 @@ enum Level {
     Build,
 }
 
+impl Level {
+    fn run(self, cx: &Context, report: &mut Report) -> Result<()> {
+        match self {
+            Self::Emulator => {
+                emulator::run(cx, report)?;
+                changes::run(cx, report)?;
+                tarball::run(cx, report)?;
+                measured::run(cx, report)
+            }
+            Self::Hosts => hosts::run(cx, report),
+            Self::Kernel => kernel::run(cx, report),
+            Self::Engine => engine::run(cx, report),
+            Self::Build => build::run(cx, report),
+        }
+    }
+}
+
+/// What `--require` takes: the levels, the steps of `cargo xtask test`, everything.
+pub(crate) fn requirable() -> PossibleValuesParser {
+    let levels = Level::value_variants().iter().filter_map(Level::to_possible_value);
+    PossibleValuesParser::new(levels.chain(["test", "all"].map(PossibleValue::new)))
+}
+
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let mut report = Report::new("smoke", &args.require).only(&args.only);
     let wanted = |level| args.levels.is_empty() || args.levels.contains(&level);
-    if wanted(Level::Emulator) {
-        emulator::run(cx, &mut report)?;
-        changes::run(cx, &mut report)?;
-        tarball::run(cx, &mut report)?;
-        measured::run(cx, &mut report)?;
-    }
-    if wanted(Level::Hosts) {
-        hosts::run(cx, &mut report)?;
-    }
-    if wanted(Level::Kernel) {
-        kernel::run(cx, &mut report)?;
-    }
-    if wanted(Level::Engine) {
-        engine::run(cx, &mut report)?;
-    }
-    if wanted(Level::Build) {
-        build::run(cx, &mut report)?;
-    }
+    let mut levels = Level::value_variants().iter().filter(|level| wanted(**level));
+    levels.try_for_each(|level| level.run(cx, &mut report))?;
     report.finish(args.report.as_deref())
 }
 
 /// Every level, as part of a larger report.
 pub(crate) fn all(cx: &Context, report: &mut Report) -> Result<()> {
-    emulator::run(cx, report)?;
-    changes::run(cx, report)?;
-    tarball::run(cx, report)?;
-    measured::run(cx, report)?;
-    hosts::run(cx, report)?;
-    kernel::run(cx, report)?;
-    engine::run(cx, report)?;
-    build::run(cx, report)
+    Level::value_variants().iter().try_for_each(|level| level.run(cx, report))
 }

@@ -3,7 +3,9 @@
 //! All steps run even when one has failed, so that one run tells all there is to know. The smoke
 //! tests' checks stand in the same report, so that the last line counts every skip.
 
+use crate::bundle::hosts::HostArgs;
 use anyhow::{Result, ensure};
+use qus_core::arch::HOSTS;
 use xshell::{Cmd, cmd};
 
 use crate::base::context::Context;
@@ -11,7 +13,7 @@ use crate::base::error::Skip;
 use crate::base::exec::{self, InDir, is_installed, sh};
 use crate::check::report::Report;
 use crate::check::schemas;
-use crate::check::smoke::{self, REQUIRABLE};
+use crate::check::smoke;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
 use crate::qemu::sysroot::Sysroot;
@@ -22,11 +24,10 @@ use crate::qemu::sysroot::Sysroot;
 /// when they are in the cache, and a few for another host. Ends with the totals; exit status 1 if a step failed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Build everything for these hosts, or all, instead of a few emulators for one, and run it (see smoke)
-    #[arg(long, value_name = "HOST")]
-    host: Option<String>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Levels whose skipped checks are failures (see smoke); `all` for every one
-    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = REQUIRABLE)]
+    #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = smoke::requirable())]
     require: Vec<String>,
 }
 
@@ -53,10 +54,12 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     step("unit and integration tests", &|| cargo(cx, cmd!(sh(), "cargo test --quiet --workspace --locked")))?;
     step("emulators", &|| xtask(&["build-qemu", "--all"]))?;
     step("program qus", &|| xtask(&["build-qus"]))?;
-    let (host, guests) = match &args.host {
-        Some(host) => (&**host, &["--all"][..]),
-        None => (CROSS_HOST, &CROSS_GUESTS[..]),
+    let (hosts, guests) = match args.hosts.is_given() {
+        true => (args.hosts.resolve(|| Ok(HOSTS.iter().collect()))?, &["--all"][..]),
+        false => (vec![CROSS_HOST.parse()?], &CROSS_GUESTS[..]),
     };
+    let names: Vec<&str> = hosts.iter().map(|host| host.name).collect();
+    let host = &*names.join(",");
     step("emulators for another host", &|| {
         crossing()?;
         xtask(&[&["build-qemu", "--host", host], guests].concat())

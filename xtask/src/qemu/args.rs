@@ -1,5 +1,6 @@
 //! The arguments of `cargo xtask build-qemu`.
 
+use crate::bundle::hosts::HostArgs;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -28,9 +29,8 @@ pub(crate) struct Args {
     /// All 33 linux-user targets
     #[arg(long)]
     pub(crate) all: bool,
-    /// Machines that the emulators run on: amd64, arm64v8, …, or all [default: this one]
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    pub(crate) host: Vec<String>,
+    #[command(flatten)]
+    pub(crate) hosts: HostArgs,
     /// Channel (default, lts, edge) or version of QEMU [default: default, for 32-bit hosts lts]
     #[arg(long, value_name = "CHANNEL|VERSION")]
     pub(crate) qemu: Option<String>,

@@ -32,7 +32,7 @@ pub(crate) struct Request<'a> {
 impl<'a> Request<'a> {
     /// What the arguments mean for each of the hosts they name.
     pub(crate) fn all(cx: &'a Context, args: &Args) -> Result<Vec<Self>> {
-        let hosts = hosts::named(&args.host, || Ok(HOSTS.iter().collect()))?;
+        let hosts = args.hosts.resolve(|| Ok(HOSTS.iter().collect()))?;
         ensure!(
             args.into.is_none() || hosts.len() == 1,
             Usage("--into names one folder, and there is more than one host".to_owned())
@@ -50,16 +50,7 @@ impl<'a> Request<'a> {
 
     fn of(data: &'a QemuSrc, args: &Args, host: &'static Host) -> Result<Self> {
         let release = release(data, args.qemu.as_deref(), host)?;
-        let impossible: Vec<_> =
-            args.targets.iter().filter(|arch| !host.can_emulate(arch)).map(|arch| arch.name).collect();
-        ensure!(
-            impossible.is_empty(),
-            Usage(format!(
-                "{host} is a 32-bit host, for which QEMU has no emulators of 64-bit processors since version 10.0; \
-                 asked for: {}",
-                impossible.join(", ")
-            ))
-        );
+        host.check_emulates(&args.targets).map_err(|error| Usage(error.to_string()))?;
         let mut targets: Vec<_> = match (args.all, &*args.targets) {
             (true, _) => host.guests().collect(),
             (false, []) => host.container_set().collect(),

@@ -10,6 +10,7 @@ use crate::base::exec::{self, InDir, sh};
 use crate::base::output::out;
 use crate::base::progress::say;
 use crate::base::{files, lock};
+use crate::bundle::hosts::HostArgs;
 use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
 use crate::qemu;
@@ -30,9 +31,8 @@ use xshell::cmd;
 /// checked like an emulator: static, for the right machine, no path of this machine in it; and it runs.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Machines that it runs on: amd64, arm64v8, …, or all [default: this one]
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    host: Vec<String>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Print what would be done, change nothing
     #[arg(long)]
     dry_run: bool,
@@ -62,7 +62,7 @@ struct Report {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let hosts = hosts::named(&args.host, || Ok(HOSTS.iter().collect()))?;
+    let hosts = args.hosts.resolve(|| Ok(HOSTS.iter().collect()))?;
     if args.dry_run {
         let plan =
             |host: &&Host| format!("build qus for {host}\nbundle  {}\n", cx.paths.bundle(host).display());

@@ -42,7 +42,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         !args.push || args.repo.contains('/'),
         Usage(format!("`{}` names no registry: --push wants --repo, as in ghcr.io/somebody/qus", args.repo))
     );
-    let hosts = hosts::named(&args.host, || {
+    let hosts = args.hosts.resolve(|| {
         let built: Vec<_> = hosts::built(cx).collect();
         match built.is_empty() {
             true => Err(hinted("no host has a bundle", "to build one, run `cargo xtask build-qemu --all`")),

@@ -7,7 +7,7 @@
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::output::out;
-use crate::bundle::hosts;
+use crate::bundle::hosts::HostArgs;
 use anyhow::Result;
 use qemu_src::{QemuSrc, Release};
 use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
@@ -20,9 +20,8 @@ use serde::Serialize;
 /// costs or why it is not possible. Costs are compiler seconds of one processor (qemu-src/costs.toml).
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Hosts [default: all]
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    host: Vec<String>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Channels or versions of QEMU; 32-bit hosts have the long-term series instead of each
     #[arg(long, value_name = "CHANNEL|VERSION", value_delimiter = ',', default_value = "default")]
     qemu: Vec<String>,
@@ -61,14 +60,12 @@ struct Cell {
     /// Compiler seconds of one processor for its own files; `None` if it is not possible.
     seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    why_not: Option<&'static str>,
+    why_not: Option<String>,
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let hosts = match &*args.host {
-        [] => HOSTS.iter().collect(),
-        names => hosts::named(names, || Ok(HOSTS.iter().collect()))?,
-    };
+    let all = || Ok(HOSTS.iter().collect());
+    let hosts = if args.hosts.is_given() { args.hosts.resolve(all)? } else { all()? };
     let plan = plan(&cx.data, &hosts, &args.qemu)?;
     if args.json {
         return out(&(serde_json::to_string_pretty(&plan)? + "\n"));
@@ -120,8 +117,7 @@ fn cell(data: &QemuSrc, host: &'static Host, release: &Release, arch: &'static A
         qemu: release.version.to_string(),
         target: arch.name,
         seconds: data.costs.targets.get(arch).copied().filter(|_| possible),
-        why_not: (!possible)
-            .then_some("QEMU emulates no 64-bit processor on a 32-bit host since version 10.0"),
+        why_not: host.check_emulates(&[arch]).err().map(|error| error.to_string()),
     }
 }
 

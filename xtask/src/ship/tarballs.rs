@@ -8,13 +8,14 @@ use crate::base::output::out;
 use crate::base::progress::{Bar, say};
 use crate::base::tarball::{Entry, Tarball};
 use crate::base::{cache, files, lock};
+use crate::bundle::hosts::{self, HostArgs};
 use crate::bundle::manifest;
 use fs_err as fs;
 use qus_core::digest::Sha256;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use qus_core::arch::Host;
 use qus_core::table::Table;
 use serde::{Deserialize, Serialize};
@@ -26,9 +27,8 @@ use serde::{Deserialize, Serialize};
 /// build-qus. What is packed is compared with bundle.json first. Repeated, it packs nothing.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Machines whose bundles are packed: amd64, arm64v8, … [default: this one]
-    #[arg(long, num_args = 1..)]
-    host: Vec<&'static Host>,
+    #[command(flatten)]
+    hosts: HostArgs,
     /// Print what would be packed, change nothing
     #[arg(long)]
     dry_run: bool,
@@ -62,10 +62,7 @@ struct Report<'a> {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let mut hosts = args.host.clone();
-    if hosts.is_empty() {
-        hosts.push(Host::current().context("qus is not built for this kind of machine")?);
-    }
+    let mut hosts = args.hosts.resolve(|| Ok(hosts::built(cx).collect()))?;
     hosts.sort_by_key(|host| host.name);
     hosts.dedup();
     if args.dry_run {

@@ -23,10 +23,7 @@ fn an_unknown_host_gets_the_list() {
 #[test]
 fn what_a_narrow_host_cannot_have_is_refused() {
     let ended = Xtask::new().run(&["build-qemu", "--host", "arm32v7", "aarch64", "hppa", "arm"]);
-    ended.failed(
-        2,
-        &["arm32v7 is a 32-bit host", "64-bit processors since version 10.0", "asked for: aarch64, hppa"],
-    );
+    ended.failed(2, &["QEMU emulates no 64-bit processors on 32-bit hosts: no aarch64, hppa on arm32v7"]);
     let ended = Xtask::new().run(&["build-qemu", "--host", "i386", "--qemu", "edge"]);
     ended.failed(2, &["QEMU 11", "no longer supports 32-bit hosts such as i386", "hint: use --qemu lts"]);
 }

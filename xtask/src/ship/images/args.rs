@@ -1,5 +1,7 @@
 //! The arguments of `cargo xtask images`.
 
+use crate::bundle::hosts::HostArgs;
+
 /// What BuildKit itself takes.
 const SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
 
@@ -13,9 +15,8 @@ const SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["push", "load", "dry_run"]))]
 pub(crate) struct Args {
-    /// Machines that the images are for: amd64, arm64v8, …, or `all` that have a bundle [default: this one]
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
-    pub(super) host: Vec<String>,
+    #[command(flatten)]
+    pub(super) hosts: HostArgs,
     /// Repository, as in ghcr.io/somebody/qus
     #[arg(long, default_value = "qus")]
     pub(super) repo: String,
