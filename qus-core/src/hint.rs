@@ -24,6 +24,7 @@ use crate::install::{ArchFailure, InstallError};
 use crate::mount::MountError;
 use crate::namespace::NamespaceError;
 use crate::persist::PersistError;
+use crate::private::PrivateError;
 use crate::remove::RemoveError;
 use crate::selection::NoEmulators;
 use crate::trust::TrustError;
@@ -90,7 +91,7 @@ fn of_typed(error: &(dyn Error + 'static)) -> Option<String> {
     }
     first_of! {
         ArchFailure BundleError EmulatorDirError InstallError MountError NamespaceError NoEmulators PersistError
-        RemoveError TrustError
+        PrivateError RemoveError TrustError
     }
     None
 }

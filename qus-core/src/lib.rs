@@ -45,7 +45,7 @@
 //! | the kernel's handlers | [`binfmt`], [`handler`], [`owner`] |
 //! | mounts and namespaces | [`mount`], [`namespace`] |
 //! | emulators, what they were built from, and who can change them | [`emulator`], [`bundle`], [`trust`] |
-//! | what the commands of `qus` do | [`install`], [`watch`], [`remove`], [`persist`], [`status`], [`doctor`], [`explain`], [`export`], [`compat`] |
+//! | what the commands of `qus` do | [`install`], [`watch`], [`remove`], [`persist`], [`private`], [`status`], [`platforms`], [`doctor`], [`explain`], [`export`], [`compat`] |
 //! | errors and what to do about them | [`hint`] |
 //! | text, tables, files, checksums | [`text`], [`table`], [`output`], [`mod@file`], [`digest`] |
 //!
@@ -73,6 +73,8 @@ pub mod namespace;
 pub mod output;
 pub mod owner;
 pub mod persist;
+pub mod platforms;
+pub mod private;
 pub mod probe;
 pub mod remove;
 pub mod selection;

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio, exit};
 
 use anyhow::{Context as _, Result, ensure};
-use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT, Rule};
+use qus_core::binfmt::Flags;
 use qus_core::hint::hinted;
-use qus_core::install::ArchFailure;
-use qus_core::namespace::{Caller, enter_root, map_all, mount_shared};
+use qus_core::namespace::{Caller, map_all};
+use qus_core::private::PrivateHandlers;
 use qus_core::selection::Selection;
 use qus_core::text::Show;
-use qus_core::{emulator, handler, probe};
 
 use crate::context::emulator_dir;
 use crate::output::print_error;
@@ -59,44 +58,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(root) = &args.root {
         ensure!(root.is_dir(), "{} is not a directory", root.shown());
     }
-    // Emulators are inspected outside, where all users are visible.
-    let rules = rules(args)?;
-    let caller = Caller::now();
-    let helper = if caller.is_root() { Some(spawn_helper()?) } else { None };
-    caller.enter(|| helper.map_or(Ok(()), finish_helper))?;
-    let binfmt = Binfmt::at(MOUNT_POINT);
-    for rule in &rules {
-        binfmt.register(rule).with_context(|| format!("cannot register {}", rule.name.shown()))?;
-    }
-    if let Some(root) = &args.root {
-        mount_shared(root)?;
-    }
-    if !args.map_root {
-        caller.restore_user()?;
-    }
-    if let Some(root) = &args.root {
-        enter_root(root)?;
-    }
-    execute(&args.command)
-}
-
-/// The rules for requested architectures that this machine does not run natively.
-fn rules(args: &Args) -> Result<Vec<Rule>> {
     let dir = emulator_dir(args.dir.as_deref())?;
     let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
     let mut selection = Selection::strict(&args.archs)?;
     selection.all |= selection.archs.is_empty();
-    let mut rules = Vec::new();
-    for arch in selection.resolve(&dir)? {
-        if emulator::is_own(arch) || probe::is_native(arch) {
-            continue;
-        }
-        let emulator = dir.get(arch).ok_or_else(|| ArchFailure::NoEmulator(arch, dir.dir.clone()))?;
-        let path = &emulator.path;
-        emulator::inspect(path).map_err(|unfit| ArchFailure::Unfit(path.clone(), unfit))?;
-        rules.extend(handler::rules_of(emulator, flags));
-    }
-    Ok(rules)
+    let handlers = PrivateHandlers::new(&dir, &selection.resolve(&dir)?, flags)?;
+    let helper = if Caller::now().is_root() { Some(spawn_helper()?) } else { None };
+    handlers.enter(args.root.as_deref(), args.map_root, || helper.map_or(Ok(()), finish_helper))?;
+    execute(&args.command)
 }
 
 /// Becomes the command, so that it gets all signals, and its exit status is ours.
