@@ -89,7 +89,9 @@ impl EmulatorDirError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io(..) => None,
+            Self::Io(..) => {
+                Some("name a directory with emulators with `--dir`, or in QEMU_BIN_DIR".to_owned())
+            }
             Self::Bundle(error) => error.hint(),
         }
     }

@@ -14,7 +14,7 @@
 //!
 //! let binfmt = Binfmt::at(MOUNT_POINT);
 //! for (name, _) in mount::snapshot(&binfmt)?.handlers {
-//!     println!("{}", name.display());
+//!     println!("{}", name.to_string_lossy());
 //! }
 //! # Ok::<(), qus_core::binfmt::BinfmtError>(())
 //! ```

@@ -12,7 +12,7 @@
 //!
 //! let configured = ConfiguredRules::read(Path::new("/"));
 //! for (name, entry) in Binfmt::at(MOUNT_POINT).entries()? {
-//!     println!("{}: {}", name.display(), configured.owner(&entry?));
+//!     println!("{}: {}", name.to_string_lossy(), configured.owner(&entry?));
 //! }
 //! # Ok::<(), qus_core::binfmt::BinfmtError>(())
 //! ```

@@ -48,6 +48,7 @@ fn hints_are_last_and_name_what_exists() {
         qus(&["--mount", "/no/such/mount", "install", FOREIGN, "--no-probe", "--dir", &dir]),
         qus(&["--mount", &mount, "install", "s390x", "--no-probe", "--dir", &dir]),
         qus(&["--mount", &mount, "install", "all", "--dir", &files.arg("")]),
+        qus(&["--mount", &mount, "install", FOREIGN, "--dir", "/no/such/directory"]),
         qus(&["--mount", &mount, "status", FOREIGN]),
         with(&["--persist", "--host-root", &files.arg("binfmt")]),
     ];
