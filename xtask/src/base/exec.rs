@@ -7,7 +7,6 @@
 
 pub(crate) mod keeper;
 
-use fs_err as fs;
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -18,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
+use fs_err as fs;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};

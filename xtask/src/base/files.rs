@@ -4,13 +4,13 @@
 //! `.partial` that the next run throws away. Files are on the disk before they have their name, so that a power cut
 //! does no worse.
 
-use fs_err::{self as fs, File};
 use std::fs::Permissions;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err::{self as fs, File};
 use qus_core::digest::{self, Sha256};
 use qus_core::file;
 

@@ -3,8 +3,6 @@
 //! Entries are sorted and have neither time nor owner, and the compressor is part of this program, so that equal files
 //! make equal tarballs on every machine. Directories are not among the entries: tar makes what it needs.
 
-use crate::base::files;
-use qus_core::digest::Sha256;
 use std::fs::Permissions;
 use std::io::{self, BufReader, Read, Seek, Write};
 use std::num::NonZero;
@@ -14,8 +12,11 @@ use std::thread;
 
 use anyhow::{Context as _, Result};
 use fs_err::File;
+use qus_core::digest::Sha256;
 use serde::Serialize;
 use zstd::{Decoder, Encoder};
+
+use crate::base::files;
 
 /// How tarballs are compressed: the highest level that needs no option to be unpacked.
 const LEVEL: i32 = 19;

@@ -8,6 +8,16 @@
 //! What it does not do: measure a guest that this machine is itself (the handler would take the emulator for a program
 //! of the guest), and compare numbers of two runs.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fs_err as fs;
+use qus_core::arch::Arch;
+use qus_core::hint::WithHint;
+use qus_core::hint::hinted;
+use qus_core::{emulator, namespace};
+use serde_json::json;
+
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::output::out;
@@ -21,15 +31,6 @@ use crate::bench::session::Session;
 use crate::bench::workloads::{self, Workload};
 use crate::bench::{page, recorded, roots, sizes, table};
 use crate::bundle::hosts;
-use fs_err as fs;
-use qus_core::hint::WithHint;
-use qus_core::hint::hinted;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail, ensure};
-use qus_core::arch::Arch;
-use qus_core::{emulator, namespace};
-use serde_json::json;
 
 /// Measure the emulators of the bundle, side by side with others
 ///

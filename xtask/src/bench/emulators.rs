@@ -1,20 +1,20 @@
 //! The emulators that are compared: those of the bundle, of other folders, and Debian's, which are unpacked into the
 //! cache and not installed.
 
-use crate::bundle::manifest;
-use qus_core::hint::WithHint;
-use qus_core::hint::hinted;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use qus_core::arch::{Arch, Host};
+use qus_core::hint::WithHint;
+use qus_core::hint::hinted;
 use qus_core::{emulator, probe};
 
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::progress::say;
+use crate::bundle::manifest;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 

@@ -2,11 +2,11 @@
 //! machine and on an idle one, so that a change of a hundredth is seen; they say nothing of caches, of page faults, and
 //! of what the kernel does.
 
-use qus_core::hint::WithHint;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Host;
+use qus_core::hint::WithHint;
 use xshell::cmd;
 
 use crate::base::context::Context;

@@ -1,10 +1,10 @@
 //! The results that the README shows: measured once with `--record`, kept as data, and made into a plot and a table by
 //! `cargo xtask codegen`.
 
-use fs_err as fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use fs_err as fs;
 
 use crate::base::context::Context;
 use crate::bench::results::{Guest, Results};

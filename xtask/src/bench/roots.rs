@@ -3,6 +3,15 @@
 //!
 //! Both are in the cache, apart from each other, so that another workload does not mean another download.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use qus_core::arch::Arch;
+use qus_core::probe;
+
 use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::{cache, files};
@@ -10,14 +19,6 @@ use crate::bench::session::{FOLDERS, Place, Session};
 use crate::bench::worker::Request;
 use crate::bench::workloads::{self, PROGRAMS, Workload};
 use crate::debian::{distribution, guests};
-use fs_err as fs;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::Arch;
-use qus_core::probe;
 
 /// What the workloads use.
 const PACKAGES: [&str; 20] = [

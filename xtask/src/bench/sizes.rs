@@ -1,10 +1,10 @@
 //! How large emulators are, as they are and compressed as downloads are.
 
-use fs_err::{self as fs, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err::{self as fs, File};
 use qus_core::arch::{Arch, Host};
 use xshell::cmd;
 

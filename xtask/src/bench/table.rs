@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
+use qus_core::table::Table;
+
 use crate::bench::results::{Count, Guest, Outcome, Results, Row, Size};
 use crate::bench::statistics::Spread;
 use crate::bench::workloads::EXIT;
-use qus_core::table::Table;
 
 /// All of it.
 pub(super) fn text(results: &Results) -> String {

@@ -5,9 +5,6 @@
 //! memory and is read when the workload has ended: nobody wakes up for it meanwhile. A workload that does not end is
 //! killed with its children.
 
-use crate::base::exec;
-use crate::base::output::out;
-use qus_core::digest::Sha256;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
 use std::os::unix::process::ExitStatusExt;
@@ -29,9 +26,13 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{Pid, chdir};
 use qus_core::arch::Arch;
 use qus_core::binfmt::{Binfmt, Flags, MOUNT_POINT};
+use qus_core::digest::Sha256;
 use qus_core::handler;
 use qus_core::namespace::{Caller, enter_root, mount_shared};
 use serde::{Deserialize, Serialize};
+
+use crate::base::exec;
+use crate::base::output::out;
 
 /// A hundred times what a workload needs.
 const PATIENCE: Duration = Duration::from_secs(120);

@@ -4,12 +4,13 @@
 //! same machine in it. What is shorter is run several times, and what one run took is told. All that a workload writes
 //! depends on nothing but its input: no time, no process number, no address.
 
-use crate::base::files;
-use fs_err as fs;
 use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::Result;
+use fs_err as fs;
+
+use crate::base::files;
 
 /// Something that is run under each emulator.
 #[derive(Debug)]

@@ -3,12 +3,12 @@
 //! It has to be a program for its host, run by itself (no loader, no library), tell nothing of the
 //! machine it was built on, and run its probe.
 
-use fs_err as fs;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 use memchr::memmem;
 use qus_core::arch::{Arch, Host};
 use qus_core::elf::{Elf, ElfKind};

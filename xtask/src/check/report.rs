@@ -3,8 +3,6 @@
 //! A check that did not run has not passed. `--require` turns its skip into a failure, for machines
 //! that are known to be able to run it.
 
-use crate::base::error::Skip;
-use crate::base::files;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -12,6 +10,9 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use qus_core::hint;
 use qus_core::text::lines;
 use serde::Serialize;
+
+use crate::base::error::Skip;
+use crate::base::files;
 
 const NO_STDOUT: &str = "cannot write to standard output";
 

@@ -16,11 +16,11 @@ mod kernel;
 mod measured;
 mod tarball;
 
-use clap::ValueEnum;
-use clap::builder::{PossibleValue, PossibleValuesParser};
 use std::path::PathBuf;
 
 use anyhow::Result;
+use clap::ValueEnum;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::base::context::Context;
 use crate::check::report::Report;

@@ -3,7 +3,6 @@
 //! All steps run even when one has failed, so that one run tells all there is to know. The smoke
 //! tests' checks stand in the same report, so that the last line counts every skip.
 
-use crate::bundle::hosts::HostArgs;
 use anyhow::{Result, ensure};
 use qus_core::arch::HOSTS;
 use xshell::{Cmd, cmd};
@@ -11,6 +10,8 @@ use xshell::{Cmd, cmd};
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, InDir, is_installed, sh};
+use crate::bundle::hosts::HostArgs;
+use crate::check::layout;
 use crate::check::report::Report;
 use crate::check::schemas;
 use crate::check::smoke;
@@ -51,6 +52,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         )
     })?;
+    step("layout of the code", &|| layout::check(cx))?;
     step("unit and integration tests", &|| cargo(cx, cmd!(sh(), "cargo test --quiet --workspace --locked")))?;
     step("emulators", &|| xtask(&["build-qemu", "--all"]))?;
     step("program qus", &|| xtask(&["build-qus"]))?;

@@ -3,19 +3,20 @@
 //!
 //! apt checks every index's signature and every package's hash.
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qus_core::hint::WithHint;
+use xshell::cmd;
+
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::progress::say;
 use crate::base::{cache, files};
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
-use fs_err as fs;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result};
-use qus_core::hint::WithHint;
-use xshell::cmd;
 
 /// Settings that make apt verify what it fetches, whatever the machine's own configuration says. All others of it count:
 /// proxies, mirrors, and whether an index may be old, which snapshots of a distribution are.

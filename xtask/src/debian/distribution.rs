@@ -6,10 +6,10 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
 use xshell::cmd;
 
 use crate::base::exec::{self, is_installed, sh};
-use fs_err as fs;
 
 /// The distribution this machine runs.
 pub(crate) struct Distribution {

@@ -2,18 +2,19 @@
 //! its programs need. They are unpacked into the cache and nothing of them is installed, so that no maintainer
 //! script has run: what those would set up has to be set up by whoever uses the folder.
 
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use fs_err as fs;
+
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::progress::say;
 use crate::base::{cache, exec, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-use fs_err as fs;
-use std::io;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail};
 
 /// A Debian architecture and what its `uname -m` says.
 pub(crate) struct Guest {

@@ -1,10 +1,11 @@
 //! Packages with or without the updates of their release.
 
-use crate::base::files;
-use crate::base::progress::say;
 use std::path::Path;
 
 use anyhow::Result;
+
+use crate::base::files;
+use crate::base::progress::say;
 
 /// What is done where a mirror's indexes of a release's updates, security updates among them, are broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

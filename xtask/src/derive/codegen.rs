@@ -5,6 +5,17 @@
 //! by a linker: one segment and no section is all they need. Assemblers come from the distribution's packages and are
 //! not installed.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use fs_err as fs;
+use qus_core::arch::{ARCHES, Arch, Host};
+use qus_core::elf::{Class, Endian};
+use qus_core::hint::hinted;
+use serde::Deserialize;
+use xshell::cmd;
+
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
@@ -15,16 +26,6 @@ use crate::bench::recorded;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::derive::readme;
-use fs_err as fs;
-use qus_core::hint::hinted;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail};
-use qus_core::arch::{ARCHES, Arch, Host};
-use qus_core::elf::{Class, Endian};
-use serde::Deserialize;
-use xshell::cmd;
 
 /// Write the derived files that are committed: probes, README tables, the plot of a bench
 #[derive(clap::Args)]

@@ -3,10 +3,10 @@
 //! Each stands between two comments that name it; what is between them is replaced, the rest is left
 //! as it is.
 
-use fs_err as fs;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use fs_err as fs;
 use qus_core::arch::{ARCHES, HOSTS};
 use qus_core::compat::FORMS;
 

@@ -1,15 +1,16 @@
 //! `cargo xtask engine`: a throwaway engine, started and stopped by hand.
 
+use std::path::PathBuf;
+
+use anyhow::Result;
+use qus_core::hint::hinted;
+
 use crate::base::context::Context;
 use crate::base::lock;
 use crate::base::output::out;
 use crate::base::progress::say;
 use crate::engine::serve;
 use crate::engine::throwaway::{self, Options, Throwaway};
-use std::path::PathBuf;
-
-use anyhow::Result;
-use qus_core::hint::hinted;
 
 /// Start, stop and use a throwaway container engine by hand
 ///

@@ -1,6 +1,11 @@
 //! Hosts built by the nodes of a builder, each by a machine of its kind: `images/build.Dockerfile` runs this very
 //! program there. What comes back is looked at as if it had been built here.
 
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use qus_core::arch::{Arch, Host};
+use qus_core::bundle::Bundle;
+
 use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::{exec, files, parallel};
@@ -12,11 +17,6 @@ use crate::qemu::args::Args;
 use crate::qemu::build::{self, Session};
 use crate::qemu::request::Request;
 use crate::qemu::source::Source;
-use fs_err as fs;
-use qus_core::bundle::Bundle;
-
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::{Arch, Host};
 
 /// A builder, and the platforms of its nodes.
 struct Nodes<'a> {

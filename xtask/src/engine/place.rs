@@ -1,12 +1,13 @@
 //! The directory of a throwaway engine, and what is in it.
 
-use crate::base::files;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use nix::fcntl::{FcntlArg, FdFlag, Flock, FlockArg, fcntl};
 use serde::{Deserialize, Serialize};
+
+use crate::base::files;
 
 /// The folder of an engine, and what is in it.
 #[derive(Debug, Clone)]

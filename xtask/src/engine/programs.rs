@@ -1,12 +1,5 @@
 //! The programs of the throwaway engine: Debian's packages, unpacked into the cache.
 
-use crate::base::cache;
-use crate::base::context::Context;
-use crate::base::files;
-use crate::base::progress::say;
-use crate::base::settings::Settings;
-use crate::debian::apt::Apt;
-use crate::debian::distribution::Distribution;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -14,6 +7,14 @@ use std::{env, fs};
 use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
 use serde::Deserialize;
+
+use crate::base::cache;
+use crate::base::context::Context;
+use crate::base::files;
+use crate::base::progress::say;
+use crate::base::settings::Settings;
+use crate::debian::apt::Apt;
+use crate::debian::distribution::Distribution;
 
 /// `images/engine.toml`, which describes its fields.
 #[derive(Deserialize)]

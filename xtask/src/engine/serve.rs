@@ -4,10 +4,10 @@
 //! and what they write outside the engine's folder goes to memory: containerd and dockerd leave files in
 //! `/etc`, `/opt` and `/run` wherever they are told to work.
 
-use fs_err::{self as fs, File};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use fs_err::{self as fs, File};
 use nix::mount::{MsFlags, mount};
 use nix::sys::wait::{WaitStatus, wait};
 use xshell::cmd;

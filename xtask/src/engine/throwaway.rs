@@ -6,14 +6,6 @@
 //! removed when it is stopped, or before the next start where it was killed. It does not touch the network
 //! but for that bridge: its containers reach the machine and each other, and nothing outside.
 
-use crate::base::context::Context;
-use crate::base::exec::{self, sh};
-use crate::base::settings::Settings;
-use crate::base::{files, lock};
-use crate::engine::client::Client;
-use crate::engine::place::{EngineState, Place};
-use crate::engine::programs::Programs;
-use fs_err::{self as fs, File};
 use std::fs::Permissions;
 use std::io;
 use std::net::TcpListener;
@@ -24,11 +16,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use fs_err::{self as fs, File};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
 use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::base::settings::Settings;
+use crate::base::{files, lock};
+use crate::engine::client::Client;
+use crate::engine::place::{EngineState, Place};
+use crate::engine::programs::Programs;
 
 /// How long it may take to start, and its processes to end.
 const PATIENCE: Duration = Duration::from_secs(60);

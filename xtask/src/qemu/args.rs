@@ -1,11 +1,12 @@
 //! The arguments of `cargo xtask build-qemu`.
 
-use crate::bundle::hosts::HostArgs;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use qus_core::arch::Arch;
 use qus_core::bundle::Profile;
+
+use crate::bundle::hosts::HostArgs;
 
 /// Build static emulators from QEMU's source
 ///

@@ -5,6 +5,19 @@
 //! and lies in the cache under a key of everything that went into it. Configuring only what was asked
 //! for would be some seconds quicker once, and rebuild all shared files with each further target.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use qemu_src::Patch;
+use qus_core::arch::{Arch, Host};
+use qus_core::bundle::Profile;
+use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Recipe};
+use qus_core::digest::Sha256;
+use qus_core::hint::WithHint;
+use qus_core::table::Table;
+use serde::Serialize;
+
 use crate::base::context::Context;
 use crate::base::lock::{self, Lock};
 use crate::base::output::out;
@@ -20,18 +33,6 @@ use crate::qemu::store::{self, Cached};
 use crate::qemu::sysroot::Sysroot;
 use crate::qemu::toolchain;
 use crate::qemu::{pgo, preflight, tree};
-use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Recipe};
-use qus_core::digest::Sha256;
-use std::collections::BTreeMap;
-use std::path::PathBuf;
-
-use anyhow::{Result, ensure};
-use qemu_src::Patch;
-use qus_core::arch::{Arch, Host};
-use qus_core::bundle::Profile;
-use qus_core::hint::WithHint;
-use qus_core::table::Table;
-use serde::Serialize;
 
 /// An emulator in the report.
 #[derive(Serialize)]

@@ -1,5 +1,14 @@
 //! Configures the build folder, lets ninja make the missing emulators, strips and verifies them.
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qus_core::arch::{ARCHES, Arch};
+use qus_core::bundle::Recipe;
+use xshell::{Cmd, cmd};
+
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
@@ -8,14 +17,6 @@ use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
 use crate::qemu::request::Request;
 use crate::qemu::sysroot::Sysroot;
-use fs_err as fs;
-use qus_core::bundle::Recipe;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result};
-use qus_core::arch::{ARCHES, Arch};
-use xshell::{Cmd, cmd};
 
 /// What a build is for.
 #[derive(Clone, Copy)]

@@ -1,13 +1,13 @@
 //! Downloads a file with curl, which knows proxies and certificates, resumes what was cut off, and
 //! retries a bounded number of times. What arrives is not trusted: the caller checks its hash.
 
-use fs_err as fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail, ensure};
+use fs_err as fs;
 use xshell::cmd;
 
 use crate::base::exec::{self, is_installed, sh};

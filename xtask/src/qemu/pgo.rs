@@ -10,6 +10,17 @@
 //! Only GCC is trained, and only for the host that this machine is: elsewhere instrumented emulators would run under an
 //! emulator themselves.
 
+use std::io::{self, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fs_err as fs;
+use qemu_src::{Pgo, WorkloadRun};
+use qus_core::arch::Arch;
+use qus_core::digest::{HashingReader, Sha256};
+use qus_core::hint::WithHint;
+use xshell::cmd;
+
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
@@ -18,16 +29,6 @@ use crate::base::progress::{Bar, one_line, say};
 use crate::base::tarball::{self, Tarball};
 use crate::debian::guests::{self, GUESTS};
 use crate::qemu::compile::{Compile, Phase};
-use fs_err as fs;
-use qus_core::digest::{HashingReader, Sha256};
-use qus_core::hint::WithHint;
-use std::io::{self, BufReader, Read};
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail, ensure};
-use qemu_src::{Pgo, WorkloadRun};
-use qus_core::arch::Arch;
-use xshell::cmd;
 
 /// The file of a bundle that holds its profile.
 pub(crate) const FILE: &str = "training.tar.zst";

@@ -1,12 +1,12 @@
 //! What was asked for, with all names resolved.
 
-use qus_core::hint::WithHint;
 use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use qemu_src::{Patch, QemuSrc, Release};
 use qus_core::arch::{Arch, HOSTS, Host};
 use qus_core::bundle::Profile;
+use qus_core::hint::WithHint;
 use semver::Version;
 
 use crate::base::context::Context;

@@ -5,22 +5,23 @@
 //! Debian has replaced the pinned patch level by a newer one of the same series, that one is taken
 //! with the hash of the archive's signed index, unless the caller has asked for exact pins.
 
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use fs_err as fs;
+use qemu_src::{DebianArchive, Pin, Release, Upstream};
+use qus_core::digest::Sha256;
+use qus_core::hint::hinted;
+use semver::Version;
+use serde::{Deserialize, Serialize};
+
 use crate::base::context::Context;
 use crate::base::progress::{one_line, say};
 use crate::base::{cache, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::qemu::download;
-use fs_err as fs;
-use qus_core::digest::Sha256;
-use qus_core::hint::hinted;
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
-use qemu_src::{DebianArchive, Pin, Release, Upstream};
-use semver::Version;
-use serde::{Deserialize, Serialize};
 
 /// A verified archive in the cache.
 #[derive(Debug)]

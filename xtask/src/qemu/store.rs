@@ -1,16 +1,17 @@
 //! Finished emulators in the cache and in the bundle.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qus_core::arch::Arch;
+use qus_core::bundle::{Bundle, BundledEmulator, Recipe};
+
 use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::{cache, files};
 use crate::bundle::manifest;
 use crate::qemu::pgo;
-use fs_err as fs;
-use qus_core::bundle::{Bundle, BundledEmulator, Recipe};
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result};
-use qus_core::arch::Arch;
 
 /// The emulators that the cache has of one recipe.
 pub(crate) struct Cached<'a> {

@@ -7,6 +7,15 @@
 
 mod cross;
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qemu_src::{Tools, Wheel};
+use qus_core::arch::Host;
+use qus_core::digest::Sha256;
+use xshell::{Cmd, cmd};
+
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 use crate::base::progress::say;
@@ -17,14 +26,6 @@ use crate::debian::distribution::Distribution;
 use crate::debian::updates::{self, Updates};
 use crate::qemu::compiler;
 use crate::qemu::sysroot::cross::Cross;
-use fs_err as fs;
-use qus_core::digest::Sha256;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result};
-use qemu_src::{Tools, Wheel};
-use qus_core::arch::Host;
-use xshell::{Cmd, cmd};
 
 /// Unpacked dependencies, or the knowledge that the system's are used.
 pub(crate) struct Sysroot {

@@ -4,6 +4,17 @@
 //! patch, and it has checksums, so that an existing one is right. Refused: an archive with paths or links that lead
 //! out of it, one that is damaged or larger than any of QEMU, and one that is not QEMU of the expected version.
 
+use std::io::{self, BufReader, Read};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fs_err as fs;
+use lzma_rust2::XzReader;
+use qemu_src::Patch;
+use qus_core::digest::HashingReader;
+use semver::Version;
+use xshell::cmd;
+
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
@@ -11,16 +22,6 @@ use crate::base::files;
 use crate::base::progress::{one_line, say};
 use crate::base::tarball::Limited;
 use crate::qemu::source::Source;
-use fs_err as fs;
-use qus_core::digest::HashingReader;
-use std::io::{self, BufReader, Read};
-use std::path::{Component, Path, PathBuf};
-
-use anyhow::{Context as _, Result, bail, ensure};
-use lzma_rust2::XzReader;
-use qemu_src::Patch;
-use semver::Version;
-use xshell::cmd;
 
 /// The unpacked and patched tree of a source, made now if it is not there.
 pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<PathBuf> {

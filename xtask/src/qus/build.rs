@@ -5,6 +5,16 @@
 //! this machine are kept out, so that two builds in two places are equal. For another host the linker is that of
 //! its emulators, and Rust's standard library comes from rustup (`rust.rs`).
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use qus_core::arch::{HOSTS, Host};
+use qus_core::digest::Sha256;
+use qus_core::table::Table;
+use serde::Serialize;
+use xshell::cmd;
+
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::output::out;
@@ -15,15 +25,6 @@ use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
 use crate::qemu;
 use crate::qus::rust::Rust;
-use fs_err as fs;
-use qus_core::digest::Sha256;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::{HOSTS, Host};
-use qus_core::table::Table;
-use serde::Serialize;
-use xshell::cmd;
 
 /// Build the static program qus
 ///

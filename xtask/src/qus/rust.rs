@@ -5,6 +5,13 @@
 //! is not stable, so it is asked with `RUSTC_BOOTSTRAP`, for this build alone. Where rustup cannot do either, or is not
 //! there, compiler and library are Debian's, unpacked into the cache.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use qemu_src::RustPackages;
+use qus_core::arch::Host;
+use xshell::{Cmd, cmd};
+
 use crate::base::context::Context;
 use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::say;
@@ -14,12 +21,6 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
 use crate::qemu::sysroot::Sysroot;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, ensure};
-use qemu_src::RustPackages;
-use qus_core::arch::Host;
-use xshell::{Cmd, cmd};
 
 /// What builds for a host.
 pub(crate) struct Rust {

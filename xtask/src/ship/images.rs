@@ -19,6 +19,9 @@ pub(crate) mod sizes;
 mod stage;
 mod work;
 
+use anyhow::{Result, ensure};
+use qus_core::hint::hinted;
+
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::lock;
@@ -31,9 +34,6 @@ use crate::ship::images::plan::{Image, Kind};
 use crate::ship::images::release::Release;
 use crate::ship::images::stage::Staged;
 use crate::ship::images::work::Work;
-
-use anyhow::{Result, ensure};
-use qus_core::hint::hinted;
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     plan::check_repo(&args.repo)?;

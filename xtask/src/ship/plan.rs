@@ -4,15 +4,16 @@
 //! `.github` takes its jobs from here, so that a new host or version is not written down twice. Nothing is built and
 //! nothing is looked up: the plan follows from the data alone.
 
-use crate::base::context::Context;
-use crate::base::error::Usage;
-use crate::base::output::out;
-use crate::bundle::hosts::HostArgs;
 use anyhow::Result;
 use qemu_src::{QemuSrc, Release};
 use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
 use qus_core::table::Table;
 use serde::Serialize;
+
+use crate::base::context::Context;
+use crate::base::error::Usage;
+use crate::base::output::out;
+use crate::bundle::hosts::HostArgs;
 
 /// Print the jobs that a release consists of, and what they cost
 ///

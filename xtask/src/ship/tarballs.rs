@@ -3,6 +3,16 @@
 //! They are made from finished bundles and hold nothing else, so that what was verified is what is shipped.
 //! The folder of tarballs is replaced as a whole: none of an earlier release stays in it.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Result;
+use fs_err as fs;
+use qus_core::arch::Host;
+use qus_core::digest::Sha256;
+use qus_core::table::Table;
+use serde::{Deserialize, Serialize};
+
 use crate::base::context::Context;
 use crate::base::output::out;
 use crate::base::progress::{Bar, say};
@@ -10,15 +20,6 @@ use crate::base::tarball::{Entry, Tarball};
 use crate::base::{cache, files, lock};
 use crate::bundle::hosts::{self, HostArgs};
 use crate::bundle::manifest;
-use fs_err as fs;
-use qus_core::digest::Sha256;
-use std::collections::BTreeMap;
-use std::path::Path;
-
-use anyhow::Result;
-use qus_core::arch::Host;
-use qus_core::table::Table;
-use serde::{Deserialize, Serialize};
 
 /// Pack emulators and qus as tarballs for a release
 ///

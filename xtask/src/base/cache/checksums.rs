@@ -1,7 +1,6 @@
 //! Checksums of a cached directory: a list of all that is in it, in a file beside it. What was changed, added or lost
 //! since is found by comparing content, so that no time, and no clock, has a part in it.
 
-use fs_err as fs;
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -9,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result};
+use fs_err as fs;
 
 use crate::base::files;
 

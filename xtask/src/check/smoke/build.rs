@@ -6,13 +6,18 @@ mod cached;
 mod packages;
 mod servers;
 
-use fs_err as fs;
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::thread;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fs_err as fs;
+use nix::sys::signal::Signal;
+use qemu_src::Release;
+use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::error::Skip;
@@ -21,10 +26,6 @@ use crate::check::report::Report;
 use crate::check::smoke::fixture::process::{Tmpfs, wait};
 use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
 use crate::qemu::download;
-use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::signal::Signal;
-use qemu_src::Release;
-use xshell::cmd;
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let bench = Workbench::new(cx)?;

@@ -1,5 +1,15 @@
 //! Emulators on their own: every probe, and real programs of every architecture that Debian builds.
 
+use std::fmt::Write as _;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use qus_core::arch::{ARCHES, Arch, Host};
+use xshell::cmd;
+
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, InDir, sh};
@@ -8,15 +18,6 @@ use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
 use crate::check::report::Report;
 use crate::debian::guests::{self, GUESTS};
-use fs_err as fs;
-use std::fmt::Write as _;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::{ARCHES, Arch, Host};
-use xshell::cmd;
 
 const LEVEL: &str = "emulator";
 

@@ -1,9 +1,9 @@
 //! Every host that was built, on this machine: its emulators run each guest's probe and programs, and `qus` its unit
 //! tests, under our own emulator of the host. An emulator in an emulator is slow, so that programs are few.
 
-use crate::bundle::manifest;
 use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
+use qus_core::bundle::Bundle;
 use qus_core::probe;
 use qus_core::table::Table;
 use serde_json::Value;
@@ -13,13 +13,13 @@ use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::output::out;
+use crate::bundle::manifest;
 use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
 use crate::check::report::{Outcome, Report};
 use crate::check::smoke::emulator::{Busybox, emulator};
 use crate::debian::guests::{self, GUESTS};
 use crate::qus::rust::Rust;
-use qus_core::bundle::Bundle;
 
 const LEVEL: &str = "hosts";
 

@@ -1,10 +1,10 @@
 //! `cargo xtask bench` in seconds: with the emulators of the bundle twice, and with one that cannot do the work. No root
 //! folder is fetched, and nothing is registered where others see it.
 
-use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use fs_err as fs;
 use qus_core::arch::Arch;
 use qus_core::namespace::kernel;
 use serde_json::Value;

@@ -1,5 +1,10 @@
 //! A tarball as its users meet it: packed, unpacked with the system's tar, and run.
 
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use qus_core::arch::{Arch, Host};
+use xshell::cmd;
+
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
@@ -9,11 +14,6 @@ use crate::bundle::runner::Runner;
 use crate::check::report::Report;
 use crate::check::smoke::fixture::tools;
 use crate::ship::tarballs;
-use fs_err as fs;
-
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::{Arch, Host};
-use xshell::cmd;
 
 /// The emulator that is packed.
 const GUEST: &str = "aarch64";

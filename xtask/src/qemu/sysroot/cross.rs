@@ -1,20 +1,21 @@
 //! Compiler and libraries for a host that the build machine is not, from the packages of a Debian-like
 //! distribution; other systems have neither such compilers nor static libraries of other machines to offer.
 
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qemu_src::CrossHost;
+use qus_core::arch::Host;
+use qus_core::hint::hinted;
+
 use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::{cache, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::{self, Updates};
-use fs_err as fs;
-use qus_core::hint::hinted;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context as _, Result};
-use qemu_src::CrossHost;
-use qus_core::arch::Host;
 
 /// What builds for another host.
 pub(crate) struct Cross {

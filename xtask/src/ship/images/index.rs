@@ -2,6 +2,11 @@
 //!
 //! An index may get a host that it did not have. What it says of a host never changes, unless by force.
 
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use qus_core::arch::{HOSTS, Host};
+
 use crate::base::parallel;
 use crate::base::progress::say;
 use crate::ship::images::check::{self, Pushed};
@@ -9,10 +14,6 @@ use crate::ship::images::outcome::{TagOutcome, TagState};
 use crate::ship::images::plan::{self, Image, Kind};
 use crate::ship::images::registry::{Found, Registry};
 use crate::ship::images::work::Work;
-use std::collections::BTreeMap;
-
-use anyhow::Result;
-use qus_core::arch::{HOSTS, Host};
 
 /// Images of hosts that are not in this run.
 pub(super) type Others = Vec<(&'static Host, Kind, Found)>;

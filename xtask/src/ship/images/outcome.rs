@@ -1,10 +1,11 @@
 //! What became of the tags of a run.
 
-use crate::base::output::out;
-use crate::base::progress::say;
 use anyhow::Result;
 use qus_core::table::Table;
 use serde::Serialize;
+
+use crate::base::output::out;
+use crate::base::progress::say;
 
 /// What became of a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

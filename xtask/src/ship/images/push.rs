@@ -1,5 +1,9 @@
 //! Images into a registry, or into the engine.
 
+use anyhow::{Context as _, Result, ensure};
+use qus_core::arch::Host;
+use serde_json::{Map, Value};
+
 use crate::base::error::Usage;
 use crate::base::parallel;
 use crate::base::progress::say;
@@ -9,9 +13,6 @@ use crate::ship::images::outcome::{TagOutcome, TagState};
 use crate::ship::images::plan::{INPUTS, Image, Kind, REVISION};
 use crate::ship::images::registry::Found;
 use crate::ship::images::work::Work;
-use anyhow::{Context as _, Result, ensure};
-use qus_core::arch::Host;
-use serde_json::{Map, Value};
 
 /// How an image is pushed: all layers compressed the same way, as small as BuildKit can.
 pub(super) fn pushed_as(gzip: bool) -> String {

@@ -2,21 +2,22 @@
 //!
 //! Only what passes by itself is tried again, a bounded number of times.
 
-use crate::base::exec::{self, is_installed, sh};
-use crate::base::progress::say;
-use crate::engine::client::Client;
-use crate::ship::images::fault::Fault;
-use crate::ship::images::plan::Labels;
-use qus_core::digest::Sha256;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use qus_core::digest::Sha256;
 use serde::Deserialize;
 use serde_json::Value;
 use xshell::cmd;
+
+use crate::base::exec::{self, is_installed, sh};
+use crate::base::progress::say;
+use crate::engine::client::Client;
+use crate::ship::images::fault::Fault;
+use crate::ship::images::plan::Labels;
 
 /// How often a thing is tried at most.
 const ATTEMPTS: u32 = 4;

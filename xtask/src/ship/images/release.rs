@@ -1,12 +1,5 @@
 //! What all images of a run have in common, and the images that follow from it.
 
-use crate::base::context::Context;
-use crate::base::error::Usage;
-use crate::base::exec::{self, sh};
-use crate::base::files;
-use crate::base::progress::say;
-use crate::ship::images::plan::{self, INPUTS, Image, Kind, Labels, REVISION};
-use crate::ship::images::stage::Staged;
 use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
 use qus_core::bundle::Profile;
@@ -14,6 +7,14 @@ use qus_core::digest::Sha256;
 use qus_core::hint::hinted;
 use serde_json::Value;
 use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::error::Usage;
+use crate::base::exec::{self, sh};
+use crate::base::files;
+use crate::base::progress::say;
+use crate::ship::images::plan::{self, INPUTS, Image, Kind, Labels, REVISION};
+use crate::ship::images::stage::Staged;
 
 /// What is the same for all images of a run.
 pub(super) struct Release {

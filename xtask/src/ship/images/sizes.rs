@@ -1,17 +1,18 @@
 //! The sizes that the README shows: measured when images were pushed, kept as data, and written into the README
 //! by `cargo xtask codegen`.
 
-use crate::base::context::Context;
-use crate::base::files;
-use crate::ship::images::outcome::TagOutcome;
-use crate::ship::images::plan::Kind;
-use fs_err as fs;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use fs_err as fs;
 use qus_core::arch::{ARCHES, HOSTS};
 use serde::{Deserialize, Serialize};
+
+use crate::base::context::Context;
+use crate::base::files;
+use crate::ship::images::outcome::TagOutcome;
+use crate::ship::images::plan::Kind;
 
 /// `images/sizes.json`
 #[derive(Serialize, Deserialize)]

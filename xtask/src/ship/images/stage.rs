@@ -1,19 +1,20 @@
 //! The folders that images are made from: copies from the bundle, with modes and times that are always the
 //! same, so that a layer depends on nothing but what is in it.
 
-use crate::base::context::Context;
-use crate::base::{cache, files};
-use crate::bundle::manifest;
-use fs_err::{self as fs, File};
-use qus_core::bundle::Bundle;
-use qus_core::digest::Sha256;
 use std::fs::{FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
+use fs_err::{self as fs, File};
 use qus_core::arch::{ARCHES, Arch, Host};
+use qus_core::bundle::Bundle;
+use qus_core::digest::Sha256;
+
+use crate::base::context::Context;
+use crate::base::{cache, files};
+use crate::bundle::manifest;
 
 /// A bundle, and where its files lie as they are to lie in images.
 pub(super) struct Staged {

@@ -1,5 +1,12 @@
 //! A run that makes images: with which engine and builder, and where they go.
 
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qus_core::hint::hinted;
+use serde_json::{Map, Value};
+
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir};
 use crate::base::files;
@@ -10,11 +17,6 @@ use crate::ship::images::builder::Builder;
 use crate::ship::images::plan::{self, Image};
 use crate::ship::images::registry::Registry;
 use crate::ship::images::release::Release;
-use anyhow::{Context as _, Result};
-use fs_err as fs;
-use qus_core::hint::hinted;
-use serde_json::{Map, Value};
-use std::path::Path;
 
 /// How many images are built at once.
 const BATCH: usize = 12;

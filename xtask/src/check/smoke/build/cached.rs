@@ -1,19 +1,20 @@
 //! Caches in which something was changed: nothing of it is used, and it is made again.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
+use nix::sys::signal::Signal;
+use qus_core::arch::{Arch, Host};
+use qus_core::bundle::Profile;
+use xshell::cmd;
+
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::files;
 use crate::bundle::manifest;
 use crate::check::report::Report;
 use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
-use fs_err as fs;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::Signal;
-use qus_core::arch::{Arch, Host};
-use qus_core::bundle::Profile;
-use xshell::cmd;
 
 const CHANGED: &str = "cached file does not match its checksum";
 

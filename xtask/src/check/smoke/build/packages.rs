@@ -1,8 +1,7 @@
 //! Packages that nobody vouches for.
 
-use fs_err as fs;
-
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 
 use crate::base::error::Skip;
 use crate::base::exec::{is_installed, sh};

@@ -1,12 +1,12 @@
 //! Download servers that lie: more than there is, something else, somewhere else.
 
-use fs_err as fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+use fs_err as fs;
 
 use crate::base::error::Skip;
 use crate::base::exec::is_installed;

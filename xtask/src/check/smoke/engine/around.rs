@@ -4,9 +4,8 @@
 mod entry;
 mod services;
 
-use fs_err as fs;
-
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use qus_core::arch::{ARCHES, Arch};
 use qus_core::emulator::is_own;
 use serde_json::Value;

@@ -1,10 +1,6 @@
 //! Engines and builders of other kinds than the usual one: Docker's classic image store, builders elsewhere, images
 //! that are not pushed, and bills of materials.
 
-use crate::base::{exec, files};
-use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
-use crate::engine::throwaway::{Options, Throwaway};
-use fs_err as fs;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
@@ -12,8 +8,13 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use qus_core::arch::{HOSTS, Host};
 use serde_json::{Value, json};
+
+use crate::base::{exec, files};
+use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
+use crate::engine::throwaway::{Options, Throwaway};
 
 /// What a push of the small bundle makes: of three kinds and a guest an image and an index each, and floating tags of
 /// the kinds.

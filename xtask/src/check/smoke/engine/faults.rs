@@ -2,22 +2,23 @@
 //!
 //! All of them are real but one: no buildx that is too old can be had.
 
-use crate::base::files;
-use crate::check::smoke::engine::builders::TAGS_OF_SMALL;
-use crate::check::smoke::engine::faulty::{Answer, FOR_EVER, Faulty, Real, free_address, repo};
-use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
-use crate::check::smoke::fixture::process::{Running, Tmpfs, wait};
-use crate::engine::throwaway::{Options, Throwaway};
-use fs_err as fs;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use xshell::Cmd;
+
+use crate::base::files;
+use crate::check::smoke::engine::builders::TAGS_OF_SMALL;
+use crate::check::smoke::engine::faulty::{Answer, FOR_EVER, Faulty, Real, free_address, repo};
+use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
+use crate::check::smoke::fixture::process::{Running, Tmpfs, wait};
+use crate::engine::throwaway::{Options, Throwaway};
 
 const LOOPBACK: &str = "127.0.0.1";
 

@@ -1,10 +1,6 @@
 //! Registries that fail as they are told to: real ones, set up so that they have to, and a proxy before a real one,
 //! which answers in its stead what it cannot be brought to answer.
 
-use crate::base::exec::{self, sh};
-use crate::base::files;
-use crate::check::smoke::fixture::dock::Dock;
-use crate::check::smoke::fixture::process::wait;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::Child;
@@ -16,6 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use xshell::cmd;
+
+use crate::base::exec::{self, sh};
+use crate::base::files;
+use crate::check::smoke::fixture::dock::Dock;
+use crate::check::smoke::fixture::process::wait;
 
 /// For as long as nobody heals it.
 pub(super) const FOR_EVER: Duration = Duration::MAX;

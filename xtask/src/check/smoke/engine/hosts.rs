@@ -1,16 +1,16 @@
 //! Images of several hosts: pushed from several machines into one index, and run under emulation.
 
-use crate::bundle::manifest;
-use fs_err as fs;
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use qus_core::arch::Host;
 use qus_core::probe;
 use serde_json::Value;
 
 use crate::base::error::Skip;
 use crate::bundle::hosts::built;
+use crate::bundle::manifest;
 use crate::check::smoke::engine::push::bundle_version;
 use crate::check::smoke::fixture::dock::{Checks, Dock};
 

@@ -1,10 +1,10 @@
 //! The throwaway engine: started, used, killed, and gone without a trace.
 
-use fs_err as fs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use xshell::cmd;

@@ -1,6 +1,14 @@
 //! A builder of two nodes, each of which builds the host that it is: two throwaway engines on this machine, which is
 //! an amd64 and an i386 machine at once.
 
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use qus_core::arch::{Arch, Host};
+use xshell::cmd;
+
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::{cache, files};
@@ -12,13 +20,6 @@ use crate::check::smoke::fixture::dock::{Checks, Dock};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::engine::throwaway::{Options, Throwaway};
-use fs_err as fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-
-use anyhow::{Context, Result, ensure};
-use qus_core::arch::{Arch, Host};
-use xshell::cmd;
 
 /// Cheap to build, and to be had on both hosts.
 const GUEST: &str = "or1k";

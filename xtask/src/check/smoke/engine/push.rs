@@ -1,12 +1,11 @@
 //! Images made, pushed, merged, and pushed again.
 
-use crate::bundle::manifest;
-use fs_err as fs;
-
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use qus_core::arch::ARCHES;
 use serde_json::Value;
 
+use crate::bundle::manifest;
 use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {

@@ -2,10 +2,10 @@
 //!
 //! Used means: a foreign program called on the host, in a container, and in a step of a build.
 
-use fs_err as fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use qus_core::arch::Arch;
 use qus_core::probe;
 use xshell::cmd;

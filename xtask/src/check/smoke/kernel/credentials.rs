@@ -3,12 +3,12 @@
 //! With flag `C` the emulator has the credentials of a setuid program and the environment of its caller. What an
 //! ordinary user could write through it, root would have written.
 
-use fs_err as fs;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use qus_core::arch::Host;
 use xshell::cmd;

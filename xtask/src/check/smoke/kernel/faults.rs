@@ -1,7 +1,6 @@
 //! What goes wrong, provoked in the real kernel: each time a clear message, the right exit status, and
 //! nothing half-done.
 
-use fs_err as fs;
 use std::ffi::OsStr;
 use std::fs::Permissions;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use fs_err as fs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use qus_core::binfmt::{MOUNT_POINT, Rule};
 use xshell::cmd;

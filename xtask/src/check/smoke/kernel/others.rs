@@ -4,6 +4,16 @@
 //! Each runs in a root folder of its own, and in a user namespace where it can: systemd-binfmt begins by
 //! removing every handler there is.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use fs_err as fs;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use qus_core::binfmt::MOUNT_POINT;
+use xshell::cmd;
+
 use crate::base::cache;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
@@ -14,15 +24,6 @@ use crate::check::smoke::fixture::ended::Ended;
 use crate::check::smoke::kernel::places::MACHINE;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-use fs_err as fs;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use qus_core::binfmt::MOUNT_POINT;
-use xshell::cmd;
 
 /// What is unpacked, with all that it depends on.
 const PACKAGES: [&str; 6] = ["autofs", "binfmt-support", "dash", "mount", "openrc", "systemd"];

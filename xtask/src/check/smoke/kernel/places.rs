@@ -1,9 +1,9 @@
 //! Where handlers are seen and how long they last: containers, and users without any right.
 
-use fs_err as fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use nix::sys::signal::Signal;
 use qus_core::binfmt::MOUNT_POINT;
 use xshell::{Cmd, cmd};

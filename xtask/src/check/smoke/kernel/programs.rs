@@ -1,6 +1,5 @@
 //! Real programs through registered handlers, in every way in which programs are started.
 
-use fs_err as fs;
 use std::collections::BTreeMap;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -8,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use qus_core::arch::ARCHES;
 use serde_json::Value;
 use xshell::cmd;

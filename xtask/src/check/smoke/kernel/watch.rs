@@ -1,11 +1,11 @@
 //! `qus install --watch`, and what a cluster asks it whether it is ready.
 
-use fs_err::{self as fs, File};
 use std::process::Child;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use fs_err::{self as fs, File};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use qus_core::binfmt::MOUNT_POINT;

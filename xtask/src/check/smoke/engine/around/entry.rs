@@ -1,9 +1,8 @@
 //! The entry point in containers of every kind: what it says without rights, where handlers cannot be the
 //! host's, and the words that other images are run with.
 
-use fs_err as fs;
-
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use serde_json::json;
 use xshell::cmd;
 

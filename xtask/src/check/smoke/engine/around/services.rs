@@ -1,10 +1,10 @@
 //! What stays: compose.yaml, daemonset.yaml and qus.service, each run as its text says.
 
-use fs_err as fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use fs_err as fs;
 use serde_json::{Value, json};
 
 use crate::base::cache;

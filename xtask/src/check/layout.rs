@@ -1,0 +1,263 @@
+//! The layout of the code: which file uses which, without circles and without upward arrows.
+//!
+//! Read are the paths in `use` lines and elsewhere that begin with `crate`, `self` or `super`, or with a module of the
+//! file. A `mod` line alone is no use. The order of xtask's rooms is that of [`ROOMS`]: each uses the earlier ones only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use fs_err as fs;
+
+use crate::base::context::Context;
+use crate::base::progress::say;
+
+/// The rooms of xtask, from the ground up.
+const ROOMS: [&str; 10] =
+    ["base", "debian", "bundle", "qemu", "qus", "engine", "ship", "bench", "derive", "check"];
+
+/// Directories of sources with their root files.
+const CRATES: [(&str, &str); 4] = [
+    ("xtask/src", "main.rs"),
+    ("qus-core/src", "lib.rs"),
+    ("qus-core/src/bin/qus", "main.rs"),
+    ("qemu-src/src", "lib.rs"),
+];
+
+/// A module that is a file, as `base::exec`; the root of a crate is empty.
+type Module = String;
+
+/// The files of a crate, and for each those that it uses.
+struct Layout {
+    uses: BTreeMap<Module, BTreeSet<Module>>,
+}
+
+/// Fails with every circle and every upward arrow; says what there is otherwise.
+pub(crate) fn check(cx: &Context) -> Result<()> {
+    let mut findings = Vec::new();
+    for (dir, root) in CRATES {
+        let layout = Layout::read(&cx.paths.root().join(dir), root)?;
+        let arrows: usize = layout.uses.values().map(BTreeSet::len).sum();
+        say(format_args!("{dir}: {} files, {arrows} arrows", layout.uses.len()));
+        findings.extend(layout.circle().map(|circle| format!("{dir}: circle {}", circle.join(" -> "))));
+        if dir == CRATES[0].0 {
+            findings.extend(layout.upward(&ROOMS));
+        }
+    }
+    ensure!(findings.is_empty(), "{}", findings.join("; "));
+    say(format_args!("no circle between files, no arrow up among {} rooms", ROOMS.len()));
+    Ok(())
+}
+
+impl Layout {
+    fn read(dir: &Path, root: &str) -> Result<Self> {
+        let mut texts = BTreeMap::new();
+        read_files(dir, &[], root, &mut texts)?;
+        let modules: BTreeSet<Module> = texts.keys().cloned().collect();
+        let uses = texts.iter().map(|(module, text)| (module.clone(), used(module, text, &modules)));
+        Ok(Self { uses: uses.collect() })
+    }
+
+    /// Files that use each other in a circle; the first one is named again at the end.
+    fn circle(&self) -> Option<Vec<Module>> {
+        let mut left: BTreeSet<&Module> = self.uses.keys().collect();
+        // What uses nothing that is left is in no circle.
+        let is_free = |module: &&Module, left: &BTreeSet<&Module>| {
+            !self.uses[*module].iter().any(|used| left.contains(used))
+        };
+        while let Some(free) = left.iter().copied().find(|module| is_free(module, &left)) {
+            left.remove(free);
+        }
+        let mut path = vec![(*left.first()?).clone()];
+        loop {
+            let next = self.uses[path.last()?].iter().find(|used| left.contains(used))?;
+            if let Some(start) = path.iter().position(|module| module == next) {
+                path.drain(..start);
+                path.push(next.clone());
+                return Some(path);
+            }
+            path.push(next.clone());
+        }
+    }
+
+    /// Arrows from a room to a later one, or to one that has no place in the order.
+    fn upward(&self, rooms: &[&str]) -> Vec<String> {
+        let floor = |module: &str| {
+            let room = module.split("::").next().unwrap_or_default();
+            rooms.iter().position(|name| *name == room)
+        };
+        let mut findings = Vec::new();
+        for (module, used) in self.uses.iter().filter(|(module, _)| !module.is_empty()) {
+            for other in used {
+                match (floor(module), floor(other)) {
+                    (Some(from), Some(to)) if to <= from => {}
+                    (None, _) => findings.push(format!("{module} is in no room")),
+                    _ => findings.push(format!("upward arrow {module} -> {other}")),
+                }
+            }
+        }
+        findings
+    }
+}
+
+fn read_files(dir: &Path, above: &[&str], root: &str, texts: &mut BTreeMap<Module, String>) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let is_root = above.is_empty() && path.ends_with(root);
+        if path.is_dir() {
+            // Another crate.
+            if !(above.is_empty() && name == "bin") {
+                read_files(&path, &[above, &[&name]].concat(), root, texts)?;
+            }
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let module = if is_root || name == "mod" {
+                above.join("::")
+            } else {
+                [above, &[&name]].concat().join("::")
+            };
+            texts.insert(module, fs::read_to_string(&path)?);
+        }
+    }
+    Ok(())
+}
+
+/// The other modules that a file uses.
+fn used(module: &str, text: &str, modules: &BTreeSet<Module>) -> BTreeSet<Module> {
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    // In the tests of a file, `super` is the file.
+    let (code, tests) = code.split_once("\nmod tests {").unwrap_or((&code, ""));
+    let own: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
+    let mut used = BTreeSet::new();
+    for (code, at) in [(code, own.clone()), (tests, [&own[..], &["tests"]].concat())] {
+        for path in paths(code) {
+            if let Some(other) = resolve(&path, &own, &at, modules).filter(|other| other != module) {
+                used.insert(other);
+            }
+        }
+    }
+    used
+}
+
+/// All paths of more than one part.
+fn paths(code: &str) -> Vec<Vec<String>> {
+    let mut paths = Vec::new();
+    let mut rest = code;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_alphabetic() || c == '_') {
+        rest = &rest[start..];
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let (word, after) = rest.split_at(end);
+        rest = match after.strip_prefix("::") {
+            Some(tail) => tree(vec![word.to_owned()], tail, &mut paths),
+            None => after,
+        };
+    }
+    paths
+}
+
+/// Reads what follows `::`, a path or a tree of them, and returns what comes behind it.
+fn tree<'a>(above: Vec<String>, text: &'a str, paths: &mut Vec<Vec<String>>) -> &'a str {
+    let Some(mut rest) = text.strip_prefix('{') else {
+        let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+        let path = [above, vec![text[..end].to_owned()]].concat();
+        return match text[end..].strip_prefix("::") {
+            Some(tail) => tree(path, tail, paths),
+            None => {
+                paths.push(path);
+                &text[end..]
+            }
+        };
+    };
+    loop {
+        rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == ',');
+        match rest.strip_prefix('}') {
+            Some(after) => return after,
+            None if rest.is_empty() => return rest,
+            None => {
+                let after = tree(above.clone(), rest, paths);
+                // A star or a renaming ends at the next comma or brace.
+                rest = &after[after.find([',', '}']).unwrap_or(after.len())..];
+            }
+        }
+    }
+}
+
+/// The file that a path leads into; `at` is the module that it is written in.
+fn resolve(path: &[String], own: &[&str], at: &[&str], modules: &BTreeSet<Module>) -> Option<Module> {
+    let ups = path.iter().take_while(|part| *part == "super").count();
+    let (base, path) = match &*path[0] {
+        "crate" => (&[][..], &path[1..]),
+        "self" => (at, &path[1..]),
+        "super" => (&at[..at.len().saturating_sub(ups)], &path[ups..]),
+        child if modules.contains(&[own, &[child]].concat().join("::")) => (own, path),
+        _ => return None,
+    };
+    let mut full: Vec<&str> = base.iter().copied().chain(path.iter().map(String::as_str)).collect();
+    while !modules.contains(&full.join("::")) {
+        full.pop()?;
+    }
+    Some(full.join("::"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(files: &[(&str, &str)]) -> Layout {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Layout::read(dir.path(), "main.rs").unwrap()
+    }
+
+    fn used(layout: &Layout, module: &str) -> Vec<String> {
+        layout.uses[module].iter().cloned().collect()
+    }
+
+    #[test]
+    fn paths_lead_to_files() {
+        let layout = layout(&[
+            ("main.rs", "mod a;\nmod b;\nfn main() { a::x::run(b::C) }"),
+            ("a/mod.rs", "pub mod x;\npub mod y;"),
+            (
+                "a/x.rs",
+                "use super::y::{self, Z};\nuse std::fs;\n// crate::b\n\nmod tests {\n    use super::*;\n}",
+            ),
+            ("a/y.rs", "use crate::{b::{C, D as E}, a};\nfn z() -> super::super::b::F { a::G }"),
+            ("b.rs", ""),
+        ]);
+        assert_eq!(used(&layout, ""), ["a::x", "b"]);
+        assert_eq!(used(&layout, "a::x"), ["a::y"]);
+        assert_eq!(used(&layout, "a::y"), ["a", "b"]);
+        assert_eq!(layout.circle(), None);
+        assert_eq!(layout.upward(&["b", "a"]), [] as [&str; 0]);
+    }
+
+    #[test]
+    fn a_circle_is_found() {
+        let layout = layout(&[
+            ("main.rs", "mod a;\nmod b;\nmod c;\nmod d;\nuse a::A;"),
+            ("a.rs", "use crate::b::B;"),
+            ("b.rs", "use crate::{c, d};"),
+            ("c.rs", "fn c() { super::b::run() }"),
+            ("d.rs", ""),
+        ]);
+        assert_eq!(layout.circle().unwrap(), ["b", "c", "b"]);
+    }
+
+    #[test]
+    fn an_upward_arrow_is_found() {
+        let layout = layout(&[
+            ("main.rs", "mod a;\nmod b;\nfn main() { b::run() }"),
+            ("a.rs", "use crate::b;"),
+            ("b.rs", "use crate::main_thing;"),
+        ]);
+        let findings = layout.upward(&["a", "b"]);
+        assert_eq!(findings, ["upward arrow a -> b", "upward arrow b -> "]);
+        assert_eq!(layout.upward(&["b"]), ["a is in no room", "upward arrow b -> "]);
+    }
+}
