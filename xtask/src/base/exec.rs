@@ -8,12 +8,11 @@
 pub(crate) mod keeper;
 
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -23,63 +22,13 @@ use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use xshell::{Cmd, Shell};
 
-thread_local! {
-    /// A shell carries a working directory and an environment. This one's are never changed: commands are given theirs.
-    static SHELL: &'static Shell = Box::leak(Box::new(Shell::new().expect("main has found the current directory")));
-}
-
-/// What commands are made with: `cmd!(sh(), "…")`.
-pub(crate) fn sh() -> &'static Shell {
-    SHELL.with(|shell| *shell)
-}
+use super::invocation::pasteable;
+pub(crate) use super::invocation::{InDir, Invocation, sh};
 
 /// Whether a program can be run: by its path, or found in `PATH`.
 pub(crate) fn is_installed(program: &str) -> bool {
     which::which(program).is_ok()
-}
-
-/// A command, and the directory that it runs in.
-pub(crate) struct Invocation<'a> {
-    cmd: Cmd<'a>,
-    dir: Option<PathBuf>,
-}
-
-impl<'a> From<Cmd<'a>> for Invocation<'a> {
-    fn from(cmd: Cmd<'a>) -> Self {
-        Self { cmd, dir: None }
-    }
-}
-
-impl From<Invocation<'_>> for Command {
-    fn from(invocation: Invocation<'_>) -> Self {
-        let mut command = Self::from(invocation.cmd);
-        if let Some(dir) = invocation.dir {
-            command.current_dir(dir);
-        }
-        command
-    }
-}
-
-impl Invocation<'_> {
-    /// The program's name, without its directory.
-    fn program(&self) -> String {
-        let line = self.cmd.to_string();
-        let name = line.split(' ').next().unwrap_or_default();
-        name.rsplit('/').next().unwrap_or(name).to_owned()
-    }
-}
-
-/// Has a command run in a directory.
-pub(crate) trait InDir<'a> {
-    fn in_dir(self, dir: &Path) -> Invocation<'a>;
-}
-
-impl<'a> InDir<'a> for Cmd<'a> {
-    fn in_dir(self, dir: &Path) -> Invocation<'a> {
-        Invocation { cmd: self, dir: Some(dir.to_owned()) }
-    }
 }
 
 /// How much of a failed program's output is shown.
@@ -329,30 +278,6 @@ fn prepare_with(cmd: Invocation<'_>, at_our_end: Signal) -> Command {
     // no lock.
     unsafe { command.pre_exec(move || prctl::set_pdeathsig(at_our_end).map_err(io::Error::from)) };
     command
-}
-
-/// The command as a line for a shell: folder, environment, arguments.
-fn pasteable(command: &Command) -> String {
-    let quote = |text: &std::ffi::OsStr| {
-        let text = text.to_string_lossy();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);
-        if !text.is_empty() && text.chars().all(plain) {
-            text.into_owned()
-        } else {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-    };
-    let mut line = String::from("$ ");
-    if let Some(dir) = command.get_current_dir() {
-        let _ = write!(line, "cd {} && ", quote(dir.as_os_str()));
-    }
-    for (name, value) in command.get_envs() {
-        if let Some(value) = value {
-            let _ = write!(line, "{}={} ", name.to_string_lossy(), quote(value));
-        }
-    }
-    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect();
-    line + &words.join(" ")
 }
 
 #[cfg(test)]

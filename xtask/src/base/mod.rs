@@ -5,6 +5,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod exec;
 pub(crate) mod files;
+mod invocation;
 pub(crate) mod lock;
 pub(crate) mod output;
 pub(crate) mod parallel;

@@ -13,10 +13,10 @@ use crate::bundle::artefact;
 use crate::bundle::manifest;
 use crate::engine::client::Client;
 use crate::engine::find::Engine;
+use crate::qemu::archive::Source;
 use crate::qemu::args::Args;
 use crate::qemu::build::{self, Session};
 use crate::qemu::request::Request;
-use crate::qemu::source::Source;
 
 /// A builder, and the platforms of its nodes.
 struct Nodes<'a> {

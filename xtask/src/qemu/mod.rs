@@ -1,5 +1,6 @@
 //! From QEMU's source to emulators: `cargo xtask build-qemu`.
 
+pub(crate) mod archive;
 pub(crate) mod args;
 pub(crate) mod build;
 pub(crate) mod compile;
@@ -10,6 +11,7 @@ pub(crate) mod preflight;
 pub(crate) mod request;
 pub(crate) mod source;
 pub(crate) mod store;
+mod substitute;
 pub(crate) mod sysroot;
 pub(crate) mod toolchain;
 pub(crate) mod tree;

@@ -21,7 +21,7 @@ use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
 use crate::base::progress::{one_line, say};
 use crate::base::tarball::Limited;
-use crate::qemu::source::Source;
+use crate::qemu::archive::Source;
 
 /// The unpacked and patched tree of a source, made now if it is not there.
 pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<PathBuf> {

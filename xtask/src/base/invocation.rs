@@ -1,0 +1,83 @@
+//! A command before it is run: made with `cmd!(sh(), "…")`, given its directory, and shown as a line for a shell.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use xshell::{Cmd, Shell};
+
+thread_local! {
+    /// A shell carries a working directory and an environment. This one's are never changed: commands are given theirs.
+    static SHELL: &'static Shell = Box::leak(Box::new(Shell::new().expect("main has found the current directory")));
+}
+
+/// What commands are made with: `cmd!(sh(), "…")`.
+pub(crate) fn sh() -> &'static Shell {
+    SHELL.with(|shell| *shell)
+}
+
+/// A command, and the directory that it runs in.
+pub(crate) struct Invocation<'a> {
+    cmd: Cmd<'a>,
+    dir: Option<PathBuf>,
+}
+
+impl<'a> From<Cmd<'a>> for Invocation<'a> {
+    fn from(cmd: Cmd<'a>) -> Self {
+        Self { cmd, dir: None }
+    }
+}
+
+impl From<Invocation<'_>> for Command {
+    fn from(invocation: Invocation<'_>) -> Self {
+        let mut command = Self::from(invocation.cmd);
+        if let Some(dir) = invocation.dir {
+            command.current_dir(dir);
+        }
+        command
+    }
+}
+
+impl Invocation<'_> {
+    /// The program's name, without its directory.
+    pub(super) fn program(&self) -> String {
+        let line = self.cmd.to_string();
+        let name = line.split(' ').next().unwrap_or_default();
+        name.rsplit('/').next().unwrap_or(name).to_owned()
+    }
+}
+
+/// Has a command run in a directory.
+pub(crate) trait InDir<'a> {
+    fn in_dir(self, dir: &Path) -> Invocation<'a>;
+}
+
+impl<'a> InDir<'a> for Cmd<'a> {
+    fn in_dir(self, dir: &Path) -> Invocation<'a> {
+        Invocation { cmd: self, dir: Some(dir.to_owned()) }
+    }
+}
+
+/// The command as a line for a shell: folder, environment, arguments.
+pub(super) fn pasteable(command: &Command) -> String {
+    let quote = |text: &std::ffi::OsStr| {
+        let text = text.to_string_lossy();
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);
+        if !text.is_empty() && text.chars().all(plain) {
+            text.into_owned()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+    };
+    let mut line = String::from("$ ");
+    if let Some(dir) = command.get_current_dir() {
+        let _ = write!(line, "cd {} && ", quote(dir.as_os_str()));
+    }
+    for (name, value) in command.get_envs() {
+        if let Some(value) = value {
+            let _ = write!(line, "{}={} ", name.to_string_lossy(), quote(value));
+        }
+    }
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect();
+    line + &words.join(" ")
+}
