@@ -27,7 +27,7 @@ pub struct Debian {
 }
 
 /// A suite of Debian.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Suite {
     /// As in `trixie`.

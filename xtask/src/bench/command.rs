@@ -49,7 +49,7 @@ pub(crate) struct Args {
     guests: Vec<String>,
     /// Others to compare with: a folder of emulators, or Debian's of a suite; a folder may be given a name
     #[arg(long, value_name = "[NAME=]DIR|deb:SUITE")]
-    against: Vec<Source>,
+    against: Vec<String>,
     /// Only workloads whose name contains this; nothing is compressed then
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     only: Vec<String>,
@@ -81,6 +81,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let guests = guests(&args.guests)?;
+    let against = against(cx, &args.against)?;
     let workloads = workloads::selected(&args.only);
     if workloads.is_empty() {
         let names: Vec<_> = workloads::WORKLOADS.iter().map(|workload| workload.name).collect();
@@ -97,19 +98,19 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         ));
     }
     for guest in &guests {
-        can_run(guest, in_root)?;
+        can_run(cx, guest, in_root)?;
     }
     let bundle = match &args.bundle {
         Some(dir) => dir.clone(),
         None => cx.paths.bundle(hosts::own()?),
     };
     if args.dry_run {
-        return print_plan(cx, args, &bundle, &guests, &workloads);
+        return print_plan(cx, args, &bundle, &against, &guests, &workloads);
     }
     let _lock = lock::lock(cx.paths.out())?;
     let mut all = vec![emulators::ours(cx, &bundle, &guests)?];
     check_machine(&all[0], guests[0])?;
-    for source in &args.against {
+    for source in &against {
         all.push(source.emulators(cx)?);
     }
     emulators::tell_apart(&mut all);
@@ -137,8 +138,17 @@ fn guests(names: &[String]) -> Result<Vec<&'static Arch>> {
     Ok(guests)
 }
 
+/// What the bundle is compared with.
+fn against<'a>(cx: &'a Context, given: &[String]) -> Result<Vec<Source<'a>>> {
+    let parse = |given: &String| {
+        Source::parse(given, &cx.data.debian)
+            .map_err(|error| Usage(format!("--against {given}: {error}")).into())
+    };
+    given.iter().map(parse).collect()
+}
+
 /// Refuses what no emulator on this machine could be measured with.
-fn can_run(guest: &'static Arch, in_root: bool) -> Result<()> {
+fn can_run(cx: &Context, guest: &'static Arch, in_root: bool) -> Result<()> {
     if emulator::is_own(guest) {
         bail!(Usage(format!(
             "{guest} is what this machine is: a handler for it would take the emulator itself for a program of the guest, \
@@ -147,7 +157,7 @@ fn can_run(guest: &'static Arch, in_root: bool) -> Result<()> {
     }
     let host = hosts::own()?;
     host.check_emulates(&[guest]).map_err(|error| Usage(error.to_string()))?;
-    if in_root && roots::debian(guest).is_none() {
+    if in_root && cx.data.debian.rootfs_guest(guest).is_none() {
         let usage = Usage(format!(
             "Debian's current release has no {guest}, so no root filesystem for the workloads"
         ));
@@ -234,10 +244,11 @@ fn print_plan(
     cx: &Context,
     args: &Args,
     bundle: &Path,
+    against: &[Source<'_>],
     guests: &[&'static Arch],
     workloads: &[&Workload],
 ) -> Result<()> {
-    let mut downloads: Vec<_> = args.against.iter().filter_map(|source| source.lacks(cx)).collect();
+    let mut downloads: Vec<_> = against.iter().filter_map(|source| source.lacks(cx)).collect();
     for guest in guests {
         downloads.extend(roots::lacks(cx, guest, workloads)?);
     }
@@ -245,7 +256,7 @@ fn print_plan(
         downloads.extend(Valgrind::lacks(cx)?);
     }
     let guests: Vec<_> = guests.iter().map(|guest| guest.name).collect();
-    let against: Vec<_> = args.against.iter().map(ToString::to_string).collect();
+    let against: Vec<_> = against.iter().map(ToString::to_string).collect();
     if args.json {
         let names: Vec<_> = workloads.iter().map(|workload| workload.name).collect();
         let plan = json!({

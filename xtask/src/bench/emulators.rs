@@ -3,9 +3,9 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
+use qemu_src::{Debian, Suite};
 use qus_core::arch::{Arch, Host};
 use qus_core::hint::WithHint;
 use qus_core::hint::hinted;
@@ -18,36 +18,25 @@ use crate::bundle::manifest;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 
-/// Debian's suites, and the package that has static emulators in each.
-const SUITES: [(&str, &str); 5] = [
-    ("bullseye", "qemu-user-static"),
-    ("bookworm", "qemu-user-static"),
-    ("trixie", "qemu-user"),
-    ("forky", "qemu-user"),
-    ("sid", "qemu-user"),
-];
-
 /// What `--against` takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source {
-    /// A folder, and what it is to be called if that was said.
+pub(super) enum Source<'a> {
+    /// A directory, and its name if one is given.
     Folder(Option<String>, PathBuf),
-    /// A suite and its package.
-    Debian(&'static str, &'static str),
+    /// A suite of Debian.
+    Debian(&'a Suite),
 }
 
-impl FromStr for Source {
-    type Err = String;
-
-    fn from_str(given: &str) -> Result<Self, String> {
+impl<'a> Source<'a> {
+    /// Reads an argument of `--against`.
+    ///
+    /// # Errors
+    /// A suite that `debian.toml` does not have.
+    pub(super) fn parse(given: &str, debian: &'a Debian) -> Result<Self, String> {
         if let Some(suite) = given.strip_prefix("deb:") {
-            let known = SUITES.iter().find(|(name, _)| *name == suite);
-            let names = || SUITES.map(|(name, _)| name).join(", ");
-            return known
-                .map(|(suite, package)| Self::Debian(suite, package))
-                .ok_or_else(|| format!("unknown suite `{suite}`; suites are {}", names()));
+            return debian.suite(suite).map(Self::Debian);
         }
-        // A folder whose own name has the sign is not meant to be called something.
+        // A directory whose path contains the sign is given without a name.
         match given.split_once('=') {
             Some((name, dir)) if !name.is_empty() && !Path::new(given).exists() => {
                 Ok(Self::Folder(Some(name.to_owned()), dir.into()))
@@ -57,30 +46,30 @@ impl FromStr for Source {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(Some(name), dir) => write!(f, "{name}={}", dir.display()),
             Self::Folder(None, dir) => write!(f, "{}", dir.display()),
-            Self::Debian(suite, _) => write!(f, "deb:{suite}"),
+            Self::Debian(suite) => write!(f, "deb:{}", suite.name),
         }
     }
 }
 
-impl Source {
+impl Source<'_> {
     /// The folder of its emulators, if they are at hand.
     fn folder(&self, cx: &Context) -> PathBuf {
         match self {
             Self::Folder(_, dir) => dir.clone(),
-            Self::Debian(suite, _) => cached(cx, suite).join("usr/bin"),
+            Self::Debian(suite) => cached(cx, suite).join("usr/bin"),
         }
     }
 
     /// What has to be downloaded before it can be used.
     pub(super) fn lacks(&self, cx: &Context) -> Option<String> {
         match self {
-            Self::Debian(suite, package) if !cached(cx, suite).exists() => {
-                Some(format!("{package} of Debian {suite}"))
+            Self::Debian(suite) if !cached(cx, suite).exists() => {
+                Some(format!("{} of Debian {}", suite.emulators, suite.name))
             }
             _ => None,
         }
@@ -91,8 +80,8 @@ impl Source {
     /// # Errors
     /// The folder has none, or Debian's cannot be had.
     pub(super) fn emulators(&self, cx: &Context) -> Result<Emulators> {
-        if let Self::Debian(suite, package) = self {
-            fetch(cx, suite, package)?;
+        if let Self::Debian(suite) = self {
+            fetch(cx, suite)?;
         }
         let dir = self.folder(cx);
         let folder = emulator::EmulatorDir::open(&dir)
@@ -108,22 +97,24 @@ impl Source {
             (Self::Folder(None, dir), None) => {
                 format!("{} {version}", dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy())
             }
-            (Self::Debian(suite, _), _) => format!("Debian {suite} {version}"),
+            (Self::Debian(suite), _) => format!("Debian {} {version}", suite.name),
         };
         Ok(Emulators { label, version, folder })
     }
 }
 
-fn cached(cx: &Context, suite: &str) -> PathBuf {
-    cx.paths.root_folder(&format!("qemu-user-{suite}"))
+fn cached(cx: &Context, suite: &Suite) -> PathBuf {
+    cx.paths.root_folder(&format!("{}-{}", suite.emulators, suite.name))
 }
 
 /// Has the cache contain a suite's package, unchanged.
-fn fetch(cx: &Context, suite: &str, package: &str) -> Result<()> {
+fn fetch(cx: &Context, suite: &Suite) -> Result<()> {
+    let dir = cached(cx, suite);
+    let Suite { name: suite, emulators: package } = suite;
     let distribution = Distribution::detect()?
         .with_context(|| format!("deb:{suite} comes from a Debian mirror, and this machine has no apt"))?;
     let host = Host::current().context("qus knows no such machine")?;
-    cache::ensure(&cached(cx, suite), |partial| {
+    cache::ensure(&dir, |partial| {
         let name = format!("bench-{suite}");
         let log = cx.start_log(&name)?;
         say(format_args!("fetching {package} of Debian {suite} (nothing is installed) …"));
@@ -194,17 +185,20 @@ mod tests {
 
     #[test]
     fn sources_are_folders_or_suites() {
-        assert_eq!("deb:trixie".parse(), Ok(Source::Debian("trixie", "qemu-user")));
-        assert_eq!("deb:bookworm".parse(), Ok(Source::Debian("bookworm", "qemu-user-static")));
-        assert!("deb:woody".parse::<Source>().unwrap_err().contains("suites are bullseye"));
-        assert_eq!("/a/b".parse(), Ok(Source::Folder(None, "/a/b".into())));
-        assert_eq!("patched=/a/b".parse(), Ok(Source::Folder(Some("patched".into()), "/a/b".into())));
+        let debian = Context::new().unwrap().data.debian;
+        let parse = |given: &str| Source::parse(given, &debian);
+        assert_eq!(parse("deb:trixie"), debian.suite("trixie").map(Source::Debian));
+        assert_eq!(debian.suite("trixie").unwrap().emulators, "qemu-user");
+        assert_eq!(debian.suite("bookworm").unwrap().emulators, "qemu-user-static");
+        assert!(parse("deb:woody").unwrap_err().contains("suites are bullseye"));
+        assert_eq!(parse("/a/b"), Ok(Source::Folder(None, "/a/b".into())));
+        assert_eq!(parse("patched=/a/b"), Ok(Source::Folder(Some("patched".into()), "/a/b".into())));
         let dir = tempfile::tempdir().unwrap();
         let odd = dir.path().join("a=b");
         std::fs::create_dir(&odd).unwrap();
-        assert_eq!(odd.to_str().unwrap().parse(), Ok(Source::Folder(None, odd)));
+        assert_eq!(parse(odd.to_str().unwrap()), Ok(Source::Folder(None, odd.clone())));
         for given in ["deb:sid", "/a/b", "patched=/a/b"] {
-            assert_eq!(given.parse::<Source>().unwrap().to_string(), given);
+            assert_eq!(parse(given).unwrap().to_string(), given);
         }
     }
 

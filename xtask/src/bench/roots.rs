@@ -9,59 +9,21 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
+use qemu_src::Guest;
 use qus_core::arch::Arch;
 use qus_core::probe;
 
+use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::progress::say;
-use crate::base::{cache, files};
 use crate::bench::session::{FOLDERS, Place, Session};
 use crate::bench::worker::Request;
 use crate::bench::workloads::{self, PROGRAMS, Workload};
 use crate::debian::{distribution, guests};
 
-/// What the workloads use.
-const PACKAGES: [&str; 20] = [
-    "base-files",
-    "base-passwd",
-    "bash",
-    "coreutils",
-    "dash",
-    "diffutils",
-    "findutils",
-    "gawk",
-    "gcc",
-    "grep",
-    "gzip",
-    "libc-bin",
-    "libc6-dev",
-    "make",
-    "perl",
-    "python3",
-    "sed",
-    "sqlite3",
-    "tar",
-    "xz-utils",
-];
-
-/// Debian's name of the architecture whose root folder a guest has; `None` where Debian's current release has none.
-pub(super) fn debian(guest: &Arch) -> Option<&'static str> {
-    const RELEASED: [&str; 7] = ["amd64", "arm64", "armhf", "i386", "ppc64el", "riscv64", "s390x"];
-    RELEASED.into_iter().find(|name| guest.debian.contains(name))
-}
-
-/// The names of both folders in the cache.
-struct Names {
-    root: String,
-    bench: String,
-}
-
-impl Names {
-    fn new() -> Result<Self> {
-        let packages = files::short_id(PACKAGES.join(" "));
-        let programs = workloads::id()?;
-        Ok(Self { root: format!("bench-{packages}"), bench: format!("bench-{packages}-{programs}") })
-    }
+/// The guest whose root filesystem runs the workloads of a target.
+fn rootfs_guest<'a>(cx: &'a Context, target: &Arch) -> Result<&'a Guest> {
+    cx.data.debian.rootfs_guest(target).context("there is no root filesystem of it")
 }
 
 /// What has to be downloaded before these workloads can run.
@@ -69,9 +31,9 @@ pub(super) fn lacks(cx: &Context, guest: &Arch, workloads: &[&Workload]) -> Resu
     if workloads.iter().all(|workload| !workload.in_root) {
         return Ok(None);
     }
-    let debian = debian(guest).context("there is no root folder of it")?;
-    let dir = cx.paths.root_folder(&format!("{}-{debian}", Names::new()?.root));
-    Ok((!dir.exists()).then(|| format!("a root folder of Debian's {debian}, some 100 MB")))
+    let debian = rootfs_guest(cx, guest)?;
+    let dir = guests::root_dir(cx, debian, "bench", &cx.data.debian.packages.bench_rootfs);
+    Ok((!dir.exists()).then(|| format!("a root filesystem of Debian's {debian}, some 100 MB")))
 }
 
 /// A place where nothing but the probe is to run; `temp` has nothing else in it.
@@ -86,13 +48,13 @@ pub(super) fn bare(guest: &Arch, temp: &Path) -> Result<Place> {
 
 /// A place where every workload can run.
 pub(super) fn whole(cx: &Context, guest: &Arch, emulator: &Path) -> Result<Place> {
-    let debian = debian(guest).context("there is no root folder of it")?;
-    let names = Names::new()?;
-    let root = guests::root(cx, debian, &names.root, &PACKAGES)?;
+    let (debian, set) = (rootfs_guest(cx, guest)?, &cx.data.debian.packages.bench_rootfs);
+    let root = guests::root(cx, debian, "bench", set)?;
     for folder in FOLDERS.map(|folder| root.join(folder)) {
         fs::create_dir_all(&folder)?;
     }
-    let bench = cx.paths.root_folder(&format!("{}-{debian}", names.bench));
+    let name = format!("bench-{}", workloads::id()?);
+    let bench = guests::root_dir(cx, debian, &name, set);
     if !bench.exists() {
         say(format_args!("preparing the workloads for {guest}: compiled by its own gcc, emulated …"));
         cache::publish(&bench, |partial| {

@@ -6,104 +6,65 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use fs_err as fs;
+use qemu_src::{Guest, Origin, PackageSet};
 
+use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::error::Skip;
-use crate::base::progress::say;
-use crate::base::{cache, exec, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
+use crate::debian::packages;
 
-/// A Debian architecture and what its `uname -m` says.
-pub(crate) struct Guest {
-    pub(crate) debian: &'static str,
-    pub(crate) machine: &'static str,
-}
-
-/// All that Debian 12 and 13 build. Their 32-bit programs see the machine that QEMU's default CPU is.
-pub(crate) const GUESTS: [Guest; 10] = [
-    Guest { debian: "amd64", machine: "x86_64" },
-    Guest { debian: "arm64", machine: "aarch64" },
-    Guest { debian: "armel", machine: "armv7l" },
-    Guest { debian: "armhf", machine: "armv7l" },
-    Guest { debian: "i386", machine: "i686" },
-    Guest { debian: "mips64el", machine: "mips64" },
-    Guest { debian: "mipsel", machine: "mips" },
-    Guest { debian: "ppc64el", machine: "ppc64le" },
-    Guest { debian: "riscv64", machine: "riscv64" },
-    Guest { debian: "s390x", machine: "s390x" },
-];
-
-/// Where their programs come from, newest release first: not every architecture is in each, and a
-/// mirror in the middle of an update serves indexes that apt rightly refuses.
-const SUITES: [&str; 3] = ["trixie", "bookworm", "sid"];
-
-/// The static program of a package of an architecture, fetched if it is not in the cache. A failure to fetch is
-/// the reason of a skip.
-pub(crate) fn program(cx: &Context, debian: &str, program: &str) -> Result<PathBuf> {
-    let dir = cx.paths.guest(debian, program);
-    let package = format!("{program}-static:{debian}");
-    fetch(cx, debian, &format!("{program} for {debian}"), &dir, |apt, into| {
+/// A static program of a guest, fetched if it is not in the cache. A failure to fetch is the reason of a skip.
+pub(crate) fn program(cx: &Context, guest: &Guest, name: &str) -> Result<PathBuf> {
+    let program =
+        cx.data.debian.program(name).with_context(|| format!("debian.toml has no program {name}"))?;
+    let dir = cx.paths.guest(&guest.debian, name);
+    let package = format!("{}:{guest}", program.package);
+    fetch(cx, &Origin::Guests, &guest.debian, &format!("{name} for {guest}"), &dir, |apt, into| {
         apt.unpack(&[&package], into).map(drop)
     })?;
-    let names = [program.to_owned(), format!("{program}-static")];
+    let names = [name.to_owned(), format!("{name}-static")];
     let mut places =
         names.iter().flat_map(|name| [dir.join("usr/bin").join(name), dir.join("bin").join(name)]);
-    places.find(|path| path.exists()).with_context(|| format!("the package has no {program}"))
+    places.find(|path| path.exists()).with_context(|| format!("the package has no {name}"))
 }
 
-/// Fills a folder of the cache with packages of an architecture, from the first suite that gives them, if it is
-/// not there, or was changed. A failure is the reason of a skip.
+/// Fetches packages of an architecture into a directory of the cache, unless it has them unchanged. A failure is the
+/// reason of a skip.
 pub(crate) fn fetch(
     cx: &Context,
-    debian: &str,
+    from: &Origin,
+    architecture: &str,
     what: &str,
     dir: &Path,
-    unpack: impl Fn(&Apt, &Path) -> Result<()>,
+    unpack: impl Fn(Apt, &Path) -> Result<()>,
 ) -> Result<()> {
-    cache::ensure(dir, |partial| fill(cx, debian, what, partial, unpack))
+    cache::ensure(dir, |partial| {
+        let distribution = Distribution::detect()?.ok_or_else(|| {
+            Skip("guests come from a Debian mirror, and this machine has no apt".to_owned())
+        })?;
+        packages::fetch(cx, &distribution, from, Some(architecture), what, partial, unpack)
+    })
 }
 
-fn fill(
-    cx: &Context,
-    debian: &str,
-    what: &str,
-    partial: &Path,
-    unpack: impl Fn(&Apt, &Path) -> Result<()>,
-) -> Result<()> {
-    let distribution = Distribution::detect()?
-        .ok_or_else(|| Skip("guests come from a Debian mirror, and this machine has no apt".to_owned()))?;
-    let mut failures = Vec::new();
-    for suite in SUITES {
-        let name = format!("guest-{}-{suite}", what.replace(' ', "-"));
-        let (log, state) = (cx.paths.log(&name), cx.paths.apt(&name));
-        exec::start_log(&log)?;
-        files::clear(partial)?;
-        let fetched =
-            Apt::foreign(&state, &log, &distribution, suite, &[debian]).and_then(|apt| unpack(&apt, partial));
-        match fetched {
-            Ok(()) => {
-                say(format_args!("fetched {what} from Debian {suite}"));
-                return Ok(());
-            }
-            Err(_) => failures.push(format!("Debian {suite} (see {})", log.display())),
-        }
-    }
-    bail!(Skip(format!("no suite gave {what}: {}", failures.join(", "))))
+/// The directory of a guest's root filesystem in the cache; `name` says what it is for.
+pub(crate) fn root_dir(cx: &Context, guest: &Guest, name: &str, set: &PackageSet) -> PathBuf {
+    cx.paths.root_folder(&format!("{name}-{}-{guest}", packages::id(set)))
 }
 
-/// A root folder of a Debian architecture: packages and what they depend on, unpacked, as debootstrap's first stage
-/// leaves them; `id` stands for the packages. A failure to fetch is the reason of a skip.
-pub(crate) fn root(cx: &Context, debian: &str, id: &str, packages: &[&str]) -> Result<PathBuf> {
-    let dir = cx.paths.root_folder(&format!("{id}-{debian}"));
+/// A root filesystem of a guest: packages and what they depend on, unpacked, as debootstrap's first stage leaves them.
+/// A failure to fetch is the reason of a skip.
+pub(crate) fn root(cx: &Context, guest: &Guest, name: &str, set: &PackageSet) -> Result<PathBuf> {
+    let dir = root_dir(cx, guest, name, set);
     if dir.exists() {
         // Those who use it change it, as with the linker's cache; no build takes anything from it.
         return Ok(dir);
     }
-    let packages: Vec<_> = packages.iter().map(|package| format!("{package}:{debian}")).collect();
-    fetch(cx, debian, &format!("a root folder of {debian}"), &dir, |apt, into| {
+    let packages: Vec<_> = set.packages.iter().map(|package| format!("{package}:{guest}")).collect();
+    fetch(cx, &set.from, &guest.debian, &format!("a root filesystem of {guest}"), &dir, |apt, into| {
         apt.unpack_all(&packages, into)?;
         merge_usr(into)?;
         Ok(fs::create_dir_all(into.join("tmp"))?)
@@ -142,14 +103,7 @@ fn move_into(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use qus_core::arch::Arch;
 
-    #[test]
-    fn every_guest_is_in_the_table() {
-        for guest in &GUESTS {
-            assert!(guest.debian.parse::<&Arch>().is_ok(), "{}", guest.debian);
-        }
-    }
     #[test]
     fn usr_is_merged() {
         let dir = tempfile::tempdir().unwrap();

@@ -3,4 +3,5 @@
 pub(crate) mod apt;
 pub(crate) mod distribution;
 pub(crate) mod guests;
+pub(crate) mod packages;
 pub(crate) mod updates;

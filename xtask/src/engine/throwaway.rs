@@ -160,6 +160,11 @@ impl Throwaway {
         &self.place.0
     }
 
+    /// Its static busybox, which runs on this machine.
+    pub(crate) fn busybox(&self) -> PathBuf {
+        Programs::at(&self.state.programs).busybox()
+    }
+
     /// A program of its packages, by its path there.
     pub(crate) fn program(&self, path: &str) -> PathBuf {
         self.state.programs.join(path)

@@ -27,7 +27,7 @@ use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
 use crate::base::progress::{Bar, one_line, say};
 use crate::base::tarball::{self, Tarball};
-use crate::debian::guests::{self, GUESTS};
+use crate::debian::guests;
 use crate::qemu::compile::{Compile, Phase};
 
 /// The file of a bundle that holds its profile.
@@ -123,18 +123,15 @@ pub(crate) fn ensure(compile: &Compile<'_>) -> Result<ProfileData> {
 fn train(compile: &Compile<'_>, training: &Pgo, into: &Path) -> Result<()> {
     let cx = compile.cx;
     let mut programs: Vec<(&'static Arch, PathBuf)> = Vec::new();
-    for guest in &GUESTS {
-        programs.push((guest.debian.parse()?, guests::program(cx, guest.debian, "busybox")?));
+    for guest in &cx.data.debian.guests {
+        programs.push((guest.target, guests::program(cx, guest, "busybox")?));
     }
-    let mut targets: Vec<_> = programs.iter().map(|(arch, _)| *arch).collect();
-    targets.sort_by_key(|arch| arch.name);
-    targets.dedup();
     say("the release profile trains its emulators: they are built twice");
     // Compilers write their counts to the place they were told when they compiled.
     let counts = cx.paths.out().join("build").join("counts");
     files::remove(&counts)?;
     let instrumented = compile.in_phase(Phase::Training(&counts));
-    let build = instrumented.build(&targets)?;
+    let build = instrumented.build(&cx.data.debian.targets())?;
     // Programs of the build itself have counted too.
     files::remove(&counts)?;
     let mut bar = Bar::new("training");
@@ -227,7 +224,7 @@ mod tests {
     #[test]
     fn profile_data_comes_from_targets_that_are_trained() {
         let data = Context::new().unwrap().data;
-        let trained: Vec<&Arch> = GUESTS.iter().map(|guest| guest.debian.parse().unwrap()).collect();
+        let trained = data.debian.targets();
         for (target, from) in data.pgo.profile_from.iter() {
             assert!(!trained.contains(&target), "{target}");
             assert!(trained.contains(from), "{from}");

@@ -17,7 +17,7 @@ use crate::base::files;
 use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
 use crate::check::report::Report;
-use crate::debian::guests::{self, GUESTS};
+use crate::debian::guests;
 
 const LEVEL: &str = "emulator";
 
@@ -29,15 +29,14 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             artefact::run_probe(&native, &emulator(&bundle, arch)?, arch)
         })?;
     }
-    for guest in &GUESTS {
-        let arch: &Arch = guest.debian.parse()?;
+    for guest in &cx.data.debian.guests {
         // Fetched once, and a failure to is the reason of every skip of this guest.
-        let program = guests::program(cx, guest.debian, "busybox").map_err(|error| format!("{error:#}"));
+        let program = guests::program(cx, guest, "busybox").map_err(|error| format!("{error:#}"));
         let busybox = || -> Result<Busybox<'_>> {
             let program = program.clone().map_err(Skip)?;
-            Ok(Busybox { runner: &native, emulator: emulator(&bundle, arch)?, program })
+            Ok(Busybox { runner: &native, emulator: emulator(&bundle, guest.target)?, program })
         };
-        let name = |what: &str| format!("busybox {}: {what}", guest.debian);
+        let name = |what: &str| format!("busybox {guest}: {what}");
         report.check(LEVEL, name("uname"), || {
             busybox()?.expect(&["uname", "-m"], &format!("{}\n", guest.machine))
         })?;

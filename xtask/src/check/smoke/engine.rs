@@ -28,7 +28,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     thread::scope(|scope| {
         let checks = scope.spawn(|| {
             let dock = Bench::new(cx).and_then(Dock::new);
-            let mut checks = Checks { dock, report };
+            let mut checks = Checks { dock, cx, report };
             lifecycle::run(&mut checks)?;
             push::run(&mut checks)?;
             uses::run(&mut checks)?;

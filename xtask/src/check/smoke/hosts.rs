@@ -18,7 +18,7 @@ use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
 use crate::check::report::{Outcome, Report};
 use crate::check::smoke::emulator::{Busybox, emulator};
-use crate::debian::guests::{self, GUESTS};
+use crate::debian::guests;
 use crate::qus::rust::Rust;
 
 const LEVEL: &str = "hosts";
@@ -64,14 +64,13 @@ fn emulators(cx: &Context, host: &'static Host, report: &mut Report) -> Result<(
             artefact::run_probe(&runner, &emulator(&dir, arch)?, arch)
         })?;
     }
-    for guest in &GUESTS {
-        let arch: &Arch = guest.debian.parse()?;
-        if host == hosts::own()? || !has(arch) {
+    for guest in &cx.data.debian.guests {
+        if host == hosts::own()? || !has(guest.target) {
             continue;
         }
-        report.check(LEVEL, format!("{host}: busybox {}", guest.debian), || {
-            let program = guests::program(cx, guest.debian, "busybox")?;
-            let busybox = Busybox { runner: &runner, emulator: emulator(&dir, arch)?, program };
+        report.check(LEVEL, format!("{host}: busybox {guest}"), || {
+            let program = guests::program(cx, guest, "busybox")?;
+            let busybox = Busybox { runner: &runner, emulator: emulator(&dir, guest.target)?, program };
             busybox.expect(&["uname", "-m"], &format!("{}\n", guest.machine))?;
             busybox.shell_loop()?;
             busybox.tar()

@@ -91,7 +91,7 @@ fn by_hand(dock: &Dock<'_>) -> Result<()> {
     ensure!(engine("env")?.succeeds()? == variables, "`env` prints something else than `up`");
     ensure!(engine("status")?.succeeds()?.contains("registry  localhost:"), "the registry is not named");
     // As the user of a shell would, and with a container that still runs at the end.
-    dock.busybox_image(&dock.path("box"), dock.host.debian)?;
+    dock.busybox_image(&dock.path("box"), &dock.engine.busybox())?;
     let script = r#"set -e
         eval "$1"
         docker buildx build --quiet --tag "$QUS_REGISTRY/box" --push "$2"

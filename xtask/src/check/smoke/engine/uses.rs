@@ -4,25 +4,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
-use qus_core::arch::Arch;
+use qemu_src::Guest;
 use qus_core::probe;
 use xshell::cmd;
 
+use crate::base::context::Context;
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::bench::FOREIGN;
+use crate::check::smoke::fixture::bench::{FOREIGN, guest_named};
 use crate::check::smoke::fixture::dock::{Checks, Dock};
 use crate::check::smoke::fixture::ended::Ended;
 use crate::check::smoke::fixture::tools;
-use crate::debian::guests::{self, GUESTS};
+use crate::debian::{guests, packages};
 use crate::ship::tarballs;
-
-/// Debian's names of the guests of which there are images.
-const IMAGES: [&str; 6] = ["arm64", "armhf", "i386", "ppc64el", "riscv64", "s390x"];
-
-/// What a root folder of a guest has, with all that these depend on: dynamically linked programs.
-const ROOT: [&str; 5] = ["base-files", "bash", "coreutils", "libc-bin", "tar"];
 
 /// What the programs of such a root folder do: the linker's cache, threads, pipes, files.
 const WORK: &str = "set -e; uname -m; ldconfig; test -s /etc/ld.so.cache; \
@@ -33,10 +28,10 @@ const WORK: &str = "set -e; uname -m; ldconfig; test -s /etc/ld.so.cache; \
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("docker run REPO --install all; then images of six architectures run", containers)?;
     checks.check("docker buildx build: steps of six platforms in one build", builds)?;
-    for debian in IMAGES {
+    for guest in container_guests(checks.cx) {
         checks.check(
-            format!("Debian's root folder of {debian} in a container: ldconfig, threads, tar"),
-            |dock| root_folder(dock, debian),
+            format!("Debian's root folder of {guest} in a container: ldconfig, threads, tar"),
+            |dock| root_folder(dock, guest),
         )?;
     }
     checks.check("registered by the small image of one guest", small_image)?;
@@ -49,40 +44,30 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("an emulator called by its name, nothing registered", explicit)
 }
 
-/// A Debian architecture, the platform of its images, and what its `uname -m` says.
-struct Guest {
-    debian: &'static str,
-    arch: &'static Arch,
-    platform: String,
-    machine: &'static str,
+/// The platform of a guest's images.
+fn platform(guest: &Guest) -> Result<String> {
+    let platform = guest.platform().with_context(|| format!("{guest} has no platform"))?;
+    Ok(format!("linux/{platform}"))
 }
 
-impl Guest {
-    fn new(debian: &str) -> Result<Self> {
-        let guest = GUESTS.iter().find(|guest| guest.debian == debian).context("it is no guest")?;
-        let arch: &'static Arch = guest.debian.parse()?;
-        let platform = arch.platforms.first().context("it has no platform")?;
-        // Of Arm the oldest variant comes last in our table, and Debian's armhf is the seventh.
-        let platform = if debian == "armhf" { "arm/v7" } else { platform };
-        // Run by the machine itself, a program sees the machine.
-        let machine = if probe::is_native(arch) { std::env::consts::ARCH } else { guest.machine };
-        Ok(Self { debian: guest.debian, arch, platform: format!("linux/{platform}"), machine })
-    }
+/// The output of a guest's `uname -m`. Programs that the machine runs natively print the machine's.
+fn machine(guest: &Guest) -> &str {
+    if probe::is_native(guest.target) { std::env::consts::ARCH } else { &guest.machine }
+}
 
-    /// The one that stands for all.
-    fn foreign() -> Result<Self> {
-        Self::new(FOREIGN[1])
-    }
+/// The guests that run in containers.
+fn container_guests(cx: &Context) -> impl Iterator<Item = &Guest> {
+    cx.data.debian.guests.iter().filter(|guest| guest.container)
 }
 
 impl Dock<'_> {
     /// An image with nothing but busybox, in the engine.
     fn guest_image(&self, guest: &Guest) -> Result<String> {
-        let name = format!("box-{}", guest.debian);
+        let name = format!("box-{guest}");
         if self.docker(&["image", "inspect", &name])?.status != Some(0) {
             let dir = self.path(&name);
-            self.busybox_image(&dir, guest.debian)?;
-            self.build(&dir, &guest.platform, &["--tag", &name, "--load"])?;
+            self.busybox_image(&dir, &self.bench.guest(guest, "busybox")?)?;
+            self.build(&dir, &platform(guest)?, &["--tag", &name, "--load"])?;
         }
         Ok(name)
     }
@@ -96,34 +81,34 @@ impl Dock<'_> {
     /// Runs a program in a container of an image that is in the engine.
     fn contain(&self, guest: &Guest, image: &str, args: &[&str]) -> Result<Ended> {
         let run =
-            ["run", "--rm", "--pull", "never", "--network", "none", "--platform", &guest.platform, image];
+            ["run", "--rm", "--pull", "never", "--network", "none", "--platform", &platform(guest)?, image];
         self.docker(&[&run, args].concat())
     }
 
     /// Has the guest's busybox tell its machine: called on the host, in a container, and in a step of a build.
     fn works(&self, guest: &Guest) -> Result<()> {
-        let machine = format!("{}\n", guest.machine);
-        let busybox = self.bench.guest(guest.debian, "busybox")?;
-        self.bench.ends(cmd!(sh(), "{busybox} uname -m"))?.writes(&machine).context("on the host")?;
+        let expected = format!("{}\n", machine(guest));
+        let busybox = self.bench.guest(guest, "busybox")?;
+        self.bench.ends(cmd!(sh(), "{busybox} uname -m"))?.writes(&expected).context("on the host")?;
         let image = self.guest_image(guest)?;
         self.contain(guest, &image, &["/bin/busybox", "uname", "-m"])?
-            .writes(&machine)
+            .writes(&expected)
             .context("in a container")?;
         let dir = self.path("step");
         fs::create_dir_all(&dir)?;
         let step = format!(
             "[\"/bin/busybox\", \"sh\", \"-c\", \"test $(/bin/busybox uname -m) = {}\"]",
-            guest.machine
+            machine(guest)
         );
         fs::write(dir.join("Dockerfile"), format!("FROM {image}\nRUN {step}\n"))?;
-        self.build(&dir, &guest.platform, &["--no-cache"]).context("in a step of a build")
+        self.build(&dir, &platform(guest)?, &["--no-cache"]).context("in a step of a build")
     }
 
     /// Fails where the guest's busybox runs though nothing is registered for it.
     fn does_not_work(&self, guest: &Guest) -> Result<()> {
         let image = self.guest_image(guest)?;
         let ended = self.contain(guest, &image, &["/bin/busybox", "uname", "-m"])?;
-        ensure!(ended.status != Some(0), "{} runs without a handler of ours", guest.debian);
+        ensure!(ended.status != Some(0), "{guest} runs without a handler of ours");
         Ok(())
     }
 
@@ -135,10 +120,11 @@ impl Dock<'_> {
 
     /// Emulators of Debian's package.
     fn debians_package(&self) -> Result<PathBuf> {
-        let dir = self.bench.cx.paths.root_folder("qemu-user");
-        let packages = ["qemu-user", "qemu-user-binfmt"];
-        guests::fetch(self.bench.cx, self.host.debian, "Debian's emulators", &dir, |apt, into| {
-            apt.unpack(&packages, into).map(drop)
+        let (cx, host) = (self.bench.cx, self.host.debian);
+        let set = &cx.data.debian.packages.emulators;
+        let dir = cx.paths.root_folder(&format!("emulators-{}-{host}", packages::id(set)));
+        guests::fetch(cx, &set.from, host, "Debian's emulators", &dir, |apt, into| {
+            apt.unpack(&set.packages, into).map(drop)
         })?;
         Ok(dir)
     }
@@ -147,12 +133,12 @@ impl Dock<'_> {
 fn containers(dock: &Dock<'_>) -> Result<()> {
     let image = dock.full_image()?;
     let told = dock.privileged(&[], &image, &["--install", "all"])?.succeeds()?;
-    for debian in IMAGES {
-        let guest = Guest::new(debian)?;
-        ensure!(told.contains(&format!("\"{}\"", guest.platform)), "{} is not among {told}", guest.platform);
-        let name = dock.guest_image(&guest)?;
-        let ran = dock.contain(&guest, &name, &["/bin/busybox", "uname", "-m"])?;
-        ran.writes(&format!("{}\n", guest.machine)).with_context(|| debian.to_owned())?;
+    for guest in container_guests(dock.bench.cx) {
+        let platform = platform(guest)?;
+        ensure!(told.contains(&format!("\"{platform}\"")), "{platform} is not among {told}");
+        let name = dock.guest_image(guest)?;
+        let ran = dock.contain(guest, &name, &["/bin/busybox", "uname", "-m"])?;
+        ran.writes(&format!("{}\n", machine(guest))).with_context(|| guest.to_string())?;
     }
     Ok(())
 }
@@ -163,12 +149,12 @@ fn builds(dock: &Dock<'_>) -> Result<()> {
     let dir = dock.path("steps");
     fs::create_dir_all(&dir)?;
     let mut platforms = Vec::new();
-    for debian in IMAGES {
-        let guest = Guest::new(debian)?;
+    for guest in container_guests(dock.bench.cx) {
         // Docker's name without its variant is what a Dockerfile sees.
-        let name = guest.platform.split('/').nth(1).context("no architecture")?;
-        fs::copy(dock.bench.guest(debian, "busybox")?, dir.join(format!("busybox-{name}")))?;
-        platforms.push(guest.platform);
+        let platform = platform(guest)?;
+        let name = platform.split('/').nth(1).context("no architecture")?;
+        fs::copy(dock.bench.guest(guest, "busybox")?, dir.join(format!("busybox-{name}")))?;
+        platforms.push(platform);
     }
     fs::write(
         dir.join("Dockerfile"),
@@ -179,11 +165,10 @@ fn builds(dock: &Dock<'_>) -> Result<()> {
     let to = dock.path("steps-made");
     let to_text = format!("type=local,dest={}", to.display());
     dock.build(&dir, &platforms.join(","), &["--no-cache", "--output", &to_text])?;
-    for debian in IMAGES {
-        let guest = Guest::new(debian)?;
-        let made = to.join(guest.platform.replace('/', "_")).join("machine");
-        let machine = fs::read_to_string(&made).with_context(|| format!("no {}", made.display()))?;
-        ensure!(machine.trim() == guest.machine, "{debian} has made {machine:?}");
+    for guest in container_guests(dock.bench.cx) {
+        let made = to.join(platform(guest)?.replace('/', "_")).join("machine");
+        let written = fs::read_to_string(&made).with_context(|| format!("no {}", made.display()))?;
+        ensure!(written.trim() == machine(guest), "{guest} has made {written:?}");
     }
     let tag = dock.repo("steps:1");
     let push = || dock.build(&dir, &platforms.join(","), &["--tag", &tag, "--push"]);
@@ -195,22 +180,22 @@ fn builds(dock: &Dock<'_>) -> Result<()> {
     }
     let index = dock.inspect(&tag)?;
     let count = index["manifest"]["manifests"].as_array().map_or(0, Vec::len);
-    ensure!(count == IMAGES.len(), "the index has {count} images");
+    ensure!(count == platforms.len(), "the index has {count} images");
     Ok(())
 }
 
 /// The emulators' work when a container image is made: dynamic programs, and those that crashed most often.
-fn root_folder(dock: &Dock<'_>, debian: &str) -> Result<()> {
-    let guest = Guest::new(debian)?;
-    dock.privileged(&[], &dock.full_image()?, &["install", guest.arch.name])?.succeeds()?;
-    let root = guests::root(dock.bench.cx, debian, "debian", &ROOT)?;
-    let name = format!("root-{debian}");
+fn root_folder(dock: &Dock<'_>, guest: &Guest) -> Result<()> {
+    dock.privileged(&[], &dock.full_image()?, &["install", guest.target.name])?.succeeds()?;
+    let cx = dock.bench.cx;
+    let root = guests::root(cx, guest, "container", &cx.data.debian.packages.container_rootfs)?;
+    let name = format!("root-{guest}");
     fs::write(dock.path("Dockerfile"), "FROM scratch\nCOPY --from=root / /\n")?;
     let context = format!("root={}", root.display());
-    dock.build(dock.dir.path(), &guest.platform, &["--build-context", &context, "--tag", &name, "--load"])?;
+    dock.build(dock.dir.path(), &platform(guest)?, &["--build-context", &context, "--tag", &name, "--load"])?;
     let expected = exec::read(cmd!(sh(), "sh -c {EXPECTED}"))?;
-    let ended = dock.contain(&guest, &name, &["/bin/bash", "-c", WORK])?;
-    ended.writes(&format!("{}\n{expected}\n", guest.machine))?;
+    let ended = dock.contain(guest, &name, &["/bin/bash", "-c", WORK])?;
+    ended.writes(&format!("{}\n{expected}\n", machine(guest)))?;
     dock.docker(&["image", "rm", &name])?.succeeds().map(drop)
 }
 
@@ -218,33 +203,33 @@ fn root_folder(dock: &Dock<'_>, debian: &str) -> Result<()> {
 const EXPECTED: &str = "seq 200000 | sha256sum";
 
 fn small_image(dock: &Dock<'_>) -> Result<()> {
-    let guest = Guest::foreign()?;
+    let guest = guest_named(dock.bench.cx, FOREIGN[1])?;
     dock.full_image()?;
     let version = crate::check::smoke::engine::push::bundle_version(dock)?;
-    let image = format!("{}:{version}-{}", dock.repo("qus"), guest.arch);
-    dock.does_not_work(&guest)?;
+    let image = format!("{}:{version}-{}", dock.repo("qus"), guest.target);
+    dock.does_not_work(guest)?;
     dock.privileged(&[], &image, &["install", "all"])?.succeeds()?;
     // F has the kernel keep the emulator open when container and image are gone.
     dock.docker(&["image", "rm", &image])?.succeeds()?;
-    dock.works(&guest)
+    dock.works(guest)
 }
 
 fn register_image(dock: &Dock<'_>) -> Result<()> {
-    let guest = Guest::foreign()?;
+    let guest = guest_named(dock.bench.cx, FOREIGN[1])?;
     dock.full_image()?;
     let image = format!("{}:register", dock.repo("qus"));
     let none = dock.privileged(&[], &image, &["install", "all"])?;
     none.fails(1, &["there is no emulator in", "QEMU_BIN_DIR"])?;
     let volume = format!("{}:/emulators:ro", dock.bench.bundle.display());
     let options = ["--volume", &volume, "--env", "QEMU_BIN_DIR=/emulators"];
-    dock.privileged(&options, &image, &["install", guest.arch.name])?.succeeds()?;
-    dock.works(&guest)
+    dock.privileged(&options, &image, &["install", guest.target.name])?.succeeds()?;
+    dock.works(guest)
 }
 
 fn tarball(dock: &Dock<'_>) -> Result<()> {
-    let guest = Guest::foreign()?;
+    let guest = guest_named(dock.bench.cx, FOREIGN[1])?;
     let log = dock.bench.cx.start_log("smoke-tarball")?;
-    let file = format!("{}-static_{}.tar.zst", guest.arch.emulator(), dock.host);
+    let file = format!("{}-static_{}.tar.zst", guest.target.emulator(), dock.host);
     let tarballs = tarballs::plan(dock.host, &dock.bench.bundle)?;
     let tarball = tarballs.iter().find(|tarball| tarball.file == file).context("it is not planned")?;
     let dir = dock.path("unpacked");
@@ -253,73 +238,73 @@ fn tarball(dock: &Dock<'_>) -> Result<()> {
     let packed = tarball.write(&dir)?;
     exec::run(cmd!(sh(), "tar -I {zstd} -xf {packed} -C {dir}"), &log, |_| {})?;
     let dir = dir.to_string_lossy();
-    dock.bench.qus(&["install", guest.arch.name, "--dir", &dir])?.succeeds()?;
-    dock.works(&guest)
+    dock.bench.qus(&["install", guest.target.name, "--dir", &dir])?.succeeds()?;
+    dock.works(guest)
 }
 
 fn debians_emulators(dock: &Dock<'_>) -> Result<()> {
-    let guest = Guest::foreign()?;
+    let guest = guest_named(dock.bench.cx, FOREIGN[1])?;
     let dir = dock.debians_package()?.join("usr/bin");
     let dir = dir.to_string_lossy();
-    dock.bench.qus(&["install", guest.arch.name, "--dir", &dir])?.succeeds()?;
-    dock.works(&guest)
+    dock.bench.qus(&["install", guest.target.name, "--dir", &dir])?.succeeds()?;
+    dock.works(guest)
 }
 
 /// What systemd-binfmt does on a Debian machine with its package, for one architecture.
 fn debians_handler(dock: &Dock<'_>) -> Result<()> {
-    let guest = Guest::foreign()?;
+    let guest = guest_named(dock.bench.cx, FOREIGN[1])?;
     let package = dock.debians_package()?;
-    let name = guest.arch.emulator();
+    let name = guest.target.emulator();
     let rule = fs::read_to_string(package.join("usr/lib/binfmt.d").join(format!("{name}.conf")))
         .context("Debian's package has no rule")?;
     let unpacked = format!(":{}/usr/", package.display());
     let handler = dock.bench.foreign_handler(&name, &rule.trim().replace(":/usr/", &unpacked))?;
     let before = handler.text()?;
-    dock.works(&guest)?;
+    dock.works(guest)?;
     let image = dock.full_image()?;
-    dock.privileged(&[], &image, &["install", guest.arch.name])?
+    dock.privileged(&[], &image, &["install", guest.target.name])?
         .fails(1, &["another program has registered a handler", "--force"])?;
-    dock.privileged(&[], &image, &["install", guest.arch.name, "--force"])?.succeeds()?;
-    dock.works(&guest)?;
+    dock.privileged(&[], &image, &["install", guest.target.name, "--force"])?.succeeds()?;
+    dock.works(guest)?;
     dock.privileged(&[], &image, &["remove", "all"])?.succeeds()?;
     ensure!(handler.text()? == before, "Debian's handler was changed");
-    dock.works(&guest)
+    dock.works(guest)
 }
 
 fn inside_the_guest(dock: &Dock<'_>) -> Result<()> {
-    let guest = Guest::foreign()?;
-    let name = guest.arch.emulator();
-    let without = dock.guest_image(&guest)?;
+    let guest = guest_named(dock.bench.cx, FOREIGN[1])?;
+    let name = guest.target.emulator();
+    let without = dock.guest_image(guest)?;
     let dir = dock.path("with-emulator");
     fs::create_dir_all(&dir)?;
     fs::copy(dock.bench.bundle.join(&name), dir.join("emulator"))?;
     fs::write(dir.join("Dockerfile"), format!("FROM {without}\nCOPY emulator /qus-smoke-emulator\n"))?;
-    dock.build(&dir, &guest.platform, &["--tag", "with-emulator", "--load"])?;
+    dock.build(&dir, &platform(guest)?, &["--tag", "with-emulator", "--load"])?;
     // As old tools did: the path counts where the program is started.
-    let raw = dock.bench.qus(&["export", "raw", guest.arch.name])?.succeeds()?;
+    let raw = dock.bench.qus(&["export", "raw", guest.target.name])?.succeeds()?;
     let emulator = dock.bench.bundle.join(&name);
     let rule =
         raw.lines().next().context("no rule")?.replace(&*emulator.to_string_lossy(), "/qus-smoke-emulator");
     let (rule, flags) = rule.rsplit_once(':').context("a rule ends in flags")?;
     let _handler = dock.bench.foreign_handler(&name, &format!("{rule}:{}", flags.replace('F', "")))?;
     let args = ["/bin/busybox", "uname", "-m"];
-    dock.contain(&guest, "with-emulator", &args)?.writes(&format!("{}\n", guest.machine))?;
-    ensure!(dock.contain(&guest, &without, &args)?.status != Some(0), "it runs without an emulator");
+    dock.contain(guest, "with-emulator", &args)?.writes(&format!("{}\n", machine(guest)))?;
+    ensure!(dock.contain(guest, &without, &args)?.status != Some(0), "it runs without an emulator");
     Ok(())
 }
 
 fn explicit(dock: &Dock<'_>) -> Result<()> {
-    let guest = Guest::foreign()?;
+    let guest = guest_named(dock.bench.cx, FOREIGN[1])?;
     let dir = dock.path("explicit");
     fs::create_dir_all(&dir)?;
-    fs::copy(dock.bench.guest(guest.debian, "busybox")?, dir.join("busybox"))?;
+    fs::copy(dock.bench.guest(guest, "busybox")?, dir.join("busybox"))?;
     dock.full_image()?;
     let from = format!("FROM {}:pkg\nCOPY busybox /busybox\n", dock.repo("qus"));
     fs::write(dir.join("Dockerfile"), from)?;
     let host = format!("linux/{}", dock.host.platform);
     dock.build(&dir, &host, &["--tag", "explicit", "--load"])?;
-    dock.does_not_work(&guest)?;
-    let emulator = format!("/usr/bin/{}", guest.arch.emulator());
+    dock.does_not_work(guest)?;
+    let emulator = format!("/usr/bin/{}", guest.target.emulator());
     let run = ["run", "--rm", "--network", "none", "explicit", &emulator, "/busybox", "uname", "-m"];
-    dock.docker(&run)?.writes(&format!("{}\n", guest.machine))
+    dock.docker(&run)?.writes(&format!("{}\n", machine(guest)))
 }

@@ -42,7 +42,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 impl Bench<'_> {
     /// A setuid program of root that everybody may run.
     fn setuid(&self, program: &str) -> Result<PathBuf> {
-        let path = self.copy(&self.guest(FOREIGN[1], program)?, &format!("setuid-{program}"))?;
+        let path = self.copy(&self.foreign(program)?, &format!("setuid-{program}"))?;
         self.make_setuid(&path)?;
         Ok(path)
     }
@@ -91,7 +91,7 @@ fn honoured(bench: &Bench<'_>) -> Result<()> {
 fn variables(bench: &Bench<'_>) -> Result<()> {
     bench.install(&[FOREIGN[0]])?;
     let setuid = bench.setuid("bash")?.display().to_string();
-    let plain = bench.copy(&bench.guest(FOREIGN[1], "bash")?, "plain")?.display().to_string();
+    let plain = bench.copy(&bench.foreign("bash")?, "plain")?.display().to_string();
     let told = |program: &str, log: &Path| {
         let variables = [
             "QEMU_LOG=strace".to_owned(),
@@ -114,7 +114,7 @@ fn variables(bench: &Bench<'_>) -> Result<()> {
 fn options(bench: &Bench<'_>) -> Result<()> {
     bench.install(&[FOREIGN[0]])?;
     let emulator = bench.bundle.join(format!("qemu-{}", FOREIGN[0]));
-    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
     let log = bench.ours()?.join("by-hand");
     bench.ends(cmd!(sh(), "{emulator} -D {log} -d strace {busybox} true"))?.succeeds()?;
     ensure!(log.exists(), "-D is not obeyed at all");
@@ -131,7 +131,7 @@ fn options(bench: &Bench<'_>) -> Result<()> {
 }
 
 fn names(bench: &Bench<'_>) -> Result<()> {
-    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
     let dir = bench.theirs()?;
     // As a shell of that name is a login shell, busybox looks for what is behind the dash.
     symlink(&busybox, dir.join("-uname"))?;
@@ -146,7 +146,7 @@ fn names(bench: &Bench<'_>) -> Result<()> {
 
 fn core_file(bench: &Bench<'_>) -> Result<()> {
     bench.install(&[FOREIGN[0]])?;
-    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?.display().to_string();
+    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?.display().to_string();
     let dir = bench.theirs()?;
     let crash = "umask 0; kill -SEGV $$";
     bench.as_nobody(&dir, &[], &["prlimit", "--core=unlimited", &busybox, "sh", "-c", crash])?;

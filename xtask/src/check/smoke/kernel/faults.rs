@@ -17,7 +17,7 @@ use qus_core::binfmt::{MOUNT_POINT, Rule};
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY};
+use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY, guest_named};
 
 /// Longest time that something is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -125,7 +125,7 @@ fn unfit(bench: &Bench<'_>) -> Result<()> {
     bench.copy(&emulator("sh4"), "unfit/qemu-sh4")?;
     mode(&bench.copy(&emulator("alpha"), "unfit/qemu-alpha")?, 0o644)?;
     bench.copy(Path::new("/bin/true"), "unfit/qemu-hppa")?;
-    mode(&bench.copy(&bench.guest("s390x", "busybox")?, "unfit/qemu-m68k")?, 0o755)?;
+    mode(&bench.copy(&bench.guest(guest_named(bench.cx, "s390x")?, "busybox")?, "unfit/qemu-m68k")?, 0o755)?;
     bench.copy(&emulator("riscv64"), "unfit/qemu-riscv32")?;
     fs::write(bench.path("unfit/qemu-or1k"), "#!/bin/sh\n")?;
     mode(&bench.path("unfit/qemu-or1k"), 0o755)?;

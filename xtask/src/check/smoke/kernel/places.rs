@@ -159,7 +159,7 @@ fn ordinary_user(bench: &Bench<'_>) -> Result<()> {
 fn as_root(bench: &Bench<'_>) -> Result<()> {
     bench.needs_instances()?;
     let qus = bench.program();
-    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
     let file = bench.path("owned");
     fs::write(&file, "")?;
     std::os::unix::fs::chown(&file, Some(1234), Some(4321))?;
@@ -176,7 +176,7 @@ fn foreign_root(bench: &Bench<'_>) -> Result<()> {
     for dir in ["bin", "proc", "dev"] {
         fs::create_dir_all(root.join(dir))?;
     }
-    bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "foreign-root/bin/busybox")?;
+    bench.copy(&bench.foreign("busybox")?, "foreign-root/bin/busybox")?;
     for applet in ["sh", "uname", "cat"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
     }

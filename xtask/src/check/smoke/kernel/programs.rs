@@ -8,20 +8,19 @@ use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
+use qemu_src::Guest;
 use qus_core::arch::ARCHES;
 use serde_json::Value;
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
 use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
-use crate::debian::guests::GUESTS;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("install all: all 33 probes run", all_probes)?;
-    for guest in &GUESTS {
-        checks.check(format!("busybox {} by its name, and in a chroot", guest.debian), |bench| {
-            busybox(bench, guest.debian, guest.machine)
-        })?;
+    for guest in &checks.cx.data.debian.guests {
+        checks
+            .check(format!("busybox {guest} by its name, and in a chroot"), |bench| busybox(bench, guest))?;
     }
     checks.check("argv[0], /proc/self/exe, scripts", arguments)?;
     checks.check("installing again changes nothing", idempotent)?;
@@ -57,22 +56,22 @@ fn all_probes(bench: &Bench<'_>) -> Result<()> {
     bench.qus(&["probe", FOREIGN[0]])?.fails(1, &["1 of 1 architectures do not run"])
 }
 
-fn busybox(bench: &Bench<'_>, debian: &str, machine: &str) -> Result<()> {
-    let program = bench.guest(debian, "busybox")?;
-    let rows = bench.install(&[debian])?;
+fn busybox(bench: &Bench<'_>, guest: &Guest) -> Result<()> {
+    let program = bench.guest(guest, "busybox")?;
+    let rows = bench.install(&[&guest.debian])?;
     let native = rows[0]["state"] == "native";
     let copy = bench.copy(&program, "root/busybox")?;
     let root = bench.path("root");
     // Nothing but the program is in there.
     ensure!(fs::read_dir(&root)?.count() == 1, "the root folder has more in it");
-    let expected = if native { std::env::consts::ARCH } else { machine };
+    let expected = if native { std::env::consts::ARCH } else { &guest.machine };
     bench.ends(cmd!(sh(), "{copy} uname -m"))?.writes(&format!("{expected}\n"))?;
     bench.ends(cmd!(sh(), "chroot {root} /busybox uname -m"))?.writes(&format!("{expected}\n"))
 }
 
 fn arguments(bench: &Bench<'_>) -> Result<()> {
     bench.install(&[FOREIGN[0]])?;
-    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
     // Bash can give a program another argv[0] than its path; by it busybox chooses what it is.
     let script = r#"exec -a echo "$0" kept"#;
     bench.ends(cmd!(sh(), "bash -c {script} {busybox}"))?.writes("kept\n")?;
@@ -119,7 +118,7 @@ fn replaced(bench: &Bench<'_>) -> Result<()> {
         .fails(1, &["interpreter: is ", &interpreter, hash])?;
 
     // Programs are started all the while, and not one may miss its handler.
-    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
     let (end, started, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         let programs = scope.spawn(|| -> Result<()> {
@@ -204,7 +203,7 @@ fn overlap(bench: &Bench<'_>) -> Result<()> {
 
 fn reports(bench: &Bench<'_>) -> Result<()> {
     let arch = FOREIGN[0];
-    let busybox = bench.copy(&bench.guest(FOREIGN[1], "busybox")?, "busybox")?;
+    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
     let path = busybox.to_string_lossy().into_owned();
     bench.qus(&["status", arch])?.fails(1, &[&format!("hint: as root: `qus install {arch}`")])?;
     let remedy = format!("qus install {arch}");

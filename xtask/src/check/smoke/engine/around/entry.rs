@@ -201,6 +201,6 @@ fn image_gone(dock: &Dock<'_>) -> Result<()> {
     dock.docker(&["image", "rm", image])?.succeeds()?;
     let left = dock.docker(&["image", "inspect", image])?;
     ensure!(left.status != Some(0), "the image is still there");
-    let program = dock.bench.guest(FOREIGN[1], "busybox")?;
+    let program = dock.bench.foreign("busybox")?;
     dock.bench.ends(cmd!(sh(), "{program} uname -m"))?.writes(&format!("{}\n", FOREIGN[0]))
 }
