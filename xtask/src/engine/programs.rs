@@ -1,29 +1,19 @@
 //! The programs of the throwaway engine: Debian's packages, unpacked into the cache.
 
+use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use anyhow::{Context as _, Result};
+use qemu_src::{Origin, PackageSet};
 use qus_core::arch::Host;
-use serde::Deserialize;
 
 use crate::base::cache;
 use crate::base::context::Context;
-use crate::base::files;
 use crate::base::progress::say;
 use crate::base::settings::Settings;
-use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-
-/// `images/engine.toml`, which describes its fields.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Packages {
-    suite: String,
-    packages: Vec<String>,
-    own: Vec<String>,
-}
+use crate::debian::packages;
 
 /// A folder into which they are unpacked, and what is in it.
 #[derive(Debug, Clone)]
@@ -34,26 +24,23 @@ pub(super) struct Programs {
 impl Programs {
     /// Fetches them if they are not there.
     pub(super) fn ensure(cx: &Context) -> Result<Self> {
-        let path = cx.paths.images().join("engine.toml");
-        let text = fs::read_to_string(&path)?;
-        let wanted: Packages = toml::from_str(&text).with_context(|| path.display().to_string())?;
+        let (engine, own) = (&cx.data.debian.packages.engine, &cx.data.debian.packages.engine_own);
         let distribution = Distribution::detect()?.context(
             "its programs come from Debian's packages, and this machine has no apt-get and dpkg-deb",
         )?;
-        let id = files::short_id(&text);
-        let dir = cx.paths.engine_programs(&format!("{}-{}", distribution.codename, id));
+        let id = format!("{}-{}-{}", distribution.codename, packages::id(engine), packages::id(own));
+        let dir = cx.paths.engine_programs(&id);
         cache::ensure(&dir, |partial| {
-            let log = cx.start_log("engine-programs")?;
             say("fetching a container engine and a registry (nothing is installed) …");
-            let state = cx.paths.apt("engine");
-            let mut own = wanted.own;
-            if distribution.id == "debian" {
-                let apt = Apt::foreign(&state, &log, &distribution, &wanted.suite, &[])?;
-                apt.unpack(&wanted.packages, partial)?;
-            } else {
-                own.extend(wanted.packages);
-            }
-            Apt::own(&state, &log, &distribution)?.unpack(&own, partial).map(drop)
+            let fetch = |from: &Origin, what: &str, set: &PackageSet| {
+                packages::fetch(cx, &distribution, from, None, what, partial, |apt, into| {
+                    apt.unpack(&set.packages, into).map(drop)
+                })
+            };
+            // Other distributions have no suite of Debian.
+            let from = if distribution.id == "debian" { &engine.from } else { &Origin::Own };
+            fetch(from, "engine programs", engine)?;
+            fetch(&own.from, "own engine programs", own)
         })
         .context("its programs cannot be fetched")?;
         Ok(Self { dir })
