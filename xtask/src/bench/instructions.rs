@@ -16,8 +16,8 @@ use crate::bench::results::{Count, Instructions};
 use crate::bench::roots;
 use crate::bench::session::Place;
 use crate::bench::workloads::{EXIT, TRUE, WORKLOADS};
-use crate::debian::apt;
 use crate::debian::distribution::Distribution;
+use crate::debian::packages;
 
 /// The program, and where it finds its tools if it is not installed.
 pub(super) struct Valgrind {
@@ -28,7 +28,8 @@ pub(super) struct Valgrind {
 impl Valgrind {
     /// What has to be downloaded before it can be used.
     pub(super) fn lacks(cx: &Context) -> Result<Option<String>> {
-        let cached = Distribution::detect()?.is_some_and(|it| apt::program_dir(cx, &it, "valgrind").exists());
+        let cached = Distribution::detect()?
+            .is_some_and(|it| packages::program_dir(cx, &it, &cx.data.debian.packages.valgrind).exists());
         if cached || is_installed("valgrind") {
             return Ok(None);
         }
@@ -45,7 +46,9 @@ impl Valgrind {
         }
         let distribution = Distribution::detect()?.context("this machine has no apt");
         let dir = distribution
-            .and_then(|distribution| apt::ensure_program(cx, &distribution, "valgrind"))
+            .and_then(|distribution| {
+                packages::ensure_program(cx, &distribution, &cx.data.debian.packages.valgrind)
+            })
             .context("valgrind, which counts instructions, is not installed")
             .hint("install the distribution's package valgrind")?;
         let host = Host::current().context("qus knows no such machine")?;

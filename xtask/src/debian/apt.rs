@@ -11,10 +11,9 @@ use fs_err as fs;
 use qus_core::hint::WithHint;
 use xshell::cmd;
 
-use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
+use crate::base::files;
 use crate::base::progress::say;
-use crate::base::{cache, files};
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
 
@@ -24,22 +23,6 @@ const VERIFIED: &str = "APT::Get::AllowUnauthenticated \"false\";\nAPT::Get::For
     Acquire::AllowInsecureRepositories \"false\";\nAcquire::AllowWeakRepositories \"false\";\n\
     Acquire::AllowDowngradeToInsecureRepositories \"false\";\nAcquire::ForceHash \"\";\n\
     #clear Acquire::gpgv::Options;\n#clear APT::Hashes;\n";
-
-/// Where a package lies that was unpacked to be run here.
-pub(crate) fn program_dir(cx: &Context, distribution: &Distribution, package: &str) -> PathBuf {
-    cx.paths.root_folder(&format!("{}-{package}", distribution.codename))
-}
-
-/// Has the cache contain the package of a program that is to run here, unpacked.
-pub(crate) fn ensure_program(cx: &Context, distribution: &Distribution, package: &str) -> Result<PathBuf> {
-    let dir = program_dir(cx, distribution, package);
-    cache::ensure(&dir, |partial| {
-        let log = cx.start_log(package)?;
-        let apt = Apt::programs(&cx.paths.apt(package), &log, distribution, Updates::Wanted)?;
-        apt.unpack(&[package], partial).map(drop)
-    })?;
-    Ok(dir)
-}
 
 /// A private state of apt, gone when dropped: indexes are many times the size of what is wanted, and
 /// old when they are wanted again.
@@ -59,11 +42,6 @@ impl Drop for Apt {
 }
 
 impl Apt {
-    /// For this distribution's own packages.
-    pub(crate) fn own(dir: &Path, log: &Path, distribution: &Distribution) -> Result<Self> {
-        Self::updated(dir, log, distribution, Updates::Wanted, None)
-    }
-
     /// For this distribution's own programs that are to run here. What apt itself needs is not unpacked: a second C
     /// library, found first, would run every program of a build.
     pub(crate) fn programs(
@@ -73,16 +51,6 @@ impl Apt {
         updates: Updates,
     ) -> Result<Self> {
         Ok(Self::updated(dir, log, distribution, updates, None)?.beside_apt())
-    }
-
-    /// For this distribution's packages of another architecture.
-    pub(crate) fn own_of(
-        dir: &Path,
-        log: &Path,
-        distribution: &Distribution,
-        architecture: &str,
-    ) -> Result<Self> {
-        Self::updated(dir, log, distribution, Updates::Wanted, Some(architecture))
     }
 
     /// For this distribution's own packages, of another architecture if one is named. A mirror in the middle of an
@@ -133,7 +101,7 @@ impl Apt {
         Ok(Self::with(dir, log, &lines[..1], architectures)?.beside_apt())
     }
 
-    fn beside_apt(mut self) -> Self {
+    pub(super) fn beside_apt(mut self) -> Self {
         self.leaves_out = &["libc6", "libgcc-s1", "libstdc++6"];
         self
     }

@@ -1,14 +1,14 @@
 //! Sets of packages of `debian.toml`, from where that file says that they come from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use qemu_src::{Origin, PackageSet};
 
 use crate::base::context::Context;
 use crate::base::error::Skip;
-use crate::base::files;
 use crate::base::progress::say;
+use crate::base::{cache, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
@@ -21,6 +21,22 @@ pub(crate) fn id(set: &PackageSet) -> String {
         Origin::Suite(name) => name,
     };
     files::short_id(format!("{from} {}", set.packages.join(" ")))
+}
+
+/// The directory of packages that were unpacked to be run here.
+pub(crate) fn program_dir(cx: &Context, distribution: &Distribution, set: &PackageSet) -> PathBuf {
+    cx.paths.root_folder(&format!("{}-{}", distribution.codename, id(set)))
+}
+
+/// Has the cache contain the packages of a program that is to run here, unpacked.
+pub(crate) fn ensure_program(cx: &Context, distribution: &Distribution, set: &PackageSet) -> Result<PathBuf> {
+    let dir = program_dir(cx, distribution, set);
+    cache::ensure(&dir, |partial| {
+        fetch(cx, distribution, &set.from, None, &set.packages.join(" "), partial, |apt, into| {
+            apt.beside_apt().unpack(&set.packages, into).map(drop)
+        })
+    })?;
+    Ok(dir)
 }
 
 /// Unpacks packages into a directory with an apt for where they come from, for another architecture if one is named.

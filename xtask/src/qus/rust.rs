@@ -8,7 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use qemu_src::RustPackages;
+use qemu_src::{CrossHosts, RustPackages};
 use qus_core::arch::Host;
 use xshell::{Cmd, cmd};
 
@@ -109,14 +109,21 @@ fn packages(cx: &Context, host: &Host) -> Result<Library> {
         say(format_args!("fetching the distribution's Rust for {host} (nothing is installed) …"));
         let architectures = [hosts::own()?.debian, host.debian];
         let apt = Apt::released(&cx.paths.apt(&format!("rust-{host}")), &log, &distribution, &architectures)?;
-        let fetch = |wanted: &RustPackages| {
+        first_available(&cx.data.hosts, |wanted| {
             files::clear(partial)?;
             apt.unpack_all(&[&wanted.compiler], partial)?;
             apt.unpack(&[format!("{}:{}", wanted.library, host.debian)], partial).map(drop)
-        };
-        let mut fetched = cx.data.hosts.rust.iter().map(fetch);
-        let first = fetched.next().context("hosts.toml names no packages of Rust")?;
-        first.or_else(|error| fetched.find_map(Result::ok).ok_or(error))
+        })
     })?;
     Ok(Library::Packages(dir))
+}
+
+/// Fetches the first packages of Rust in `hosts.toml` that can be fetched.
+///
+/// # Errors
+/// That of the first packages, if none can.
+pub(crate) fn first_available(hosts: &CrossHosts, fetch: impl Fn(&RustPackages) -> Result<()>) -> Result<()> {
+    let mut fetched = hosts.rust.iter().map(fetch);
+    let first = fetched.next().context("hosts.toml names no packages of Rust")?;
+    first.or_else(|error| fetched.find_map(Result::ok).ok_or(error))
 }

@@ -17,31 +17,13 @@ use crate::bundle::manifest;
 use crate::bundle::runner::Runner;
 use crate::check::smoke::engine::builders::socket;
 use crate::check::smoke::fixture::dock::{Checks, Dock};
-use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
+use crate::debian::packages;
 use crate::engine::throwaway::{Options, Throwaway};
+use crate::qus::rust;
 
 /// Cheap to build, and to be had on both hosts.
 const GUEST: &str = "or1k";
-
-/// What a node's image has besides Rust, with all that these depend on.
-const TOOLS: [&str; 15] = [
-    "apt",
-    "base-files",
-    "base-passwd",
-    "bash",
-    "coreutils",
-    "dash",
-    "debian-archive-keyring",
-    "diffutils",
-    "findutils",
-    "gcc",
-    "git",
-    "grep",
-    "libc6-dev",
-    "python3",
-    "sed",
-];
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("two nodes of a builder build the hosts that they are", two_nodes)
@@ -112,20 +94,24 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// A root folder with what a build needs: unpacked packages, what their scripts would have done, and this machine's
 /// mirrors and certificates.
 fn base_root(dock: &Dock<'_>, host: &Host) -> Result<PathBuf> {
-    let paths = &dock.bench.cx.paths;
+    let cx = dock.bench.cx;
+    let set = &cx.data.debian.packages.builder_rootfs;
     let distribution = Distribution::detect()?
         .ok_or_else(|| Skip("nodes are made from a Debian mirror, and this machine has no apt".to_owned()))?;
-    let dir = paths.root_folder(&format!("build-{}-{}", distribution.codename, host.debian));
+    let id = format!("build-{}-{}-{}", distribution.codename, packages::id(set), host.debian);
+    let dir = cx.paths.root_folder(&id);
     if dir.exists() {
         return Ok(dir);
     }
-    let rust =
-        if distribution.codename == "bookworm" { ["cargo-web", "rustc-web"] } else { ["cargo", "rustc"] };
-    let log = paths.log(&format!("base-{host}"));
-    exec::start_log(&log)?;
-    let apt = Apt::own_of(&paths.apt("base"), &log, &distribution, host.debian)?;
     cache::publish(&dir, |root| {
-        apt.unpack_all(&[&TOOLS[..], &rust].concat(), root)?;
+        let what = format!("a node of {host}");
+        packages::fetch(cx, &distribution, &set.from, Some(host.debian), &what, root, |apt, root| {
+            rust::first_available(&cx.data.hosts, |rust| {
+                files::clear(root)?;
+                let rust = [&rust.cargo, &rust.compiler];
+                apt.unpack_all(&set.packages.iter().chain(rust).collect::<Vec<_>>(), root).map(drop)
+            })
+        })?;
         for name in ["passwd", "group"] {
             fs::copy(
                 root.join("usr/share/base-passwd").join(format!("{name}.master")),

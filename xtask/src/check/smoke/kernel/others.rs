@@ -17,16 +17,12 @@ use xshell::cmd;
 use crate::base::cache;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
-use crate::base::files;
 use crate::base::progress::say;
 use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
 use crate::check::smoke::fixture::ended::Ended;
 use crate::check::smoke::kernel::places::MACHINE;
-use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-
-/// What is unpacked, with all that it depends on.
-const PACKAGES: [&str; 6] = ["autofs", "binfmt-support", "dash", "mount", "openrc", "systemd"];
+use crate::debian::packages;
 
 /// Rows with longer magic, and with two machine numbers.
 const MORE: &str = "mipsn32 microblaze";
@@ -53,19 +49,20 @@ impl Bench<'_> {
 
     fn packages(&self) -> Result<PathBuf> {
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
-        let id = files::short_id(PACKAGES.join(" "));
-        let dir = self.cx.paths.root_folder(&format!("{}-{}", distribution.codename, id));
+        let set = &self.cx.data.debian.packages.init_rootfs;
+        let dir = self.cx.paths.root_folder(&format!("{}-{}", distribution.codename, packages::id(set)));
         if !dir.exists() {
-            let log = self.cx.start_log("root-folder")?;
-            let apt = Apt::own(&self.cx.paths.apt("root-folder"), &log, &distribution)?;
             cache::publish(&dir, |partial| {
-                apt.unpack_all(&PACKAGES, partial)?;
+                let what = "a root filesystem with init systems";
+                packages::fetch(self.cx, &distribution, &set.from, None, what, partial, |apt, into| {
+                    apt.unpack_all(&set.packages, into).map(drop)
+                })?;
                 for folder in ["proc", "dev", "run", "tmp"] {
                     fs::create_dir_all(partial.join(folder))?;
                 }
                 Ok(())
             })?;
-            say(format_args!("unpacked {}", PACKAGES.join(", ")));
+            say(format_args!("unpacked {}", set.packages.join(", ")));
         }
         Ok(dir)
     }

@@ -15,11 +15,8 @@ use crate::check::smoke::fixture::dock::{Checks, Dock};
 use crate::check::smoke::fixture::ended::Ended;
 use crate::check::smoke::fixture::handlers::{all_stand, handlers, none_is_left, take_away};
 use crate::check::smoke::fixture::process::until;
-use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-
-/// The release whose compose runs wherever the throwaway engine does.
-const SUITE: &str = "trixie";
+use crate::debian::packages;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("compose.yaml: up, healthy; what is taken away comes back; down", compose)?;
@@ -30,12 +27,15 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 /// The plugin. Fetched here alone, since whoever has images made needs none of its 60 MB.
 fn plugin(dock: &Dock<'_>) -> Result<PathBuf> {
     let cx = dock.bench.cx;
-    let dir = cx.paths.root_folder(&format!("compose-{SUITE}"));
+    let set = &cx.data.debian.packages.compose;
+    let dir = cx.paths.root_folder(&format!("compose-{}", packages::id(set)));
     if !dir.exists() {
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
-        let log = cx.start_log("compose")?;
-        let apt = Apt::foreign(&cx.paths.apt("compose"), &log, &distribution, SUITE, &[])?;
-        cache::publish(&dir, |partial| apt.unpack(&["docker-compose"], partial).map(drop))?;
+        cache::publish(&dir, |partial| {
+            packages::fetch(cx, &distribution, &set.from, None, "compose", partial, |apt, into| {
+                apt.unpack(&set.packages, into).map(drop)
+            })
+        })?;
     }
     Ok(dir.join("usr/libexec/docker/cli-plugins/docker-compose"))
 }
