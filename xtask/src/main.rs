@@ -80,8 +80,8 @@ fn explain(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Has a thread wait for the signals that end this process. All other threads are started later, and leave them to it;
-/// programs are started with all signals unblocked.
+/// Starts a thread that waits for the signals that end this process. All other threads are started later and leave them
+/// to it; programs are started with no signal blocked.
 fn exit_on_signals() -> nix::Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block()?;

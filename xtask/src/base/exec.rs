@@ -20,7 +20,7 @@ use fs_err as fs;
 use nix::fcntl::OFlag;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use super::invocation::pasteable;
@@ -197,10 +197,13 @@ pub(crate) fn spawn_tied<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<F
 ///
 /// # Errors
 /// The program cannot be started.
+#[expect(unsafe_code, reason = "only pre_exec can set a signal mask")]
 pub(crate) fn spawn_detached<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>) -> Result<Child> {
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = Command::from(cmd);
+    // SAFETY: as in `prepare_with`.
+    unsafe { command.pre_exec(|| Ok(SigSet::empty().thread_set_mask()?)) };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.into()).process_group(0);
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
@@ -274,9 +277,14 @@ fn prepare(cmd: Invocation<'_>) -> Command {
 #[expect(unsafe_code, reason = "only pre_exec can set a parent-death signal")]
 fn prepare_with(cmd: Invocation<'_>, at_our_end: Signal) -> Command {
     let mut command = Command::from(cmd);
-    // SAFETY: between fork and exec the closure makes one system call; it allocates nothing and takes
+    // SAFETY: between fork and exec the closure makes two system calls; it allocates nothing and takes
     // no lock.
-    unsafe { command.pre_exec(move || prctl::set_pdeathsig(at_our_end).map_err(io::Error::from)) };
+    unsafe {
+        command.pre_exec(move || {
+            SigSet::empty().thread_set_mask()?;
+            Ok(prctl::set_pdeathsig(at_our_end)?)
+        })
+    };
     command
 }
 
@@ -310,6 +318,7 @@ mod tests {
         }
         // What outlives a program and holds its pipe is waited for, and is not ended.
         assert_eq!(ended("(sleep 0.2; echo late) & exit 0").stdout, b"late\n");
+        [Signal::SIGTERM, Signal::SIGINT].into_iter().collect::<SigSet>().thread_block().unwrap();
         let blocked = ended("grep SigBlk /proc/self/status").stdout;
         assert!(blocked.ends_with(b"\t0000000000000000\n"), "{}", String::from_utf8_lossy(&blocked));
     }

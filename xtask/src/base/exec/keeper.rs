@@ -73,12 +73,7 @@ fn become_keeper(parent: Pid) -> io::Result<()> {
     prctl::set_child_subreaper(true)?;
     let signals = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
     let signals: SigSet = signals.into_iter().collect();
-    let mut before = SigSet::empty();
-    nix::sys::signal::pthread_sigmask(
-        nix::sys::signal::SigmaskHow::SIG_BLOCK,
-        Some(&signals),
-        Some(&mut before),
-    )?;
+    signals.thread_block()?;
     let keeper = getpid();
     // SAFETY: this is a process of one thread, and both sides go on with system calls alone.
     match unsafe { fork()? } {
@@ -87,7 +82,8 @@ fn become_keeper(parent: Pid) -> io::Result<()> {
             if getppid() != keeper {
                 return Err(Errno::ESRCH.into());
             }
-            Ok(before.thread_set_mask()?)
+            // Whatever this process blocks.
+            Ok(SigSet::empty().thread_set_mask()?)
         }
         ForkResult::Parent { child } => {
             let status = watch(child, &signals);
