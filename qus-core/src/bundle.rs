@@ -115,7 +115,7 @@ pub struct BundledEmulator {
 }
 
 /// The content of `bundle.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Bundle {
     schema: u32,
     /// What the emulators were built from.
@@ -216,12 +216,19 @@ impl Bundle {
         struct Form {
             schema: u32,
         }
+        #[derive(Deserialize)]
+        struct Emulators {
+            emulators: Vec<BundledEmulator>,
+        }
         let damaged = |error: serde_json::Error| BundleError::Damaged(path.to_owned(), error.to_string());
         match serde_json::from_slice::<Form>(text).map_err(damaged)?.schema {
             SCHEMA => {}
             other => return Err(BundleError::OtherSchema(path.to_owned(), other)),
         }
-        let bundle: Self = serde_json::from_slice(text).map_err(damaged)?;
+        // Read a part at a time: a derived reader of the whole would make qus 10 KB larger.
+        let recipe = serde_json::from_slice(text).map_err(damaged)?;
+        let Emulators { emulators } = serde_json::from_slice(text).map_err(damaged)?;
+        let bundle = Self { schema: SCHEMA, recipe, emulators };
         let outside = |name: &&String| Path::new(name).file_name() != Some(OsStr::new(name));
         match bundle.emulators.iter().map(|emulator| &emulator.file).find(outside) {
             Some(name) => Err(BundleError::Outside(path.to_owned(), name.clone())),
