@@ -1,5 +1,6 @@
-//! `cargo xtask`: everything that builds, checks and releases qus. One file per command; README.md in
-//! this folder describes the parts and the rules between them.
+//! `cargo xtask`: builds, checks and releases qus.
+//!
+//! README.md in this directory describes the modules and the rules between them.
 
 mod base;
 mod bench;
@@ -29,7 +30,7 @@ use base::progress;
 
 /// Build, check and release qus
 ///
-/// Exit status: 0 done; 1 failed, and stderr says what and why; 2 wrong usage; 130 interrupted.
+/// Exit status: 0 success; 1 failure, described on stderr; 2 invalid arguments; 130 interrupted.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
 enum Command {
@@ -50,17 +51,17 @@ enum Command {
 fn main() -> ExitCode {
     let command = match Command::try_parse() {
         Ok(command) => command,
-        Err(error) => return explain(&error),
+        Err(error) => return print_clap_error(&error),
     };
-    let catch = || match &command {
-        // Signals are caught by a thread, and a process with several threads cannot enter a user namespace.
+    let handle_signals = || match &command {
+        // A thread handles signals, and a multi-threaded process cannot enter a user namespace.
         Command::BenchWorker(_) => Ok(()),
-        _ => exit_on_signals().context("cannot catch signals"),
+        _ => exit_on_signals().context("cannot install the signal handler"),
     };
-    status(catch().and_then(|()| run(&command)))
+    exit_code(handle_signals().and_then(|()| run(&command)))
 }
 
-fn status(result: Result<()>) -> ExitCode {
+fn exit_code(result: Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -70,35 +71,35 @@ fn status(result: Result<()>) -> ExitCode {
     }
 }
 
-/// Prints help or version, which were asked for, to standard output; what is wrong with arguments to stderr.
-fn explain(error: &clap::Error) -> ExitCode {
+/// Prints requested help or the version to stdout, and argument errors to stderr.
+fn print_clap_error(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     if !error.use_stderr() {
-        return status(out(&text));
+        return exit_code(out(&text));
     }
     progress::write(&text);
     ExitCode::from(2)
 }
 
-/// Starts a thread that waits for the signals that end this process. All other threads are started later and leave them
-/// to it; programs are started with no signal blocked.
+/// Starts a thread that waits for terminating signals. Threads started later inherit the blocked signals; child processes
+/// start with all signals unblocked.
 fn exit_on_signals() -> nix::Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block()?;
     thread::spawn(move || {
         if signals.wait().is_ok() {
-            interrupted();
+            exit_interrupted();
         }
     });
     Ok(())
 }
 
-/// Children end with us, and nothing half-done has its final name: there is nothing to clean up.
-fn interrupted() -> ! {
-    // Where nobody reads stderr, writing to it may take for ever.
+/// No cleanup is needed: child processes end with this process, and incomplete files do not have their final names.
+fn exit_interrupted() -> ! {
+    // Writing to stderr may block forever if the pipe is full.
     let (done, written) = mpsc::channel();
     thread::spawn(move || {
-        progress::say("interrupted: the same command continues where this one stopped");
+        progress::say("interrupted; run the same command again to resume");
         let _ = done.send(());
     });
     let _ = written.recv_timeout(Duration::from_millis(200));

@@ -1,5 +1,4 @@
-//! Directories that are made once: complete under their final name, with checksums beside them that are compared before
-//! they are used.
+//! Cached directories: created once, complete under their final name, and verified against checksums before each use.
 
 mod checksums;
 
@@ -7,46 +6,47 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
+use crate::base::cache::checksums::Comparison;
 use crate::base::progress::{one_line, say};
 use crate::base::{files, lock};
 
-/// Has a directory of the cache be there, complete and unchanged since it was made: `fill` makes it if it is not. Its
-/// checksums are compared each time; one without them counts as changed.
-pub(crate) fn ensure(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    if checksums::compare(dir)? == checksums::State::Intact {
+/// Ensures that a directory is in the cache, complete and unchanged; `build` creates it otherwise. The checksums are
+/// compared on each call. A directory without checksums is rebuilt.
+pub(crate) fn ensure(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if checksums::compare(dir)? == Comparison::Intact {
         return Ok(());
     }
-    let _making = lock::lock_by(&files::beside(dir, "lock"), dir)?;
+    let _lock = lock::lock_with_file(&files::with_suffix(dir, "lock"), dir)?;
     match checksums::compare(dir)? {
-        // Another process has made it in the meantime.
-        checksums::State::Intact => return Ok(()),
-        checksums::State::Changed(file) => report_changed(&file),
-        checksums::State::Unknown => {
-            say(format_args!("warning: {} has no checksums; making it again", one_line(dir.display())));
+        // Another process has built it in the meantime.
+        Comparison::Intact => return Ok(()),
+        Comparison::Changed(file) => report_changed(&file),
+        Comparison::Unknown => {
+            say(format_args!("warning: {} has no checksums; rebuilding", one_line(dir.display())));
         }
-        checksums::State::Absent => {}
+        Comparison::Absent => {}
     }
     publish(dir, |partial| {
-        fill(partial)?;
+        build(partial)?;
         files::write(&checksums::file(dir), checksums::list(partial)?.as_bytes())
     })
 }
 
-/// Reports that something of the cache is not as it was, and so is not used.
+/// Warns that a cached file has changed and is not used.
 pub(crate) fn report_changed(file: &Path) {
     say(format_args!(
-        "warning: {}: cached file does not match its checksum; making it again",
+        "warning: {}: cached file does not match its checksum; rebuilding",
         one_line(file.display())
     ));
 }
 
-/// Makes a folder by filling a partial one beside it and renaming that; replaces what was there.
-pub(crate) fn publish(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+/// Builds a directory under a temporary name in the same parent directory, then renames it; replaces an existing one.
+pub(crate) fn publish(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let partial = files::partial(dir);
-    files::clear(&partial)?;
-    fill(&partial)?;
-    files::remove(dir)?;
-    files::rename(&partial, dir).with_context(|| format!("cannot make {}", dir.display()))
+    files::recreate_dir(&partial)?;
+    build(&partial)?;
+    files::remove_dir(dir)?;
+    files::rename(&partial, dir).with_context(|| format!("cannot create {}", dir.display()))
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
-    fn what_fails_is_not_published() {
+    fn a_failed_build_is_not_published() {
         let dir = tempfile::tempdir().unwrap();
         let target = dir.path().join("made");
         let half = |partial: &Path| {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_directory_is_made_again() {
+    fn a_changed_directory_is_rebuilt() {
         let dir = tempfile::tempdir().unwrap();
         let cached = dir.path().join("cached");
         let made = std::cell::Cell::new(0);
@@ -97,11 +97,11 @@ mod tests {
                 fs::remove_file(cached.join("d/link")).unwrap();
                 std::os::unix::fs::symlink("/etc/passwd", cached.join("d/link")).unwrap();
             },
-            &|| fs::write(files::beside(&cached, "sha256"), "").unwrap(),
-            &|| fs::remove_file(files::beside(&cached, "sha256")).unwrap(),
+            &|| fs::write(files::with_suffix(&cached, "sha256"), "").unwrap(),
+            &|| fs::remove_file(files::with_suffix(&cached, "sha256")).unwrap(),
         ];
         for (n, change) in (2..).zip(changes) {
-            // A time that is as it was hides nothing.
+            // A restored modification time must not hide the change.
             let time = file.metadata().unwrap().modified().unwrap();
             change();
             if let Ok(file) = File::options().write(true).open(&file) {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_make_a_directory_once() {
+    fn concurrent_calls_build_a_directory_once() {
         let dir = tempfile::tempdir().unwrap();
         let cached = dir.path().join("cached");
         let made = std::sync::atomic::AtomicU32::new(0);

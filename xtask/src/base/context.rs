@@ -9,21 +9,21 @@ use crate::base::exec;
 use crate::base::paths::Paths;
 use crate::base::settings::Settings;
 
-/// Handed down to everything that needs some of it, and never changed.
+/// The immutable context that is passed to all commands.
 pub(crate) struct Context {
-    /// The environment.
+    /// Settings from the environment.
     pub(crate) settings: Settings,
-    /// Where everything is.
+    /// All paths that xtask reads or writes.
     pub(crate) paths: Paths,
-    /// What is built, and from what.
+    /// The build data of `qemu-src`.
     pub(crate) data: QemuSrc,
 }
 
 impl Context {
-    /// From the environment, and the data of the workspace.
+    /// Reads the environment and the data of the workspace.
     ///
     /// # Errors
-    /// A setting or a data file that cannot be used.
+    /// A setting or a data file is invalid.
     pub(crate) fn new() -> Result<Self> {
         Self::with(Settings::from_env()?)
     }
@@ -34,7 +34,7 @@ impl Context {
         Ok(Self { settings, paths, data })
     }
 
-    /// For tests: with the cache in another directory.
+    /// A context with its cache in the given directory.
     #[cfg(test)]
     pub(crate) fn with_cache(cache: &std::path::Path) -> Result<Self> {
         let mut settings = Settings::from_env()?;
@@ -42,7 +42,7 @@ impl Context {
         Self::with(settings)
     }
 
-    /// Starts the log of a step, and returns its path.
+    /// Creates the log file of a step, and returns its path.
     pub(crate) fn start_log(&self, step: &str) -> Result<PathBuf> {
         let log = self.paths.log(step);
         exec::start_log(&log)?;

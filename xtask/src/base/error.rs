@@ -1,8 +1,8 @@
-//! Errors that mean more than that something failed.
+//! Error types that determine the exit status or the outcome of a check.
 
 use std::fmt;
 
-/// A request that cannot be meant, as opposed to one that failed: exit status 2.
+/// Invalid arguments, as opposed to a failure: exit status 2.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -14,7 +14,7 @@ impl fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
-/// A reason not to run a check, as an error so that `?` ends it.
+/// The reason why a check is skipped; an error, so that `?` ends the check.
 #[derive(Debug)]
 pub(crate) struct Skip(pub(crate) String);
 

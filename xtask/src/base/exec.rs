@@ -1,11 +1,11 @@
-//! The one way to run a program.
+//! Runs programs. All other modules use these functions.
 //!
-//! A command is an argument vector, never a shell string. What is run is written to the step's log
-//! in a form that can be pasted, followed by everything it says; on failure the last lines are shown
-//! with the log's path. Children, and what they have started, are ended when xtask ends, however it ends, so that no
-//! compiler is left running in a folder which the next run wants.
+//! A command is an argument vector, never a shell string. The command is written to the step's log as a line that can be
+//! pasted into a shell, followed by its output. On failure, the error contains the last lines and the path of the log.
+//! Child processes and their descendants are terminated when xtask ends for any reason, so that no compiler continues in a
+//! directory that the next run uses.
 
-pub(crate) mod keeper;
+pub(crate) mod supervisor;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -26,50 +26,50 @@ use nix::unistd::Pid;
 use super::invocation::pasteable;
 pub(crate) use super::invocation::{InDir, Invocation, sh};
 
-/// Whether a program can be run: by its path, or found in `PATH`.
+/// Whether a program exists at its path or in `PATH`.
 pub(crate) fn is_installed(program: &str) -> bool {
     which::which(program).is_ok()
 }
 
-/// How much of a failed program's output is shown.
+/// The number of output lines shown for a failed program.
 const LAST_LINES: usize = 40;
 
-/// Runs a command to its end, its output to `log` and line by line to `on_line`.
+/// Runs a command, and writes its output to `log` and, line by line, to `on_line`.
 ///
 /// # Errors
-/// The program cannot be started, the log cannot be written, or the exit status is not 0; the message
-/// then has the last lines of output.
+/// The program cannot be started, the log cannot be written, or the exit status is not 0. In the last case the message
+/// contains the last lines of output.
 pub(crate) fn run<'a>(cmd: impl Into<Invocation<'a>>, log: &Path, on_line: impl FnMut(&str)) -> Result<()> {
     let cmd = cmd.into();
     let what = cmd.program();
-    follow(kept(cmd), &what, log, on_line)
+    run_logged(supervised(cmd), &what, log, on_line)
 }
 
-/// As [`run`], for a program that is to write no file of more than so many bytes: the kernel ends it then.
+/// Like [`run`], with a limit on the size of files that the program writes. The kernel kills the program at the limit.
 ///
 /// # Errors
 /// As [`run`].
 pub(crate) fn run_limited<'a>(cmd: impl Into<Invocation<'a>>, log: &Path, bytes: u64) -> Result<()> {
     let cmd = cmd.into();
     let what = cmd.program();
-    follow(limited(cmd, Resource::RLIMIT_FSIZE, bytes), &what, log, |_| {})
+    run_logged(limited(cmd, Resource::RLIMIT_FSIZE, bytes), &what, log, |_| {})
 }
 
 #[expect(unsafe_code, reason = "only pre_exec can set a child's limits")]
 fn limited(cmd: Invocation<'_>, resource: Resource, bytes: u64) -> Command {
-    let mut command = kept(cmd);
+    let mut command = supervised(cmd);
     // SAFETY: as in `prepare_with`.
     unsafe { command.pre_exec(move || Ok(setrlimit(resource, bytes, bytes)?)) };
     command
 }
 
-fn follow(mut command: Command, what: &str, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
+fn run_logged(mut command: Command, what: &str, log: &Path, mut on_line: impl FnMut(&str)) -> Result<()> {
     let mut file = append(log)?;
     writeln!(file, "{}", pasteable(&command))?;
     let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn().with_context(|| format!("cannot run {what}"))?;
-    // It holds the pipe's other ends, and the pipe ends when they do.
+    // The command holds the write end of the pipe; reading ends only when it is closed.
     drop(command);
     let mut last = VecDeque::new();
     let read = || -> Result<()> {
@@ -86,7 +86,7 @@ fn follow(mut command: Command, what: &str, log: &Path, mut on_line: impl FnMut(
         Ok(())
     };
     if let Err(error) = read() {
-        // It would go on without us.
+        // Otherwise the program would continue without a reader.
         let _ = kill(Pid::from_raw(child.id().try_into()?), Signal::SIGTERM);
         child.wait()?;
         return Err(error);
@@ -99,10 +99,10 @@ fn follow(mut command: Command, what: &str, log: &Path, mut on_line: impl FnMut(
     Ok(())
 }
 
-/// Runs a quick command and returns what it wrote to stdout, without the last newline.
+/// Runs a short command and returns its stdout without the last newline.
 ///
 /// # Errors
-/// As [`run`]; the message has what it wrote to stderr.
+/// As [`run`]; the message contains the program's stderr.
 pub(crate) fn read<'a>(cmd: impl Into<Invocation<'a>>) -> Result<String> {
     let cmd = cmd.into();
     let what = cmd.program();
@@ -113,8 +113,7 @@ pub(crate) fn read<'a>(cmd: impl Into<Invocation<'a>>) -> Result<String> {
     Ok(text)
 }
 
-/// Runs a quick command that is to have no more than so many bytes of address space, and returns all that it wrote to
-/// stdout.
+/// Runs a short command with a limit on its address space, and returns its complete stdout.
 ///
 /// # Errors
 /// As [`read`].
@@ -131,45 +130,45 @@ fn text(what: &str, output: Output) -> Result<String> {
         let stderr = String::from_utf8_lossy(&output.stderr);
         bail!("{what} failed ({}): {}", output.status, stderr.trim());
     }
-    String::from_utf8(output.stdout).with_context(|| format!("what {what} wrote"))
+    String::from_utf8(output.stdout).with_context(|| format!("the output of {what}"))
 }
 
-/// Runs a quick command and returns all it wrote, whatever its exit status.
+/// Runs a short command and returns its output, whatever the exit status.
 ///
 /// # Errors
 /// The program cannot be started.
 pub(crate) fn output<'a>(cmd: impl Into<Invocation<'a>>) -> Result<Output> {
     let cmd = cmd.into();
     let what = cmd.program();
-    kept(cmd).stdin(Stdio::null()).output().with_context(|| format!("cannot run {what}"))
+    supervised(cmd).stdin(Stdio::null()).output().with_context(|| format!("cannot run {what}"))
 }
 
-/// Runs a command whose output belongs to the user: a test runner, a linter.
+/// Runs a command with inherited output, such as a test runner or a linter.
 ///
 /// # Errors
 /// The program cannot be started.
 pub(crate) fn interactive<'a>(cmd: impl Into<Invocation<'a>>) -> Result<ExitStatus> {
     let cmd = cmd.into();
     let what = cmd.program();
-    kept(cmd).status().with_context(|| format!("cannot run {what}"))
+    supervised(cmd).status().with_context(|| format!("cannot run {what}"))
 }
 
-/// Runs a program that speaks on a connection, its stdin and stdout, until it ends.
+/// Runs a program to completion with its stdin and stdout connected to a socket.
 ///
 /// # Errors
 /// The program cannot be started.
-pub(crate) fn speak<'a>(cmd: impl Into<Invocation<'a>>, connection: OwnedFd) -> Result<ExitStatus> {
+pub(crate) fn run_connected<'a>(cmd: impl Into<Invocation<'a>>, connection: OwnedFd) -> Result<ExitStatus> {
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = prepare(cmd);
     command.stdin(connection.try_clone()?).stdout(connection).stderr(Stdio::null());
     let mut child = command.spawn().with_context(|| format!("cannot run {what}"))?;
-    // It holds the connection too, which is to end with the program.
+    // The command holds the connection too, which must close when the program ends.
     drop(command);
     Ok(child.wait()?)
 }
 
-/// Starts a program and does not wait for it; its stderr goes to a file, its stdout nowhere.
+/// Starts a program without waiting for it; stderr goes to a file, stdout is discarded.
 ///
 /// # Errors
 /// The program cannot be started.
@@ -181,7 +180,7 @@ pub(crate) fn spawn<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>)
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
-/// As [`spawn`], for a program that puts SIGTERM off, as unshare does: it is killed when this process ends.
+/// Like [`spawn`], for a program that ignores or delays SIGTERM, such as unshare: it is killed when this process ends.
 ///
 /// # Errors
 /// The program cannot be started.
@@ -193,7 +192,7 @@ pub(crate) fn spawn_tied<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<F
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
-/// As [`spawn`], for what goes on when this process has ended, out of reach of the terminal's Ctrl-C.
+/// Like [`spawn`], for a program that outlives this process, outside its process group.
 ///
 /// # Errors
 /// The program cannot be started.
@@ -208,11 +207,11 @@ pub(crate) fn spawn_detached<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl In
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
-/// Starts a program that is spoken with on its stdin and stdout; its stderr goes to a file.
+/// Starts a program with piped stdin and stdout; stderr goes to a file.
 ///
 /// # Errors
 /// The program cannot be started.
-pub(crate) fn converse<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>) -> Result<Child> {
+pub(crate) fn spawn_piped<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<File>) -> Result<Child> {
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = prepare(cmd);
@@ -220,24 +219,24 @@ pub(crate) fn converse<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<Fil
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
-/// Starts a program that is to be measured, in a process group and an environment of its own. Unlike all others it is
-/// not told to end with us: that takes a fork, which is dear where we are large. With `fork` it is told, and what the
-/// kernel says of its memory is not what we had when it was started.
+/// Starts a program to be measured, in its own process group and with its own environment. It gets no parent-death signal,
+/// because setting one requires fork(), which is slow for a large parent. With `fork` it gets the signal, and the kernel's
+/// memory statistics of the child do not include the parent's memory.
 ///
 /// # Errors
 /// The program cannot be started.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a shell's command would change folders, which takes a fork too"
+    reason = "a command of xshell sets the directory, which requires fork() too"
 )]
-#[expect(unsafe_code, reason = "only pre_exec has the standard library fork")]
+#[expect(unsafe_code, reason = "the standard library forks only with pre_exec")]
 pub(crate) fn spawn_bare(
     argv: &[String],
     environment: &[(&str, &str)],
     (stdout, stderr): (File, File),
     fork: bool,
 ) -> Result<Child> {
-    let (program, arguments) = argv.split_first().context("no program was named")?;
+    let (program, arguments) = argv.split_first().context("the argument vector is empty")?;
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(environment.iter().copied()).process_group(0);
     command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
@@ -248,10 +247,10 @@ pub(crate) fn spawn_bare(
     command.spawn().with_context(|| format!("cannot run {program}"))
 }
 
-/// Starts a log anew.
+/// Creates an empty log file.
 pub(crate) fn start_log(log: &Path) -> Result<()> {
-    let folder = log.parent().context("a log lies in a folder")?;
-    fs::create_dir_all(folder)
+    let dir = log.parent().context("the log has no parent directory")?;
+    fs::create_dir_all(dir)
         .and_then(|()| fs::File::create(log))
         .map(drop)
         .with_context(|| format!("cannot write {}", log.display()))
@@ -262,10 +261,10 @@ fn append(log: &Path) -> Result<fs::File> {
     open.with_context(|| format!("cannot write {}", log.display()))
 }
 
-/// A command that ends when this process ends, with all that it has started.
-fn kept(cmd: Invocation<'_>) -> Command {
+/// A command that is terminated with its descendants when this process ends.
+fn supervised(cmd: Invocation<'_>) -> Command {
     let mut command = Command::from(cmd);
-    keeper::keep(&mut command);
+    supervisor::supervise(&mut command);
     command
 }
 
@@ -273,16 +272,16 @@ fn prepare(cmd: Invocation<'_>) -> Command {
     prepare_with(cmd, Signal::SIGTERM)
 }
 
-/// A command that gets a signal when this process ends.
+/// A command that receives a signal when this process ends.
 #[expect(unsafe_code, reason = "only pre_exec can set a parent-death signal")]
-fn prepare_with(cmd: Invocation<'_>, at_our_end: Signal) -> Command {
+fn prepare_with(cmd: Invocation<'_>, death_signal: Signal) -> Command {
     let mut command = Command::from(cmd);
     // SAFETY: between fork and exec the closure makes two system calls; it allocates nothing and takes
     // no lock.
     unsafe {
         command.pre_exec(move || {
             SigSet::empty().thread_set_mask()?;
-            Ok(prctl::set_pdeathsig(at_our_end)?)
+            Ok(prctl::set_pdeathsig(death_signal)?)
         })
     };
     command
@@ -295,7 +294,7 @@ mod tests {
     use xshell::{Shell, cmd};
 
     #[test]
-    fn failure_shows_the_end_and_the_log() {
+    fn an_error_shows_the_last_lines_and_the_log() {
         let sh = Shell::new().unwrap();
         let log = tempfile::NamedTempFile::new().unwrap();
         let script = "for i in $(seq 50); do echo line $i; done; echo to stderr >&2; exit 3";
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_program_ends_as_if_nobody_were_between() {
+    fn the_supervisor_passes_on_exit_status_and_output() {
         let sh = Shell::new().unwrap();
         let ended = |script: &str| output(cmd!(sh, "sh -c {script}")).unwrap();
         assert_eq!(ended("echo out; echo err >&2; exit 7").stdout, b"out\n");
@@ -316,7 +315,7 @@ mod tests {
             let status = ended(&format!("kill -{} $$", signal as i32)).status;
             assert_eq!(status.signal(), Some(signal as i32), "{status}");
         }
-        // What outlives a program and holds its pipe is waited for, and is not ended.
+        // A descendant that outlives the program and holds its pipe is waited for, not terminated.
         assert_eq!(ended("(sleep 0.2; echo late) & exit 0").stdout, b"late\n");
         [Signal::SIGTERM, Signal::SIGINT].into_iter().collect::<SigSet>().thread_block().unwrap();
         let blocked = ended("grep SigBlk /proc/self/status").stdout;
@@ -324,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_cannot_be_written_ends_the_program() {
+    fn a_log_write_error_ends_the_program() {
         let sh = Shell::new().unwrap();
         let start = std::time::Instant::now();
         let script = "while sleep 0.1; do echo x; done";

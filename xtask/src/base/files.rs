@@ -1,8 +1,8 @@
-//! How files come into being: hashed, and never half-done under their final name.
+//! Creates, copies and hashes files; incomplete files never have their final name.
 //!
-//! Whatever is made is made beside its final place and renamed, so that a full disk or `kill -9` leaves only a
-//! `.partial` that the next run throws away. Files are on the disk before they have their name, so that a power cut
-//! does no worse.
+//! Files are written under a `.partial` name in the same directory and then renamed, so that a full disk or `kill -9` leaves
+//! only a `.partial` file, which the next run removes. Files are synced before they are renamed, so that the same holds for
+//! a power failure.
 
 use std::fs::Permissions;
 use std::io::{self, Write};
@@ -16,22 +16,22 @@ use qus_core::file;
 
 use crate::base::progress::one_line;
 
-/// The checksum of a file.
+/// The SHA-256 of a file.
 pub(crate) fn sha256(path: &Path) -> Result<Sha256> {
     Sha256::of_file(path).with_context(|| format!("cannot read {}", one_line(path.display())))
 }
 
-/// What stands for inputs in a name: the first digits of their checksum.
+/// A short identifier of inputs for names: the first digits of their SHA-256.
 pub(crate) fn short_id(inputs: impl AsRef<[u8]>) -> String {
     Sha256::of(inputs).to_string()[..12].to_owned()
 }
 
-/// Opens a file for reading. A pipe or a device is refused: it may block, or never end.
+/// Opens a regular file for reading. Pipes and devices are refused, because reading them may block or never end.
 pub(crate) fn open(path: &Path) -> Result<std::fs::File> {
     file::open(path).with_context(|| format!("cannot read {}", one_line(path.display())))
 }
 
-/// Writes a file by way of a partial one.
+/// Writes a file atomically.
 pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = partial(path);
     let write = || -> io::Result<()> {
@@ -46,20 +46,20 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Copies a file, mode included, by way of a partial one.
+/// Copies a file and its mode atomically.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     copy_if(from, to, |_| true)
 }
 
-/// The same for a file with a checksum, which the copy has to have.
+/// Like [`copy`], and verifies the checksum of the copy.
 ///
 /// # Errors
-/// Also if it does not have it; nothing has the final name then.
+/// The checksum does not match; the destination is then not created.
 pub(crate) fn copy_verified(from: &Path, to: &Path, sha256: Sha256) -> Result<()> {
     copy_if(from, to, |copied| copied == sha256)
 }
 
-fn copy_if(from: &Path, to: &Path, right: impl Fn(Sha256) -> bool) -> Result<()> {
+fn copy_if(from: &Path, to: &Path, matches: impl Fn(Sha256) -> bool) -> Result<()> {
     let partial = partial(to);
     let mut source = open(from)?;
     let mut copy = || -> Result<Sha256> {
@@ -74,14 +74,14 @@ fn copy_if(from: &Path, to: &Path, right: impl Fn(Sha256) -> bool) -> Result<()>
     };
     let what = || format!("cannot copy {} to {}", from.display(), to.display());
     let copied = copy().with_context(what)?;
-    if !right(copied) {
+    if !matches(copied) {
         let _ = fs::remove_file(&partial);
     }
-    ensure!(right(copied), "{} does not match its checksum", from.display());
+    ensure!(matches(copied), "{} does not match its checksum", from.display());
     rename(&partial, to).with_context(what)
 }
 
-/// Gives something its final name, which is on the disk afterwards.
+/// Renames a file or directory, and syncs the parent directory.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)?;
     match to.parent() {
@@ -90,29 +90,29 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
-/// Where something is made before it has its final name.
+/// The temporary name of an incomplete file or directory.
 pub(crate) fn partial(path: &Path) -> PathBuf {
-    beside(path, "partial")
+    with_suffix(path, "partial")
 }
 
-/// A file that belongs to another one.
-pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+/// A path in the same directory with a suffix appended to the name.
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(suffix);
     path.with_file_name(name)
 }
 
-/// Makes a directory anew, with nothing in it.
-pub(crate) fn clear(dir: &Path) -> Result<()> {
-    remove(dir)?;
+/// Creates an empty directory; removes an existing one first.
+pub(crate) fn recreate_dir(dir: &Path) -> Result<()> {
+    remove_dir(dir)?;
     Ok(fs::create_dir_all(dir)?)
 }
 
-/// Removes a file or folder, whichever it is, if it is there.
-pub(crate) fn discard(path: &Path) -> Result<()> {
+/// Removes a file or directory if it exists.
+pub(crate) fn remove_any(path: &Path) -> Result<()> {
     if path.is_dir() && !path.is_symlink() {
-        return remove(path);
+        return remove_dir(path);
     }
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -122,8 +122,8 @@ pub(crate) fn discard(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes a folder if it is there.
-pub(crate) fn remove(dir: &Path) -> Result<()> {
+/// Removes a directory if it exists.
+pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_a_regular_file_is_refused_at_once() {
+    fn only_regular_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_the_checksum_or_is_not_there() {
+    fn a_copy_with_a_wrong_checksum_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let [from, to] = ["from", "to"].map(|name| dir.path().join(name));
         fs::write(&from, "abc").unwrap();
@@ -160,6 +160,6 @@ mod tests {
         fs::remove_file(&to).unwrap();
         let error = copy_verified(&from, &to, Sha256::of(b"abd")).unwrap_err().to_string();
         assert!(error.ends_with("from does not match its checksum"), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "something is left");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "a file is left behind");
     }
 }

@@ -1,4 +1,4 @@
-//! A command before it is run: made with `cmd!(sh(), "…")`, given its directory, and shown as a line for a shell.
+//! A command before it runs: created with `cmd!(sh(), "…")`, assigned a directory, and formatted as a shell line.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,16 @@ use std::process::Command;
 use xshell::{Cmd, Shell};
 
 thread_local! {
-    /// A shell carries a working directory and an environment. This one's are never changed: commands are given theirs.
+    /// The working directory and environment of this shell are never changed; each command sets its own.
     static SHELL: &'static Shell = Box::leak(Box::new(Shell::new().expect("main has found the current directory")));
 }
 
-/// What commands are made with: `cmd!(sh(), "…")`.
+/// The shell that creates commands: `cmd!(sh(), "…")`.
 pub(crate) fn sh() -> &'static Shell {
     SHELL.with(|shell| *shell)
 }
 
-/// A command, and the directory that it runs in.
+/// A command and its working directory.
 pub(crate) struct Invocation<'a> {
     cmd: Cmd<'a>,
     dir: Option<PathBuf>,
@@ -47,7 +47,7 @@ impl Invocation<'_> {
     }
 }
 
-/// Has a command run in a directory.
+/// Sets the working directory of a command.
 pub(crate) trait InDir<'a> {
     fn in_dir(self, dir: &Path) -> Invocation<'a>;
 }
@@ -58,7 +58,7 @@ impl<'a> InDir<'a> for Cmd<'a> {
     }
 }
 
-/// The command as a line for a shell: folder, environment, arguments.
+/// The command as a shell line: directory, environment, arguments.
 pub(super) fn pasteable(command: &Command) -> String {
     let quote = |text: &std::ffi::OsStr| {
         let text = text.to_string_lossy();

@@ -1,4 +1,4 @@
-//! Locks between runs. They are the kernel's and go with the process that holds them.
+//! Locks between runs: `flock`, which the kernel releases when the holding processes end.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -8,26 +8,26 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::base::exec::keeper::Held;
+use crate::base::exec::supervisor::Held;
 use crate::base::progress::say;
 
-/// What is held until it is dropped, and until all have ended that were started meanwhile.
+/// Held until dropped, and until all programs that were started in the meantime have ended.
 pub(crate) struct Lock {
-    // Before the other one, whose descriptor it is.
+    // Dropped before the lock, whose descriptor it registers.
     _held: Held,
     _lock: Flock<File>,
 }
 
-/// Holds `dir` until dropped; if another process has it, says so and waits.
+/// Locks `dir`; if another process holds the lock, reports it and waits.
 ///
 /// # Errors
-/// The folder cannot be written.
+/// The directory is not writable.
 pub(crate) fn lock(dir: &Path) -> Result<Lock> {
-    lock_by(&dir.join("lock"), dir)
+    lock_with_file(&dir.join("lock"), dir)
 }
 
-/// Holds `what` until dropped, by means of a file that stays.
-pub(super) fn lock_by(path: &Path, what: &Path) -> Result<Lock> {
+/// Locks `what` with a lock file, which is not removed.
+pub(super) fn lock_with_file(path: &Path, what: &Path) -> Result<Lock> {
     let open = || -> io::Result<File> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
@@ -42,7 +42,7 @@ pub(super) fn lock_by(path: &Path, what: &Path) -> Result<Lock> {
             let _ = file.read_to_string(&mut holder);
             let holder = holder.trim();
             say(format_args!(
-                "waiting for another cargo xtask (process {holder}) that uses {}",
+                "waiting for another cargo xtask (process {holder}), which has locked {}",
                 what.display()
             ));
             let locked = Flock::lock(file, FlockArg::LockExclusive);
@@ -50,7 +50,7 @@ pub(super) fn lock_by(path: &Path, what: &Path) -> Result<Lock> {
         }
         Err((_, errno)) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
     };
-    // For the message above; nobody relies on it.
+    // Only for the message above.
     lock.set_len(0)
         .and_then(|()| lock.rewind())
         .and_then(|()| writeln!(lock, "{}", std::process::id()))
@@ -63,13 +63,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_is_exclusive_and_ends_with_its_holder() {
+    fn a_lock_is_exclusive_until_dropped() {
         let dir = tempfile::tempdir().unwrap();
         let held = lock(dir.path()).unwrap();
-        let again = File::open(dir.path().join("lock")).unwrap();
-        let (again, errno) = Flock::lock(again, FlockArg::LockExclusiveNonblock).unwrap_err();
+        let other = File::open(dir.path().join("lock")).unwrap();
+        let (other, errno) = Flock::lock(other, FlockArg::LockExclusiveNonblock).unwrap_err();
         assert_eq!(errno, Errno::EWOULDBLOCK);
         drop(held);
-        assert!(Flock::lock(again, FlockArg::LockExclusiveNonblock).is_ok());
+        assert!(Flock::lock(other, FlockArg::LockExclusiveNonblock).is_ok());
     }
 }

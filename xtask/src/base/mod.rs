@@ -1,4 +1,4 @@
-//! What every other room stands on: running programs, files, locks, paths, output and errors.
+//! Foundations of all other modules: programs, files, locks, paths, output and errors.
 
 pub(crate) mod cache;
 pub(crate) mod context;

@@ -1,10 +1,10 @@
-//! Data to standard output.
+//! Writes data to standard output.
 
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 
-/// Writes data to standard output. A reader that has seen enough and closed its pipe is no error.
+/// Writes data to standard output. A closed pipe is not an error.
 pub(crate) fn out(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

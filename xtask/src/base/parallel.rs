@@ -1,4 +1,4 @@
-//! The same work for many things, several at a time: programs that mostly wait for a registry.
+//! Processes items in parallel, for programs that mostly wait for a registry.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,14 +6,14 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 
-/// How many are worked on at once.
+/// The number of parallel workers.
 const WORKERS: usize = 8;
 
-/// Works on every item, and returns what came of them in their order.
+/// Processes all items, and returns the results in the order of the items.
 ///
 /// # Errors
-/// The first that occurs; no further item is begun then.
-pub(crate) fn each<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+/// The first error that occurs; no further items are started.
+pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(items.len()));
     let worker = || -> Result<()> {
@@ -48,17 +48,17 @@ mod tests {
     fn results_are_in_the_order_of_the_items() {
         let items: Vec<usize> = (0..100).collect();
         assert_eq!(
-            each(&items, |item| Ok(item * 2)).unwrap(),
+            map(&items, |item| Ok(item * 2)).unwrap(),
             items.iter().map(|item| item * 2).collect::<Vec<_>>()
         );
-        assert!(each(&[] as &[usize], |item| Ok(*item)).unwrap().is_empty());
+        assert!(map(&[] as &[usize], |item| Ok(*item)).unwrap().is_empty());
     }
 
     #[test]
-    fn a_failure_ends_it() {
+    fn an_error_stops_the_other_workers() {
         let items: Vec<usize> = (0..10_000).collect();
         let begun = AtomicUsize::new(0);
-        let result = each(&items, |item| {
+        let result = map(&items, |item| {
             begun.fetch_add(1, Ordering::Relaxed);
             if *item == 3 { Err(anyhow!("three")) } else { Ok(()) }
         });

@@ -1,7 +1,7 @@
-//! Every path that xtask reads or writes, as a function.
+//! All paths that xtask reads or writes.
 //!
-//! Outside the workspace there is one folder, the cache; it is safe to delete, and everything in it
-//! that has its final name is complete. Nothing else on the machine is written.
+//! Outside the workspace, xtask writes only to the cache directory. The cache can be deleted at any time, and all files in
+//! it that have their final names are complete.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use semver::Version;
 
 use crate::base::settings::Settings;
 
-/// The roots from which all other paths follow.
+/// The base directories of all other paths.
 pub(crate) struct Paths {
     root: PathBuf,
     out: PathBuf,
@@ -23,12 +23,12 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// From the place of this crate and the settings.
+    /// Determines the base directories from the location of this crate and the settings.
     ///
     /// # Errors
-    /// Nothing says where the cache is.
+    /// No setting determines the cache directory.
     pub(crate) fn new(settings: &Settings) -> Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in a workspace")?;
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not in a workspace")?;
         let target = settings.target_dir.clone().unwrap_or_else(|| root.join("target"));
         let cache = settings.cache_home.clone().or_else(|| Some(settings.home.as_deref()?.join(".cache")));
         let cache = cache.ok_or_else(|| {
@@ -48,7 +48,7 @@ impl Paths {
         &self.root
     }
 
-    /// All that is built in this workspace.
+    /// All build results of this workspace.
     pub(crate) fn out(&self) -> &Path {
         &self.out
     }
@@ -62,32 +62,32 @@ impl Paths {
         self.root.join("qemu-src")
     }
 
-    /// What images are made with, and files for those who run them.
+    /// The Dockerfile, the bake file and files for users of the images.
     pub(crate) fn images(&self) -> PathBuf {
         self.root.join("images")
     }
 
-    /// Sources and bytes of the probes.
+    /// Sources and machine code of the probes.
     pub(crate) fn probes(&self) -> PathBuf {
         self.root.join("qus-core/probes")
     }
 
-    /// The throwaway engine that commands share.
+    /// The shared throwaway engine.
     pub(crate) fn engine(&self) -> PathBuf {
         self.out.join("engine/run")
     }
 
-    /// What the programs run for one step have said.
+    /// The log of the programs that a step runs.
     pub(crate) fn log(&self, step: &str) -> PathBuf {
         self.out.join("logs").join(step).with_extension("log")
     }
 
-    /// Unpacked and patched source; `id` stands for archive and patches.
+    /// Unpacked and patched source; `id` identifies the archive and patches.
     pub(crate) fn source_tree(&self, version: &Version, id: &str) -> PathBuf {
         self.out.join("src").join(format!("qemu-{version}-{id}"))
     }
 
-    /// Where all targets of a host are built; `suffix` tells apart what is built twice.
+    /// The build directory for all targets of a host; `suffix` distinguishes builds of different kinds.
     pub(crate) fn build_dir(
         &self,
         host: &Host,
@@ -98,7 +98,7 @@ impl Paths {
         self.out.join("build").join(format!("{host}-{version}-{profile}{suffix}"))
     }
 
-    /// What a compiler has learnt from trained emulators.
+    /// Profile data of instrumented emulators.
     pub(crate) fn profile_data(&self, key: &Sha256) -> PathBuf {
         self.cache.join("training").join(key.to_string())
     }
@@ -108,7 +108,7 @@ impl Paths {
         self.out.join("bundle").join(host.name)
     }
 
-    /// What a node of a builder has sent, before it was looked at.
+    /// The bundle that a node of a builder has sent, before it is verified.
     pub(crate) fn sent_by_node(&self, host: &Host) -> PathBuf {
         self.out.join("nodes").join(host.name)
     }
@@ -118,7 +118,7 @@ impl Paths {
         self.out.join("tarballs")
     }
 
-    /// What is in [`Self::tarballs`], and from what it was made.
+    /// The record of the tarballs in [`Self::tarballs`] and of their inputs.
     pub(crate) fn tarballs_record(&self) -> PathBuf {
         self.out.join("tarballs.json")
     }
@@ -128,48 +128,47 @@ impl Paths {
         self.cache.join("downloads").join(sha256.to_string()).join(file)
     }
 
-    /// Which archive was taken instead of that of a release.
+    /// The record of the archive that is used instead of a release's pinned one.
     pub(crate) fn substitute(&self, version: &Version) -> PathBuf {
         self.cache.join("downloads/substitutes").join(format!("{version}.json"))
     }
 
-    /// Unpacked packages; `id` stands for what was asked for.
+    /// Unpacked packages; `id` identifies the requested packages.
     pub(crate) fn sysroot(&self, id: &str) -> PathBuf {
         self.cache.join("sysroots").join(id)
     }
 
-    /// Rust of a distribution, for another host; `id` stands for what was asked for.
+    /// A distribution's Rust for another host; `id` identifies the requested packages.
     pub(crate) fn rust(&self, id: &str) -> PathBuf {
         self.cache.join("rust").join(id)
     }
 
-    /// Python packages: one unpacked, by its hash, or several as they are; `id` stands for what was asked for.
+    /// Python packages: one unpacked wheel, by its hash, or several wheels; `id` identifies the requested packages.
     pub(crate) fn wheel(&self, id: &Sha256) -> PathBuf {
         self.cache.join("wheels").join(id.to_string())
     }
 
-    /// Assemblers for the probes; `id` stands for what was asked for.
+    /// Assemblers for the probes; `id` identifies the requested packages.
     pub(crate) fn assemblers(&self, id: &str) -> PathBuf {
         self.cache.join("assemblers").join(id)
     }
 
-    /// A finished emulator and its record; `key` stands for everything that went into it.
+    /// A built emulator and its record; `key` identifies all of its inputs.
     pub(crate) fn emulator(&self, key: &Sha256) -> PathBuf {
         self.cache.join("emulators").join(key.to_string())
     }
 
-    /// A program of a Debian architecture that the smoke tests run.
+    /// A program of a Debian architecture for the smoke tests.
     pub(crate) fn guest(&self, debian: &str, program: &str) -> PathBuf {
         self.cache.join("guests").join(format!("{debian}-{program}"))
     }
 
-    /// A root folder of unpacked packages in which the smoke tests run other programs; `id` stands for what
-    /// was asked for.
-    pub(crate) fn root_folder(&self, id: &str) -> PathBuf {
+    /// A root filesystem of unpacked packages; `id` identifies the requested packages.
+    pub(crate) fn rootfs(&self, id: &str) -> PathBuf {
         self.cache.join("roots").join(id)
     }
 
-    /// The programs of the throwaway engine; `id` stands for what was asked for.
+    /// The programs of the throwaway engine; `id` identifies the requested packages.
     pub(crate) fn engine_programs(&self, id: &str) -> PathBuf {
         self.cache.join("engine").join(id)
     }

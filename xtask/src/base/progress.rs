@@ -1,7 +1,7 @@
-//! What xtask says while it works, and the only user of indicatif.
+//! Prints progress, messages and errors; the only module that uses indicatif.
 //!
-//! All of it goes to stderr: stdout is for data. On a terminal long steps have a bar with the time
-//! left; elsewhere they are plain lines, few enough for a CI log.
+//! Progress and messages go to stderr, data to stdout. On a terminal, long steps show a progress bar with the remaining
+//! time; otherwise they print a few plain lines, which suit a CI log.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
@@ -11,38 +11,38 @@ use indicatif::{FormattedDuration, HumanDuration, ProgressBar, ProgressStyle};
 use qus_core::hint;
 use qus_core::text::{Show, lines};
 
-/// Says a line.
+/// Prints a line to stderr.
 pub(crate) fn say(line: impl Display) {
     write(&format!("{line}\n"));
 }
 
-/// Prints an error, its causes, and its hint.
+/// Prints an error, its causes and its hint to stderr.
 pub(crate) fn fail(error: &anyhow::Error) {
     write(&hint::render(error));
 }
 
-/// Writes talk. That nobody can read it is no reason to end, or to leave work half-done.
+/// Writes text to stderr. A write error is ignored, because it must not abort the work.
 pub(crate) fn write(text: &str) {
     let _ = io::stderr().write_all(lines(text).as_bytes());
 }
 
-/// What is to stay in its line, as a path or a name from an archive: newlines are escaped too.
+/// Escapes control characters and newlines, for paths and names in a message.
 pub(crate) fn one_line(text: impl Display) -> String {
     text.to_string().shown().to_string()
 }
 
-/// A long step whose parts are counted.
+/// The progress of a long step with a known number of parts.
 pub(crate) struct Bar {
     what: String,
     start: Instant,
-    /// The bar of a terminal.
+    /// The progress bar; `None` if stderr is not a terminal.
     drawn: Option<ProgressBar>,
-    /// Per cent done at the next plain line.
+    /// The percentage at which the next plain line is printed.
     next_line: u64,
 }
 
 impl Bar {
-    /// Begins a step.
+    /// Starts a step.
     pub(crate) fn new(what: impl Into<String>) -> Self {
         let what = one_line(what.into());
         let drawn = std::io::stderr().is_terminal().then(|| {
@@ -57,7 +57,7 @@ impl Bar {
         Self { what, start: Instant::now(), drawn, next_line: 10 }
     }
 
-    /// Shows how far it is.
+    /// Updates the progress.
     pub(crate) fn set(&mut self, done: u64, all: u64) {
         if let Some(bar) = &self.drawn {
             if bar.length().is_none() {
@@ -77,7 +77,7 @@ impl Bar {
         }
     }
 
-    /// Ends the step.
+    /// Marks the step as complete.
     pub(crate) fn finish(self) {
         let took = FormattedDuration(self.start.elapsed());
         if let Some(bar) = &self.drawn {
@@ -92,7 +92,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Drop for Bar {
-    /// Takes the bar off the screen when the step fails, so that the message stands alone.
+    /// Clears the bar when the step fails, so that only the error remains on the screen.
     fn drop(&mut self) {
         if let Some(bar) = &self.drawn {
             bar.finish_and_clear();
@@ -105,14 +105,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_a_terminal_obeys_is_printed() {
+    fn control_characters_are_escaped() {
         let hostile = "a\u{1b}]0;title\u{7}b\rc\u{9b}2Jd\u{7f}\n\te ä …";
         assert_eq!(lines(hostile), "a\\u{1b}]0;title\\u{7}b\\rc\\u{9b}2Jd\\u{7f}\n\te ä …");
         assert_eq!(one_line("a\nerror: b"), "a\\nerror: b");
     }
 
     #[test]
-    fn counts_that_make_no_sense_are_no_reason_to_end() {
+    fn inconsistent_numbers_do_not_panic() {
         let mut bar = Bar::new("test");
         bar.set(3, 2);
         bar.set(u64::MAX, u64::MAX);

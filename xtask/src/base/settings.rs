@@ -1,4 +1,4 @@
-//! What the environment says, read once when xtask starts; docs/settings.md lists all of it.
+//! Settings from environment variables, read once at startup; docs/settings.md lists them.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -9,20 +9,20 @@ use qus_core::hint::hinted;
 
 use crate::base::error::Usage;
 
-/// The environment's settings. One that is set to nothing counts as not set.
+/// Settings from the environment. An empty variable is treated as unset.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings {
-    /// `QUS_SOURCE`: an archive of QEMU or a directory of archives, tried first.
+    /// `QUS_SOURCE`: an archive of QEMU's source or a directory of archives, tried first.
     pub(crate) source: Option<PathBuf>,
-    /// `QUS_BUILDX_OPTIONS`: further options of `docker buildx build` for builds on nodes.
+    /// `QUS_BUILDX_OPTIONS`: additional options of `docker buildx build` for builds on nodes.
     pub(crate) buildx_options: Vec<String>,
     /// `CC`: the C compiler for this machine, instead of `cc`.
     pub(crate) cc: Option<String>,
     /// `QUS_COMPILER_CACHE`: ccache or sccache.
     pub(crate) compiler_cache: Option<CompilerCache>,
-    /// `SOURCE_DATE_EPOCH`: when images count as made, in seconds since 1970.
+    /// `SOURCE_DATE_EPOCH`: the creation time of images, in seconds since 1970.
     pub(crate) source_date_epoch: Option<u64>,
-    /// `CARGO_TARGET_DIR`, relative to the workspace as cargo takes it.
+    /// `CARGO_TARGET_DIR`; a relative path is resolved against the current directory, as cargo does.
     pub(crate) target_dir: Option<PathBuf>,
     /// `XDG_CACHE_HOME`
     pub(crate) cache_home: Option<PathBuf>,
@@ -38,11 +38,11 @@ pub(crate) struct Settings {
     path: OsString,
 }
 
-/// A cache of what was compiled, called before the compiler. What comes out is the same with and without.
+/// A compiler cache, called in front of the compiler. It does not change the result.
 #[derive(Debug, Clone)]
 pub(crate) struct CompilerCache {
     pub(crate) program: String,
-    /// Its own settings, handed on to it.
+    /// Its own environment variables, which are passed on to it.
     pub(crate) variables: Vec<(String, String)>,
 }
 
@@ -50,9 +50,9 @@ impl Settings {
     /// Reads the environment.
     ///
     /// # Errors
-    /// A value that cannot be meant.
+    /// A value is invalid.
     pub(crate) fn from_env() -> Result<Self> {
-        /// Of caches, and of the stores that several machines share.
+        /// Prefixes of variables of compiler caches and of their shared storage.
         const PREFIXES: [&str; 5] = ["CCACHE_", "SCCACHE_", "AWS_", "ACTIONS_", "XDG_CACHE_HOME"];
         let value = |name: &str| env::var_os(name).filter(|value| !value.is_empty());
         let path = |name: &str| value(name).map(PathBuf::from);
@@ -60,13 +60,16 @@ impl Settings {
             let text = value(name).map(OsString::into_string).transpose();
             text.map_err(|_| Usage(format!("{name} is not UTF-8")).into())
         };
-        let is_own = |(name, _): &(String, String)| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        let is_cache_variable =
+            |(name, _): &(String, String)| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
         let variables = || {
             env::vars_os()
                 .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         };
-        let compiler_cache = text("QUS_COMPILER_CACHE")?
-            .map(|program| CompilerCache { program, variables: variables().filter(is_own).collect() });
+        let compiler_cache = text("QUS_COMPILER_CACHE")?.map(|program| CompilerCache {
+            program,
+            variables: variables().filter(is_cache_variable).collect(),
+        });
         let epoch = text("SOURCE_DATE_EPOCH")?.map(|epoch| epoch.parse());
         let epoch = epoch.transpose().map_err(|_| {
             Usage(
@@ -100,13 +103,13 @@ impl Settings {
         self.cc.as_deref().unwrap_or("cc")
     }
 
-    /// `PATH` with further directories before the others.
+    /// `PATH` with additional directories at the front.
     pub(crate) fn path_with(&self, dirs: impl IntoIterator<Item = PathBuf>) -> Result<OsString> {
         let all = dirs.into_iter().chain(env::split_paths(&self.path));
-        env::join_paths(all).context("a directory with a colon cannot be in PATH")
+        env::join_paths(all).context("PATH cannot contain a directory with a colon")
     }
 
-    /// What a command needs of the environment when it gets nothing else of it.
+    /// The variables that a command needs if it does not inherit the environment.
     pub(crate) fn essential(&self) -> impl Iterator<Item = (&'static str, &OsStr)> {
         let home = self.home.as_deref().map(|dir| ("HOME", dir.as_os_str()));
         let temp = self.temp_dir.as_deref().map(|dir| ("TMPDIR", dir.as_os_str()));
@@ -118,7 +121,7 @@ impl Settings {
         self.docker_config.clone().or_else(|| Some(self.home.as_deref()?.join(".docker")))
     }
 
-    /// Directories of this machine's user that a program could disclose.
+    /// The user's directories, whose paths must not occur in a program.
     pub(crate) fn personal_dirs(&self) -> Vec<PathBuf> {
         let cargo = self.cargo_home.clone().or_else(|| Some(self.home.as_deref()?.join(".cargo")));
         [self.home.clone(), cargo].into_iter().flatten().collect()

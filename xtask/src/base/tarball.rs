@@ -1,7 +1,7 @@
-//! Tarballs compressed with zstd: the files in them, and nothing of when, where and by whom they were packed.
+//! Reproducible tarballs, compressed with zstd.
 //!
-//! Entries are sorted and have neither time nor owner, and the compressor is part of this program, so that equal files
-//! make equal tarballs on every machine. Directories are not among the entries: tar makes what it needs.
+//! Entries are sorted and have no timestamp and no owner, and the compressor is part of this program, so that equal files
+//! produce equal tarballs on every machine. Tarballs contain no entries for directories; tar creates them on extraction.
 
 use std::fs::Permissions;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -18,19 +18,19 @@ use zstd::{Decoder, Encoder};
 
 use crate::base::files;
 
-/// How tarballs are compressed: the highest level that needs no option to be unpacked.
+/// The highest compression level that zstd decompresses without an option.
 const LEVEL: i32 = 19;
 
-/// As a power of two: a window of 128 MiB is the largest that zstd unpacks without being asked to.
+/// Log2 of the window size: 128 MiB is the largest window that zstd decompresses without an option.
 const WINDOW: u32 = 27;
 
-/// Compresses what has a known length, in bytes. The bytes that are written do not depend on the number of processors.
+/// Compresses data of a known length in bytes. The output does not depend on the number of processors.
 ///
 /// # Errors
-/// Reading or writing fails, or the length is another.
+/// Reading or writing fails, or the length differs.
 pub(crate) fn compress<W: Write>(mut from: impl Read, length: u64, to: W) -> io::Result<W> {
     let mut encoder = Encoder::new(to, LEVEL)?;
-    // The decoder needs no larger window than what is packed.
+    // Limits the decoder's window to the size of the data.
     encoder.set_pledged_src_size(Some(length))?;
     encoder.long_distance_matching(true)?;
     encoder.window_log(WINDOW)?;
@@ -39,24 +39,24 @@ pub(crate) fn compress<W: Write>(mut from: impl Read, length: u64, to: W) -> io:
     encoder.finish()
 }
 
-/// The content of a compressed tarball; reading fails after a number of bytes.
+/// The content of a compressed tarball; reading fails after `most` bytes.
 ///
 /// # Errors
-/// It cannot be read.
+/// The data cannot be read.
 pub(crate) fn decompress(from: impl Read, most: u64) -> io::Result<impl Read> {
     let mut decoder = Decoder::new(from)?;
     decoder.window_log_max(WINDOW)?;
     Ok(Limited::new(decoder, most))
 }
 
-/// A reader that fails when more is read than may be.
+/// A reader that fails when the data exceeds a limit.
 pub(crate) struct Limited<R> {
     reader: R,
     left: u64,
 }
 
 impl<R> Limited<R> {
-    /// Of at most a number of bytes.
+    /// Limits a reader to `most` bytes.
     pub(crate) fn new(reader: R, most: u64) -> Self {
         Self { reader, left: most }
     }
@@ -66,23 +66,23 @@ impl<R: Read> Read for Limited<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.reader.read(buffer)?;
         self.left = self.left.checked_sub(read as u64).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::FileTooLarge, "it is too large when it is unpacked")
+            io::Error::new(io::ErrorKind::FileTooLarge, "the unpacked content is too large")
         })?;
         Ok(read)
     }
 }
 
-/// A tarball to be made.
+/// The name and entries of a tarball.
 #[derive(Serialize)]
 pub(crate) struct Tarball {
     pub(crate) file: String,
-    pub(crate) entries: Vec<Entry>,
+    pub(crate) entries: Vec<TarballEntry>,
 }
 
 /// A file in a tarball.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Entry {
-    /// Its path there.
+pub(crate) struct TarballEntry {
+    /// The path in the tarball.
     pub(crate) path: String,
     mode: u32,
     pub(crate) sha256: Sha256,
@@ -90,37 +90,37 @@ pub(crate) struct Entry {
     from: PathBuf,
 }
 
-impl Entry {
-    /// A file of a directory.
+impl TarballEntry {
+    /// An entry for a file in a directory.
     pub(crate) fn new(dir: &Path, path: &str, mode: u32) -> Result<Self> {
         let from = dir.join(path);
         Ok(Self { path: path.to_owned(), mode, sha256: files::sha256(&from)?, from })
     }
 
-    /// The same file at another place.
-    pub(crate) fn at(&self, path: &str) -> Self {
+    /// The same file under another path.
+    pub(crate) fn with_path(&self, path: &str) -> Self {
         Self { path: path.to_owned(), ..self.clone() }
     }
 }
 
 impl Tarball {
-    /// Of files in a directory, by their names.
-    pub(crate) fn of(file: &str, dir: &Path, names: &[String]) -> Result<Self> {
-        let entries = names.iter().map(|name| Entry::new(dir, name, 0o644)).collect::<Result<_>>()?;
+    /// A tarball of files in a directory.
+    pub(crate) fn from_files(file: &str, dir: &Path, names: &[String]) -> Result<Self> {
+        let entries = names.iter().map(|name| TarballEntry::new(dir, name, 0o644)).collect::<Result<_>>()?;
         Ok(Self { file: file.to_owned(), entries })
     }
 
-    /// Of these entries.
-    pub(crate) fn new(file: String, mut entries: Vec<Entry>) -> Self {
+    /// A tarball of these entries, which are sorted by path.
+    pub(crate) fn new(file: String, mut entries: Vec<TarballEntry>) -> Self {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         Self { file, entries }
     }
 
-    /// Writes it into a directory that is not yet published, and returns its path.
+    /// Writes the tarball into a directory that is not yet published, and returns its path.
     pub(crate) fn write(&self, dir: &Path) -> Result<PathBuf> {
         let path = dir.join(&self.file);
         let mut tar = tempfile::tempfile_in(dir).context("cannot write the tarball")?;
-        self.tar(io::BufWriter::new(&tar)).with_context(|| format!("cannot pack {}", self.file))?;
+        self.write_tar(io::BufWriter::new(&tar)).with_context(|| format!("cannot pack {}", self.file))?;
         let length = tar.stream_position()?;
         tar.rewind()?;
         let packed = compress(BufReader::new(tar), length, File::create(&path)?)
@@ -130,8 +130,8 @@ impl Tarball {
         Ok(path)
     }
 
-    /// Its content before it is compressed.
-    pub(crate) fn tar(&self, to: impl Write) -> Result<()> {
+    /// Writes the uncompressed tarball.
+    pub(crate) fn write_tar(&self, to: impl Write) -> Result<()> {
         let mut tar = tar::Builder::new(to);
         for entry in &self.entries {
             let from = &entry.from;
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_compressed_comes_back_within_its_limit() {
+    fn compressed_data_is_decompressed_up_to_its_limit() {
         let text = b"emulator ".repeat(10_000);
         let packed = compress(&*text, text.len() as u64, Vec::new()).unwrap();
         assert!(packed.len() < text.len() / 10, "{} bytes", packed.len());
@@ -164,6 +164,6 @@ mod tests {
         };
         assert_eq!(unpacked(text.len() as u64).unwrap(), text);
         assert_eq!(unpacked(text.len() as u64 - 1).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        assert!(compress(&*text, 1, Vec::new()).is_err(), "the length was another");
+        assert!(compress(&*text, 1, Vec::new()).is_err(), "the length is wrong");
     }
 }

@@ -104,7 +104,7 @@ impl Source<'_> {
 }
 
 fn cached(cx: &Context, suite: &Suite) -> PathBuf {
-    cx.paths.root_folder(&format!("{}-{}", suite.emulators, suite.name))
+    cx.paths.rootfs(&format!("{}-{}", suite.emulators, suite.name))
 }
 
 /// Has the cache contain a suite's package, unchanged.

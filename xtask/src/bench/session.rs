@@ -46,7 +46,7 @@ impl Session {
         let (name, Place { root, bench }) = (arch.name, place);
         let said = tempfile::tempfile().context("there is no room for what a worker says")?;
         let worker = cmd!(sh(), "{xtask} bench-worker {name} {emulator} {root} {bench}");
-        let mut child = exec::converse(worker, said.try_clone()?)?;
+        let mut child = exec::spawn_piped(worker, said.try_clone()?)?;
         let to = child.stdin.take();
         let from = BufReader::new(child.stdout.take().context("a worker has a stdout")?);
         let mut session = Self { child, to, from, said };

@@ -1,7 +1,7 @@
-//! Looks at a finished emulator instead of trusting the exit status of what made it.
+//! Verifies a built emulator.
 //!
-//! It has to be a program for its host, run by itself (no loader, no library), tell nothing of the
-//! machine it was built on, and run its probe.
+//! It must be a static program for its host (no dynamic loader, no shared libraries), contain no path of the build machine,
+//! and run its probe.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -18,11 +18,11 @@ use xshell::cmd;
 use crate::base::exec::{self, sh};
 use crate::bundle::runner::Runner;
 
-/// Checks an emulator's file; all findings go into one error.
+/// Verifies an emulator's file; one error lists all findings.
 pub(crate) fn verify(emulator: &Path, host: &Host, build_paths: &[impl AsRef<Path>]) -> Result<()> {
     let bytes = fs::read(emulator)?;
     let findings = inspect(&bytes, host, build_paths);
-    ensure!(findings.is_empty(), "{} is not fit to be shipped: {}", emulator.display(), findings.join("; "));
+    ensure!(findings.is_empty(), "{} cannot be released: {}", emulator.display(), findings.join("; "));
     Ok(())
 }
 
@@ -33,34 +33,34 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<S
     };
     let mut findings = Vec::new();
     if elf.arch() != Some(host.arch) {
-        let is = elf.arch().map_or("another machine", |arch| arch.name);
-        findings.push(format!("it is for {is}, not for the host {host}"));
+        let is = elf.arch().map_or("an unknown architecture", |arch| arch.name);
+        findings.push(format!("it is built for {is}, not for the host {host}"));
     }
     if matches!(elf.kind, ElfKind::Other(_)) {
-        findings.push("it is not a program".to_owned());
+        findings.push("it is not an executable".to_owned());
     }
     if let Some(loader) = &elf.interpreter {
-        findings.push(format!("it asks for the loader {}", loader.display()));
+        findings.push(format!("it requires the dynamic loader {}", loader.display()));
     }
     if elf.needed > 0 {
-        findings.push(format!("it needs {} shared libraries", elf.needed));
+        findings.push(format!("it requires {} shared libraries", elf.needed));
     }
     for path in build_paths.iter().map(AsRef::as_ref) {
-        // As a folder: a home of `/root` is not told by `/rootfs`. An empty path and `/` tell nothing.
-        let folder = format!("{}/", path.display());
-        if path.parent().is_some() && memmem::find(bytes, folder.as_bytes()).is_some() {
-            findings.push(format!("the build path {folder} is in it"));
+        // With a trailing slash, `/root` does not match `/rootfs`. An empty path and `/` disclose nothing.
+        let dir = format!("{}/", path.display());
+        if path.parent().is_some() && memmem::find(bytes, dir.as_bytes()).is_some() {
+            findings.push(format!("it contains the build path {dir}"));
         }
     }
     findings
 }
 
-/// Runs the probe of an architecture under an emulator, which may take one itself.
+/// Runs the probe of an architecture under an emulator, which may itself run under another emulator.
 ///
 /// # Errors
-/// Says how line or status differ from what they should be.
+/// The output or the exit status differs from the expected one.
 pub(crate) fn run_probe(runner: &Runner, emulator: &Path, arch: &Arch) -> Result<()> {
-    // An emulator, like the kernel, runs only what may be executed.
+    // Emulators, like the kernel, run only executable files.
     let executable = Permissions::from_mode(0o700);
     let file =
         tempfile::Builder::new().permissions(executable).tempfile().context("cannot write the probe")?;
@@ -70,7 +70,7 @@ pub(crate) fn run_probe(runner: &Runner, emulator: &Path, arch: &Arch) -> Result
     let line = String::from_utf8_lossy(&output.stdout);
     if line != probe::line(arch) || output.status.code() != Some(probe::STATUS) {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("the probe of {arch} wrote {line:?} and ended with {}: {}", output.status, stderr.trim());
+        bail!("the probe of {arch} printed {line:?} and ended with {}: {}", output.status, stderr.trim());
     }
     Ok(())
 }
@@ -84,13 +84,13 @@ mod tests {
     }
 
     #[test]
-    fn findings_are_gathered() {
+    fn all_findings_are_reported() {
         let own = fs::read(std::env::current_exe().unwrap()).unwrap();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let findings =
             inspect(&own, "s390x".parse().unwrap(), &[root, Path::new("/"), Path::new("")]).join("; ");
         for expected in
-            ["not for the host s390x", "asks for the loader /lib", "shared libraries", "build path"]
+            ["not for the host s390x", "requires the dynamic loader /lib", "shared libraries", "build path"]
         {
             assert!(findings.contains(expected), "{expected} in {findings}");
         }
@@ -99,15 +99,15 @@ mod tests {
     }
 
     #[test]
-    fn a_static_program_is_fit() {
+    fn a_static_program_has_no_findings() {
         let probe = probe::image("x86_64".parse().unwrap());
         assert_eq!(inspect(probe, amd64(), &[Path::new("/no/such/path")]), Vec::<String>::new());
     }
 
     #[test]
-    fn an_emulator_that_runs_nothing_is_found_out() {
+    fn an_emulator_that_does_not_run_its_probe_is_an_error() {
         let error = run_probe(&Runner::native(), Path::new("/bin/true"), "alpha".parse().unwrap());
         let error = error.unwrap_err().to_string();
-        assert!(error.contains("the probe of alpha wrote \"\" and ended with exit status: 0"), "{error}");
+        assert!(error.contains("the probe of alpha printed \"\" and ended with exit status: 0"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Hosts as they are named on the command line.
+//! The `--host` option.
 
 use std::str::FromStr;
 
@@ -7,10 +7,10 @@ use qus_core::arch::{HOSTS, Host, UnknownHost};
 
 use crate::base::context::Context;
 
-/// `--host`, in the one form that all commands take.
+/// `--host`, in the same form for all commands.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct HostArgs {
-    /// Hosts, as in amd64,arm64v8, or all [default: this machine]
+    /// Hosts to use, such as amd64,arm64v8, or `all` [default: this machine]
     #[arg(long = "host", value_name = "HOST", value_delimiter = ',')]
     names: Vec<HostName>,
 }
@@ -30,15 +30,15 @@ impl FromStr for HostName {
 }
 
 impl HostArgs {
-    /// Whether hosts are named.
+    /// Whether the option is given.
     pub(crate) fn is_given(&self) -> bool {
         !self.names.is_empty()
     }
 
-    /// The hosts, each once; `all` are the given ones.
+    /// The named hosts without duplicates; `all` returns the hosts that `--host all` means.
     ///
     /// # Errors
-    /// No host is named, and this machine is none; or the error of `all`.
+    /// No host is named and this machine is not a supported host; or the error of `all`.
     pub(crate) fn resolve(
         &self,
         all: impl FnOnce() -> Result<Vec<&'static Host>>,
@@ -61,14 +61,14 @@ impl HostArgs {
     }
 }
 
-/// The hosts that have a bundle.
+/// The hosts with a bundle in this workspace.
 pub(crate) fn built(cx: &Context) -> impl Iterator<Item = &'static Host> {
     HOSTS.iter().filter(|host| cx.paths.bundle(host).join("bundle.json").exists())
 }
 
 /// This machine.
 pub(crate) fn own() -> Result<&'static Host> {
-    Host::current().context("qus builds nothing for this kind of machine")
+    Host::current().context("this machine's architecture is not a supported host")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The emulators of a host as they are handed on: the files, `bundle.json` and `SHA256SUMS`.
+//! Reads, writes and verifies a bundle: emulators of one host, `bundle.json` and `SHA256SUMS`.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use qus_core::hint::hinted;
 
 use crate::base::files;
 
-/// Reads the bundle in a directory; `None` if there is none, or one that another version of xtask has written.
+/// Reads the bundle in a directory; `None` if there is none, or if its schema is that of another version of xtask.
 ///
 /// # Errors
 /// `bundle.json` is damaged.
@@ -21,7 +21,7 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Bundle>> {
     }
 }
 
-/// Writes the two files that describe the emulators in a directory, where they differ from what is there.
+/// Writes `bundle.json` and `SHA256SUMS` if they differ from the existing files.
 pub(crate) fn write(bundle: &Bundle, dir: &Path) -> Result<()> {
     for (name, text) in [("SHA256SUMS", bundle.sums()), (FILE, bundle.json())] {
         let path = dir.join(name);
@@ -32,10 +32,10 @@ pub(crate) fn write(bundle: &Bundle, dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The bundle of a host, which has emulators.
+/// The bundle of a host, with at least one emulator.
 ///
 /// # Errors
-/// It was not built.
+/// The bundle has not been built.
 pub(crate) fn built(host: &Host, dir: &Path) -> Result<Bundle> {
     let bundle = read(dir)?.filter(|bundle| !bundle.emulators.is_empty());
     bundle.ok_or_else(|| {
@@ -46,10 +46,10 @@ pub(crate) fn built(host: &Host, dir: &Path) -> Result<Bundle> {
     })
 }
 
-/// Compares an emulator of a bundle with its record.
+/// Verifies an emulator of a bundle against its checksum.
 ///
 /// # Errors
-/// It was changed, or is not there.
+/// The file is missing or has changed.
 pub(crate) fn verify(host: &Host, dir: &Path, emulator: &BundledEmulator) -> Result<()> {
     let file = dir.join(&emulator.file);
     if files::sha256(&file).is_ok_and(|sha256| sha256 == emulator.sha256) {
@@ -57,14 +57,14 @@ pub(crate) fn verify(host: &Host, dir: &Path, emulator: &BundledEmulator) -> Res
     }
     Err(hinted(
         format!("{} does not match bundle.json", file.display()),
-        format!("to build it again, run `cargo xtask build-qemu {} --host {host}`", emulator.target),
+        format!("to rebuild it, run `cargo xtask build-qemu {} --host {host}`", emulator.target),
     ))
 }
 
-/// That the bundle of a host lacks the program `qus`, or what belongs to it.
+/// The error that a bundle lacks the program `qus` or its completions and manual pages.
 pub(crate) fn no_program(host: &Host, dir: &Path) -> anyhow::Error {
     hinted(
-        format!("no finished qus for {host} in {}", dir.display()),
+        format!("no program qus for {host} in {}", dir.display()),
         format!("to build it, run `cargo xtask build-qus --host {host}`"),
     )
 }

@@ -1,4 +1,4 @@
-//! What was built: described, verified, and run.
+//! Bundles of built emulators: description, verification, and running programs of a host.
 
 pub(crate) mod artefact;
 pub(crate) mod hosts;

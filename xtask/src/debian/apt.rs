@@ -1,7 +1,7 @@
-//! Packages of a Debian-like distribution without installing anything and without touching the
-//! system's package manager: apt runs with a state of its own below the cache.
+//! Downloads and unpacks packages of a Debian-like distribution without installing them.
 //!
-//! apt checks every index's signature and every package's hash.
+//! apt runs with a private state below the cache; the system's package manager is not changed. apt verifies the signature of
+//! each index and the hash of each package.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -17,21 +17,21 @@ use crate::base::progress::say;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
 
-/// Settings that make apt verify what it fetches, whatever the machine's own configuration says. All others of it count:
-/// proxies, mirrors, and whether an index may be old, which snapshots of a distribution are.
+/// Settings that make apt verify downloads, whatever the machine's configuration is. Its other settings apply: proxies,
+/// mirrors, and whether an index may be outdated, as those of a distribution's snapshots are.
 const VERIFIED: &str = "APT::Get::AllowUnauthenticated \"false\";\nAPT::Get::Force-Yes \"false\";\n\
     Acquire::AllowInsecureRepositories \"false\";\nAcquire::AllowWeakRepositories \"false\";\n\
     Acquire::AllowDowngradeToInsecureRepositories \"false\";\nAcquire::ForceHash \"\";\n\
     #clear Acquire::gpgv::Options;\n#clear APT::Hashes;\n";
 
-/// A private state of apt, gone when dropped: indexes are many times the size of what is wanted, and
-/// old when they are wanted again.
+/// A private state of apt. It is removed when dropped, because the indexes are much larger than the downloaded packages and
+/// outdated at the next use.
 pub(crate) struct Apt {
     dir: PathBuf,
     conf: PathBuf,
     log: PathBuf,
     /// Packages that are not unpacked.
-    leaves_out: &'static [&'static str],
+    excluded: &'static [&'static str],
     lacks_updates: bool,
 }
 
@@ -42,19 +42,19 @@ impl Drop for Apt {
 }
 
 impl Apt {
-    /// For this distribution's own programs that are to run here. What apt itself needs is not unpacked: a second C
-    /// library, found first, would run every program of a build.
+    /// For programs of this distribution that run on this machine. The C library and the compiler's runtime libraries are
+    /// not unpacked, because all programs of a build would use them.
     pub(crate) fn programs(
         dir: &Path,
         log: &Path,
         distribution: &Distribution,
         updates: Updates,
     ) -> Result<Self> {
-        Ok(Self::updated(dir, log, distribution, updates, None)?.beside_apt())
+        Ok(Self::updated(dir, log, distribution, updates, None)?.without_libc())
     }
 
-    /// For this distribution's own packages, of another architecture if one is named. A mirror in the middle of an
-    /// update serves indexes that apt rightly refuses; the release may then be taken without its updates.
+    /// For packages of this distribution, for another architecture if one is given. During an update, a mirror serves
+    /// inconsistent indexes, which apt refuses; packages may then be fetched without updates.
     pub(crate) fn updated(
         dir: &Path,
         log: &Path,
@@ -79,18 +79,18 @@ impl Apt {
                 error.context(format!("{broken}, and a release is not built without security updates"));
             return Err(refused).hint("try again later, or configure another mirror in /etc/apt");
         }
-        say(format_args!("WARNING: {broken}; {} is taken without them", distribution.codename));
+        say(format_args!("warning: {broken}; using {} without updates", distribution.codename));
         release.lacks_updates = true;
         Ok(release)
     }
 
-    /// Whether packages are taken without their updates.
+    /// Whether packages are fetched without updates.
     pub(crate) fn lacks_updates(&self) -> bool {
         self.lacks_updates
     }
 
-    /// For programs that are to run here, as above, and packages of other architectures that belong to them: as they
-    /// were released, they have one version.
+    /// For programs that run on this machine and matching packages of other architectures. Updates are not used, so that
+    /// the versions are equal.
     pub(crate) fn released(
         dir: &Path,
         log: &Path,
@@ -98,18 +98,18 @@ impl Apt {
         architectures: &[&str],
     ) -> Result<Self> {
         let lines = distribution.own_suites(architectures)?;
-        Ok(Self::with(dir, log, &lines[..1], architectures)?.beside_apt())
+        Ok(Self::with(dir, log, &lines[..1], architectures)?.without_libc())
     }
 
-    pub(super) fn beside_apt(mut self) -> Self {
-        self.leaves_out = &["libc6", "libgcc-s1", "libstdc++6"];
+    pub(super) fn without_libc(mut self) -> Self {
+        self.excluded = &["libc6", "libgcc-s1", "libstdc++6"];
         self
     }
 
-    /// For binary packages of another Debian suite, in the architectures that are wanted from it.
+    /// For binary packages of another Debian suite, for these architectures.
     ///
     /// # Errors
-    /// Also on a distribution that is not Debian.
+    /// As other constructors, and on a distribution other than Debian.
     pub(crate) fn foreign(
         dir: &Path,
         log: &Path,
@@ -124,17 +124,16 @@ impl Apt {
     /// For source packages of another Debian suite.
     ///
     /// # Errors
-    /// Also on a distribution that is not Debian.
+    /// As other constructors, and on a distribution other than Debian.
     pub(crate) fn source(dir: &Path, log: &Path, distribution: &Distribution, suite: &str) -> Result<Self> {
         let line = distribution.other_suite("deb-src", suite, &[])?;
         Self::with(dir, log, &[line], &[])
     }
 
-    /// For what source lines name, in these architectures besides this machine's.
+    /// For these source lines, and these architectures in addition to this machine's.
     pub(crate) fn with(dir: &Path, log: &Path, lines: &[String], foreign: &[&str]) -> Result<Self> {
-        for folder in ["lists/partial", "cache/archives/partial"] {
-            let folder = dir.join(folder);
-            fs::create_dir_all(&folder)?;
+        for name in ["lists/partial", "cache/archives/partial"] {
+            fs::create_dir_all(dir.join(name))?;
         }
         let write = |name: &str, text: String| {
             let path = dir.join(name);
@@ -152,10 +151,10 @@ impl Apt {
              #clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n"
         );
         if nix::unistd::geteuid().is_root() {
-            // Its unprivileged user could not write below the cache.
+            // apt's unprivileged user cannot write below the cache.
             conf += "APT::Sandbox::User \"root\";\n";
         }
-        // A single one is all there is, so that what depends on programs finds them.
+        // With a single foreign architecture, it becomes the native one, so that dependencies on programs are satisfied.
         if let [only] = foreign {
             conf += &format!("#clear APT::Architectures;\nAPT::Architecture \"{only}\";\n");
         }
@@ -164,7 +163,7 @@ impl Apt {
         }
         let conf = write("apt.conf", conf)?;
         let this =
-            Self { dir: dir.to_owned(), conf, log: log.to_owned(), leaves_out: &[], lacks_updates: false };
+            Self { dir: dir.to_owned(), conf, log: log.to_owned(), excluded: &[], lacks_updates: false };
         this.update()?;
         Ok(this)
     }
@@ -172,11 +171,11 @@ impl Apt {
     fn update(&self) -> Result<()> {
         let conf = &self.conf;
         exec::run(cmd!(sh(), "apt-get -c {conf} update"), &self.log, |_| {})
-            .context("the package indexes cannot be had from this machine's mirror")
+            .context("cannot fetch the package indexes from this machine's mirror")
     }
 
-    /// Downloads binary packages and unpacks them into a folder, without what dpkg does besides; a name
-    /// may end in `:ARCHITECTURE`. Returns name, version, architecture and hash of each.
+    /// Downloads binary packages and unpacks them into a directory, without running maintainer scripts. A name may end in
+    /// `:ARCHITECTURE`. Returns the name, version, architecture and hash of each.
     pub(crate) fn unpack(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
         fs::create_dir_all(into)?;
         let debs = tempfile::tempdir_in(into)?;
@@ -186,7 +185,7 @@ impl Apt {
         self.extract(debs.path(), into)
     }
 
-    /// As [`Apt::unpack`], with everything that the packages depend on.
+    /// Like [`Apt::unpack`], including dependencies.
     pub(crate) fn unpack_all(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
         fs::create_dir_all(into)?;
         let conf = &self.conf;
@@ -206,7 +205,7 @@ impl Apt {
         let mut manifest = Vec::new();
         for deb in files {
             let name = deb.file_stem().unwrap_or_default().to_string_lossy().replace('_', " ");
-            if self.leaves_out.iter().any(|package| name.split(' ').next() == Some(package)) {
+            if self.excluded.iter().any(|package| name.split(' ').next() == Some(package)) {
                 continue;
             }
             exec::read(cmd!(sh(), "dpkg-deb --extract {deb} {into}"))?;
@@ -215,7 +214,7 @@ impl Apt {
         Ok(manifest)
     }
 
-    /// Downloads the original archive of a source package into a folder.
+    /// Downloads the original archive of a source package into a directory.
     pub(crate) fn download_source(&self, package: &str, version: &str, into: &Path) -> Result<()> {
         let conf = &self.conf;
         let what = format!("{package}={version}");
@@ -223,7 +222,7 @@ impl Apt {
         exec::run(download.in_dir(into), &self.log, |_| {})
     }
 
-    /// The records of a source package in all its versions, as the signed index has them.
+    /// The records of all versions of a source package in the signed index.
     pub(crate) fn source_records(&self, package: &str) -> Result<String> {
         let conf = &self.conf;
         exec::read(cmd!(sh(), "apt-cache -c {conf} showsrc --only-source {package}"))
@@ -234,7 +233,7 @@ impl Apt {
 mod tests {
     use super::*;
 
-    /// With an apt-get that finds the indexes of updates broken.
+    /// Uses an apt-get that refuses the indexes of updates.
     #[test]
     fn a_release_is_not_built_without_updates() {
         let dir = tempfile::tempdir().unwrap();

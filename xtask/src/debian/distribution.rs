@@ -1,7 +1,7 @@
-//! The distribution that this machine runs, and where its packages come from.
+//! The distribution of this machine, and its package sources.
 //!
-//! Mirrors come from the machine's own configuration, as apt itself reports it; only the distribution's own suites
-//! are used, since other sources are often broken and never needed.
+//! Mirrors are taken from the machine's configuration, as apt reports it. Only the distribution's own suites are used, because
+//! third-party sources are often broken and never needed.
 
 use std::path::Path;
 
@@ -20,20 +20,20 @@ pub(crate) struct Distribution {
 }
 
 impl Distribution {
-    /// Reads `/etc/os-release`; `None` where there is no apt.
+    /// Reads `/etc/os-release`; `None` if apt is not installed.
     pub(crate) fn detect() -> Result<Option<Self>> {
         if !is_installed("apt-get") || !is_installed("dpkg-deb") {
             return Ok(None);
         }
         let release = os_release()?;
         let field = |name| os_release_field(&release, name);
-        // A derivative names what it is made from, and takes most of its packages from there.
+        // A derivative names the distribution that it is based on, and takes most of its packages from there.
         let codename = ["DEBIAN_CODENAME", "UBUNTU_CODENAME", "VERSION_CODENAME"].into_iter().find_map(field);
         Ok(Some(Self { id: field("ID").unwrap_or_default(), codename: codename.unwrap_or_default() }))
     }
 
-    /// Address, suite and component of the distribution's own binary indexes, as apt has them
-    /// configured. Takes apt about a second.
+    /// Address, suite and component of the distribution's binary indexes in apt's configuration. apt needs about a second
+    /// for this.
     fn indexes(&self) -> Result<Vec<[String; 3]>> {
         let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
         let created_by = "Created-By: Packages";
@@ -53,7 +53,7 @@ impl Distribution {
         format!("{kind} [{option}{signed}] {uri} {suite} {component}")
     }
 
-    /// Source lines for the binary packages of the suites that are configured here, the release's own first.
+    /// Source lines for binary packages of the configured suites; the release itself comes first.
     pub(super) fn own_suites(&self, architectures: &[&str]) -> Result<Vec<String>> {
         let option = arch_option(architectures);
         let mut indexes = self.indexes()?;
@@ -62,10 +62,10 @@ impl Distribution {
         Ok(indexes.iter().map(line).collect())
     }
 
-    /// A source line for another suite on the machine's own mirror.
+    /// A source line for another suite on the machine's mirror.
     ///
     /// # Errors
-    /// On a distribution that is not Debian, whose mirror has no such suite.
+    /// The distribution is not Debian, so that its mirror does not have the suite.
     pub(super) fn other_suite(&self, kind: &str, suite: &str, architectures: &[&str]) -> Result<String> {
         ensure!(self.id == "debian", "this machine runs {}, whose mirror has no Debian {suite}", self.id);
         let indexes = self.indexes()?;
@@ -76,7 +76,7 @@ impl Distribution {
     }
 }
 
-/// What limits a source line to architectures.
+/// The option that limits a source line to architectures.
 fn arch_option(architectures: &[&str]) -> String {
     match architectures {
         [] => String::new(),
@@ -96,13 +96,13 @@ pub(crate) fn os_release_field(text: &str, name: &str) -> Option<String> {
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 
-/// The distribution's own indexes among all that are configured: `bookworm`, `bookworm-updates`, …; all
-/// of them where none has the release's name, as on a machine that follows `unstable`.
+/// The distribution's own indexes among the configured ones: `bookworm`, `bookworm-updates`, …. If none has the release's
+/// name, as on a machine that uses `unstable`, all of them.
 fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
     let mut indexes: Vec<[String; 3]> = listed
         .lines()
         .filter_map(|line| line.split(' ').map(str::to_owned).collect::<Vec<_>>().try_into().ok())
-        // Where Ubuntu keeps what Debian has in main.
+        // Ubuntu's universe contains packages that Debian has in main.
         .filter(|[_, _, component]: &[String; 3]| component == "main" || component == "universe")
         .collect();
     indexes.dedup();
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_distributions_own_suites_count() {
+    fn only_the_distributions_own_suites_are_used() {
         let listed = "http://mirror/debian/ bookworm main\nhttp://mirror/debian/ bookworm main\n\
             http://mirror/debian/ bookworm-updates main\nhttp://other/ nodistro main\n\
             http://other/ cloud-sdk-bookworm main\nhttp://mirror/debian/ bookworm non-free\n\
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn other_suites_are_debians_alone() {
+    fn other_suites_require_debian() {
         let ubuntu = Distribution { id: "ubuntu".into(), codename: "jammy".into() };
         let error = ubuntu.other_suite("deb", "sid", &[]).unwrap_err();
         assert_eq!(error.to_string(), "this machine runs ubuntu, whose mirror has no Debian sid");

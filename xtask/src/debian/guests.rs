@@ -1,6 +1,7 @@
-//! Programs of other architectures, from Debian's packages: one static program, or a root folder with all that
-//! its programs need. They are unpacked into the cache and nothing of them is installed, so that no maintainer
-//! script has run: what those would set up has to be set up by whoever uses the folder.
+//! Guest programs from Debian's packages: a static program, or a root filesystem with all dependencies.
+//!
+//! Packages are unpacked into the cache, not installed. Maintainer scripts are not run; users of a root filesystem must do
+//! the setup that they need.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -17,7 +18,7 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 
-/// A static program of a guest, fetched if it is not in the cache. A failure to fetch is the reason of a skip.
+/// A static program of a guest, fetched if it is not in the cache. If it cannot be fetched, the error is a [`Skip`].
 pub(crate) fn program(cx: &Context, guest: &Guest, name: &str) -> Result<PathBuf> {
     let program =
         cx.data.debian.program(name).with_context(|| format!("debian.toml has no program {name}"))?;
@@ -27,13 +28,13 @@ pub(crate) fn program(cx: &Context, guest: &Guest, name: &str) -> Result<PathBuf
         apt.unpack(&[&package], into).map(drop)
     })?;
     let names = [name.to_owned(), format!("{name}-static")];
-    let mut places =
+    let mut paths =
         names.iter().flat_map(|name| [dir.join("usr/bin").join(name), dir.join("bin").join(name)]);
-    places.find(|path| path.exists()).with_context(|| format!("the package has no {name}"))
+    paths.find(|path| path.exists()).with_context(|| format!("the package has no {name}"))
 }
 
-/// Fetches packages of an architecture into a directory of the cache, unless it has them unchanged. A failure is the
-/// reason of a skip.
+/// Fetches packages of an architecture into a directory of the cache, unless they are there unchanged. A failure is
+/// returned as a [`Skip`].
 pub(crate) fn fetch(
     cx: &Context,
     from: &Origin,
@@ -50,17 +51,17 @@ pub(crate) fn fetch(
     })
 }
 
-/// The directory of a guest's root filesystem in the cache; `name` says what it is for.
+/// The directory of a guest's root filesystem in the cache; `name` is its purpose.
 pub(crate) fn root_dir(cx: &Context, guest: &Guest, name: &str, set: &PackageSet) -> PathBuf {
-    cx.paths.root_folder(&format!("{name}-{}-{guest}", packages::id(set)))
+    cx.paths.rootfs(&format!("{name}-{}-{guest}", packages::id(set)))
 }
 
-/// A root filesystem of a guest: packages and what they depend on, unpacked, as debootstrap's first stage leaves them.
-/// A failure to fetch is the reason of a skip.
+/// A root filesystem of a guest: packages and their dependencies, unpacked but not configured, like the result of
+/// debootstrap's first stage. If it cannot be fetched, the error is a [`Skip`].
 pub(crate) fn root(cx: &Context, guest: &Guest, name: &str, set: &PackageSet) -> Result<PathBuf> {
     let dir = root_dir(cx, guest, name, set);
     if dir.exists() {
-        // Those who use it change it, as with the linker's cache; no build takes anything from it.
+        // Not verified: tests change it, for example the linker's cache, and no build uses it.
         return Ok(dir);
     }
     let packages: Vec<_> = set.packages.iter().map(|package| format!("{package}:{guest}")).collect();
@@ -72,7 +73,7 @@ pub(crate) fn root(cx: &Context, guest: &Guest, name: &str, set: &PackageSet) ->
     Ok(dir)
 }
 
-/// Moves what older packages have in `/bin`, `/sbin` and `/lib` to where it lies on every installed system.
+/// Moves files of older packages from `/bin`, `/sbin` and `/lib` to `/usr`, as on an installed system with merged `/usr`.
 fn merge_usr(root: &Path) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         let (old, new) = (root.join(name), root.join("usr").join(name));
@@ -85,7 +86,7 @@ fn merge_usr(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Moves a folder, all of it, into one that may be there already.
+/// Moves the contents of a directory into another one, which may exist.
 fn move_into(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -108,9 +109,9 @@ mod tests {
     fn usr_is_merged() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
-        for (folder, file) in [("lib/arch", "libc.so.6"), ("usr/lib/arch", "libz.so.1"), ("bin", "true")] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-            fs::write(root.join(folder).join(file), file).unwrap();
+        for (dir, file) in [("lib/arch", "libc.so.6"), ("usr/lib/arch", "libz.so.1"), ("bin", "true")] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+            fs::write(root.join(dir).join(file), file).unwrap();
         }
         symlink("arch/libc.so.6", root.join("lib/ld.so")).unwrap();
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Sets of packages of `debian.toml`, from where that file says that they come from.
+//! Fetches the package sets of `debian.toml` from their origins.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
 
-/// Stands for the packages of a set and their origin in the cache's names.
+/// An identifier of a package set and its origin, for names in the cache.
 pub(crate) fn id(set: &PackageSet) -> String {
     let from = match &set.from {
         Origin::Own => "own",
@@ -23,27 +23,27 @@ pub(crate) fn id(set: &PackageSet) -> String {
     files::short_id(format!("{from} {}", set.packages.join(" ")))
 }
 
-/// The directory of packages that were unpacked to be run here.
+/// The directory in the cache of a program for this machine.
 pub(crate) fn program_dir(cx: &Context, distribution: &Distribution, set: &PackageSet) -> PathBuf {
-    cx.paths.root_folder(&format!("{}-{}", distribution.codename, id(set)))
+    cx.paths.rootfs(&format!("{}-{}", distribution.codename, id(set)))
 }
 
-/// Has the cache contain the packages of a program that is to run here, unpacked.
+/// Ensures that the packages of a program for this machine are unpacked in the cache.
 pub(crate) fn ensure_program(cx: &Context, distribution: &Distribution, set: &PackageSet) -> Result<PathBuf> {
     let dir = program_dir(cx, distribution, set);
     cache::ensure(&dir, |partial| {
         fetch(cx, distribution, &set.from, None, &set.packages.join(" "), partial, |apt, into| {
-            apt.beside_apt().unpack(&set.packages, into).map(drop)
+            apt.without_libc().unpack(&set.packages, into).map(drop)
         })
     })?;
     Ok(dir)
 }
 
-/// Unpacks packages into a directory with an apt for where they come from, for another architecture if one is named.
-/// `what` names them in messages and logs.
+/// Unpacks packages into a directory with an apt for their origin, for another architecture if one is given. `what` is
+/// their name in messages and logs.
 ///
-/// Of the guests' suites, the first with which `unpack` succeeds is used; the directory is cleared before each. If it
-/// succeeds with none, that is the reason of a skip.
+/// Of the guests' suites, the first for which `unpack` succeeds is used; the directory is cleared before each attempt. If
+/// it fails for all suites, the error is a [`Skip`].
 pub(crate) fn fetch(
     cx: &Context,
     distribution: &Distribution,
@@ -68,14 +68,14 @@ pub(crate) fn fetch(
             for suite in &cx.data.debian.guest_suites {
                 let name = format!("guest-{name}-{suite}");
                 let log = cx.start_log(&name)?;
-                files::clear(into)?;
+                files::recreate_dir(into)?;
                 if foreign(&name, &log, suite).and_then(|apt| unpack(apt, into)).is_ok() {
                     say(format_args!("fetched {what} from Debian {suite}"));
                     return Ok(());
                 }
                 failures.push(format!("Debian {suite} (see {})", log.display()));
             }
-            bail!(Skip(format!("no suite gave {what}: {}", failures.join(", "))))
+            bail!(Skip(format!("no suite provides {what}: {}", failures.join(", "))))
         }
     }
 }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_set_is_known_by_packages_and_origin() {
+    fn an_id_depends_on_packages_and_origin() {
         let id = |from, packages: &[&str]| {
             let packages = packages.iter().map(|&package| package.to_owned()).collect();
             id(&PackageSet { from, packages, reason: "test".to_owned() })

@@ -1,4 +1,4 @@
-//! The docker client, which does all that is done with an engine.
+//! The docker client, which performs all operations on an engine.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -9,7 +9,7 @@ use xshell::{Cmd, cmd};
 use crate::base::exec::{self, sh};
 use crate::base::settings::Settings;
 
-/// A docker client, and what has it speak with a certain engine.
+/// A docker client and the environment that selects its engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub(super) program: OsString,
@@ -17,31 +17,31 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The one that is installed, with the engine that it is set up for.
+    /// The installed client with its configured engine.
     pub(crate) fn installed() -> Self {
         Self { program: "docker".into(), env: Vec::new() }
     }
 
-    /// A command of docker.
+    /// A docker command.
     pub(crate) fn cmd(&self, args: &[&str]) -> Cmd<'static> {
         let program = &self.program;
         let cmd = cmd!(sh(), "{program} {args...}");
         self.env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value))
     }
 
-    /// What has another program that calls `docker` use this client.
+    /// Environment variables that make another program use this client when it calls `docker`.
     pub(crate) fn variables(&self, settings: &Settings) -> Result<Vec<(&'static str, OsString)>> {
         let path = settings.path_with(Path::new(&self.program).parent().map(Path::to_owned))?;
         Ok(self.env.iter().cloned().chain([("PATH", path)]).collect())
     }
 
-    /// Sets a further variable for all its commands.
+    /// Sets an environment variable for all commands.
     pub(crate) fn env(mut self, name: &'static str, value: impl Into<OsString>) -> Self {
         self.env.push((name, value.into()));
         self
     }
 
-    /// Whether an engine answers.
+    /// Whether the engine responds.
     pub(crate) fn has_engine(&self) -> bool {
         exec::read(self.cmd(&["version", "--format", "{{.Server.Version}}"])).is_ok()
     }

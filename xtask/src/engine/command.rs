@@ -1,4 +1,4 @@
-//! `cargo xtask engine`: a throwaway engine, started and stopped by hand.
+//! `cargo xtask engine`: starts and stops a throwaway container engine.
 
 use std::path::PathBuf;
 
@@ -12,11 +12,11 @@ use crate::base::progress::say;
 use crate::engine::serve;
 use crate::engine::throwaway::{self, Options, Throwaway};
 
-/// Start, stop and use a throwaway container engine by hand
+/// Manage a throwaway container engine
 ///
-/// Docker, buildx and a registry from Debian's packages, unpacked into the cache, in target/qus/engine and in
-/// namespaces of their own; nothing is installed, and a Docker that runs here is left alone. Its containers have
-/// no way out of this machine. Needs root.
+/// Runs Docker, buildx and a registry from Debian's packages, unpacked into the cache, in separate namespaces. Its data is
+/// in target/qus/engine. Nothing is installed, and an existing Docker is not affected. Its containers have no access to the
+/// network outside this machine. Requires root.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -25,15 +25,15 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Start it, and print what `env` does
+    /// Start the engine, and print the variables as `env` does
     Up,
-    /// Stop it, and remove all that is left of it, images included
+    /// Stop the engine, and remove all of its data, including images
     Down,
-    /// Say whether it runs; exit status 1 if it does not
+    /// Show whether the engine is running; exit status 1 if not
     Status,
-    /// Print the variables that have docker use it: eval "$(cargo xtask engine env)"
+    /// Print the environment variables that make docker use the engine: eval "$(cargo xtask engine env)"
     Env,
-    /// Be process 1 of an engine's namespaces
+    /// Run as process 1 of the engine's namespaces
     #[command(hide = true)]
     Serve { dir: PathBuf },
 }
@@ -41,7 +41,7 @@ enum Command {
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let dir = cx.paths.engine();
     let running = || {
-        let none = || hinted("no throwaway engine runs here", "to start one, run `cargo xtask engine up`");
+        let none = || hinted("no throwaway engine is running", "to start one, run `cargo xtask engine up`");
         Throwaway::running(&dir).ok_or_else(none)
     };
     match &args.command {
@@ -49,8 +49,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
             let _lock = lock::lock(cx.paths.out())?;
             let options = Options { detached: true, ..Options::default() };
             let engine = Throwaway::start(cx, &dir, &options)?;
-            say(format_args!("a throwaway engine runs in {}", engine.dir().display()));
-            out(&variables(cx, &engine)?)
+            say(format_args!("throwaway engine running in {}", engine.dir().display()));
+            out(&shell_variables(cx, &engine)?)
         }
         Command::Down => {
             let _lock = lock::lock(cx.paths.out())?;
@@ -63,13 +63,13 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
             let engine = running()?;
             out(&format!("engine    {}\nregistry  {}\n", engine.dir().display(), engine.registry()))
         }
-        Command::Env => out(&variables(cx, &running()?)?),
+        Command::Env => out(&shell_variables(cx, &running()?)?),
         Command::Serve { dir } => serve::run(&cx.settings, dir),
     }
 }
 
-/// For a shell, whose `docker` then speaks with the engine.
-fn variables(cx: &Context, engine: &Throwaway) -> Result<String> {
+/// Shell commands that set the environment variables for `docker`.
+fn shell_variables(cx: &Context, engine: &Throwaway) -> Result<String> {
     let mut text = format!("export QUS_REGISTRY='{}'\n", engine.registry());
     for (name, value) in engine.client().variables(&cx.settings)? {
         text += &format!("export {name}='{}'\n", value.to_string_lossy());

@@ -1,5 +1,6 @@
-//! Hosts built by the nodes of a builder, each by a machine of its kind: `images/build.Dockerfile` runs this very
-//! program there. What comes back is looked at as if it had been built here.
+//! Builds hosts on the native nodes of a buildx builder.
+//!
+//! `images/build.Dockerfile` runs xtask on the node. Received bundles are verified like local ones.
 
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
@@ -18,58 +19,59 @@ use crate::qemu::args::Args;
 use crate::qemu::build::{self, Session};
 use crate::qemu::request::Request;
 
-/// A builder, and the platforms of its nodes.
+/// A builder and the platforms of its nodes.
 struct Nodes<'a> {
     name: &'a str,
     client: Client,
     platforms: Vec<String>,
 }
 
-/// `cargo xtask build-qemu`: nodes of a builder, if one is named, build the hosts that they are; all others are built
-/// here.
+/// `cargo xtask build-qemu`: the nodes of a given builder build the hosts of their platforms; this machine builds all
+/// others.
 pub(crate) fn build_qemu(cx: &Context, args: &Args) -> Result<()> {
     match &args.builder {
-        Some(builder) if !args.dry_run => on_nodes(cx, args, builder),
+        Some(builder) if !args.dry_run => build_on_nodes(cx, args, builder),
         _ => build::run(cx, args),
     }
 }
 
-fn on_nodes(cx: &Context, args: &Args, builder: &str) -> Result<()> {
-    let requests = Request::all(cx, args)?;
+fn build_on_nodes(cx: &Context, args: &Args, builder: &str) -> Result<()> {
+    let requests = Request::resolve_all(cx, args)?;
     let session = Session::start(cx, args)?;
-    let nodes = Nodes::of(cx, builder)?;
-    let (native, here): (Vec<_>, Vec<_>) = requests.into_iter().partition(|request| nodes.have(request.host));
+    let nodes = Nodes::inspect(cx, builder)?;
+    let (native, local): (Vec<_>, Vec<_>) =
+        requests.into_iter().partition(|request| nodes.support(request.host));
     let sourced: Vec<_> =
         native.iter().map(|request| Ok((session.source(request)?, request))).collect::<Result<_>>()?;
-    let bundles = parallel::each(&sourced, |(source, request)| nodes.build(cx, source, request))?;
+    let bundles = parallel::map(&sourced, |(source, request)| nodes.build(cx, source, request))?;
     for (request, bundle) in native.iter().zip(bundles) {
-        session.print_built_elsewhere(request, bundle)?;
+        session.print_built_on_node(request, bundle)?;
     }
-    session.build(&here)
+    session.build(&local)
 }
 
 impl<'a> Nodes<'a> {
-    fn of(cx: &Context, name: &'a str) -> Result<Self> {
+    fn inspect(cx: &Context, name: &'a str) -> Result<Self> {
         let client = Engine::find(cx, Some(name))?.client;
-        let told = exec::read(client.cmd(&["buildx", "inspect", "--bootstrap", name]))?;
-        Ok(Self { name, client, platforms: platforms(&told) })
+        let output = exec::read(client.cmd(&["buildx", "inspect", "--bootstrap", name]))?;
+        Ok(Self { name, client, platforms: parse_platforms(&output) })
     }
 
-    /// Whether a node is a machine of this kind.
-    fn have(&self, host: &Host) -> bool {
+    /// Whether a node is native to this host.
+    fn support(&self, host: &Host) -> bool {
         let platform = format!("linux/{}", host.platform);
         let short = platform.trim_end_matches("/v8");
-        // An Arm of 32 bits takes itself for the usual one.
+        // 32-bit Arm machines report arm32v7.
         Host::of(host.arch) == Some(host)
             && self.platforms.iter().any(|other| *other == platform || other == short)
     }
 
-    /// Has a node make the bundle of a host, which replaces the one that is here.
+    /// Builds the bundle of a host on a node; the result replaces the local bundle.
     fn build(&self, cx: &Context, source: &Source, request: &Request<'_>) -> Result<Bundle> {
         let host = request.host;
-        let archive = source.archive.parent().context("the archive lies in a folder")?;
-        let made = cx.paths.sent_by_node(host);
-        files::remove(&made)?;
+        let archive = source.archive.parent().context("the archive has no parent directory")?;
+        let received = cx.paths.sent_by_node(host);
+        files::remove_dir(&received)?;
         let arguments = arguments(request).join(" ");
         let [platform, file, root] = [
             format!("linux/{}", host.platform),
@@ -80,7 +82,7 @@ impl<'a> Nodes<'a> {
             format!("HOST={host}"),
             format!("ARGUMENTS={arguments}"),
             format!("source={}", archive.display()),
-            format!("type=local,dest={}", made.display()),
+            format!("type=local,dest={}", received.display()),
         ];
         let mut args =
             vec!["buildx", "build", "--builder", self.name, "--progress", "plain", "--platform", &platform];
@@ -92,33 +94,37 @@ impl<'a> Nodes<'a> {
         let log = cx.start_log(&format!("node-{host}"))?;
         exec::run(self.client.cmd(&args), &log, |_| {})?;
 
-        let bundle = manifest::read(&made)?.context("the node has sent no bundle")?;
+        let bundle = manifest::read(&received)?.context("the node sent no bundle")?;
         let recipe = &bundle.recipe;
         ensure!(
             recipe.host == host && recipe.qemu == source.version && recipe.source_sha256 == source.sha256,
-            "the node has built QEMU {} for {}",
+            "the node built QEMU {} for {}, which was not requested",
             recipe.qemu,
             recipe.host
         );
         for emulator in &bundle.emulators {
-            let file = made.join(&emulator.file);
+            let file = received.join(&emulator.file);
             artefact::verify(&file, host, &[cx.paths.root()])?;
-            ensure!(files::sha256(&file)? == emulator.sha256, "{} is not what was built", file.display());
+            ensure!(
+                files::sha256(&file)? == emulator.sha256,
+                "{} does not match bundle.json",
+                file.display()
+            );
         }
         let has = |target: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == target);
-        let lost = request.targets.iter().filter(|target| !has(target));
-        let lost: Vec<_> = lost.map(|target| target.name).collect();
-        ensure!(lost.is_empty(), "the node has not sent {}", lost.join(", "));
+        let missing = request.targets.iter().filter(|target| !has(target));
+        let missing: Vec<_> = missing.map(|target| target.name).collect();
+        ensure!(missing.is_empty(), "the node did not send {}", missing.join(", "));
         let dir = cx.paths.bundle(host);
-        files::remove(&dir)?;
-        fs::create_dir_all(dir.parent().context("a bundle lies in a folder")?)?;
-        fs::rename(&made, &dir)?;
+        files::remove_dir(&dir)?;
+        fs::create_dir_all(dir.parent().context("the bundle has no parent directory")?)?;
+        fs::rename(&received, &dir)?;
         Ok(bundle)
     }
 }
 
-/// What a node is asked to build. The version is the one of `sources.toml` also where the source is a newer patch level:
-/// that comes with its description, and a node knows no other versions.
+/// The arguments of `build-qemu` on a node. The version is that of `sources.toml` even if the source is a newer patch level:
+/// the source directory describes the substitute, and the node accepts only versions of `sources.toml`.
 fn arguments(request: &Request<'_>) -> Vec<String> {
     let jobs = request.jobs.map(|jobs| ["--jobs".to_owned(), jobs.to_string()]);
     let what = ["--qemu", &request.release.version.to_string(), "--profile", &request.profile.to_string()];
@@ -126,12 +132,12 @@ fn arguments(request: &Request<'_>) -> Vec<String> {
     jobs.into_iter().flatten().chain(what.into_iter().chain(targets).map(str::to_owned)).collect()
 }
 
-/// The platforms that `docker buildx inspect` tells of all nodes; a star marks those that were given by hand.
-fn platforms(told: &str) -> Vec<String> {
+/// Parses the platforms of all nodes from the output of `docker buildx inspect`; an asterisk marks those set manually.
+fn parse_platforms(output: &str) -> Vec<String> {
     let of_node = |line: &str| line.trim().strip_prefix("Platforms:").map(str::to_owned);
     let split =
         |list: String| list.split(',').map(|name| name.trim().trim_end_matches('*').to_owned()).collect();
-    told.lines().filter_map(of_node).flat_map::<Vec<String>, _>(split).collect()
+    output.lines().filter_map(of_node).flat_map::<Vec<String>, _>(split).collect()
 }
 
 #[cfg(test)]
@@ -140,27 +146,27 @@ mod tests {
     use clap::{Args as _, Command, FromArgMatches};
 
     #[test]
-    fn a_node_takes_its_arguments() {
+    fn build_qemu_accepts_the_arguments_of_a_node() {
         let cx = &Context::new().unwrap();
         let parse = |args: Vec<String>| {
             let command = Args::augment_args(Command::new("build-qemu").no_binary_name(true));
             Args::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
         };
         let given = ["--jobs", "3", "--qemu", "lts", "arm", "s390x"].map(str::to_owned);
-        let asked = Request::all(cx, &parse(given.into())).unwrap().remove(0);
-        let there = Request::all(cx, &parse(arguments(&asked))).unwrap().remove(0);
-        assert_eq!(there.release.version, asked.release.version);
-        assert_eq!((there.targets, there.jobs), (asked.targets, Some(3)));
+        let local = Request::resolve_all(cx, &parse(given.into())).unwrap().remove(0);
+        let remote = Request::resolve_all(cx, &parse(arguments(&local))).unwrap().remove(0);
+        assert_eq!(remote.release.version, local.release.version);
+        assert_eq!((remote.targets, remote.jobs), (local.targets, Some(3)));
     }
 
     #[test]
     fn platforms_of_all_nodes() {
-        let told = "Name:   farm\nDriver: remote\n\nNodes:\nName:      one\nPlatforms: linux/amd64*, linux/386\n\
+        let output = "Name:   farm\nDriver: remote\n\nNodes:\nName:      one\nPlatforms: linux/amd64*, linux/386\n\
             Name:      two\nPlatforms: linux/arm64*\n";
-        assert_eq!(platforms(told), ["linux/amd64", "linux/386", "linux/arm64"]);
-        let nodes = Nodes { name: "farm", client: Client::installed(), platforms: platforms(told) };
-        let have: Vec<_> =
-            qus_core::arch::HOSTS.iter().filter(|host| nodes.have(host)).map(|host| host.name).collect();
-        assert_eq!(have, ["amd64", "arm64v8", "i386"]);
+        assert_eq!(parse_platforms(output), ["linux/amd64", "linux/386", "linux/arm64"]);
+        let nodes = Nodes { name: "farm", client: Client::installed(), platforms: parse_platforms(output) };
+        let native: Vec<_> =
+            qus_core::arch::HOSTS.iter().filter(|host| nodes.support(host)).map(|host| host.name).collect();
+        assert_eq!(native, ["amd64", "arm64v8", "i386"]);
     }
 }

@@ -15,18 +15,18 @@ use crate::base::settings::Settings;
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 
-/// A folder into which they are unpacked, and what is in it.
+/// The directory of the unpacked programs.
 #[derive(Debug, Clone)]
 pub(super) struct Programs {
     dir: PathBuf,
 }
 
 impl Programs {
-    /// Fetches them if they are not there.
+    /// Fetches the programs if they are not in the cache.
     pub(super) fn ensure(cx: &Context) -> Result<Self> {
         let (engine, own) = (&cx.data.debian.packages.engine, &cx.data.debian.packages.engine_own);
         let distribution = Distribution::detect()?.context(
-            "its programs come from Debian's packages, and this machine has no apt-get and dpkg-deb",
+            "the engine's programs are Debian packages, and this machine lacks apt-get or dpkg-deb",
         )?;
         let id = format!("{}-{}-{}", distribution.codename, packages::id(engine), packages::id(own));
         let dir = cx.paths.engine_programs(&id);
@@ -37,16 +37,16 @@ impl Programs {
                     apt.unpack(&set.packages, into).map(drop)
                 })
             };
-            // Other distributions have no suite of Debian.
+            // Other distributions do not have Debian's suites.
             let from = if distribution.id == "debian" { &engine.from } else { &Origin::Own };
             fetch(from, "engine programs", engine)?;
             fetch(&own.from, "own engine programs", own)
         })
-        .context("its programs cannot be fetched")?;
+        .context("cannot fetch the engine's programs")?;
         Ok(Self { dir })
     }
 
-    /// Those that were unpacked into this folder earlier.
+    /// Programs that have been unpacked into this directory.
     pub(super) fn at(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
@@ -67,25 +67,25 @@ impl Programs {
         self.dir.join("usr/bin/docker-registry")
     }
 
-    /// Where the client finds buildx.
+    /// The directory of the client's plugins, with buildx.
     pub(super) fn plugins(&self) -> PathBuf {
         self.dir.join("usr/libexec/docker/cli-plugins")
     }
 
     pub(super) fn busybox(&self) -> PathBuf {
-        let places = ["usr/bin/busybox", "bin/busybox"].map(|place| self.dir.join(place));
-        let found = places.iter().position(|path| path.exists()).unwrap_or(0);
-        places[found].clone()
+        let paths = ["usr/bin/busybox", "bin/busybox"].map(|path| self.dir.join(path));
+        let found = paths.iter().position(|path| path.exists()).unwrap_or(0);
+        paths[found].clone()
     }
 
-    /// `PATH` with these programs before the others.
+    /// `PATH` with these programs at the front.
     pub(super) fn path(&self, settings: &Settings) -> Result<OsString> {
         settings.path_with(["usr/sbin", "usr/bin"].map(|dir| self.dir.join(dir)))
     }
 
-    /// Where their libraries are, where the machine has none.
+    /// `LD_LIBRARY_PATH` for libraries that the machine does not have.
     pub(super) fn libraries(&self) -> Result<OsString> {
-        let host = Host::current().context("qus knows no such machine")?;
+        let host = Host::current().context("this machine's architecture is not a supported host")?;
         Ok(env::join_paths(["usr/lib", "lib"].map(|dir| self.dir.join(dir).join(host.triple)))?)
     }
 }

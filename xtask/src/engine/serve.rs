@@ -1,8 +1,8 @@
-//! The process that holds a throwaway engine together: process 1 of namespaces of its own.
+//! Process 1 of a throwaway engine's namespaces.
 //!
-//! All that dockerd, containerd and their containers start ends with it, all that they mount is gone then,
-//! and what they write outside the engine's folder goes to memory: containerd and dockerd leave files in
-//! `/etc`, `/opt` and `/run` wherever they are told to work.
+//! When it ends, all processes and mounts of dockerd, containerd and their containers are removed. Writes outside the
+//! engine's directory go to a tmpfs, because containerd and dockerd create files in `/etc`, `/opt` and `/run` whatever
+//! their configuration is.
 
 use std::path::Path;
 
@@ -14,37 +14,38 @@ use xshell::cmd;
 
 use crate::base::exec::{self, sh};
 use crate::base::settings::Settings;
-use crate::engine::place::{EngineState, Place};
+use crate::engine::engine_dir::{EngineDir, EngineState};
 use crate::engine::programs::Programs;
 
-/// Folders of the machine into which an engine writes.
-const COVERED: [&str; 3] = ["/etc", "/opt", "/run"];
+/// Directories of the machine into which an engine writes.
+const OVERLAID: [&str; 3] = ["/etc", "/opt", "/run"];
 
 pub(super) fn run(settings: &Settings, dir: &Path) -> Result<()> {
-    let place = Place::at(dir);
-    let _lock = place.hold()?;
-    let state = EngineState::read(&place).context("the engine's folder has no state")?;
+    let engine_dir = EngineDir::new(dir);
+    let _lock = engine_dir.acquire_lock()?;
+    let state = EngineState::read(&engine_dir).context("the engine's directory has no state")?;
     let programs = Programs::at(&state.programs);
     mount_over(Path::new("/proc"), "proc", "").context("cannot mount /proc")?;
-    cover(&place)?;
+    mount_overlays(&engine_dir)?;
     let (path, libraries) = (programs.path(settings)?, programs.libraries()?);
     let start = |cmd: xshell::Cmd<'_>, log: &Path| {
         let log = File::create(log)?;
         exec::spawn(cmd.env("PATH", &path).env("LD_LIBRARY_PATH", &libraries), log)
     };
-    let (dockerd, config) = (programs.dockerd(), place.daemon_config());
-    let engine = start(cmd!(sh(), "{dockerd} --config-file {config}"), &place.engine_log())?;
-    let (registry, config) = (programs.registry(), place.registry_config());
-    let registry = start(cmd!(sh(), "{registry} serve {config}"), &place.registry_log())?;
+    let (dockerd, config) = (programs.dockerd(), engine_dir.daemon_config());
+    let engine = start(cmd!(sh(), "{dockerd} --config-file {config}"), &engine_dir.engine_log())?;
+    let (registry, config) = (programs.registry(), engine_dir.registry_config());
+    let registry = start(cmd!(sh(), "{registry} serve {config}"), &engine_dir.registry_log())?;
     loop {
-        // Orphans of the engine come here to be waited for.
+        // Process 1 also reaps orphans.
         let ended = match wait()? {
             WaitStatus::Exited(process, _) | WaitStatus::Signaled(process, _, _) => process.as_raw() as u32,
             _ => continue,
         };
-        for (what, child, log) in
-            [("dockerd", &engine, place.engine_log()), ("the registry", &registry, place.registry_log())]
-        {
+        for (what, child, log) in [
+            ("dockerd", &engine, engine_dir.engine_log()),
+            ("the registry", &registry, engine_dir.registry_log()),
+        ] {
             if child.id() == ended {
                 bail!("{what} has ended; see {}", log.display());
             }
@@ -52,22 +53,22 @@ pub(super) fn run(settings: &Settings, dir: &Path) -> Result<()> {
     }
 }
 
-/// Lets writes to the machine's folders go to memory, and puts files there that the engine is to find.
-fn cover(place: &Place) -> Result<()> {
-    let memory = place.memory();
+/// Redirects writes to the machine's directories to a tmpfs, and copies the engine's files to `/etc`.
+fn mount_overlays(engine_dir: &EngineDir) -> Result<()> {
+    let memory = engine_dir.memory();
     mount_over(&memory, "tmpfs", "").context("cannot mount a tmpfs")?;
-    for folder in COVERED.map(Path::new).into_iter().filter(|folder| folder.is_dir()) {
+    for lower in OVERLAID.map(Path::new).into_iter().filter(|lower| lower.is_dir()) {
         let [upper, work] =
-            ["upper", "work"].map(|kind| memory.join(kind).join(folder.strip_prefix("/").unwrap_or(folder)));
+            ["upper", "work"].map(|kind| memory.join(kind).join(lower.strip_prefix("/").unwrap_or(lower)));
         for dir in [&upper, &work] {
             fs::create_dir_all(dir)?;
         }
         let options =
-            format!("lowerdir={},upperdir={},workdir={}", folder.display(), upper.display(), work.display());
-        mount_over(folder, "overlay", &options)
-            .with_context(|| format!("cannot keep {} from being written", folder.display()))?;
+            format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+        mount_over(lower, "overlay", &options)
+            .with_context(|| format!("cannot mount an overlay over {}", lower.display()))?;
     }
-    for entry in fs::read_dir(place.etc()).into_iter().flatten() {
+    for entry in fs::read_dir(engine_dir.etc()).into_iter().flatten() {
         let entry = entry?;
         fs::copy(entry.path(), Path::new("/etc").join(entry.file_name())).context("cannot write to /etc")?;
     }

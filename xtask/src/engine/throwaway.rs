@@ -1,10 +1,10 @@
-//! A throwaway engine with a registry beside it, for machines on which no Docker answers.
+//! A throwaway container engine with a registry, for machines without a running Docker.
 //!
-//! It lives in one folder and in namespaces of its own, so that nothing of it is left when it is stopped,
-//! however that happens: its processes and mounts go with process 1 of the namespaces, which goes with
-//! whoever started it. What no namespace holds (a network bridge, control groups, the folder) is
-//! removed when it is stopped, or before the next start where it was killed. It does not touch the network
-//! but for that bridge: its containers reach the machine and each other, and nothing outside.
+//! The engine uses one directory and its own namespaces, so that nothing remains when it stops for any reason. Its processes
+//! and mounts end with process 1 of the namespaces, which ends with the process that started it. Resources outside of
+//! namespaces (a network bridge, control groups, the directory) are removed when the engine is stopped, or, if it was
+//! killed, before the next start. Apart from the bridge, the network configuration is not changed: containers reach the
+//! machine and each other, but no other network.
 
 use std::fs::Permissions;
 use std::io;
@@ -28,25 +28,25 @@ use crate::base::exec::{self, sh};
 use crate::base::settings::Settings;
 use crate::base::{files, lock};
 use crate::engine::client::Client;
-use crate::engine::place::{EngineState, Place};
+use crate::engine::engine_dir::{EngineDir, EngineState};
 use crate::engine::programs::Programs;
 
-/// How long it may take to start, and its processes to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// The timeout for the start and for the end of processes.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The longest path of a Unix socket, in bytes, and the longest that containerd makes below the folder.
+/// The maximum length of a Unix socket's path in bytes, and the longest path that containerd creates below the directory.
 const SOCKET: (usize, usize) = (107, "/exec/containerd/containerd.sock.ttrpc".len());
 
-/// What may differ from one throwaway engine to the next.
+/// Options of a throwaway engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// Whether images are kept by containerd, as new installations of Docker do.
+    /// Whether to use the containerd image store, the default of new Docker installations.
     pub(crate) containerd_store: bool,
-    /// Further settings of `daemon.json`.
+    /// Additional settings of `daemon.json`.
     pub(crate) daemon: serde_json::Value,
-    /// Further files of `/etc`: name and text.
+    /// Additional files in `/etc`: name and text.
     pub(crate) etc: Vec<(&'static str, String)>,
-    /// Whether it goes on when this process ends.
+    /// Whether the engine keeps running when this process ends.
     pub(crate) detached: bool,
 }
 
@@ -56,12 +56,12 @@ impl Default for Options {
     }
 }
 
-/// A throwaway engine; one that this process has started is stopped and removed when dropped.
+/// A throwaway engine. If this process has started it, it is stopped and removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Throwaway {
-    place: Place,
+    engine_dir: EngineDir,
     state: EngineState,
-    /// The process that all others end with, if it is a child of ours that ends with us.
+    /// Process 1 of the engine's namespaces, if it is a child that ends with this process.
     child: Option<Child>,
     removed: bool,
 }
@@ -75,71 +75,73 @@ impl Drop for Throwaway {
 }
 
 impl Throwaway {
-    /// The engine that runs in this folder; `None` if none does.
+    /// The running engine of this directory; `None` if there is none.
     pub(crate) fn running(dir: &Path) -> Option<Self> {
-        let place = Place::at(dir);
-        let file = File::open(place.lock()).ok()?.into_file();
+        let engine_dir = EngineDir::new(dir);
+        let file = File::open(engine_dir.lock()).ok()?.into_file();
         match Flock::lock(file, FlockArg::LockSharedNonblock) {
             Ok(_) => None,
-            Err(_) => Some(Self { state: EngineState::read(&place)?, place, child: None, removed: false }),
+            Err(_) => {
+                Some(Self { state: EngineState::read(&engine_dir)?, engine_dir, child: None, removed: false })
+            }
         }
     }
 
-    /// Starts one in this folder, or takes the one that runs there. Whatever one that was killed has left is
-    /// removed first.
+    /// Starts an engine in this directory, or uses the one that is running there. Leftovers of a killed engine are removed
+    /// first.
     ///
     /// # Errors
-    /// This is not root, the programs cannot be had, or the engine does not come up; its own last words are
-    /// in the message.
+    /// The user is not root, the programs cannot be fetched, or the engine does not start; the message contains the end of
+    /// its logs.
     pub(crate) fn start(cx: &Context, dir: &Path, options: &Options) -> Result<Self> {
-        ensure!(nix::unistd::geteuid().is_root(), "a throwaway engine can be started by root only");
+        ensure!(nix::unistd::geteuid().is_root(), "a throwaway engine requires root");
         let length = dir.as_os_str().len();
         ensure!(
             length + SOCKET.1 <= SOCKET.0,
-            "{} is too long a path for an engine's sockets: set CARGO_TARGET_DIR to a shorter one",
+            "the path {} is too long for the engine's sockets; set CARGO_TARGET_DIR to a shorter path",
             dir.display()
         );
-        let _starting = lock::lock(dir.parent().context("an engine has a folder of its own")?)?;
+        let _lock = lock::lock(dir.parent().context("the engine's directory has no parent directory")?)?;
         if let Some(running) = Self::running(dir) {
             return Ok(running);
         }
         let programs = Programs::ensure(cx)?;
-        let place = Place::at(dir);
-        sweep(&place, &programs)?;
+        let engine_dir = EngineDir::new(dir);
+        remove_resources(&engine_dir, &programs)?;
         let state = EngineState { programs: programs.dir().to_owned(), port: free_port()?, process: None };
-        for folder in [dir.to_owned(), place.memory(), place.etc(), place.client()] {
-            fs::create_dir_all(&folder)?;
+        for dir in [dir.to_owned(), engine_dir.memory(), engine_dir.etc(), engine_dir.client()] {
+            fs::create_dir_all(&dir)?;
         }
-        // The client's configuration may hold passwords.
+        // The client's configuration may contain passwords.
         fs::set_permissions(dir, Permissions::from_mode(0o700))?;
-        state.write(&place)?;
+        state.write(&engine_dir)?;
         for (name, text) in &options.etc {
-            files::write(&place.etc().join(name), text.as_bytes())?;
+            files::write(&engine_dir.etc().join(name), text.as_bytes())?;
         }
-        write_configs(&cx.settings, &place, &programs, state.port, options)?;
-        let bridge = place.mark();
+        write_configs(&cx.settings, &engine_dir, &programs, state.port, options)?;
+        let bridge = engine_dir.id();
         let busybox = programs.busybox();
-        exec::read(cmd!(sh(), "{busybox} brctl addbr {bridge}")).context("cannot make a network bridge")?;
-        let child = spawn(&place, options.detached)?;
-        let mut this = Self { place, state, child: Some(child), removed: false };
-        let started = this.wait_until_it_answers();
+        exec::read(cmd!(sh(), "{busybox} brctl addbr {bridge}")).context("cannot create a network bridge")?;
+        let child = spawn(&engine_dir, options.detached)?;
+        let mut this = Self { engine_dir, state, child: Some(child), removed: false };
+        let started = this.wait_until_ready();
         if let Err(error) = started {
             this.remove()?;
             return Err(error);
         }
         this.state.process = this.child.as_ref().map(Child::id);
-        this.state.write(&this.place)?;
+        this.state.write(&this.engine_dir)?;
         if options.detached {
             this.child = None;
         }
         Ok(this)
     }
 
-    /// A client that speaks with it.
+    /// A client for this engine.
     pub(crate) fn client(&self) -> Client {
         let programs = Programs::at(&self.state.programs);
-        let host = format!("unix://{}", self.place.socket().display());
-        let config = self.place.client();
+        let host = format!("unix://{}", self.engine_dir.socket().display());
+        let config = self.engine_dir.client();
         Client {
             program: programs.docker().into(),
             env: vec![
@@ -150,57 +152,60 @@ impl Throwaway {
         }
     }
 
-    /// Name and port of its registry.
+    /// Name and port of the registry.
     pub(crate) fn registry(&self) -> String {
         format!("localhost:{}", self.state.port)
     }
 
-    /// Where it is.
+    /// The engine's directory.
     pub(crate) fn dir(&self) -> &Path {
-        &self.place.0
+        &self.engine_dir.0
     }
 
-    /// Its static busybox, which runs on this machine.
+    /// The static busybox of its packages.
     pub(crate) fn busybox(&self) -> PathBuf {
         Programs::at(&self.state.programs).busybox()
     }
 
-    /// A program of its packages, by its path there.
+    /// The path of a program of its packages.
     pub(crate) fn program(&self, path: &str) -> PathBuf {
         self.state.programs.join(path)
     }
 
-    fn wait_until_it_answers(&mut self) -> Result<()> {
+    fn wait_until_ready(&mut self) -> Result<()> {
         let client = self.client();
         let registry = format!("127.0.0.1:{}", self.state.port);
         let start = Instant::now();
         loop {
-            let answers = exec::read(client.cmd(&["version", "--format", "{{.Server.Version}}"]));
-            if answers.is_ok() && std::net::TcpStream::connect(&registry).is_ok() {
+            let version = exec::read(client.cmd(&["version", "--format", "{{.Server.Version}}"]));
+            if version.is_ok() && std::net::TcpStream::connect(&registry).is_ok() {
                 return Ok(());
             }
             let ended = self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
-            if ended || start.elapsed() > PATIENCE {
+            if ended || start.elapsed() > TIMEOUT {
                 let last = |log: PathBuf| {
                     let text = fs::read_to_string(&log).unwrap_or_default();
                     let lines: Vec<_> = text.lines().collect();
                     lines[lines.len().saturating_sub(5)..].join("\n    ")
                 };
-                let [engine, registry, held] =
-                    [self.place.engine_log(), self.place.registry_log(), self.place.0.join("serve.log")]
-                        .map(last);
-                bail!("the throwaway engine does not come up:\n    {engine}\n    {registry}\n    {held}");
+                let [engine, registry, serve] = [
+                    self.engine_dir.engine_log(),
+                    self.engine_dir.registry_log(),
+                    self.engine_dir.0.join("serve.log"),
+                ]
+                .map(last);
+                bail!("the throwaway engine does not start:\n    {engine}\n    {registry}\n    {serve}");
             }
             thread::sleep(Duration::from_millis(50));
         }
     }
 
-    /// Stops it and removes all that is left of it.
+    /// Stops the engine, and removes its directory and other resources.
     pub(crate) fn remove(&mut self) -> Result<()> {
         self.removed = true;
         let process = self.child.as_ref().map(Child::id).or(self.state.process);
         if let Some(process) = process {
-            // Gone by itself is as good.
+            // The process may have ended already.
             let _ = kill(Pid::from_raw(process.try_into()?), Signal::SIGKILL);
         }
         if let Some(child) = &mut self.child {
@@ -208,16 +213,16 @@ impl Throwaway {
         }
         let start = Instant::now();
         while Self::running(self.dir()).is_some() {
-            ensure!(start.elapsed() < PATIENCE, "the engine in {} does not end", self.dir().display());
+            ensure!(start.elapsed() < TIMEOUT, "the engine in {} does not stop", self.dir().display());
             thread::sleep(Duration::from_millis(20));
         }
-        sweep(&self.place, &Programs::at(&self.state.programs))
+        remove_resources(&self.engine_dir, &Programs::at(&self.state.programs))
     }
 }
 
-/// Starts the process that holds the engine together, in namespaces of its own.
-fn spawn(place: &Place, detached: bool) -> Result<Child> {
-    let (xtask, dir) = (std::env::current_exe()?, &place.0);
+/// Starts process 1 of the engine in new namespaces.
+fn spawn(engine_dir: &EngineDir, detached: bool) -> Result<Child> {
+    let (xtask, dir) = (std::env::current_exe()?, &engine_dir.0);
     let log = dir.join("serve.log");
     let log = File::create(&log)?;
     let serve = cmd!(
@@ -229,20 +234,20 @@ fn spawn(place: &Place, detached: bool) -> Result<Child> {
 
 fn write_configs(
     settings: &Settings,
-    place: &Place,
+    engine_dir: &EngineDir,
     programs: &Programs,
     port: u16,
     options: &Options,
 ) -> Result<()> {
-    let dir = |name: &str| place.0.join(name);
+    let dir = |name: &str| engine_dir.0.join(name);
     let mut daemon = json!({
         "features": { "containerd-snapshotter": options.containerd_store },
-        "hosts": [format!("unix://{}", place.socket().display())],
+        "hosts": [format!("unix://{}", engine_dir.socket().display())],
         "data-root": dir("data"),
         "exec-root": dir("exec"),
         "pidfile": dir("docker.pid"),
-        "bridge": place.mark(),
-        "cgroup-parent": format!("/{}", place.mark()),
+        "bridge": engine_dir.id(),
+        "cgroup-parent": format!("/{}", engine_dir.id()),
         "iptables": false,
         "ip6tables": false,
         "ip-forward": false,
@@ -261,16 +266,16 @@ fn write_configs(
     let mut client = credentials(settings);
     client.insert("cliPluginsExtraDirs".to_owned(), json!([programs.plugins()]));
     for (path, content) in [
-        (place.daemon_config(), daemon),
-        (place.registry_config(), registry),
-        (place.client().join("config.json"), client.into()),
+        (engine_dir.daemon_config(), daemon),
+        (engine_dir.registry_config(), registry),
+        (engine_dir.client().join("config.json"), client.into()),
     ] {
         files::write(&path, &serde_json::to_vec_pretty(&content)?)?;
     }
     Ok(())
 }
 
-/// What your docker client knows of registries, so that the throwaway one may push where you may.
+/// The registry credentials of the user's docker client, for the engine's client.
 fn credentials(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
     let dir = settings.docker_config();
     let text = dir.and_then(|dir| fs::read(dir.join("config.json")).ok());
@@ -280,33 +285,33 @@ fn credentials(settings: &Settings) -> serde_json::Map<String, serde_json::Value
     config
 }
 
-/// Removes what an engine that was killed has left in this folder and around it.
+/// Removes the leftovers of a killed engine: its directory and other resources.
 pub(super) fn remove_leftovers(dir: &Path) -> Result<()> {
-    let place = Place::at(dir);
-    match EngineState::read(&place) {
-        Some(state) => sweep(&place, &Programs::at(&state.programs)),
-        None => files::remove(dir),
+    let engine_dir = EngineDir::new(dir);
+    match EngineState::read(&engine_dir) {
+        Some(state) => remove_resources(&engine_dir, &Programs::at(&state.programs)),
+        None => files::remove_dir(dir),
     }
 }
 
-/// Removes what an engine leaves that does not run any more.
-fn sweep(place: &Place, programs: &Programs) -> Result<()> {
-    let mark = place.mark();
-    if Path::new("/sys/class/net").join(&mark).exists() {
+/// Removes the resources of an engine that is not running.
+fn remove_resources(engine_dir: &EngineDir, programs: &Programs) -> Result<()> {
+    let id = engine_dir.id();
+    if Path::new("/sys/class/net").join(&id).exists() {
         let busybox = programs.busybox();
-        exec::read(cmd!(sh(), "{busybox} ifconfig {mark} down"))?;
-        exec::read(cmd!(sh(), "{busybox} brctl delbr {mark}")).context("cannot remove the network bridge")?;
+        exec::read(cmd!(sh(), "{busybox} ifconfig {id} down"))?;
+        exec::read(cmd!(sh(), "{busybox} brctl delbr {id}")).context("cannot remove the network bridge")?;
     }
-    // One hierarchy, or one for each controller.
+    // cgroup v2 has one hierarchy, v1 one for each controller.
     let root = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(root).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
     for hierarchy in hierarchies.chain([root.to_owned()]) {
-        remove_group(&hierarchy.join(&mark))?;
+        remove_group(&hierarchy.join(&id))?;
     }
-    files::remove(&place.0)
+    files::remove_dir(&engine_dir.0)
 }
 
-/// Removes a control group and those below it. Their processes may take a moment to be gone.
+/// Removes a control group and its children, and waits until their processes have ended.
 fn remove_group(group: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(group) else { return Ok(()) };
     for entry in entries {
@@ -319,7 +324,7 @@ fn remove_group(group: &Path) -> Result<()> {
     loop {
         match fs::remove_dir(group) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < PATIENCE => {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && start.elapsed() < TIMEOUT => {
                 thread::sleep(Duration::from_millis(20));
             }
             removed => return removed.with_context(|| format!("cannot remove {}", group.display())),
@@ -327,7 +332,7 @@ fn remove_group(group: &Path) -> Result<()> {
     }
 }
 
-/// A port of the loopback interface that nobody uses now.
+/// An unused port of the loopback interface.
 fn free_port() -> Result<u16> {
     let listener = TcpListener::bind("127.0.0.1:0").context("cannot use the loopback interface")?;
     Ok(listener.local_addr()?.port())

@@ -1,4 +1,4 @@
-//! Archives of QEMU's source, which are used only with a known checksum.
+//! Verifies archives of QEMU's source against known checksums.
 
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ pub(crate) struct Source {
     pub(crate) archive: PathBuf,
 }
 
-/// The pin that a file has the hash of.
-pub(super) fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
+/// Finds the pin whose hash a file has.
+pub(super) fn match_pin<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
     let (size, most) = (files::open(file)?.metadata()?.len(), pins.iter().map(Pin::limit).max().unwrap_or(0));
-    ensure!(size <= most, "{} has {size} bytes, and the source has at most {most}", one_line(file.display()));
+    ensure!(size <= most, "{} has {size} bytes; the source has at most {most}", one_line(file.display()));
     let got = files::sha256(file)?;
     match pins.iter().find(|pin| pin.sha256 == got) {
         Some(pin) => Ok(pin.clone()),
@@ -35,14 +35,14 @@ pub(super) fn check_hash<'a>(file: &Path, pins: &[Pin<'a>]) -> Result<Pin<'a>> {
     }
 }
 
-/// Whether an archive is in the cache and has its hash; one that has not is reported and removed.
+/// Whether an archive is in the cache and matches its hash. An archive with another hash is reported and removed.
 pub(super) fn is_intact(archive: &Path, sha256: Sha256) -> Result<bool> {
     if files::sha256(archive).is_ok_and(|found| found == sha256) {
         return Ok(true);
     }
     if archive.exists() {
         cache::report_changed(archive);
-        files::discard(archive)?;
+        files::remove_any(archive)?;
     }
     Ok(false)
 }
@@ -52,10 +52,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_hash_prints_both() {
+    fn the_error_of_a_wrong_hash_contains_both_hashes() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let pin = Pin { origin: "upstream", file: "qemu.tar.xz", sha256: Sha256::of("aaaa"), size: None };
-        let error = check_hash(file.path(), &[pin]).unwrap_err().to_string();
+        let error = match_pin(file.path(), &[pin]).unwrap_err().to_string();
         assert!(
             error.contains(&format!("expected {} (upstream, qemu.tar.xz)", Sha256::of("aaaa"))),
             "{error}"

@@ -10,24 +10,24 @@ use crate::bundle::hosts::HostArgs;
 
 /// Build static emulators from QEMU's source
 ///
-/// Without targets: those of Docker's official images that the host is not. Targets may be spelt as
-/// QEMU, Docker, Debian, GNU or uname spell them. The emulators, bundle.json and SHA256SUMS are left in
-/// target/qus/bundle/HOST; a table of them goes to standard output. Nothing is installed and root is not
-/// needed. Interrupted, the same command continues; repeated, it builds nothing.
+/// The default targets are the architectures of Docker's official images except the host's own. Targets can be given by
+/// the names that QEMU, Docker, Debian, GNU or uname use. The emulators, bundle.json and SHA256SUMS are written to
+/// target/qus/bundle/HOST, and a table of the emulators to stdout. Nothing is installed, and root is not required. An
+/// interrupted build resumes when the command is run again; emulators that are up to date are not rebuilt.
 #[derive(clap::Args)]
 #[command(after_help = "Environment:
-  QUS_SOURCE      an archive of QEMU or a folder of archives, tried first
-  CC              C compiler instead of cc, for this machine
+  QUS_SOURCE      archive of QEMU's source, or directory of archives, tried first
+  CC              C compiler for this machine [default: cc]
   QUS_COMPILER_CACHE
-                  ccache or sccache, called before the compiler; their own variables name what machines share
+                  compiler cache (ccache or sccache); configured with its own variables
   QUS_BUILDX_OPTIONS
-                  further options of `docker buildx build` for --builder, as `--build-arg BASE=IMAGE`
-  XDG_CACHE_HOME  where the cache qus/ lies, instead of ~/.cache")]
+                  additional options of `docker buildx build` for --builder, such as `--build-arg BASE=IMAGE`
+  XDG_CACHE_HOME  directory that contains the cache qus/ [default: ~/.cache]")]
 pub(crate) struct Args {
     /// Architectures to emulate
     #[arg(value_name = "TARGET", conflicts_with = "all")]
     pub(crate) targets: Vec<&'static Arch>,
-    /// All 33 linux-user targets
+    /// Build all 33 linux-user targets
     #[arg(long)]
     pub(crate) all: bool,
     #[command(flatten)]
@@ -35,34 +35,34 @@ pub(crate) struct Args {
     /// Channel (default, lts, edge) or version of QEMU [default: default, for 32-bit hosts lts]
     #[arg(long, value_name = "CHANNEL|VERSION")]
     pub(crate) qemu: Option<String>,
-    /// An archive of QEMU's source or a folder of archives
+    /// Archive of QEMU's source, or directory of archives
     #[arg(long, value_name = "PATH")]
     pub(crate) source: Option<PathBuf>,
-    /// dev is quick to build; release is for shipping: optimised by what training runs use
+    /// Build profile: dev builds quickly, release uses profile-guided optimisation
     #[arg(long, value_parser = profile(), default_value = "dev")]
     pub(crate) profile: Profile,
-    /// Take the training.tar.zst of another release bundle instead of training, and make the same emulators
+    /// Use the profile data in training.tar.zst of another release bundle, to reproduce its emulators
     #[arg(long, value_name = "FILE", conflicts_with = "builder")]
     pub(crate) training: Option<PathBuf>,
-    /// Leave a patch out, to see what it is good for (repeatable)
+    /// Omit a patch, or all patches of a purpose (repeatable)
     #[arg(long, value_name = "PATCH", conflicts_with = "builder")]
     pub(crate) without: Vec<String>,
-    /// Accept the pinned archive only, not a newer patch level (implied by --profile release)
+    /// Accept only the pinned archive, not a newer patch level (implied by --profile release)
     #[arg(long)]
     pub(crate) locked: bool,
-    /// Leave the emulators of the only host in this folder instead of target/qus/bundle/HOST
+    /// Write the emulators to this directory instead of target/qus/bundle/HOST; for a single host
     #[arg(long, value_name = "DIR", conflicts_with = "builder")]
     pub(crate) into: Option<PathBuf>,
-    /// Builder of buildx whose nodes build the hosts that they are; all others are built here
+    /// Builder of buildx; its native nodes build their hosts, this machine builds all others
     #[arg(long, value_name = "NAME")]
     pub(crate) builder: Option<String>,
-    /// How many compilers run at once [default: one per processor]
+    /// Number of parallel compiler processes [default: one per processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) jobs: Option<u32>,
-    /// Print what would be done, change nothing
+    /// Print the plan without changing anything
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Print JSON instead of a table, an object for each host
+    /// Print JSON instead of a table, one object for each host
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,9 +1,9 @@
-//! `cargo xtask build-qemu`: QEMU's source into static emulators.
+//! `cargo xtask build-qemu`: builds static emulators from QEMU's source.
 //!
-//! All targets of a host are configured in one folder and share what they can; ninja then makes only
-//! the emulators that are missing. An emulator is therefore the same whichever others were asked for,
-//! and lies in the cache under a key of everything that went into it. Configuring only what was asked
-//! for would be some seconds quicker once, and rebuild all shared files with each further target.
+//! All targets of a host are configured in one build directory and share object files; ninja then builds only the missing
+//! emulators. An emulator is therefore independent of the other requested targets, and is cached under a key of all its
+//! inputs. Configuring only the requested targets would save a few seconds once, and rebuild all shared files for each
+//! additional target.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,7 +27,7 @@ use crate::bundle::runner::Runner;
 use crate::debian::updates::Updates;
 use crate::qemu::archive::Source;
 use crate::qemu::args::Args;
-use crate::qemu::compile::{Compile, Phase};
+use crate::qemu::compile::{BuildKind, Compile};
 use crate::qemu::request::Request;
 use crate::qemu::source::{self, Given};
 use crate::qemu::store::{self, Cached};
@@ -35,51 +35,51 @@ use crate::qemu::sysroot::Sysroot;
 use crate::qemu::toolchain;
 use crate::qemu::{pgo, preflight, tree};
 
-/// An emulator in the report.
+/// An emulator in a [`BundleReport`].
 #[derive(Serialize)]
-struct Row {
+struct EmulatorRow {
     #[serde(flatten)]
     emulator: BundledEmulator,
-    state: State,
-    /// Compiler seconds for this target's own files; `None` if it was not built just now.
+    state: EmulatorState,
+    /// Compiler time of this target's own files in seconds; `None` if this run did not build it.
     seconds: Option<f64>,
-    /// The same as a part of all compiler seconds, 0 to 1.
+    /// The fraction of the total compiler time, 0 to 1.
     share: Option<f64>,
 }
 
-/// Where an emulator in the bundle comes from. In every case it has run its probe.
+/// The origin of an emulator in the bundle. Its probe has passed in each case.
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "lowercase")]
-enum State {
+enum EmulatorState {
     /// Built by this run.
     Built,
     /// Copied from the cache by this run.
     Cached,
-    /// Left as it was.
+    /// Already in the bundle.
     Kept,
 }
 
-/// What `--json` prints.
+/// The bundle of a host, as `--json` prints it.
 #[derive(Serialize)]
-struct Report {
+struct BundleReport {
     qemu: semver::Version,
     host: &'static str,
     bundle: PathBuf,
     up_to_date: bool,
-    emulators: Vec<Row>,
+    emulators: Vec<EmulatorRow>,
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     if args.dry_run {
         let given = args.source.is_some() || cx.settings.source.is_some();
-        let plans = Request::all(cx, args)?;
+        let plans = Request::resolve_all(cx, args)?;
         return plans.iter().try_for_each(|request| print_plan(cx, request, given, args.json));
     }
-    let requests = Request::all(cx, args)?;
+    let requests = Request::resolve_all(cx, args)?;
     Session::start(cx, args)?.build(&requests)
 }
 
-/// A run that builds: the machine was checked, and nobody else builds here.
+/// A build run: the machine has been checked, and the locks are held.
 pub(crate) struct Session<'a> {
     build: Build<'a>,
     json: bool,
@@ -87,55 +87,54 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Checks the machine, and waits for others that build here.
+    /// Checks the machine, and acquires the locks.
     pub(crate) fn start(cx: &'a Context, args: &'a Args) -> Result<Self> {
         let build = Build::new(cx, args.source.as_deref().map(Given::Argument))?;
-        let cache =
-            lock::lock(cx.paths.cache()).hint("set XDG_CACHE_HOME to a directory that can be written")?;
+        let cache = lock::lock(cx.paths.cache()).hint("set XDG_CACHE_HOME to a writable directory")?;
         Ok(Self { build, json: args.json, _locks: [cache, lock::lock(cx.paths.out())?] })
     }
 
-    /// Builds what is missing of bundles, and prints what they have.
+    /// Builds missing emulators, and prints the bundles.
     pub(crate) fn build(&self, requests: &[Request<'a>]) -> Result<()> {
-        requests.iter().try_for_each(|request| self.build.bundle(request)?.print(self.json))
+        requests.iter().try_for_each(|request| self.build.ensure_bundle(request)?.print(self.json))
     }
 
-    /// The source of a request.
+    /// Resolves the source of a request.
     pub(crate) fn source(&self, request: &Request<'_>) -> Result<Source> {
         self.build.source(request)
     }
 
-    /// Prints what a bundle has that another machine has built.
-    pub(crate) fn print_built_elsewhere(&self, request: &Request<'_>, bundle: Bundle) -> Result<()> {
-        Report::of_node(self.build.cx.paths.bundle(request.host), request, bundle).print(self.json)
+    /// Prints a bundle that a node has built.
+    pub(crate) fn print_built_on_node(&self, request: &Request<'_>, bundle: Bundle) -> Result<()> {
+        BundleReport::from_node(self.build.cx.paths.bundle(request.host), request, bundle).print(self.json)
     }
 }
 
-/// How programs of a host run here, for those who build others than emulators. The cache is theirs.
+/// The runner for programs of a host, for commands other than `build-qemu`. The caller holds the lock of the cache.
 pub(crate) fn runner(cx: &Context, host: &Host) -> Result<Runner> {
-    match Runner::takes_emulator(host) {
+    match Runner::needs_emulator(host) {
         true => Build::new(cx, None)?.runner(host),
         false => Ok(Runner::native()),
     }
 }
 
-/// What all hosts are built with.
+/// The common context of all builds of a run.
 struct Build<'a> {
     cx: &'a Context,
     given: Option<Given<'a>>,
 }
 
 impl<'a> Build<'a> {
-    /// Checks that this machine can build; `given` is where the source is, if not where the environment says.
+    /// Checks that this machine can build; `given` is the location of the source, which overrides the environment.
     fn new(cx: &'a Context, given: Option<Given<'a>>) -> Result<Self> {
-        check_folders(cx)?;
+        check_directories(cx)?;
         preflight::check(cx)?;
         Ok(Self { cx, given: given.or(cx.settings.source.as_deref().map(Given::Environment)) })
     }
 }
 
-/// Everything that emulators of a host are made from.
-struct Ready<'a> {
+/// All inputs of a host's emulators.
+struct Inputs<'a> {
     source: Source,
     sysroot: Sysroot,
     patches: Vec<&'a Patch>,
@@ -143,28 +142,28 @@ struct Ready<'a> {
     profile: Option<pgo::ProfileData>,
 }
 
-/// What was not in the cache.
+/// The emulators that were not in the cache.
 struct Built {
     targets: Vec<&'static Arch>,
-    /// Compiler seconds by target, `""` for what they share.
+    /// Compiler time in seconds by target; `""` is the key of shared files.
     seconds: BTreeMap<String, f64>,
 }
 
 impl<'a> Build<'a> {
-    /// Has the bundle of a host contain what is request.
-    fn bundle(&self, request: &Request<'a>) -> Result<Report> {
-        let ready = self.ready(request)?;
+    /// Ensures that the bundle of a host contains the requested emulators.
+    fn ensure_bundle(&self, request: &Request<'a>) -> Result<BundleReport> {
+        let inputs = self.resolve_inputs(request)?;
         let dir = request.dir(self.cx);
-        let bundled = store::intact(&dir, &ready.recipe);
+        let bundled = store::intact(&dir, &inputs.recipe);
         let has = |arch: &Arch| bundled.iter().any(|emulator| *emulator.target == *arch);
         let new: Vec<_> = request.targets.iter().copied().filter(|arch| !has(arch)).collect();
         let runner = match &*new {
             [] => Runner::native(),
             _ => self.runner(request.host)?,
         };
-        let built = self.fill(request, &ready, &new, &runner)?;
-        let bundle = self.cached(&ready).bundle(&dir, bundled, &new)?;
-        if let Some(profile) = &ready.profile {
+        let built = self.build_missing(request, &inputs, &new, &runner)?;
+        let bundle = self.cached(&inputs).bundle(&dir, bundled, &new)?;
+        if let Some(profile) = &inputs.profile {
             profile.write(&dir)?;
         }
         for arch in &new {
@@ -174,56 +173,57 @@ impl<'a> Build<'a> {
         let row = |emulator: BundledEmulator| {
             let is = |arch: &&Arch| **arch == *emulator.target;
             let (state, seconds) = match built.seconds.get(emulator.target.name) {
-                Some(&seconds) if built.targets.iter().any(is) => (State::Built, Some(seconds)),
-                _ if new.iter().any(is) => (State::Cached, None),
-                _ => (State::Kept, None),
+                Some(&seconds) if built.targets.iter().any(is) => (EmulatorState::Built, Some(seconds)),
+                _ if new.iter().any(is) => (EmulatorState::Cached, None),
+                _ => (EmulatorState::Kept, None),
             };
-            Row { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
+            EmulatorRow { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
         };
-        let asked =
+        let requested =
             |emulator: &BundledEmulator| request.targets.iter().any(|arch| **arch == *emulator.target);
-        Ok(Report {
-            qemu: ready.recipe.qemu,
+        Ok(BundleReport {
+            qemu: inputs.recipe.qemu,
             host: request.host.name,
             bundle: dir,
             up_to_date: new.is_empty(),
-            emulators: bundle.emulators.into_iter().filter(asked).map(row).collect(),
+            emulators: bundle.emulators.into_iter().filter(requested).map(row).collect(),
         })
     }
 
-    /// How programs of a host run here. The emulator that they may take is in the cache, or made now.
+    /// The runner for programs of a host. An emulator that it needs is built if it is not in the cache.
     fn runner(&self, host: &Host) -> Result<Runner> {
-        Runner::of(host, |arch| {
-            let request = Request::to_run(self.cx, arch)?;
-            let ready = self.ready(&request)?;
-            self.fill(&request, &ready, &[arch], &Runner::native())?;
-            self.cached(&ready).emulator(arch)
+        Runner::new(host, |arch| {
+            let request = Request::for_runner(self.cx, arch)?;
+            let inputs = self.resolve_inputs(&request)?;
+            self.build_missing(&request, &inputs, &[arch], &Runner::native())?;
+            self.cached(&inputs).emulator(arch)
         })
     }
 
-    fn cached<'b>(&'b self, ready: &'b Ready<'_>) -> Cached<'b> {
-        Cached { cx: self.cx, recipe: &ready.recipe }
+    fn cached<'b>(&'b self, inputs: &'b Inputs<'_>) -> Cached<'b> {
+        Cached { cx: self.cx, recipe: &inputs.recipe }
     }
 
-    /// Has the cache contain emulators.
-    fn fill(
+    /// Builds the emulators that are not in the cache.
+    fn build_missing(
         &self,
         request: &Request<'a>,
-        ready: &Ready<'_>,
+        inputs: &Inputs<'_>,
         targets: &[&'static Arch],
         runner: &Runner,
     ) -> Result<Built> {
-        let cached = self.cached(ready);
+        let cached = self.cached(inputs);
         let targets = cached.missing(targets)?;
         if targets.is_empty() {
             return Ok(Built { targets, seconds: BTreeMap::new() });
         }
-        let Ready { source, sysroot, patches, recipe, profile } = ready;
+        let Inputs { source, sysroot, patches, recipe, profile } = inputs;
         let tree = &tree::prepare(self.cx, source, patches)?;
-        let phase = profile.as_ref().map_or(Phase::Plain, |profile| Phase::Trained(&profile.dir));
+        let kind =
+            profile.as_ref().map_or(BuildKind::Plain, |profile| BuildKind::ProfileGuided(&profile.dir));
         let cx = self.cx;
-        let compile = Compile { cx, recipe, tree, sysroot, runner, request, phase };
-        let seconds = compile.run(&targets, |arch, emulator| cached.keep(arch, emulator))?;
+        let compile = Compile { cx, recipe, tree, sysroot, runner, request, kind };
+        let seconds = compile.run(&targets, |arch, emulator| cached.store(arch, emulator))?;
         Ok(Built { targets, seconds })
     }
 
@@ -231,7 +231,7 @@ impl<'a> Build<'a> {
         source::resolve(self.cx, request.release, self.given, request.exact)
     }
 
-    fn ready(&self, request: &Request<'a>) -> Result<Ready<'a>> {
+    fn resolve_inputs(&self, request: &Request<'a>) -> Result<Inputs<'a>> {
         let cx = self.cx;
         let source = self.source(request)?;
         let updates = if request.exact { Updates::Required } else { Updates::Wanted };
@@ -259,25 +259,26 @@ impl<'a> Build<'a> {
         };
         let profile = match (request.profile, &request.training) {
             (Profile::Dev, _) => None,
-            (Profile::Release, Some(file)) => Some(pgo::ProfileData::given(cx, file)?),
+            (Profile::Release, Some(file)) => Some(pgo::ProfileData::from_file(cx, file)?),
             (Profile::Release, None) if sysroot.is_cross() || toolchain::is_clang(&recipe.toolchain) => {
                 say(format_args!("no profile-guided optimisation for {}", request.host));
                 None
             }
             (Profile::Release, None) => {
                 let tree = &tree::prepare(cx, &source, &patches)?;
-                let (recipe, sysroot, runner, phase) = (&recipe, &sysroot, &Runner::native(), Phase::Plain);
-                let compile = Compile { cx, recipe, tree, sysroot, runner, request, phase };
+                let (recipe, sysroot, runner, kind) =
+                    (&recipe, &sysroot, &Runner::native(), BuildKind::Plain);
+                let compile = Compile { cx, recipe, tree, sysroot, runner, request, kind };
                 Some(pgo::ensure(&compile)?)
             }
         };
         recipe.profile_data_sha256 = profile.as_ref().map(|profile| profile.sha256);
-        Ok(Ready { source, sysroot, patches, recipe, profile })
+        Ok(Inputs { source, sysroot, patches, recipe, profile })
     }
 }
 
-/// Refuses what QEMU's configure cannot cope with, before anything is fetched.
-fn check_folders(cx: &Context) -> Result<()> {
+/// Refuses paths that QEMU's configure does not support, before anything is fetched.
+fn check_directories(cx: &Context) -> Result<()> {
     for dir in [cx.paths.out(), cx.paths.cache()] {
         let text = dir.to_string_lossy();
         let bad = text.contains([' ', ':', '\n', '\t', '\'', '"']);
@@ -291,11 +292,11 @@ fn check_folders(cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Prints what would be done, from what is known without the network.
+/// Prints the plan, without using the network.
 fn print_plan(cx: &Context, request: &Request<'_>, given: bool, json: bool) -> Result<()> {
     let version = &request.release.version;
     let source = match (given, source::is_cached(cx, request.release)) {
-        (true, _) => "the given place, else the cache, upstream, Debian",
+        (true, _) => "the given location, else the cache, upstream, Debian",
         (false, true) => "the cache",
         (false, false) => "upstream, else Debian",
     };
@@ -321,9 +322,10 @@ fn print_plan(cx: &Context, request: &Request<'_>, given: bool, json: bool) -> R
     ))
 }
 
-impl Report {
-    fn of_node(dir: PathBuf, request: &Request<'_>, bundle: Bundle) -> Self {
-        let row = |emulator| Row { emulator, state: State::Built, seconds: None, share: None };
+impl BundleReport {
+    fn from_node(dir: PathBuf, request: &Request<'_>, bundle: Bundle) -> Self {
+        let row =
+            |emulator| EmulatorRow { emulator, state: EmulatorState::Built, seconds: None, share: None };
         Self {
             qemu: bundle.recipe.qemu,
             host: request.host.name,
@@ -341,10 +343,10 @@ impl Report {
         for row in &self.emulators {
             let size = format!("{:.1} MB", row.emulator.size as f64 / 1e6);
             let build = match (row.state, row.share) {
-                (State::Built, Some(share)) => format!("{:.1} %", share * 100.0),
-                (State::Built, None) => "built".to_owned(),
-                (State::Kept, _) => "kept".to_owned(),
-                (State::Cached, _) => "cached".to_owned(),
+                (EmulatorState::Built, Some(share)) => format!("{:.1} %", share * 100.0),
+                (EmulatorState::Built, None) => "built".to_owned(),
+                (EmulatorState::Kept, _) => "kept".to_owned(),
+                (EmulatorState::Cached, _) => "cached".to_owned(),
             };
             table.row([row.emulator.target.to_string(), size, build, "passed".to_owned()]);
         }

@@ -1,4 +1,4 @@
-//! Configures the build folder, lets ninja make the missing emulators, strips and verifies them.
+//! Configures the build directory, builds the missing emulators with ninja, strips and verifies them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,18 +18,18 @@ use crate::bundle::runner::Runner;
 use crate::qemu::request::Request;
 use crate::qemu::sysroot::Sysroot;
 
-/// What a build is for.
+/// The kind of a build.
 #[derive(Clone, Copy)]
-pub(crate) enum Phase<'a> {
-    /// Emulators, without a profile.
+pub(crate) enum BuildKind<'a> {
+    /// Without profile data.
     Plain,
-    /// Emulators that count what they do in this folder.
-    Training(&'a Path),
-    /// Emulators, by the counts in this folder.
-    Trained(&'a Path),
+    /// Instrumented emulators, which write profile data to this directory.
+    Instrumented(&'a Path),
+    /// Optimised with the profile data in this directory.
+    ProfileGuided(&'a Path),
 }
 
-/// One build folder and all that it is made from.
+/// A build directory and its inputs.
 #[derive(Clone, Copy)]
 pub(crate) struct Compile<'a> {
     pub(crate) cx: &'a Context,
@@ -38,19 +38,19 @@ pub(crate) struct Compile<'a> {
     pub(crate) sysroot: &'a Sysroot,
     pub(crate) runner: &'a Runner,
     pub(crate) request: &'a Request<'a>,
-    pub(crate) phase: Phase<'a>,
+    pub(crate) kind: BuildKind<'a>,
 }
 
 impl<'a> Compile<'a> {
-    /// The same for something else.
-    pub(crate) fn in_phase<'b>(&self, phase: Phase<'b>) -> Compile<'b>
+    /// The same build of another kind.
+    pub(crate) fn with_kind<'b>(&self, kind: BuildKind<'b>) -> Compile<'b>
     where
         'a: 'b,
     {
-        Compile { phase, ..*self }
+        Compile { kind, ..*self }
     }
 
-    /// Builds emulators that nobody gets, and returns where they are.
+    /// Builds emulators without storing them, and returns the build directory.
     pub(crate) fn build(&self, targets: &[&'static Arch]) -> Result<PathBuf> {
         let dir = self.dir();
         self.configure(&dir)?;
@@ -59,59 +59,59 @@ impl<'a> Compile<'a> {
     }
 
     fn dir(&self) -> PathBuf {
-        let suffix = match self.phase {
-            Phase::Training(_) => "-training",
-            Phase::Plain | Phase::Trained(_) => "",
+        let suffix = match self.kind {
+            BuildKind::Instrumented(_) => "-training",
+            BuildKind::Plain | BuildKind::ProfileGuided(_) => "",
         };
         self.cx.paths.build_dir(self.recipe.host, &self.recipe.qemu, self.request.profile, suffix)
     }
 
-    /// Arguments of configure for what the build is for. Counts are found by the names of objects in the build
-    /// folder, wherever that is.
-    fn phase_flags(&self, dir: &Path) -> Vec<String> {
-        let compiler = |what: &str, counts: &Path| {
+    /// Arguments of configure for the kind of the build. Profile data is found by the object names relative to the build
+    /// directory, which may be anywhere.
+    fn kind_flags(&self, dir: &Path) -> Vec<String> {
+        let compiler = |what: &str, data: &Path| {
             format!(
                 "--extra-cflags=-fprofile-{what}={} -fprofile-prefix-path={}",
-                counts.display(),
+                data.display(),
                 dir.display()
             )
         };
-        match self.phase {
-            Phase::Plain => vec![],
-            // With gcov, QEMU writes its counts where it ends without going through exit().
-            Phase::Training(counts) => vec![
+        match self.kind {
+            BuildKind::Plain => vec![],
+            // With gcov, QEMU writes its profile data also when it ends without calling exit().
+            BuildKind::Instrumented(data) => vec![
                 "--enable-gcov".to_owned(),
-                compiler("generate", counts),
+                compiler("generate", data),
                 "--extra-ldflags=-fprofile-generate".to_owned(),
             ],
-            // Threads count without locks, and what was compiled for gcov differs by a call.
-            Phase::Trained(counts) => vec![
-                compiler("use", counts),
+            // Counters are not synchronised between threads, and code compiled for gcov has an additional call.
+            BuildKind::ProfileGuided(data) => vec![
+                compiler("use", data),
                 "--extra-cflags=-fprofile-correction -Wno-missing-profile -Wno-error=coverage-mismatch"
                     .to_owned(),
             ],
         }
     }
 
-    /// Builds emulators and hands each to `keep` when it is stripped and verified. Returns the compiler
-    /// seconds that went into each target's own files, by its name, and under `""` into what they share.
+    /// Builds, strips and verifies emulators, and passes each to `store`. Returns the compiler time in seconds of each
+    /// target's own files by the target's name, and of shared files under `""`.
     pub(crate) fn run(
         &self,
         targets: &[&'static Arch],
-        keep: impl Fn(&'static Arch, &Path) -> Result<()>,
+        store: impl Fn(&'static Arch, &Path) -> Result<()>,
     ) -> Result<BTreeMap<String, f64>> {
         let dir = self.build(targets)?;
         for &arch in targets {
             let stripped = self.strip(&dir.join(arch.emulator()))?;
             self.verify(&stripped)?;
             artefact::run_probe(self.runner, &stripped, arch)?;
-            keep(arch, &stripped)?;
+            store(arch, &stripped)?;
         }
-        let log = fs::read_to_string(dir.join(".ninja_log")).context("ninja has left no log")?;
+        let log = fs::read_to_string(dir.join(".ninja_log")).context("ninja did not write its log")?;
         Ok(seconds_by_target(&log))
     }
 
-    /// Runs configure, unless this folder was configured for the same recipe.
+    /// Runs configure, unless the directory has been configured for the same recipe.
     fn configure(&self, dir: &Path) -> Result<()> {
         let stamp = dir.join("qus-recipe.json");
         let launcher = self.cx.settings.compiler_cache.as_ref().map(|cache| &*cache.program);
@@ -119,7 +119,7 @@ impl<'a> Compile<'a> {
         if fs::read(&stamp).is_ok_and(|old| old == recipe) {
             return Ok(());
         }
-        files::remove(dir)?;
+        files::remove_dir(dir)?;
         fs::create_dir_all(dir)?;
         say(format_args!("configuring QEMU {} …", self.recipe.qemu));
         let log = self.cx.start_log("configure")?;
@@ -129,7 +129,7 @@ impl<'a> Compile<'a> {
         let cc =
             launcher.map(str::to_owned).into_iter().chain([cc]).chain(options).collect::<Vec<_>>().join(" ");
         let native = self.cx.settings.cc();
-        // The tools' names come from the environment, so that no prefix is told but that there is one.
+        // The names of the tools come from the environment; the empty prefix only enables cross compilation.
         let cross = if self.sysroot.is_cross() {
             vec!["--cross-prefix=".into(), format!("--host-cc={native}")]
         } else {
@@ -137,11 +137,11 @@ impl<'a> Compile<'a> {
         };
         let python = exec::read(cmd!(sh(), "python3 -c 'import sys; print(sys.executable)'"))?;
         let maps = self.prefix_maps(dir);
-        let phase = self.phase_flags(dir);
+        let kind = self.kind_flags(dir);
         exec::run(
             self.enter(cmd!(
                 sh(),
-                "{configure} {flags...} {cross...} --cc={cc} --python={python} --extra-cflags={maps} {phase...}"
+                "{configure} {flags...} {cross...} --cc={cc} --python={python} --extra-cflags={maps} {kind...}"
             ))
             .in_dir(dir),
             &log,
@@ -150,19 +150,19 @@ impl<'a> Compile<'a> {
         files::write(&stamp, &recipe)
     }
 
-    /// Gives a command the dependencies, and a cache of what was compiled what it needs to take two clones for one.
+    /// Sets the environment of the dependencies, and that of a compiler cache so that it works across clones.
     fn enter<'b>(&self, cmd: Cmd<'b>) -> Cmd<'b> {
-        // Compiled beside its source, Python would change what has checksums, and believe what lies there.
+        // Python must not write its bytecode to the source tree, which is verified with checksums, nor use bytecode there.
         let cmd = self.sysroot.enter(cmd).env("PYTHONPYCACHEPREFIX", self.cx.paths.out().join("pycache"));
         let Some(cache) = &self.cx.settings.compiler_cache else { return cmd };
         let cmd = cache.variables.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));
-        // No place of this machine ends up in what is compiled: `prefix_maps`.
+        // Object files contain no paths of this machine, see `prefix_maps`.
         cmd.env("CCACHE_BASEDIR", self.cx.paths.out())
             .env("CCACHE_NOHASHDIR", "1")
             .env("CCACHE_IGNOREOPTIONS", "-ffile-prefix-map=*")
     }
 
-    /// Compiler options that keep the places of tree and build folder out of the emulators.
+    /// Compiler options that remove the paths of the source tree and the build directory from the emulators.
     fn prefix_maps(&self, dir: &Path) -> String {
         let name = format!("qemu-{}", self.recipe.qemu);
         let up = Path::new("../../src").join(self.tree.file_name().unwrap_or_default());
@@ -179,12 +179,12 @@ impl<'a> Compile<'a> {
         let names: Vec<_> = targets.iter().map(|arch| arch.emulator()).collect();
         let jobs = self.request.jobs.map(|jobs| format!("-j{jobs}"));
         let what = match &*names {
-            [one] => format!("building {one}{}", self.purpose()),
-            many => format!("building {} emulators{}", many.len(), self.purpose()),
+            [one] => format!("building {}{one}{}", self.adjective(), self.purpose()),
+            many => format!("building {} {}emulators{}", many.len(), self.adjective(), self.purpose()),
         };
         let mut bar = Bar::new(what);
         exec::run(self.enter(cmd!(sh(), "ninja {jobs...} {names...}")).in_dir(dir), &log, |line| {
-            if let Some((done, all)) = steps(line) {
+            if let Some((done, all)) = parse_progress(line) {
                 bar.set(done, all);
             }
         })?;
@@ -192,10 +192,17 @@ impl<'a> Compile<'a> {
         Ok(())
     }
 
+    fn adjective(&self) -> &'static str {
+        match self.kind {
+            BuildKind::Instrumented(_) => "instrumented ",
+            BuildKind::Plain | BuildKind::ProfileGuided(_) => "",
+        }
+    }
+
     fn purpose(&self) -> &'static str {
-        match self.phase {
-            Phase::Training(_) => " that count",
-            Phase::Plain | Phase::Trained(_) => "",
+        match self.kind {
+            BuildKind::Instrumented(_) => " for profile-guided optimisation",
+            BuildKind::Plain | BuildKind::ProfileGuided(_) => "",
         }
     }
 
@@ -213,14 +220,14 @@ impl<'a> Compile<'a> {
     }
 }
 
-/// Reads `[12/398] …`.
-fn steps(line: &str) -> Option<(u64, u64)> {
+/// Parses ninja's progress, `[12/398] …`.
+fn parse_progress(line: &str) -> Option<(u64, u64)> {
     let (done, all) = line.strip_prefix('[')?.split_once(']')?.0.split_once('/')?;
     Some((done.parse().ok()?, all.parse().ok()?))
 }
 
-/// Adds up the seconds of ninja's log by the target whose files they made, `""` for shared ones. A
-/// file made twice counts with its last time.
+/// Sums the seconds in ninja's log by target; `""` is the key of shared files. Of a file that was built twice, the last
+/// time is used.
 fn seconds_by_target(log: &str) -> BTreeMap<String, f64> {
     let mut by_output = BTreeMap::new();
     for line in log.lines().filter(|line| !line.starts_with('#')) {
@@ -233,13 +240,13 @@ fn seconds_by_target(log: &str) -> BTreeMap<String, f64> {
     }
     let mut seconds = BTreeMap::new();
     for (output, taken) in by_output {
-        let belongs = |arch: &&Arch| {
+        let is_own = |arch: &&Arch| {
             let name = &arch.name;
             output == arch.emulator()
                 || output.starts_with(&format!("qemu-{name}.p/"))
                 || output.starts_with(&format!("libqemu-{name}-linux-user."))
         };
-        let target = ARCHES.iter().find(belongs).map_or("", |arch| arch.name);
+        let target = ARCHES.iter().find(is_own).map_or("", |arch| arch.name);
         *seconds.entry(target.to_owned()).or_default() += taken;
     }
     seconds
@@ -250,14 +257,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ninja_counts() {
-        assert_eq!(steps("[12/398] Compiling C object x.o"), Some((12, 398)));
-        assert_eq!(steps("ninja: Entering directory"), None);
-        assert_eq!(steps("[a/b] x"), None);
+    fn progress_of_ninja_is_parsed() {
+        assert_eq!(parse_progress("[12/398] Compiling C object x.o"), Some((12, 398)));
+        assert_eq!(parse_progress("ninja: Entering directory"), None);
+        assert_eq!(parse_progress("[a/b] x"), None);
     }
 
     #[test]
-    fn seconds_go_to_their_target() {
+    fn seconds_are_summed_by_target() {
         let log = "# ninja log v5\n0\t1500\t1\tlibqemu-arm-linux-user.a.p/a.o\tf\n0\t1000\t1\tlibcommon.a.p/b.o\tf\n\
             0\t9000\t1\tqemu-arm\tf\n5\t505\t1\tqemu-arm\tf\n0\t250\t1\tlibqemu-armeb-linux-user.a.p/a.o\tf\nbroken\n";
         let seconds = seconds_by_target(log);

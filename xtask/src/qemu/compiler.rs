@@ -1,4 +1,4 @@
-//! The C compiler of this machine, and what it finds.
+//! Queries the C compiler of this machine.
 
 use std::path::PathBuf;
 
@@ -8,10 +8,10 @@ use xshell::cmd;
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 
-/// Where the compiler finds a static library; `None` if it does not.
-pub(crate) fn library(cx: &Context, name: &str) -> Result<Option<PathBuf>> {
+/// The path at which the compiler finds a static library; `None` if it does not find it.
+pub(crate) fn find_library(cx: &Context, name: &str) -> Result<Option<PathBuf>> {
     let cc = cx.settings.cc();
     let path = PathBuf::from(exec::read(cmd!(sh(), "{cc} -print-file-name={name}"))?);
-    // A name that it does not find comes back as it is.
+    // The compiler prints a name unchanged if it does not find the file.
     Ok(path.is_absolute().then_some(path))
 }

@@ -1,5 +1,5 @@
-//! Downloads a file with curl, which knows proxies and certificates, resumes what was cut off, and
-//! retries a bounded number of times. What arrives is not trusted: the caller checks its hash.
+//! Downloads a file with curl, which supports proxies and certificates, resumes partial downloads, and retries a limited
+//! number of times. The file is not trusted: the caller verifies its hash.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,19 +13,18 @@ use xshell::cmd;
 use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::Bar;
 
-/// What no archive has, where its size is not known, in bytes.
-const TOO_LARGE: u64 = 1 << 30;
+/// The maximum size in bytes of a file of unknown size.
+const MAX_SIZE: u64 = 1 << 30;
 
-/// Fetches what is not yet in `partial`, and no more than `size` bytes, where that is known.
+/// Downloads a file, starting at the end of an existing `partial` one, and at most `size` bytes if the size is known.
 ///
 /// # Errors
-/// The server sends more than that; else in curl's own words, which tell names that do not resolve, refused connections, certificates and
-/// HTTP statuses apart. What has arrived by then stays for the next attempt, unless the server cannot
-/// continue it.
+/// The server sends more than the limit, or curl fails; curl's message distinguishes name resolution, refused connections,
+/// certificates and HTTP statuses. The partial file is kept for the next attempt, unless the server cannot resume it.
 pub(crate) fn resume(url: &str, size: Option<u64>, partial: &Path, log: &Path) -> Result<()> {
     ensure!(is_installed("curl"), "curl is not installed");
     exec::start_log(log)?;
-    // Whoever asks by https is not sent elsewhere without, and nobody to a file of this machine.
+    // Redirects must not downgrade https, and must not lead to local files.
     let protocols = if url.starts_with("https:") { "=https" } else { "=http,https" };
     let curl = cmd!(
         sh(),
@@ -33,27 +32,28 @@ pub(crate) fn resume(url: &str, size: Option<u64>, partial: &Path, log: &Path) -
               --max-time 7200 --max-redirs 10 --proto {protocols} --proto-redir {protocols}
               --retry 3 --continue-at - --output {partial} {url}"
     );
-    let most = size.unwrap_or(TOO_LARGE);
+    let most = size.unwrap_or(MAX_SIZE);
     let what = format!("downloading {}", url.rsplit('/').next().unwrap_or(url));
-    let Err(error) = watch_growth(partial, what, size, || exec::run_limited(curl, log, most)) else {
+    let Err(error) = with_progress(partial, what, size, || exec::run_limited(curl, log, most)) else {
         return Ok(());
     };
     let text = error.to_string();
     if text.contains("SIGXFSZ") {
         let _ = fs::remove_file(partial);
-        bail!("the server sends more than the {most} bytes that the file can have");
+        bail!("the server sends more than the maximum of {most} bytes");
     }
-    let said = text.lines().rev().find_map(|line| line.trim().strip_prefix("curl: "));
-    // No byte ranges, or none left: (33), (36), and status 416.
-    if said.is_some_and(|said| said.starts_with("(33)") || said.starts_with("(36)") || said.ends_with("416"))
-    {
+    let message = text.lines().rev().find_map(|line| line.trim().strip_prefix("curl: "));
+    // The server does not support byte ranges, or the offset is invalid: (33), (36), and status 416.
+    if message.is_some_and(|message| {
+        message.starts_with("(33)") || message.starts_with("(36)") || message.ends_with("416")
+    }) {
         let _ = fs::remove_file(partial);
     }
-    Err(said.map_or(error, |said| anyhow!("{said}")))
+    Err(message.map_or(error, |message| anyhow!("{message}")))
 }
 
-/// Shows how a file grows while something else fills it.
-fn watch_growth<T>(
+/// Shows the size of a file as progress while `work` runs.
+fn with_progress<T>(
     file: &Path,
     what: String,
     size: Option<u64>,

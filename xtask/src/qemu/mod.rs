@@ -1,4 +1,4 @@
-//! From QEMU's source to emulators: `cargo xtask build-qemu`.
+//! Builds emulators from QEMU's source: `cargo xtask build-qemu`.
 
 pub(crate) mod archive;
 pub(crate) mod args;

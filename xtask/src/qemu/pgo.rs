@@ -1,14 +1,14 @@
-//! Profiles for the compiler: which code of the emulators is used, and how, learnt from instrumented ones.
+//! Collects profile data for profile-guided optimisation (PGO).
 //!
-//! Instrumented emulators of all architectures that Debian has programs for run the commands of `pgo.toml`,
-//! whatever was asked for, so that what they share is trained by all and an emulator is the same whichever others were
-//! built. A target that Debian has no programs for gets the counts of one with the same source. Runs are as equal as
-//! they can be made: one thread, fixed addresses, fixed random numbers, the source of QEMU as their input. Counts may
-//! differ in the last digit all the same, so that the profile is kept, belongs to the recipe by its hash, and lies in
-//! the bundle: given again, it makes the same emulators anywhere.
+//! Instrumented emulators of all architectures for which Debian has programs run the training workload of `pgo.toml`,
+//! whatever targets are requested. All of them contribute profile data for shared code, and an emulator does not depend on
+//! the other requested targets. A target without Debian programs uses the profile data of a target with the same source.
+//! Runs are made as reproducible as possible: one thread, fixed addresses, fixed random numbers, and QEMU's source as input.
+//! Profile data can still differ slightly, so it is cached, its hash is part of the recipe, and it is stored in the bundle:
+//! the same profile data reproduces the same emulators on any machine.
 //!
-//! Only GCC is trained, and only for the host that this machine is: elsewhere instrumented emulators would run under an
-//! emulator themselves.
+//! Profile data is collected only with GCC and only for this machine's host, because instrumented emulators of other hosts
+//! would have to run under emulation.
 
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -28,75 +28,75 @@ use crate::base::files;
 use crate::base::progress::{Bar, one_line, say};
 use crate::base::tarball::{self, Tarball};
 use crate::debian::guests;
-use crate::qemu::compile::{Compile, Phase};
+use crate::qemu::compile::{BuildKind, Compile};
 
-/// The file of a bundle that holds its profile.
+/// The file of a bundle that contains its profile data.
 pub(crate) const FILE: &str = "training.tar.zst";
 
-/// A folder of what GCC has counted, a file for each of its objects.
+/// A directory of GCC's profile data, one file for each object.
 #[derive(Debug, Clone)]
 pub(crate) struct ProfileData {
     pub(crate) dir: PathBuf,
-    /// Of all files and their names.
+    /// Hash of the names and contents of all files.
     pub(crate) sha256: Sha256,
 }
 
 impl ProfileData {
-    /// The profile in a folder.
-    fn at(dir: PathBuf) -> Result<Self> {
+    /// Reads and hashes the profile data in a directory.
+    fn read(dir: PathBuf) -> Result<Self> {
         let mut inputs = String::new();
         for name in names(&dir)? {
             inputs += &format!("{} {name}\n", files::sha256(&dir.join(&name))?);
         }
-        ensure!(!inputs.is_empty(), "{} holds no profile", dir.display());
+        ensure!(!inputs.is_empty(), "{} contains no profile data", dir.display());
         Ok(Self { dir, sha256: Sha256::of(inputs) })
     }
 
-    /// The profile of another build's bundle.
-    pub(crate) fn given(cx: &Context, file: &Path) -> Result<Self> {
+    /// Unpacks the profile data of another bundle.
+    pub(crate) fn from_file(cx: &Context, file: &Path) -> Result<Self> {
         let sha256 = files::sha256(file)?;
         let dir = cx.paths.profile_data(&sha256);
         cache::ensure(&dir, |partial| {
             let mut packed = HashingReader::new(files::open(file)?);
-            unpack(tarball::decompress(&mut packed, TOO_LARGE)?, partial)?;
+            unpack(tarball::decompress(&mut packed, MAX_SIZE)?, partial)?;
             io::copy(&mut packed, &mut io::sink())?;
-            ensure!(packed.finish() == sha256, "it was changed while it was unpacked");
+            ensure!(packed.finish() == sha256, "the file changed while it was unpacked");
             Ok(())
         })
         .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
-        Self::at(dir)
+        Self::read(dir)
     }
 
-    /// Has a bundle of this profile's emulators contain it.
+    /// Adds the profile data to a bundle, unless the bundle has it.
     pub(crate) fn write(&self, bundle: &Path) -> Result<()> {
         if bundle.join(FILE).exists() {
             return Ok(());
         }
         let dir = tempfile::tempdir_in(bundle)?;
-        let tarball = Tarball::of(FILE, &self.dir, &names(&self.dir)?)?;
+        let tarball = Tarball::from_files(FILE, &self.dir, &names(&self.dir)?)?;
         let made = tarball.write(dir.path())?;
-        fs::rename(made, bundle.join(FILE)).context("cannot write the profile into the bundle")
+        fs::rename(made, bundle.join(FILE)).context("cannot write the profile data to the bundle")
     }
 }
 
-/// What no profile comes near to, in bytes, unpacked, and in files.
-const TOO_LARGE: u64 = 1 << 30;
-const TOO_MANY: usize = 100_000;
+/// The maximum unpacked size in bytes, and the maximum number of files.
+const MAX_SIZE: u64 = 1 << 30;
+const MAX_FILES: usize = 100_000;
 
-/// Unpacks a profile: names of objects, never directories.
+/// Unpacks profile data, which consists only of regular files.
 fn unpack(tar: impl Read, into: &Path) -> Result<()> {
     for (count, entry) in tar::Archive::new(BufReader::new(tar)).entries()?.enumerate() {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();
         let plain = entry.header().entry_type().is_file() && path.file_name() == Some(path.as_os_str());
-        ensure!(plain, "it holds {}, which is not a file of a profile", one_line(path.display()));
-        ensure!(count < TOO_MANY, "it holds more than {TOO_MANY} files");
+        ensure!(plain, "it contains {}, which is not a file of profile data", one_line(path.display()));
+        ensure!(count < MAX_FILES, "it contains more than {MAX_FILES} files");
         entry.unpack_in(into)?;
     }
     Ok(())
 }
 
-/// Names of all files of a folder, sorted.
+/// The sorted names of all files in a directory.
 fn names(dir: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -109,63 +109,64 @@ fn names(dir: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// The profile of a recipe, made now if the cache does not have it.
+/// The profile data of a recipe, collected if it is not in the cache.
 pub(crate) fn ensure(compile: &Compile<'_>) -> Result<ProfileData> {
     let training = &compile.cx.data.pgo;
     let key = Sha256::of(&serde_json::to_vec(&(compile.recipe, training))?);
     let dir = compile.cx.paths.profile_data(&key);
-    cache::ensure(&dir, |partial| train(compile, training, partial))
+    cache::ensure(&dir, |partial| collect(compile, training, partial))
         .context("cannot collect profile data")
-        .hint("use that of another build with --training FILE, or build without any with --profile dev")?;
-    ProfileData::at(dir)
+        .hint("use the profile data of another bundle with --training FILE, or build without with --profile dev")?;
+    ProfileData::read(dir)
 }
 
-fn train(compile: &Compile<'_>, training: &Pgo, into: &Path) -> Result<()> {
+/// Builds instrumented emulators, and runs the training workload.
+fn collect(compile: &Compile<'_>, training: &Pgo, into: &Path) -> Result<()> {
     let cx = compile.cx;
     let mut programs: Vec<(&'static Arch, PathBuf)> = Vec::new();
     for guest in &cx.data.debian.guests {
         programs.push((guest.target, guests::program(cx, guest, "busybox")?));
     }
-    say("the release profile trains its emulators: they are built twice");
-    // Compilers write their counts to the place they were told when they compiled.
-    let counts = cx.paths.out().join("build").join("counts");
-    files::remove(&counts)?;
-    let instrumented = compile.in_phase(Phase::Training(&counts));
+    say("collecting profile data for profile-guided optimisation; emulators are built twice");
+    // The compiler option that enables instrumentation contains this path.
+    let data = cx.paths.out().join("build").join("counts");
+    files::remove_dir(&data)?;
+    let instrumented = compile.with_kind(BuildKind::Instrumented(&data));
     let build = instrumented.build(&cx.data.debian.targets())?;
-    // Programs of the build itself have counted too.
-    files::remove(&counts)?;
-    let mut bar = Bar::new("training");
+    // Instrumented programs of the build itself have written profile data too.
+    files::remove_dir(&data)?;
+    let mut bar = Bar::new("running the training workload");
     let all = programs.len() * training.runs.len();
     for (n, (arch, program)) in programs.iter().enumerate() {
         for (m, run) in training.runs.iter().enumerate() {
-            run_once(compile.tree, &build.join(arch.emulator()), program, run)
+            run_command(compile.tree, &build.join(arch.emulator()), program, run)
                 .with_context(|| format!("{arch}: busybox {}", run.args[0]))?;
             bar.set((n * training.runs.len() + m + 1) as u64, all as u64);
         }
     }
     bar.finish();
-    let counted = names(&counts)?;
-    ensure!(!counted.is_empty(), "the instrumented emulators have counted nothing in {}", counts.display());
-    for name in &counted {
-        let from = counts.join(name);
+    let collected = names(&data)?;
+    ensure!(!collected.is_empty(), "the instrumented emulators wrote no profile data to {}", data.display());
+    for name in &collected {
+        let from = data.join(name);
         files::copy(&from, &into.join(name))?;
         for name in training.profile_from.iter().filter_map(|pair| name_for_target(name, pair)) {
             files::copy(&from, &into.join(name))?;
         }
     }
-    files::remove(&counts)?;
-    files::remove(&build)
+    files::remove_dir(&data)?;
+    files::remove_dir(&build)
 }
 
-/// The file name of an object's profile data for a target that uses another's; `None` if the object is not of that other
-/// target alone.
+/// The file name of an object's profile data for a target that uses the data of another one; `None` if the object does not
+/// belong to only that other target.
 fn name_for_target(name: &str, (target, from): (&Arch, &&Arch)) -> Option<String> {
     let object = name.strip_prefix("libqemu-")?.strip_prefix(from.name)?.strip_prefix("-linux-user.a.p#")?;
     Some(format!("libqemu-{target}-linux-user.a.p#{object}"))
 }
 
-/// One command, whose addresses and random numbers are the same each time.
-fn run_once(tree: &Path, emulator: &Path, program: &Path, run: &WorkloadRun) -> Result<()> {
+/// Runs a command of the workload with fixed addresses and random numbers.
+fn run_command(tree: &Path, emulator: &Path, program: &Path, run: &WorkloadRun) -> Result<()> {
     let tree = tree.display().to_string();
     let args = run.args.iter().map(|arg| arg.replace("{tree}", &tree));
     let dir = tempfile::tempdir()?;
@@ -184,21 +185,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_profile_is_known_by_names_and_content() {
+    fn the_hash_depends_on_names_and_content() {
         let dir = tempfile::tempdir().unwrap();
-        let at = || ProfileData::at(dir.path().to_owned());
-        assert!(at().unwrap_err().to_string().ends_with("holds no profile"));
+        let read = || ProfileData::read(dir.path().to_owned());
+        assert!(read().unwrap_err().to_string().ends_with("contains no profile data"));
         fs::write(dir.path().join("a.gcda"), "1").unwrap();
-        let one = at().unwrap().sha256;
+        let one = read().unwrap().sha256;
         fs::rename(dir.path().join("a.gcda"), dir.path().join("b.gcda")).unwrap();
-        let other = at().unwrap().sha256;
+        let other = read().unwrap().sha256;
         assert_ne!(one, other);
         fs::write(dir.path().join("b.gcda"), "2").unwrap();
-        assert_ne!(at().unwrap().sha256, other);
+        assert_ne!(read().unwrap().sha256, other);
     }
 
     #[test]
-    fn a_profile_holds_plain_files_alone() {
+    fn only_regular_files_are_unpacked() {
         let unpacked = |path: &str, kind| {
             let mut builder = tar::Builder::new(Vec::new());
             let mut header = tar::Header::new_gnu();
@@ -214,7 +215,7 @@ mod tests {
         assert_eq!(unpacked("a#b.gcda", tar::EntryType::Regular).unwrap(), ["a#b.gcda"]);
         for path in ["../a", "/a", "a/b", "a/../b", ".."] {
             let error = unpacked(path, tar::EntryType::Regular).unwrap_err().to_string();
-            assert!(error.contains("not a file of a profile"), "{path}: {error}");
+            assert!(error.contains("not a file of profile data"), "{path}: {error}");
         }
         for kind in [tar::EntryType::Directory, tar::EntryType::Symlink, tar::EntryType::Fifo] {
             assert!(unpacked("a", kind).is_err());
@@ -222,30 +223,30 @@ mod tests {
     }
 
     #[test]
-    fn profile_data_comes_from_targets_that_are_trained() {
+    fn profile_data_comes_from_targets_that_run_the_workload() {
         let data = Context::new().unwrap().data;
-        let trained = data.debian.targets();
+        let running = data.debian.targets();
         for (target, from) in data.pgo.profile_from.iter() {
-            assert!(!trained.contains(&target), "{target}");
-            assert!(trained.contains(from), "{from}");
+            assert!(!running.contains(&target), "{target}");
+            assert!(running.contains(from), "{from}");
         }
     }
 
     #[test]
-    fn a_target_uses_the_profile_data_of_one_other() {
+    fn a_target_uses_the_profile_data_of_another() {
         let [target, from] = ["aarch64_be", "aarch64"].map(|name| name.parse::<&Arch>().unwrap());
-        let of = |name| name_for_target(name, (target, &from));
-        let name = of("libqemu-aarch64-linux-user.a.p#target_arm_helper.c.gcda").unwrap();
+        let renamed = |name| name_for_target(name, (target, &from));
+        let name = renamed("libqemu-aarch64-linux-user.a.p#target_arm_helper.c.gcda").unwrap();
         assert_eq!(name, "libqemu-aarch64_be-linux-user.a.p#target_arm_helper.c.gcda");
-        assert_eq!(of("libqemu-aarch64_be-linux-user.a.p#target_arm_helper.c.gcda"), None);
-        assert_eq!(of("libuser.a.p#target_arm_helper.c.gcda"), None);
+        assert_eq!(renamed("libqemu-aarch64_be-linux-user.a.p#target_arm_helper.c.gcda"), None);
+        assert_eq!(renamed("libuser.a.p#target_arm_helper.c.gcda"), None);
     }
 
     #[test]
-    fn a_command_that_ends_otherwise_is_an_error() {
+    fn another_exit_status_is_an_error() {
         let run = |status| WorkloadRun { args: vec!["x".to_owned()], reason: "test".to_owned(), status };
         let emulator = Path::new("/bin/false");
-        assert!(run_once(Path::new("/"), emulator, Path::new("/bin/true"), &run(0)).is_err());
-        run_once(Path::new("/"), emulator, Path::new("/bin/true"), &run(1)).unwrap();
+        assert!(run_command(Path::new("/"), emulator, Path::new("/bin/true"), &run(0)).is_err());
+        run_command(Path::new("/"), emulator, Path::new("/bin/true"), &run(1)).unwrap();
     }
 }

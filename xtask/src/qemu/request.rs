@@ -1,4 +1,4 @@
-//! What was asked for, with all names resolved.
+//! The requested emulators, with all names resolved.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ use crate::base::error::Usage;
 use crate::bundle::hosts;
 use crate::qemu::args::Args;
 
-/// The emulators of a host.
+/// The requested emulators of a host.
 pub(crate) struct Request<'a> {
     data: &'a QemuSrc,
     pub(crate) release: &'a Release,
@@ -24,31 +24,28 @@ pub(crate) struct Request<'a> {
     pub(crate) exact: bool,
     pub(crate) jobs: Option<u32>,
     pub(crate) training: Option<PathBuf>,
-    /// Patches, or their purposes, that are left out.
+    /// Omitted patches, or purposes of patches.
     without: Vec<String>,
     into: Option<PathBuf>,
 }
 
 impl<'a> Request<'a> {
-    /// What the arguments mean for each of the hosts they name.
-    pub(crate) fn all(cx: &'a Context, args: &Args) -> Result<Vec<Self>> {
+    /// Resolves the arguments for each of their hosts.
+    pub(crate) fn resolve_all(cx: &'a Context, args: &Args) -> Result<Vec<Self>> {
         let hosts = args.hosts.resolve(|| Ok(HOSTS.iter().collect()))?;
-        ensure!(
-            args.into.is_none() || hosts.len() == 1,
-            Usage("--into names one folder, and there is more than one host".to_owned())
-        );
+        ensure!(args.into.is_none() || hosts.len() == 1, Usage("--into takes a single host".to_owned()));
         let data = &cx.data;
         for name in &args.without {
             let known: Vec<_> = data.patches.iter().map(|patch| &*patch.name).collect();
             ensure!(
-                known.iter().any(|patch| is_meant(name, patch)),
-                Usage(format!("there is no patch {name}, but {}", known.join(", ")))
+                known.iter().any(|patch| matches_patch(name, patch)),
+                Usage(format!("unknown patch {name}; known patches: {}", known.join(", ")))
             );
         }
-        hosts.into_iter().map(|host| Self::of(data, args, host)).collect()
+        hosts.into_iter().map(|host| Self::resolve(data, args, host)).collect()
     }
 
-    fn of(data: &'a QemuSrc, args: &Args, host: &'static Host) -> Result<Self> {
+    fn resolve(data: &'a QemuSrc, args: &Args, host: &'static Host) -> Result<Self> {
         let release = release(data, args.qemu.as_deref(), host)?;
         host.check_emulates(&args.targets).map_err(|error| Usage(error.to_string()))?;
         let mut targets: Vec<_> = match (args.all, &*args.targets) {
@@ -75,21 +72,21 @@ impl<'a> Request<'a> {
 
     /// The patches for a version, in order.
     pub(crate) fn patches(&self, version: &Version) -> Vec<&'a Patch> {
-        let is_left_out = |patch: &Patch| self.without.iter().any(|name| is_meant(name, &patch.name));
+        let is_omitted = |patch: &Patch| self.without.iter().any(|name| matches_patch(name, &patch.name));
         self.data
             .patches
             .iter()
-            .filter(|patch| patch.versions.matches(version) && !is_left_out(patch))
+            .filter(|patch| patch.versions.matches(version) && !is_omitted(patch))
             .collect()
     }
 
-    /// Where the emulators are left.
+    /// The output directory.
     pub(crate) fn dir(&self, cx: &Context) -> PathBuf {
         self.into.clone().unwrap_or_else(|| cx.paths.bundle(self.host))
     }
 
-    /// This machine's emulator of a host, which runs what is built for the host.
-    pub(crate) fn to_run(cx: &'a Context, arch: &'static Arch) -> Result<Self> {
+    /// A request for this machine's emulator that runs programs of another host.
+    pub(crate) fn for_runner(cx: &'a Context, arch: &'static Arch) -> Result<Self> {
         let host = hosts::own()?;
         let data = &cx.data;
         let release = release(data, None, host)?;
@@ -108,18 +105,19 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Whether a name is that of a patch, with or without its ending, or of a purpose.
-fn is_meant(name: &str, patch: &str) -> bool {
+/// Whether a name is that of a patch, with or without its extension, or of its purpose.
+fn matches_patch(name: &str, patch: &str) -> bool {
     let rest = patch.strip_prefix(name.trim_end_matches('/'));
     rest.is_some_and(|rest| rest.is_empty() || rest == ".patch" || rest.starts_with('/'))
 }
 
-/// The release of a channel or version, or the one that is usual for a host.
-fn release<'a>(data: &'a QemuSrc, asked: Option<&str>, host: &Host) -> Result<&'a Release> {
+/// The release of a channel or version, or the default one for a host.
+fn release<'a>(data: &'a QemuSrc, requested: Option<&str>, host: &Host) -> Result<&'a Release> {
     let narrow = &data.sources.narrow_hosts;
     let is_narrow = !host.arch.registers_64_bit;
-    let release =
-        data.release(asked.unwrap_or(if is_narrow { &narrow.channel } else { "default" })).map_err(Usage)?;
+    let release = data
+        .release(requested.unwrap_or(if is_narrow { &narrow.channel } else { "default" }))
+        .map_err(Usage)?;
     let version = &release.version;
     match is_narrow && !narrow.versions.matches(version) {
         true => Err(Usage(format!("QEMU {version} no longer supports 32-bit hosts such as {host}")))
@@ -133,13 +131,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_patch_or_a_purpose_is_meant() {
+    fn patches_are_matched_by_name_and_purpose() {
         let patch = "threads/0001-share.patch";
         for name in ["threads", "threads/", "threads/0001-share", "threads/0001-share.patch"] {
-            assert!(is_meant(name, patch), "{name}");
+            assert!(matches_patch(name, patch), "{name}");
         }
         for name in ["thread", "threads/0001", "0001-share", ""] {
-            assert!(!is_meant(name, patch), "{name}");
+            assert!(!matches_patch(name, patch), "{name}");
         }
     }
 }

@@ -1,9 +1,8 @@
-//! Where QEMU's source archive comes from: a given place, the cache, upstream, Debian, in that order.
+//! Locates the archive of QEMU's source: a given location, the cache, upstream, Debian, in that order.
 //!
-//! Each attempt is reported in one line. Wherever an archive comes from, it goes into the cache under
-//! its hash, and is used only if that hash is pinned in `sources.toml`. The one exception is loud: when
-//! Debian has replaced the pinned patch level by a newer one of the same series, that one is taken
-//! with the hash of the archive's signed index, unless the caller has asked for exact pins.
+//! Each attempt is reported in one line. An archive is cached under its hash, and used only if that hash is pinned in
+//! `sources.toml`. There is one exception, with a warning: if Debian has replaced the pinned patch level with a newer one of
+//! the same series, the newer one is used with the hash of the archive's signed index, unless exact pins are required.
 
 use std::path::Path;
 
@@ -15,23 +14,23 @@ use qus_core::hint::hinted;
 use crate::base::context::Context;
 use crate::base::files;
 use crate::base::progress::{one_line, say};
-use crate::qemu::archive::{Source, check_hash, is_intact};
+use crate::qemu::archive::{Source, is_intact, match_pin};
 use crate::qemu::download;
 use crate::qemu::substitute;
 
-/// A place the user has named, an archive or a folder of archives.
+/// A location given by the user: an archive or a directory of archives.
 #[derive(Clone, Copy)]
 pub(crate) enum Given<'a> {
-    /// On the command line: if the archive is not there, that is an error.
+    /// On the command line: a missing archive is an error.
     Argument(&'a Path),
-    /// In the environment: if the archive is not there, other places are tried.
+    /// In the environment: if the archive is missing, other locations are tried.
     Environment(&'a Path),
 }
 
-/// Gets the archive of a release, with `exact` only a pinned one.
+/// Resolves the archive of a release; with `exact`, only a pinned one.
 ///
 /// # Errors
-/// A wrong hash at the given place; otherwise only when no place has it.
+/// The archive at the given location has the wrong hash, or the archive is not available from any location.
 pub(crate) fn resolve(
     cx: &Context,
     release: &Release,
@@ -46,8 +45,8 @@ pub(crate) fn resolve(
         let found = if strict || path.exists() { from_given(cx, release, path, exact)? } else { None };
         match found {
             Some(source) => return Ok(source),
-            None if strict => bail!("{}", not_given(release, path)),
-            None => say(format_args!("source: {}", not_given(release, path))),
+            None if strict => bail!("{}", not_found(release, path)),
+            None => say(format_args!("source: {}", not_found(release, path))),
         }
     }
     if let Some(source) = from_cache(cx, release, exact)? {
@@ -55,13 +54,13 @@ pub(crate) fn resolve(
     }
     let version = &release.version;
     let mut failures = Vec::new();
-    let mut attempt = |place: String, result: Result<Source>| match result {
+    let mut attempt = |location: String, result: Result<Source>| match result {
         Ok(source) => {
-            say(format_args!("source: QEMU {} from {place}", source.version));
+            say(format_args!("source: QEMU {} from {location}", source.version));
             Some(source)
         }
         Err(error) => {
-            let line = format!("{place}: {error:#}");
+            let line = format!("{location}: {error:#}");
             say(format_args!("source: {}", line.lines().next().unwrap_or_default()));
             failures.push(line);
             None
@@ -86,18 +85,18 @@ pub(crate) fn resolve(
             failures.join("\n  ")
         ),
         format_args!(
-            "connect this machine to the network, or fetch {} elsewhere and use --source PATH",
+            "connect this machine to the network, or download {} on another machine and use --source PATH",
             files.join(" or ")
         ),
     ))
 }
 
-/// Where [`resolve`] would begin, for a plan: a verified archive is not needed for that.
+/// Whether the cache has an archive of a release, which is not verified; for the plan.
 pub(crate) fn is_cached(cx: &Context, release: &Release) -> bool {
     release.pins().any(|pin| cx.paths.download(&pin.sha256, pin.file).exists())
 }
 
-fn not_given(release: &Release, path: &Path) -> String {
+fn not_found(release: &Release, path: &Path) -> String {
     let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
     format!(
         "{} has no {}, the source of QEMU {}",
@@ -112,19 +111,19 @@ fn from_given(cx: &Context, release: &Release, path: &Path, exact: bool) -> Resu
         for pin in release.pins() {
             let file = path.join(pin.file);
             if file.exists() {
-                check_hash(&file, std::slice::from_ref(&pin))?;
-                return keep(cx, release, &pin, &file).map(Some);
+                match_pin(&file, std::slice::from_ref(&pin))?;
+                return store(cx, release, &pin, &file).map(Some);
             }
         }
         return if exact { Ok(None) } else { substitute::from_dir(cx, release, path) };
     }
     let pins: Vec<_> = release.pins().collect();
-    let pin = check_hash(path, &pins)?;
-    keep(cx, release, &pin, path).map(Some)
+    let pin = match_pin(path, &pins)?;
+    store(cx, release, &pin, path).map(Some)
 }
 
-/// Copies a checked archive into the cache, unless it is there, unchanged.
-fn keep(cx: &Context, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<Source> {
+/// Copies a verified archive into the cache, unless it is already there unchanged.
+fn store(cx: &Context, release: &Release, pin: &Pin<'_>, file: &Path) -> Result<Source> {
     let archive = cx.paths.download(&pin.sha256, pin.file);
     if !is_intact(&archive, pin.sha256)? {
         say(format_args!("source: QEMU {} from {}", release.version, one_line(file.display())));
@@ -144,21 +143,22 @@ fn from_cache(cx: &Context, release: &Release, exact: bool) -> Result<Option<Sou
 }
 
 fn from_upstream(cx: &Context, release: &Release, upstream: &Upstream) -> Result<Source> {
-    let pin =
-        release.pins().find(|pin| pin.sha256 == upstream.sha256).context("a release has its own pins")?;
+    let pin = release
+        .pins()
+        .find(|pin| pin.sha256 == upstream.sha256)
+        .context("the release does not have the hash of its upstream archive")?;
     let archive = cx.paths.download(&pin.sha256, pin.file);
     let partial = files::partial(&archive);
-    let folder = archive.parent().context("a download lies in a folder")?;
-    fs::create_dir_all(folder)?;
-    // A run that was killed between download and check has left all of it.
+    fs::create_dir_all(archive.parent().context("the archive has no parent directory")?)?;
+    // The partial file is complete if a run was killed between download and verification.
     if !files::sha256(&partial).is_ok_and(|got| got == pin.sha256) {
         download::resume(&upstream.url, upstream.size, &partial, &cx.paths.log("download"))?;
     }
-    if let Err(error) = check_hash(&partial, std::slice::from_ref(&pin)) {
+    if let Err(error) = match_pin(&partial, std::slice::from_ref(&pin)) {
         fs::remove_file(&partial)?;
         return Err(error);
     }
-    files::rename(&partial, &archive).with_context(|| format!("cannot make {}", archive.display()))?;
+    files::rename(&partial, &archive).with_context(|| format!("cannot create {}", archive.display()))?;
     Ok(Source { version: release.version.clone(), sha256: pin.sha256, archive })
 }
 
@@ -168,9 +168,9 @@ mod tests {
     use qus_core::digest::Sha256;
     use semver::Version;
 
-    /// A machine that is given the directory of a substitute, as a node of a builder is, takes it.
+    /// A node of a builder receives such a directory.
     #[test]
-    fn a_substitute_is_taken_from_a_directory_that_describes_it() {
+    fn a_directory_can_provide_a_substitute() {
         let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let cx = &Context::with_cache(cache.path()).unwrap();
         let release = cx.data.release("default").unwrap();
@@ -188,14 +188,14 @@ mod tests {
         let source = resolve(false).unwrap();
         assert_eq!((source.version, source.sha256), (newer.clone(), Sha256::of("source")));
         assert_eq!(fs::read(source.archive).unwrap(), b"source");
-        assert!(resolve(true).is_err(), "a release takes no substitute");
+        assert!(resolve(true).is_err(), "exact pins refuse a substitute");
 
         describe(&Version::new(release.version.major + 1, 0, 0), "q.tar.xz");
         assert!(resolve(false).is_err(), "another series");
         describe(&newer, "../q.tar.xz");
         assert!(resolve(false).unwrap_err().to_string().contains("outside of its directory"));
         describe(&newer, "q.tar.xz");
-        files::remove(cache.path()).unwrap();
+        files::remove_dir(cache.path()).unwrap();
         fs::write(dir.path().join("q.tar.xz"), "other").unwrap();
         assert!(resolve(false).unwrap_err().to_string().contains("wrong sha256"));
     }

@@ -1,4 +1,4 @@
-//! Finished emulators in the cache and in the bundle.
+//! Built emulators in the cache and in the bundle.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::base::{cache, files};
 use crate::bundle::manifest;
 use crate::qemu::pgo;
 
-/// The emulators that the cache has of one recipe.
+/// The cached emulators of a recipe.
 pub(crate) struct Cached<'a> {
     pub(crate) cx: &'a Context,
     pub(crate) recipe: &'a Recipe,
@@ -24,19 +24,19 @@ impl Cached<'_> {
         Ok(self.cx.paths.emulator(&self.recipe.key(arch)))
     }
 
-    /// Where an emulator is that is not missing.
+    /// The path of a cached emulator.
     pub(crate) fn emulator(&self, arch: &Arch) -> Result<PathBuf> {
         Ok(self.dir(arch)?.join(arch.emulator()))
     }
 
-    /// The record of an emulator; `None` if there is none that can be read.
+    /// The record of an emulator; `None` if it does not exist or cannot be parsed.
     fn record(&self, arch: &Arch) -> Result<Option<BundledEmulator>> {
         let text = fs::read(self.dir(arch)?.join("emulator.json")).ok();
         let record: Option<BundledEmulator> = text.and_then(|text| serde_json::from_slice(&text).ok());
         Ok(record.filter(|record| record.target == arch && record.file == arch.emulator()))
     }
 
-    /// Those that have to be built. One that was changed since counts as not there.
+    /// The targets whose emulators are not in the cache, or have changed.
     pub(crate) fn missing(&self, targets: &[&'static Arch]) -> Result<Vec<&'static Arch>> {
         let mut missing = Vec::new();
         for &arch in targets {
@@ -48,7 +48,7 @@ impl Cached<'_> {
             if !intact {
                 if dir.exists() {
                     cache::report_changed(&dir.join(arch.emulator()));
-                    files::remove(&dir)?;
+                    files::remove_dir(&dir)?;
                 }
                 missing.push(arch);
             }
@@ -56,23 +56,23 @@ impl Cached<'_> {
         Ok(missing)
     }
 
-    /// Takes a verified emulator in.
-    pub(crate) fn keep(&self, arch: &'static Arch, emulator: &Path) -> Result<()> {
+    /// Stores a verified emulator in the cache.
+    pub(crate) fn store(&self, arch: &'static Arch, emulator: &Path) -> Result<()> {
         cache::publish(&self.dir(arch)?, |partial| {
             let file = arch.emulator();
-            let kept = partial.join(&file);
-            files::copy(emulator, &kept)?;
+            let stored = partial.join(&file);
+            files::copy(emulator, &stored)?;
             let record = BundledEmulator {
                 target: arch,
-                size: fs::metadata(&kept)?.len(),
-                sha256: files::sha256(&kept)?,
+                size: fs::metadata(&stored)?.len(),
+                sha256: files::sha256(&stored)?,
                 file,
             };
             files::write(&partial.join("emulator.json"), &serde_json::to_vec_pretty(&record)?)
         })
     }
 
-    /// Adds emulators of the cache to those that are intact in the bundle, and describes them all.
+    /// Copies emulators from the cache to the bundle, and writes `bundle.json`. `intact` are the bundle's valid emulators.
     pub(crate) fn bundle(&self, dir: &Path, intact: Vec<BundledEmulator>, new: &[&Arch]) -> Result<Bundle> {
         if intact.is_empty() {
             if let Ok(Some(earlier)) = manifest::read(dir) {
@@ -82,12 +82,12 @@ impl Cached<'_> {
                     dir.display()
                 ));
             }
-            clear(dir)?;
+            remove_emulators(dir)?;
         }
         let mut emulators = intact;
         for arch in new {
             let record =
-                self.record(arch)?.with_context(|| format!("the cache lost the emulator of {arch}"))?;
+                self.record(arch)?.with_context(|| format!("the emulator of {arch} is not in the cache"))?;
             files::copy_verified(
                 &self.dir(arch)?.join(&record.file),
                 &dir.join(&record.file),
@@ -101,8 +101,8 @@ impl Cached<'_> {
     }
 }
 
-/// Removes what this command puts into a bundle; `qus` lies there too.
-fn clear(dir: &Path) -> Result<()> {
+/// Removes emulators and their metadata from a bundle; `qus` is not removed.
+fn remove_emulators(dir: &Path) -> Result<()> {
     let Ok(entries) = fs::read_dir(dir) else { return Ok(()) };
     for entry in entries {
         let path = entry?.path();
@@ -114,18 +114,18 @@ fn clear(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Emulators of an earlier run that were built by the same recipe and have not been changed since.
+/// The unchanged emulators of a bundle that were built with the same recipe.
 pub(crate) fn intact(dir: &Path, recipe: &Recipe) -> Vec<BundledEmulator> {
     let mut emulators = match manifest::read(dir) {
         Ok(Some(bundle)) if bundle.recipe == *recipe => bundle.emulators,
         Ok(_) => Vec::new(),
         Err(error) => {
             let error = error.to_string();
-            say(format_args!("warning: {}; writing it again", error.lines().next().unwrap_or_default()));
+            say(format_args!("warning: {}; rewriting it", error.lines().next().unwrap_or_default()));
             Vec::new()
         }
     };
-    emulators.retain(|kept| is_intact(dir, kept));
+    emulators.retain(|emulator| is_intact(dir, emulator));
     emulators
 }
 

@@ -1,7 +1,7 @@
-//! Debian's archives, and what is taken instead of the pinned one.
+//! Debian's archives, and substitutes for the pinned one.
 //!
-//! When Debian has replaced the pinned patch level by a newer one of the same series, that one is taken with the checksum
-//! of the archive's signed index, and a warning, unless the caller has asked for exact pins.
+//! If Debian has replaced the pinned patch level with a newer one of the same series, the newer one is used with the checksum
+//! of the archive's signed index and a warning, unless exact pins are required.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -18,12 +18,12 @@ use crate::base::progress::{one_line, say};
 use crate::base::{cache, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-use crate::qemu::archive::{Source, check_hash, is_intact};
+use crate::qemu::archive::{Source, is_intact, match_pin};
 
-/// The file beside a substitute that says which one it is, for machines that are given the directory.
+/// The record next to a substitute, for machines that receive the directory.
 pub(super) const FILE: &str = "substitute.json";
 
-/// A source package's original archive, as a signed index names it.
+/// The original archive of a source package in a signed index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct SourceRecord {
     version: Version,
@@ -40,14 +40,15 @@ impl SourceRecord {
 
 /// The substitute in the cache.
 pub(super) fn from_cache(cx: &Context, release: &Release) -> Result<Option<Source>> {
-    let note = substitute_note(cx, release);
-    if !note.exists() {
+    let record_file = substitute_record(cx, release);
+    if !record_file.exists() {
         return Ok(None);
     }
-    let record = fs::read(&note).ok().and_then(|text| serde_json::from_slice::<SourceRecord>(&text).ok());
+    let record =
+        fs::read(&record_file).ok().and_then(|text| serde_json::from_slice::<SourceRecord>(&text).ok());
     let Some(record) = record else {
-        cache::report_changed(&note);
-        files::discard(&note)?;
+        cache::report_changed(&record_file);
+        files::remove_any(&record_file)?;
         return Ok(None);
     };
     let archive = cx.paths.download(&record.sha256, &record.file);
@@ -74,14 +75,14 @@ pub(super) fn from_dir(cx: &Context, release: &Release, dir: &Path) -> Result<Op
     let file = dir.join(&record.file);
     let archive = cx.paths.download(&record.sha256, &record.file);
     if !is_intact(&archive, record.sha256)? {
-        check_hash(&file, &[record.pin()])?;
+        match_pin(&file, &[record.pin()])?;
         files::copy_verified(&file, &archive, record.sha256)?;
     }
     warn_substitute(release, &record.version);
     Ok(Some(Source { version: record.version, sha256: record.sha256, archive }))
 }
 
-/// Whether a version is of the same series as another, and newer.
+/// Whether a version is a newer patch level of the pinned series.
 fn is_newer_patch_level(version: &Version, pinned: &Version) -> bool {
     (version.major, version.minor) == (pinned.major, pinned.minor) && version > pinned
 }
@@ -94,11 +95,11 @@ pub(super) fn from_debian(
 ) -> Result<Source> {
     let distribution = Distribution::detect()?.context("this machine has no apt")?;
     let log = cx.start_log("debian-source")?;
-    say(format_args!("source: looking in Debian {} …", debian.suite));
+    say(format_args!("source: searching Debian {} …", debian.suite));
     let apt =
         Apt::source(&cx.paths.apt(&format!("source-{}", debian.suite)), &log, &distribution, &debian.suite)?;
     let candidates = candidates(&apt.source_records("qemu")?, debian, &release.version);
-    let mut refused = if candidates.is_empty() {
+    let mut failure = if candidates.is_empty() {
         anyhow!("has neither {} nor a newer patch level of its series", debian.version)
     } else {
         anyhow!("does not have {}", debian.version)
@@ -106,7 +107,7 @@ pub(super) fn from_debian(
     for record in candidates {
         let pinned = record.sha256 == debian.sha256;
         if !pinned && exact {
-            return Err(refused.context(format!(
+            return Err(failure.context(format!(
                 "only has {} instead of the pinned {}, which --locked and the release profile refuse",
                 record.version, release.version
             )));
@@ -115,52 +116,51 @@ pub(super) fn from_debian(
             Ok(archive) => {
                 if !pinned {
                     warn_substitute(release, &record.version);
-                    files::write(&substitute_note(cx, release), &serde_json::to_vec_pretty(&record)?)?;
+                    files::write(&substitute_record(cx, release), &serde_json::to_vec_pretty(&record)?)?;
                 }
                 return Ok(Source { version: record.version, sha256: record.sha256, archive });
             }
-            // An index may still name what the mirror has dropped.
-            Err(error) => refused = error.context(format!("does not give {}", record.debian_version)),
+            // An index may list archives that the mirror has already removed.
+            Err(error) => failure = error.context(format!("cannot provide {}", record.debian_version)),
         }
     }
-    Err(refused)
+    Err(failure)
 }
 
 fn download(cx: &Context, apt: &Apt, record: &SourceRecord) -> Result<PathBuf> {
     let archive = cx.paths.download(&record.sha256, &record.file);
-    let folder = archive.parent().context("a download lies in a folder")?;
-    cache::publish(folder, |partial| {
+    let dir = archive.parent().context("the archive has no parent directory")?;
+    cache::publish(dir, |partial| {
         apt.download_source("qemu", &record.debian_version, partial)?;
-        check_hash(&partial.join(&record.file), &[record.pin()])?;
+        match_pin(&partial.join(&record.file), &[record.pin()])?;
         files::write(&partial.join(FILE), &serde_json::to_vec_pretty(record)?)
     })?;
     Ok(archive)
 }
 
-fn substitute_note(cx: &Context, release: &Release) -> PathBuf {
+fn substitute_record(cx: &Context, release: &Release) -> PathBuf {
     cx.paths.substitute(&release.version)
 }
 
 fn warn_substitute(release: &Release, version: &Version) {
     say(format_args!(
-        "WARNING: building QEMU {version} instead of {}: the pinned archive cannot be had, and this newer patch\n\
-         WARNING: level is signed by Debian. Do not release it; --locked refuses it.",
+        "warning: building QEMU {version} instead of {}: the pinned archive is not available, and this newer patch level is\n\
+         signed by Debian; do not release it (--locked refuses it)",
         release.version
     ));
 }
 
-/// The pinned archive among the records of an index, then later patch levels of its series, the newest
-/// first.
+/// The pinned archive among the records of an index, followed by newer patch levels of its series, newest first.
 fn candidates(records: &str, pinned: &DebianArchive, version: &Version) -> Vec<SourceRecord> {
     let is_pinned = |record: &SourceRecord| record.sha256 == pinned.sha256;
-    let mut records: Vec<SourceRecord> = records.split("\n\n").filter_map(record).collect();
+    let mut records: Vec<SourceRecord> = records.split("\n\n").filter_map(parse_record).collect();
     records.retain(|record| is_pinned(record) || is_newer_patch_level(&record.version, version));
     records.sort_by(|a, b| is_pinned(b).cmp(&is_pinned(a)).then(b.version.cmp(&a.version)));
     records
 }
 
-/// One record; `None` if it is not one of a source package with an original archive.
-fn record(text: &str) -> Option<SourceRecord> {
+/// Parses a record; `None` if it has no original archive.
+fn parse_record(text: &str) -> Option<SourceRecord> {
     let debian_version = text.lines().find_map(|line| line.strip_prefix("Version: "))?.to_owned();
     let without_epoch = debian_version.split_once(':').map_or(&*debian_version, |(_, rest)| rest);
     let upstream = without_epoch.split(['+', '-', '~']).next()?;
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repacked_archive_under_the_pinned_version_is_not_taken() {
+    fn a_repacked_archive_with_the_pinned_version_is_refused() {
         assert!(chosen(&[("1:10.2.2+ds-1", "eeee")]).is_empty());
     }
 }

@@ -1,9 +1,9 @@
-//! Build dependencies without root and without installing anything.
+//! Build dependencies, without root and without installing packages.
 //!
-//! On a Debian-like system the distribution's packages are unpacked into the cache: libraries to
-//! link, for the host, and programs to run, for the build machine. Elsewhere the installed ones are
-//! used; preflight has seen that they are there. Python packages are wheels with pinned hashes in both
-//! cases. For a host that the build machine is not, a second folder has its compiler and libraries.
+//! On a Debian-like system, the distribution's packages are unpacked into the cache: libraries for the host, and programs
+//! for the build machine. On other systems the installed ones are used, after preflight has checked them. Python packages
+//! are wheels with pinned hashes in both cases. For another host, a second directory contains the cross compiler and
+//! libraries.
 
 mod cross;
 
@@ -27,18 +27,18 @@ use crate::debian::updates::{self, Updates};
 use crate::qemu::compiler;
 use crate::qemu::sysroot::cross::Cross;
 
-/// Unpacked dependencies, or the knowledge that the system's are used.
+/// The build dependencies: unpacked packages, or the installed ones.
 pub(crate) struct Sysroot {
     dir: PathBuf,
-    /// Whether packages are unpacked in it, and not only wheels.
+    /// Whether the directory contains unpacked packages in addition to wheels.
     packages: bool,
-    /// For another host than this machine.
+    /// The cross compiler and libraries, if the host is another than this machine.
     cross: Option<Cross>,
     settings: Settings,
 }
 
 impl Sysroot {
-    /// The dependencies for a host, fetched now if they are not there.
+    /// The dependencies for a host, fetched if they are not in the cache.
     pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
         let native = Self::native(cx, updates)?;
         let cross = match Host::current() == Some(host) {
@@ -48,9 +48,9 @@ impl Sysroot {
         Ok(Self { cross, ..native })
     }
 
-    /// The dependencies for this machine, fetched now if they are not there.
+    /// The dependencies for this machine, fetched if they are not in the cache.
     pub(crate) fn native(cx: &Context, updates: Updates) -> Result<Self> {
-        let host = Host::current().context("qus builds nothing on this kind of machine")?;
+        let host = Host::current().context("this machine's architecture is not a supported host")?;
         let distribution = Distribution::detect()?;
         let dir = cx.paths.sysroot(&id(distribution.as_ref(), &cx.data.tools, host));
         let this = Self { dir, packages: distribution.is_some(), cross: None, settings: cx.settings.clone() };
@@ -81,11 +81,11 @@ impl Sysroot {
             );
             Ok(fs::write(partial.join("manifest"), manifest.join("\n"))?)
         })
-        .context("the build dependencies cannot be fetched")?;
+        .context("cannot fetch the build dependencies")?;
         Ok(this)
     }
 
-    /// A folder with a wheel that is no part of the build, fetched now if it is not there.
+    /// The directory of an unpacked wheel that is not part of the build, fetched if it is not in the cache.
     pub(crate) fn wheel(&self, cx: &Context, wheel: &Wheel) -> Result<PathBuf> {
         let dir = cx.paths.wheel(&wheel.sha256);
         cache::ensure(&dir, |partial| {
@@ -95,8 +95,8 @@ impl Sysroot {
         Ok(dir)
     }
 
-    /// A folder with wheels as they are, fetched now if they are not there: thousands of files of which a few
-    /// are read need not be unpacked.
+    /// The directory of wheels that are not unpacked, fetched if they are not in the cache. Few of their thousands of files
+    /// are read.
     pub(crate) fn archives(&self, cx: &Context, wheels: &[Wheel]) -> Result<PathBuf> {
         let hashes: Vec<_> = wheels.iter().map(|wheel| wheel.sha256.to_string()).collect();
         let dir = cx.paths.wheel(&Sha256::of(hashes.join(" ")));
@@ -117,12 +117,12 @@ impl Sysroot {
         Ok(manifest)
     }
 
-    /// The C compiler and options that it always gets.
+    /// The C compiler and its mandatory options.
     pub(crate) fn cc(&self) -> (String, Vec<String>) {
         self.cross.as_ref().map_or_else(|| (self.settings.cc().to_owned(), Vec::new()), Cross::cc)
     }
 
-    /// The linker, where the compiler does not tell.
+    /// The linker, if the compiler does not report it.
     pub(crate) fn ld(&self) -> Option<&str> {
         self.cross.as_ref().map(|cross| &*cross.spec.ld)
     }
@@ -132,29 +132,28 @@ impl Sysroot {
         self.cross.as_ref().map_or(&[], |cross| &cross.spec.link)
     }
 
-    /// Arguments of QEMU's configure that only what is linked here needs.
+    /// Arguments of QEMU's configure for these dependencies.
     pub(crate) fn configure(&self) -> Vec<String> {
         let link = self.link().iter().map(|option| format!("--extra-ldflags={option}"));
         link.chain(self.cross.iter().flat_map(|cross| cross.spec.configure.clone())).collect()
     }
 
-    /// How `strip` and the like are called.
+    /// The name of a binary utility, such as `strip`, for the host.
     pub(crate) fn tool(&self, name: &str) -> String {
         self.cross.as_ref().map_or_else(|| name.to_owned(), |cross| cross.spec.tool(name))
     }
 
-    /// Whether it is for another host than this machine.
+    /// Whether the host is another than this machine.
     pub(crate) fn is_cross(&self) -> bool {
         self.cross.is_some()
     }
 
-    /// Gives a command these dependencies and nothing else of the caller's environment, so that no
-    /// stray variable changes what is built.
+    /// Replaces a command's environment by that of the dependencies, so that the caller's variables do not affect the build.
     pub(crate) fn enter<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
         let mut cmd = cmd
             .env_clear()
             .env("LC_ALL", "C")
-            // QEMU's decodetree writes sets in the order of their hashes.
+            // QEMU's decodetree writes sets in hash order.
             .env("PYTHONHASHSEED", "0")
             .env("PYTHONPATH", self.dir.join("python"));
         for (name, value) in self.settings.essential() {
@@ -171,7 +170,7 @@ impl Sysroot {
         cmd = match &self.cross {
             None => cmd.env("PKG_CONFIG", &pkg_config),
             Some(cross) => {
-                // The variables below are for what runs during the build; only here may they be others.
+                // The variables below apply to programs that run during the build; the host's are set only here.
                 let variables = pkg_config_variables(&cross.libraries(), cross.host.triple).join(" ");
                 let mut cmd = cmd
                     .env("PKG_CONFIG", format!("env {variables} {pkg_config}"))
@@ -191,13 +190,13 @@ impl Sysroot {
             .env("M4", programs.join("bin/m4"))
     }
 
-    /// Has a command find the programs of these dependencies, and leaves the rest of its environment alone.
+    /// Adds the programs of these dependencies to a command's `PATH`; the rest of its environment is unchanged.
     pub(crate) fn add_programs<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
-        self.add_programs_of(cmd, None)
+        self.add_programs_with(cmd, None)
     }
 
-    /// The same with those of a further root folder.
-    pub(crate) fn add_programs_of<'a>(&self, cmd: Cmd<'a>, further: Option<&Path>) -> Cmd<'a> {
+    /// Like [`Self::add_programs`], including the programs of another root directory.
+    pub(crate) fn add_programs_with<'a>(&self, cmd: Cmd<'a>, further: Option<&Path>) -> Cmd<'a> {
         let triple = Host::current().map_or("", |host| host.triple);
         let mut roots = vec![(self.dir.join("programs/usr"), "bin")];
         roots.extend(self.cross.as_ref().map(|cross| (cross.compiler(), &*cross.spec.bin)));
@@ -209,7 +208,7 @@ impl Sysroot {
     }
 }
 
-/// Where pkg-config looks for the libraries in a folder.
+/// Variables that make pkg-config find the libraries in a directory.
 fn pkg_config_variables(libraries: &Path, triple: &str) -> [String; 2] {
     let dir = libraries.display();
     [
@@ -224,7 +223,7 @@ fn read_manifest(dir: &Path) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-/// A name that changes with everything that is asked for.
+/// An identifier of the requested packages.
 fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String {
     let mut wanted: Vec<String> = tools.wheels.iter().map(|wheel| wheel.sha256.to_string()).collect();
     let system = match distribution {
@@ -237,13 +236,13 @@ fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String
     format!("{system}-{host}-{}", files::short_id(wanted.join(" ")))
 }
 
-/// Installs wheels into a folder of their own.
+/// Installs wheels into a directory.
 fn install_wheels(pip: &[PathBuf], wheels: &[Wheel], into: &Path, log: &Path) -> Result<()> {
     let install = ["install", "--no-compile", "--root-user-action=ignore", "--target"].map(PathBuf::from);
     run_pip(pip, &[&install[..], &[into.to_owned()]].concat(), wheels, log)
 }
 
-/// Has pip do something with wheels of pinned hashes.
+/// Runs pip on wheels with pinned hashes.
 fn run_pip(pip: &[PathBuf], what: &[PathBuf], wheels: &[Wheel], log: &Path) -> Result<()> {
     let line = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
     let requirements = tempfile::NamedTempFile::new()?;
@@ -259,10 +258,10 @@ fn run_pip(pip: &[PathBuf], what: &[PathBuf], wheels: &[Wheel], log: &Path) -> R
         log,
         |_| {},
     )
-    .context("the Python packages cannot be had")
+    .context("cannot fetch the Python packages")
 }
 
-/// How pip is called: Debian ships it as a wheel, which runs without being installed.
+/// The arguments of Python that run pip. Debian ships pip as a wheel, which runs without installation.
 fn pip(partial: &Path) -> Result<Vec<PathBuf>> {
     let wheels = partial.join("programs/usr/share/python-wheels");
     if !wheels.is_dir() {
@@ -271,15 +270,16 @@ fn pip(partial: &Path) -> Result<Vec<PathBuf>> {
     let names = fs::read_dir(wheels)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     let is_pip =
         |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("pip-"));
-    let wheel = names.iter().find(is_pip).context("python3-pip-whl holds no wheel of pip")?;
+    let wheel = names.iter().find(is_pip).context("python3-pip-whl contains no wheel of pip")?;
     Ok(vec![wheel.join("pip")])
 }
 
-/// Manifest of the installed libraries that end up in the emulators.
+/// The manifest of installed libraries that are linked into the emulators.
 fn installed_libraries(cx: &Context) -> Result<Vec<String>> {
     let mut manifest = Vec::new();
     for library in cx.data.tools.static_libraries.iter().map(|library| &library.name) {
-        let path = compiler::library(cx, library)?.with_context(|| format!("{library} is gone"))?;
+        let path = compiler::find_library(cx, library)?
+            .with_context(|| format!("{library} is no longer installed"))?;
         manifest.push(format!("{library} installed {}", files::sha256(&path)?));
     }
     Ok(manifest)

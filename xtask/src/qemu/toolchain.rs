@@ -1,4 +1,4 @@
-//! What identifies the compiler that builds the emulators.
+//! Identifies the toolchain that builds the emulators.
 
 use std::path::PathBuf;
 
@@ -10,12 +10,12 @@ use crate::base::exec::{self, sh};
 use crate::base::files;
 use crate::qemu::sysroot::Sysroot;
 
-/// Whether the compiler is LLVM's; else it is taken for GCC.
+/// Whether the compiler is Clang; otherwise GCC is assumed.
 pub(crate) fn is_clang(toolchain: &Toolchain) -> bool {
     toolchain.cc.contains("clang")
 }
 
-/// Looks at a compiler that has passed preflight.
+/// Identifies a toolchain that has passed preflight.
 pub(crate) fn identify(sysroot: &Sysroot) -> Result<Toolchain> {
     let (cc, options) = &sysroot.cc();
     let read = |cmd| exec::read(sysroot.enter(cmd));

@@ -1,8 +1,8 @@
 //! Unpacks a source archive and applies the patches that its version needs.
 //!
-//! The tree appears under its name only when it is complete, its name holds the hash of the archive and of every
-//! patch, and it has checksums, so that an existing one is right. Refused: an archive with paths or links that lead
-//! out of it, one that is damaged or larger than any of QEMU, and one that is not QEMU of the expected version.
+//! The tree gets its final name only when it is complete; the name contains a hash of the archive and the patches, and the
+//! tree is verified with checksums before use. An archive is refused if it has paths or links outside of its root, is damaged
+//! or too large, or is not QEMU of the expected version.
 
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::base::progress::{one_line, say};
 use crate::base::tarball::Limited;
 use crate::qemu::archive::Source;
 
-/// The unpacked and patched tree of a source, made now if it is not there.
+/// The unpacked and patched source tree, created if it does not exist.
 pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<PathBuf> {
     let inputs = patches.iter().fold(source.sha256.to_string(), |inputs, patch| inputs + &patch.text);
     let id = files::short_id(inputs);
@@ -31,14 +31,14 @@ pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Resu
     cache::ensure(&tree, |partial| {
         say(format_args!("unpacking QEMU {} …", source.version));
         let archive = &source.archive;
-        // What is unpacked is what was hashed, whatever has happened to the file since it was looked at.
+        // The file may have changed since it was verified, so it is hashed again while it is unpacked.
         let mut file = HashingReader::new(files::open(archive)?);
         unpack(XzReader::new(BufReader::new(&mut file), true), partial)
             .with_context(|| format!("cannot unpack {}", archive.display()))?;
         io::copy(&mut file, &mut io::sink())?;
-        ensure!(file.finish() == source.sha256, "{} was changed while it was unpacked", archive.display());
+        ensure!(file.finish() == source.sha256, "{} changed while it was unpacked", archive.display());
         check_version(partial, &source.version)?;
-        // Meson makes it where it builds from, and it would be one file too many.
+        // Meson creates this file in the source tree, where an additional file would not match the checksums.
         let lock = partial.join("subprojects/.wraplock");
         if lock.parent().is_some_and(Path::exists) {
             fs::write(lock, "")?;
@@ -48,19 +48,19 @@ pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Resu
     Ok(tree)
 }
 
-/// What no source of QEMU comes near to. Others cost time, memory and disk out of all proportion to their own size.
+/// Limits far above any QEMU source. They bound the time, memory and disk space that a malicious archive can use.
 struct Limits {
     depth: usize,
-    /// Of a path, in bytes.
+    /// The length of a path in bytes.
     path: usize,
     entries: usize,
-    /// Of the unpacked archive.
+    /// The size of the unpacked archive.
     bytes: u64,
 }
 
 const LIMITS: Limits = Limits { depth: 32, path: 1024, entries: 300_000, bytes: 4 << 30 };
 
-/// Unpacks an archive's only folder, without that folder's name, into `into`.
+/// Unpacks the contents of an archive's only top-level directory into `into`.
 fn unpack(reader: impl Read, into: &Path) -> Result<()> {
     unpack_within(reader, into, &LIMITS)
 }
@@ -70,7 +70,7 @@ fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> 
     let mut top: Option<PathBuf> = None;
     for (count, entry) in archive.entries()?.enumerate() {
         ensure!(count < limits.entries, "it has more than {} entries", limits.entries);
-        let mut entry = entry.map_err(damaged)?;
+        let mut entry = entry.map_err(explain_damage)?;
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             continue;
@@ -80,44 +80,44 @@ fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> 
         ensure!(length <= limits.path, "it has a path of {length} bytes");
         let shown = one_line(path.display());
         ensure!(depth <= limits.depth, "its path {shown} is {depth} directories deep");
-        ensure!(is_inside(Path::new(""), &path), "its path {shown} leads out of it");
+        ensure!(is_inside(Path::new(""), &path), "its path {shown} is outside of its root");
         let plain = kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link();
         ensure!(plain, "its entry {shown} is neither a file nor a directory nor a link");
         if let Some(target) = entry.link_name()? {
-            // A symbolic link starts from its own folder, a hard link from the top.
+            // Symbolic links are relative to their directory, hard links to the root of the archive.
             let from = if entry.header().entry_type().is_symlink() { path.parent() } else { None };
             let inside = is_inside(from.unwrap_or(Path::new("")), &target);
-            ensure!(inside, "its link {shown} -> {} leads out of it", one_line(target.display()));
+            ensure!(inside, "its link {shown} -> {} is outside of its root", one_line(target.display()));
         }
         let first = path.iter().next().map(PathBuf::from).unwrap_or_default();
         let only = top.get_or_insert_with(|| first.clone());
         ensure!(
             *only == first,
-            "it has more than one folder at the top: {} and {}",
+            "it has more than one top-level directory: {} and {}",
             one_line(only.display()),
             one_line(first.display())
         );
-        entry.unpack_in(into).map_err(damaged)?;
+        entry.unpack_in(into).map_err(explain_damage)?;
     }
     let top = into.join(top.context("it is empty")?);
-    for entry in fs::read_dir(&top).with_context(|| format!("it has no folder {}", top.display()))? {
+    for entry in fs::read_dir(&top).with_context(|| format!("it has no directory {}", top.display()))? {
         let entry = entry?;
         fs::rename(entry.path(), into.join(entry.file_name()))?;
     }
     Ok(fs::remove_dir(&top)?)
 }
 
-/// Says of a reading error that the archive is at fault, and not of a full disk.
-fn damaged(error: io::Error) -> anyhow::Error {
+/// Adds context to a read error that the archive causes, as opposed to a full disk.
+fn explain_damage(error: io::Error) -> anyhow::Error {
     let archive = matches!(
         error.kind(),
         io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::Other
     );
     let error = anyhow::Error::from(error);
-    if archive { error.context("the archive is damaged or cut off") } else { error }
+    if archive { error.context("the archive is damaged or truncated") } else { error }
 }
 
-/// Whether a path, taken from the folder `from`, stays in the archive.
+/// Whether a path relative to the directory `from` is inside the archive.
 fn is_inside(from: &Path, path: &Path) -> bool {
     let mut depth = from.components().count();
     for component in path.components() {
@@ -140,14 +140,14 @@ fn check_version(tree: &Path, version: &Version) -> Result<()> {
     Ok(())
 }
 
-/// Applies a patch as a whole or not at all.
+/// Applies a patch completely or not at all.
 fn apply(tree: &Path, patch: &Patch, version: &Version) -> Result<()> {
     let path = &patch.path;
-    // The tree lies inside the project's own repository, which git must not find.
+    // The tree is inside the project's own repository, which git must not use.
     let git = cmd!(sh(), "git apply {path}").env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
     let output = exec::output(git.in_dir(tree))?;
     if !output.status.success() {
-        // `error: patch failed: FILE:LINE` names the hunk.
+        // `error: patch failed: FILE:LINE` identifies the hunk.
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("{} does not apply to QEMU {version}:\n  {}", patch.name, errors.trim().replace('\n', "\n  "));
     }
@@ -160,7 +160,7 @@ mod tests {
     use lzma_rust2::{XzOptions, XzWriter};
     use std::io::Write;
 
-    /// A tar archive of plain files, written by hand since the library refuses to write bad paths.
+    /// A tar archive of regular files. Headers are written directly, because the library refuses invalid paths.
     fn archive(files: &[(&str, &str)]) -> Vec<u8> {
         let mut builder = tar::Builder::new(Vec::new());
         for (path, content) in files {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_only_folder_is_stripped() {
+    fn the_top_level_directory_is_stripped() {
         let (dir, result) =
             unpacked(&archive(&[("qemu-1/VERSION", "1.0.0\n"), ("qemu-1/linux-user/main.c", "")]));
         result.unwrap();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_qemu_is_refused() {
+    fn an_archive_of_another_project_is_refused() {
         let (dir, result) = unpacked(&archive(&[("hello-1/README", "")]));
         result.unwrap();
         let error = check_version(&dir.path().join("into"), &Version::new(1, 0, 0)).unwrap_err();
@@ -214,22 +214,22 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_lead_out_are_refused_and_nothing_is_written() {
+    fn paths_outside_of_the_root_are_refused() {
         for path in ["/etc/qus-test", "q/../../qus-test", "../qus-test"] {
             let (dir, result) = unpacked(&archive(&[(path, "x")]));
-            assert!(result.unwrap_err().to_string().contains("leads out of it"), "{path}");
+            assert!(result.unwrap_err().to_string().contains("is outside of its root"), "{path}");
             assert!(!dir.path().join("qus-test").exists());
         }
         for target in ["/etc/passwd", "../../x", "../x"] {
             let (_dir, result) = unpacked(&link("q/link", target));
-            assert!(result.unwrap_err().to_string().contains("leads out of it"), "{target}");
+            assert!(result.unwrap_err().to_string().contains("is outside of its root"), "{target}");
         }
         let (_dir, result) = unpacked(&link("q/a/link", "../b"));
         result.unwrap();
     }
 
     #[test]
-    fn archives_that_cost_too_much_are_refused_early() {
+    fn archives_beyond_the_limits_are_refused_early() {
         let limits = Limits { depth: 4, path: 20, entries: 3, bytes: 8192 };
         let refused = |files: &[(&str, &str)]| {
             let dir = tempfile::tempdir().unwrap();
@@ -242,8 +242,8 @@ mod tests {
             "it has more than 3 entries"
         );
         assert!(refused(&[("q/a", &"x".repeat(9000))]).contains("too large when it is unpacked"));
-        assert!(refused(&[("q/\u{1b}[2J\n/../..", "")]).contains("q/\\u{1b}[2J\\n/../.. leads out"));
-        // A directory for each of 2,000 levels took minutes.
+        assert!(refused(&[("q/\u{1b}[2J\n/../..", "")]).contains("q/\\u{1b}[2J\\n/../.. is outside"));
+        // Without the limit, 2,000 nested directories take minutes.
         let start = std::time::Instant::now();
         let deep = format!("q{}/f", "/d".repeat(2000));
         let mut builder = tar::Builder::new(Vec::new());
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_archive_is_called_so() {
+    fn a_truncated_archive_is_reported() {
         let mut encoder = XzWriter::new(Vec::new(), XzOptions::with_preset(1)).unwrap();
         let noise: String = (0..20_000)
             .map(|n: u32| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26))
@@ -284,11 +284,11 @@ mod tests {
         let whole = encoder.finish().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let error = unpack(XzReader::new(&whole[..whole.len() / 2], true), dir.path()).unwrap_err();
-        assert_eq!(error.to_string(), "the archive is damaged or cut off");
+        assert_eq!(error.to_string(), "the archive is damaged or truncated");
     }
 
     #[test]
-    fn a_patch_that_does_not_apply_names_the_hunk() {
+    fn the_error_of_a_patch_contains_the_hunk() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("tree");
         fs::create_dir(&tree).unwrap();

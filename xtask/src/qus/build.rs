@@ -1,9 +1,9 @@
 //! `cargo xtask build-qus`: the static program `qus`, its completions and manual pages.
 //!
-//! It goes beside the emulators of the bundle, where it finds them by itself. The C library is linked
-//! statically, by the Rust target that the machine has; a musl target need not be installed for that. Paths of
-//! this machine are kept out, so that two builds in two places are equal. For another host the linker is that of
-//! its emulators, and Rust's standard library comes from rustup (`rust.rs`).
+//! The program is written next to the emulators of the bundle, where it finds them. The C library is linked statically with
+//! the machine's default Rust target; no musl target is needed. Paths of this machine are remapped, so that builds in
+//! different directories are identical. For another host, the linker is that of its emulators, and Rust's standard library
+//! comes from rustup (`rust.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -28,24 +28,24 @@ use crate::qus::rust::Rust;
 
 /// Build the static program qus
 ///
-/// Left in target/qus/bundle/HOST beside the emulators, with completions and manual pages in share/. It is
-/// checked like an emulator: static, for the right machine, no path of this machine in it; and it runs.
+/// Writes the program to target/qus/bundle/HOST, next to the emulators, and completions and manual pages to share/. Like
+/// an emulator, it is verified: static, built for the host, without paths of this machine, and able to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
-    /// Print what would be done, change nothing
+    /// Print the plan without changing anything
     #[arg(long)]
     dry_run: bool,
-    /// Print JSON instead of a table, an object for each host
+    /// Print JSON instead of a table, one object for each host
     #[arg(long)]
     json: bool,
 }
 
-/// Largest program that we are willing to have everybody pull, in bytes. That of ppc64le comes closest.
+/// The maximum size of the program in bytes. The program for ppc64le is the largest.
 const MAX_SIZE: u64 = 9 << 18;
 
-/// Completion scripts: the shell, and where its users' systems look for them below `share`.
+/// Completion scripts: the shell, and the standard path below `share`.
 const COMPLETIONS: [(&str, &str); 4] = [
     ("bash", "bash-completion/completions/qus"),
     ("elvish", "elvish/lib/qus.elv"),
@@ -54,7 +54,7 @@ const COMPLETIONS: [(&str, &str); 4] = [
 ];
 
 #[derive(Serialize)]
-struct Report {
+struct ProgramReport {
     host: &'static str,
     file: PathBuf,
     /// In bytes.
@@ -73,9 +73,9 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     hosts.into_iter().try_for_each(|host| build(cx, host)?.print(args.json))
 }
 
-fn build(cx: &Context, host: &'static Host) -> Result<Report> {
+fn build(cx: &Context, host: &'static Host) -> Result<ProgramReport> {
     let (runner, rust) = {
-        // What is fetched for another host goes there.
+        // Packages for another host are written to the cache.
         let _lock = (host != hosts::own()?).then(|| lock::lock(cx.paths.cache())).transpose()?;
         (qemu::build::runner(cx, host)?, Rust::ensure(cx, host)?)
     };
@@ -85,36 +85,39 @@ fn build(cx: &Context, host: &'static Host) -> Result<Report> {
         build_paths(cx).iter().map(|path| format!("--remap-path-prefix={}=.", path.display())).collect();
     let cargo = cmd!(sh(), "cargo build --locked --profile qus --package qus-core --bin qus");
     exec::run(rust.enter(cargo, &remap).in_dir(cx.paths.root()), &log, |_| {})?;
-    let target = cx.paths.out().parent().context("target/qus lies in target")?;
+    let target = cx.paths.out().parent().context("target/qus has no parent directory")?;
     let built = target.join(&rust.triple).join("qus/qus");
     artefact::verify(&built, host, &build_paths(cx))?;
     let size = fs::metadata(&built)?.len();
-    ensure!(size < MAX_SIZE, "{} has {size} bytes, more than the {MAX_SIZE} it may have", built.display());
-    run_it(&runner, &built, host)?;
+    ensure!(size < MAX_SIZE, "{} has {size} bytes; the maximum is {MAX_SIZE}", built.display());
+    verify_runs(&runner, &built, host)?;
     let dir = cx.paths.bundle(host);
     let program = dir.join("qus");
     files::copy(&built, &program)?;
-    share(&runner, &program, &dir.join("share"))?;
-    Ok(Report { host: host.name, sha256: files::sha256(&program)?, size, file: program })
+    write_share(&runner, &program, &dir.join("share"))?;
+    Ok(ProgramReport { host: host.name, sha256: files::sha256(&program)?, size, file: program })
 }
 
-/// Has the program say that it is one for its machine.
-fn run_it(runner: &Runner, program: &Path, host: &Host) -> Result<()> {
+/// Runs the program, and verifies that it is native to the host.
+fn verify_runs(runner: &Runner, program: &Path, host: &Host) -> Result<()> {
     let arch = host.arch.name;
     if !runner.words().is_empty() {
-        // No probe runs natively in an emulator that the kernel does not know.
-        let told =
-            exec::read(runner.cmd(program).arg("--version")).context("the finished program does not work")?;
-        ensure!(told.starts_with("qus "), "the finished program says that it is {told:?}");
+        // Under an emulator without a registered handler, no probe runs natively.
+        let version =
+            exec::read(runner.cmd(program).arg("--version")).context("the built program does not run")?;
+        ensure!(version.starts_with("qus "), "the built program reports the version {version:?}");
         return Ok(());
     }
-    let probed = exec::read(cmd!(sh(), "{program} probe {arch} --json"))
-        .context("the finished program does not work")?;
-    ensure!(probed.contains("natively"), "the finished program does not know its own machine: {probed}");
+    let report =
+        exec::read(cmd!(sh(), "{program} probe {arch} --json")).context("the built program does not run")?;
+    ensure!(
+        report.contains("natively"),
+        "the built program does not run its host's probe natively: {report}"
+    );
     Ok(())
 }
 
-impl Report {
+impl ProgramReport {
     fn print(&self, json: bool) -> Result<()> {
         if json {
             return out(&(serde_json::to_string_pretty(self)? + "\n"));
@@ -127,20 +130,20 @@ impl Report {
     }
 }
 
-/// Directories of this machine that a program could disclose.
+/// Directories of this machine whose paths must not occur in the program.
 fn build_paths(cx: &Context) -> Vec<PathBuf> {
-    // Later prefixes win where several match.
+    // If several prefixes match, rustc uses the last one.
     let mut paths = cx.settings.personal_dirs();
     paths.push(cx.paths.root().to_owned());
     paths
 }
 
-/// Completions and manual pages, made by the program itself.
-fn share(runner: &Runner, program: &Path, dir: &Path) -> Result<()> {
-    files::remove(dir)?;
-    for (shell, place) in COMPLETIONS {
+/// Writes completions and manual pages, which the program generates.
+fn write_share(runner: &Runner, program: &Path, dir: &Path) -> Result<()> {
+    files::remove_dir(dir)?;
+    for (shell, path) in COMPLETIONS {
         let script = exec::read(runner.cmd(program).args(["completions", shell]))?;
-        files::write(&dir.join(place), (script + "\n").as_bytes())?;
+        files::write(&dir.join(path), (script + "\n").as_bytes())?;
     }
     let man = dir.join("man/man1");
     exec::read(runner.cmd(program).arg("man").arg(man)).map(drop)

@@ -1,9 +1,8 @@
 //! Rust for a host: the target, its standard library, and cargo's options.
 //!
-//! A standard library that is not there is added by rustup. Of hosts that rustup has none for, it is built from the
-//! source that rustup has, by cargo's `build-std`; the compiler takes the option from those only that ask for what
-//! is not stable, so it is asked with `RUSTC_BOOTSTRAP`, for this build alone. Where rustup cannot do either, or is not
-//! there, compiler and library are Debian's, unpacked into the cache.
+//! rustup installs a missing standard library. For targets without a prebuilt one, cargo's `build-std` builds it from
+//! rustup's `rust-src`; the option is unstable, so `RUSTC_BOOTSTRAP` is set for this build. If rustup is not installed or can
+//! do neither, the compiler and library come from Debian's packages, unpacked into the cache.
 
 use std::path::{Path, PathBuf};
 
@@ -22,35 +21,35 @@ use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
 use crate::qemu::sysroot::Sysroot;
 
-/// What builds for a host.
+/// A Rust toolchain for a host.
 pub(crate) struct Rust {
     pub(crate) triple: String,
-    /// Linker and its options, as options of rustc.
+    /// The linker and its options, as options of rustc.
     flags: Vec<String>,
-    /// Has the linker found; `None` where it is this machine's own.
+    /// Provides the linker; `None` for this machine's own.
     sysroot: Option<Sysroot>,
     library: Library,
 }
 
 /// Where the standard library comes from.
 enum Library {
-    /// It lies beside the compiler.
-    There,
-    /// It is built too.
+    /// It is installed with the compiler.
+    Installed,
+    /// It is built from source.
     FromSource,
-    /// From a distribution, with its compiler, unpacked into this folder.
+    /// A distribution's package, unpacked with its compiler into this directory.
     Packages(PathBuf),
 }
 
 impl Rust {
-    /// Looks for everything, and fetches what is missing.
+    /// Finds the toolchain, and fetches missing parts.
     pub(crate) fn ensure(cx: &Context, host: &'static Host) -> Result<Self> {
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
         if host == hosts::own()? {
             let version = exec::read(cmd!(sh(), "rustc -vV"))?;
             let triple = version.lines().find_map(|line| line.strip_prefix("host: "));
-            let triple = triple.context("rustc names no host")?.to_owned();
-            return Ok(Self { triple, flags, sysroot: None, library: Library::There });
+            let triple = triple.context("rustc reports no host")?.to_owned();
+            return Ok(Self { triple, flags, sysroot: None, library: Library::Installed });
         }
         let spec = cx.data.hosts.get(host).with_context(|| format!("hosts.toml has no {host}"))?;
         let sysroot = Sysroot::ensure(cx, host, Updates::Wanted)?;
@@ -58,16 +57,17 @@ impl Rust {
         flags.push(format!("-Clinker={linker}"));
         flags.extend(options.iter().chain(sysroot.link()).map(|option| format!("-Clink-arg={option}")));
         let triple = spec.rust.clone();
-        let library = match by_rustup(&triple) {
+        let library = match library_from_rustup(&triple) {
             Ok(library) => library,
-            Err(error) => packages(cx, host).with_context(|| format!("{error:#}; nor by packages"))?,
+            Err(error) => library_from_packages(cx, host)
+                .with_context(|| format!("{error:#}; and the packages cannot be used"))?,
         };
         Ok(Self { triple, flags, sysroot: Some(sysroot), library })
     }
 
-    /// Has cargo build for the host, with further options of rustc.
+    /// Makes cargo build for the host, with additional options of rustc.
     pub(crate) fn enter<'a>(&self, cargo: Cmd<'a>, flags: &[String]) -> Cmd<'a> {
-        // With a target named, cargo keeps these flags from build scripts and macros, which cannot be static.
+        // With --target, cargo does not apply these flags to build scripts and macros, which cannot be static.
         let flags = [&self.flags[..], flags].concat();
         let mut cargo =
             cargo.args(["--target", &self.triple]).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
@@ -77,31 +77,36 @@ impl Rust {
         let Some(sysroot) = &self.sysroot else { return cargo };
         match &self.library {
             Library::Packages(dir) => {
-                sysroot.add_programs_of(cargo, Some(dir)).env("RUSTC", dir.join("usr/bin/rustc"))
+                sysroot.add_programs_with(cargo, Some(dir)).env("RUSTC", dir.join("usr/bin/rustc"))
             }
             _ => sysroot.add_programs(cargo),
         }
     }
 }
 
-/// The standard library for a target, if it is there, or rustup has it or its source.
-fn by_rustup(triple: &str) -> Result<Library> {
-    let there = exec::read(cmd!(sh(), "rustc --print target-libdir --target {triple}"));
-    if there.is_ok_and(|dir| Path::new(&dir).is_dir()) {
-        return Ok(Library::There);
+/// The standard library for a target: installed, or from rustup, prebuilt or as source.
+fn library_from_rustup(triple: &str) -> Result<Library> {
+    let libdir = exec::read(cmd!(sh(), "rustc --print target-libdir --target {triple}"));
+    if libdir.is_ok_and(|dir| Path::new(&dir).is_dir()) {
+        return Ok(Library::Installed);
     }
-    ensure!(is_installed("rustup"), "Rust's standard library for {triple} is not there, and no rustup");
+    ensure!(
+        is_installed("rustup"),
+        "Rust's standard library for {triple} is not installed, and neither is rustup"
+    );
     say(format_args!("rustup target add {triple} …"));
-    let Err(error) = exec::read(cmd!(sh(), "rustup target add {triple}")) else { return Ok(Library::There) };
-    say(format_args!("rustup has no standard library for {triple}; building it, from rustup's rust-src …"));
+    let Err(error) = exec::read(cmd!(sh(), "rustup target add {triple}")) else {
+        return Ok(Library::Installed);
+    };
+    say(format_args!("rustup has no standard library for {triple}; building it from rust-src …"));
     exec::read(cmd!(sh(), "rustup component add rust-src")).with_context(|| {
         format!("rustup has neither a standard library for {triple} nor its source: {error}")
     })?;
     Ok(Library::FromSource)
 }
 
-/// Compiler and standard library of the distribution, fetched now if they are not there.
-fn packages(cx: &Context, host: &Host) -> Result<Library> {
+/// The distribution's compiler and standard library, fetched if they are not in the cache.
+fn library_from_packages(cx: &Context, host: &Host) -> Result<Library> {
     let distribution = Distribution::detect()?.context("this machine has no apt")?;
     let dir = cx.paths.rust(&format!("{}-{}-{host}", distribution.id, distribution.codename));
     cache::ensure(&dir, |partial| {
@@ -110,7 +115,7 @@ fn packages(cx: &Context, host: &Host) -> Result<Library> {
         let architectures = [hosts::own()?.debian, host.debian];
         let apt = Apt::released(&cx.paths.apt(&format!("rust-{host}")), &log, &distribution, &architectures)?;
         first_available(&cx.data.hosts, |wanted| {
-            files::clear(partial)?;
+            files::recreate_dir(partial)?;
             apt.unpack_all(&[&wanted.compiler], partial)?;
             apt.unpack(&[format!("{}:{}", wanted.library, host.debian)], partial).map(drop)
         })
@@ -118,12 +123,12 @@ fn packages(cx: &Context, host: &Host) -> Result<Library> {
     Ok(Library::Packages(dir))
 }
 
-/// Fetches the first packages of Rust in `hosts.toml` that can be fetched.
+/// Fetches the first available Rust packages of those in `hosts.toml`.
 ///
 /// # Errors
-/// That of the first packages, if none can.
+/// The error of the first packages, if none are available.
 pub(crate) fn first_available(hosts: &CrossHosts, fetch: impl Fn(&RustPackages) -> Result<()>) -> Result<()> {
     let mut fetched = hosts.rust.iter().map(fetch);
-    let first = fetched.next().context("hosts.toml names no packages of Rust")?;
+    let first = fetched.next().context("hosts.toml lists no packages of Rust")?;
     first.or_else(|error| fetched.find_map(Result::ok).ok_or(error))
 }

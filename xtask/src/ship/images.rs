@@ -1,9 +1,8 @@
-//! `cargo xtask images`: container images from finished bundles, pushed, merged into indexes, and checked.
+//! `cargo xtask images`: builds container images from bundles, pushes them, merges them into indexes, and verifies them.
 //!
-//! Every image carries the hash of all that it is made from. A tag that names a version and already has that
-//! content is left alone, so that a second run changes nothing and an interrupted one continues; one with
-//! another content is never moved, unless by force. The rest is Docker's work: bake builds and pushes,
-//! imagetools merges.
+//! Each image has a label with the hash of its inputs. A version tag whose content has the same inputs is not pushed again,
+//! so that a second run changes nothing and an interrupted run resumes. A version tag with other content is not moved without
+//! --force. `docker buildx bake` builds and pushes; `docker buildx imagetools` creates indexes.
 
 pub(crate) mod args;
 mod builder;
@@ -30,17 +29,20 @@ use crate::bundle::hosts;
 use crate::engine::find::Engine;
 use crate::ship::images::args::Args;
 use crate::ship::images::builder::Builder;
-use crate::ship::images::plan::{Image, Kind};
+use crate::ship::images::plan::{Image, ImageKind};
 use crate::ship::images::release::Release;
 use crate::ship::images::stage::Staged;
-use crate::ship::images::work::Work;
+use crate::ship::images::work::ImageRun;
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     plan::check_repo(&args.repo)?;
     args.tag.as_deref().map_or(Ok(()), plan::check_tag)?;
     ensure!(
         !args.push || args.repo.contains('/'),
-        Usage(format!("`{}` names no registry: --push wants --repo, as in ghcr.io/somebody/qus", args.repo))
+        Usage(format!(
+            "`{}` has no registry: --push requires --repo, such as ghcr.io/example/qus",
+            args.repo
+        ))
     );
     let hosts = args.hosts.resolve(|| {
         let built: Vec<_> = hosts::built(cx).collect();
@@ -49,19 +51,19 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
             false => Ok(built),
         }
     })?;
-    let staged = hosts.iter().map(|&host| Staged::look(cx, host)).collect::<Result<Vec<_>>>()?;
-    let release = Release::of(cx, &staged, args.qemu.as_deref(), args.tag.as_deref())?;
+    let staged = hosts.iter().map(|&host| Staged::inspect(cx, host)).collect::<Result<Vec<_>>>()?;
+    let release = Release::new(cx, &staged, args.qemu.as_deref(), args.tag.as_deref())?;
     let images = release.images(cx, &hosts, &staged)?;
-    let kinds: Vec<Kind> = plan::kinds(&images);
+    let kinds: Vec<ImageKind> = plan::kinds(&images);
     if args.dry_run {
-        return plan_only(&release, &images, &kinds, args);
+        return print_plan(&release, &images, &kinds, args);
     }
     let _lock = lock::lock(cx.paths.out())?;
-    staged.iter().try_for_each(|staged| staged.fill(cx))?;
+    staged.iter().try_for_each(|staged| staged.copy_files(cx))?;
     let engine = Engine::find(cx, args.builder.as_deref())?;
     let client = engine.client.clone().env("SOURCE_DATE_EPOCH", release.epoch.to_string());
-    let builder = Builder::of(&client, args.builder.as_deref())?;
-    let work = Work { cx, args, release: &release, client: &client, builder: &builder };
+    let builder = Builder::inspect(&client, args.builder.as_deref())?;
+    let work = ImageRun { cx, args, release: &release, client: &client, builder: &builder };
     let outcomes = if args.push { work.push(&images, &kinds)? } else { work.load(&images)? };
     if args.record {
         sizes::record(cx, &release.qemu, &outcomes)?;
@@ -69,11 +71,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     outcome::print(&args.repo, &outcomes, args.json)
 }
 
-fn plan_only(release: &Release, images: &[Image], kinds: &[Kind], args: &Args) -> Result<()> {
+fn print_plan(release: &Release, images: &[Image], kinds: &[ImageKind], args: &Args) -> Result<()> {
     let all: Vec<&Image> = images.iter().collect();
     if args.json {
         let tags = |image: &Image| vec![format!("{}:{}", args.repo, image.tag)];
-        return out(&format!("{:#}\n", plan::bake(&all, tags, &push::pushed_as(args.gzip), &[], true)));
+        return out(&format!("{:#}\n", plan::bake(&all, tags, &push::push_output(args.gzip), &[], true)));
     }
     let mut text = format!("images of QEMU {} for {}\n", release.qemu, args.repo);
     for image in images {

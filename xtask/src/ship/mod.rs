@@ -1,4 +1,4 @@
-//! What leaves the workspace: images, tarballs, and the plan of a release.
+//! Release artefacts: images, tarballs, and the plan of a release.
 
 pub(crate) mod images;
 pub(crate) mod plan;

@@ -1,8 +1,8 @@
-//! `cargo xtask plan`: all that there is to build, in jobs that different machines can take.
+//! `cargo xtask plan`: lists the build jobs of a release, which can run on different machines.
 //!
-//! A job is all emulators of a host and a version, since they share a quarter of their work. The workflow in
-//! `.github` takes its jobs from here, so that a new host or version is not written down twice. Nothing is built and
-//! nothing is looked up: the plan follows from the data alone.
+//! A job builds all emulators of a host and a version, which share about a quarter of their compiler time. The release
+//! workflow in `.github` reads its jobs from here, so that it need not list hosts and versions. The plan depends only on the
+//! data in `qemu-src`; nothing is built or downloaded.
 
 use anyhow::Result;
 use qemu_src::{QemuSrc, Release};
@@ -15,15 +15,15 @@ use crate::base::error::Usage;
 use crate::base::output::out;
 use crate::bundle::hosts::HostArgs;
 
-/// Print the jobs that a release consists of, and what they cost
+/// Print the build jobs of a release and their costs
 ///
-/// With --json, `jobs` has what a machine needs to do one, and `cells` each host, version and target, with what it
-/// costs or why it is not possible. Costs are compiler seconds of one processor (qemu-src/costs.toml).
+/// With --json, `jobs` contains the data that a machine needs to run a job, and `cells` each host, version and target, with
+/// its cost or the reason why it cannot be built. Costs are compiler seconds on one processor (qemu-src/costs.toml).
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
-    /// Channels or versions of QEMU; 32-bit hosts have the long-term series instead of each
+    /// Channels or versions of QEMU; 32-bit hosts always use the lts channel
     #[arg(long, value_name = "CHANNEL|VERSION", value_delimiter = ',', default_value = "default")]
     qemu: Vec<String>,
     /// Print JSON instead of a table
@@ -40,25 +40,25 @@ struct Plan {
 /// All emulators of a host and a version.
 #[derive(Serialize)]
 struct Job {
-    /// Unique, and fit for a file's name.
+    /// Unique, and valid as a file name.
     name: String,
     host: &'static str,
     platform: String,
     qemu: String,
     targets: usize,
-    /// Compiler seconds of one processor.
+    /// Compiler seconds on one processor.
     seconds: u32,
     /// Arguments of `cargo xtask`.
     build: Vec<String>,
 }
 
-/// An emulator that can be built, or cannot.
+/// A combination of host, version and target, which may not be possible to build.
 #[derive(Serialize)]
 struct Cell {
     host: &'static str,
     qemu: String,
     target: &'static str,
-    /// Compiler seconds of one processor for its own files; `None` if it is not possible.
+    /// Compiler seconds on one processor for its own files; `None` if it cannot be built.
     seconds: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     why_not: Option<String>,
@@ -78,15 +78,15 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     out(&table.to_string())
 }
 
-fn plan(data: &QemuSrc, hosts: &[&'static Host], asked: &[String]) -> Result<Plan> {
+fn plan(data: &QemuSrc, hosts: &[&'static Host], requested: &[String]) -> Result<Plan> {
     let mut plan = Plan { jobs: Vec::new(), cells: Vec::new() };
     let narrow = data.release(&data.sources.narrow_hosts.channel).map_err(Usage)?;
-    for name in asked {
+    for name in requested {
         let wanted = data.release(name).map_err(Usage)?;
         for host in hosts {
             let release = if host.arch.registers_64_bit { wanted } else { narrow };
             let job = job(data, host, release);
-            // A 32-bit host has the same version instead of each.
+            // 32-bit hosts use the same version for all requested ones.
             if !plan.jobs.iter().any(|other| other.name == job.name) {
                 plan.cells.extend(ARCHES.iter().map(|arch| cell(data, host, release, arch)));
                 plan.jobs.push(job);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn narrow_hosts_have_the_long_term_series_once() {
+    fn narrow_hosts_have_only_the_lts_job() {
         let data = data();
         let version = |channel: &str| data.release(channel).unwrap().version.to_string();
         let jobs = jobs(&["default", "lts", "edge"]);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_possible_has_a_reason_and_no_cost() {
+    fn impossible_cells_have_a_reason_and_no_cost() {
         let (data, host): (_, &Host) = (data(), "i386".parse().unwrap());
         let release = data.release("lts").unwrap();
         let cell = |arch: &str| cell(&data, host, release, arch.parse().unwrap());

@@ -1,7 +1,7 @@
-//! `cargo xtask tarballs`: the files of a release for people without a container engine.
+//! `cargo xtask tarballs`: packs release tarballs for use without a container engine.
 //!
-//! They are made from finished bundles and hold nothing else, so that what was verified is what is shipped.
-//! The folder of tarballs is replaced as a whole: none of an earlier release stays in it.
+//! Tarballs contain only files of verified bundles. The directory of tarballs is replaced as a whole, so that no files of an
+//! earlier release remain.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,21 +16,21 @@ use serde::{Deserialize, Serialize};
 use crate::base::context::Context;
 use crate::base::output::out;
 use crate::base::progress::{Bar, say};
-use crate::base::tarball::{Entry, Tarball};
+use crate::base::tarball::{Tarball, TarballEntry};
 use crate::base::{cache, files, lock};
 use crate::bundle::hosts::{self, HostArgs};
 use crate::bundle::manifest;
 
-/// Pack emulators and qus as tarballs for a release
+/// Pack emulators and qus into release tarballs
 ///
-/// For each host: one tarball for each emulator, one with qus, one with everything; left in
-/// target/qus/tarballs with their SHA256SUMS. The bundle has to be finished: build it with build-qemu and
-/// build-qus. What is packed is compared with bundle.json first. Repeated, it packs nothing.
+/// For each host, packs one tarball for each emulator, one with qus, and one with all files of the bundle, and writes them
+/// with SHA256SUMS to target/qus/tarballs. Build the bundle with build-qemu and build-qus first. Emulators are verified
+/// against bundle.json before they are packed. Tarballs that are up to date are not packed again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
-    /// Print what would be packed, change nothing
+    /// Print the plan without changing anything
     #[arg(long)]
     dry_run: bool,
     /// Print JSON instead of a table
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// A finished tarball.
+/// A packed tarball.
 #[derive(Serialize, Deserialize)]
 struct Packed {
     file: String,
@@ -47,16 +47,16 @@ struct Packed {
     sha256: Sha256,
 }
 
-/// What the last run has packed, and from what.
+/// The record of the last run: the tarballs and the hash of their inputs.
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct PackRecord {
     inputs: Sha256,
     files: Vec<Packed>,
 }
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct TarballReport<'a> {
     tarballs: &'a Path,
     up_to_date: bool,
     files: &'a [Packed],
@@ -72,18 +72,18 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let _lock = lock::lock(cx.paths.out())?;
     let tarballs = plan_all(cx, &hosts)?;
     let dir = cx.paths.tarballs();
-    let inputs = inputs(&tarballs)?;
-    let kept = Record::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
-    let up_to_date = kept.is_some();
-    let record = match kept {
+    let inputs = hash_inputs(&tarballs)?;
+    let valid = PackRecord::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
+    let up_to_date = valid.is_some();
+    let record = match valid {
         Some(record) => record,
         None => {
-            let record = Record { inputs, files: pack(cx, &tarballs)? };
+            let record = PackRecord { inputs, files: pack(cx, &tarballs)? };
             files::write(&cx.paths.tarballs_record(), &serde_json::to_vec_pretty(&record)?)?;
             record
         }
     };
-    Report { tarballs: &dir, up_to_date, files: &record.files }.print(args.json)
+    TarballReport { tarballs: &dir, up_to_date, files: &record.files }.print(args.json)
 }
 
 fn plan_all(cx: &Context, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
@@ -94,64 +94,65 @@ fn plan_all(cx: &Context, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
 /// The tarballs of a host, from its bundle.
 ///
 /// # Errors
-/// Something is missing in the bundle, or an emulator was changed since it was built.
+/// A file is missing in the bundle, or an emulator does not match `bundle.json`.
 pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
     let bundle = manifest::built(host, dir)?;
     let mut everything = Vec::new();
     let mut tarballs = Vec::new();
     for emulator in &bundle.emulators {
         manifest::verify(host, dir, emulator)?;
-        let entry = Entry::new(dir, &emulator.file, 0o755)?;
-        // One file and no bundle.json: unpacked into one folder, several of them would overwrite each
-        // other's, and one for all would be wrong as soon as two versions lie there.
+        let entry = TarballEntry::new(dir, &emulator.file, 0o755)?;
+        // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would not
+        // describe emulators of different versions.
         let name = format!("{}-static", emulator.file);
-        tarballs.push(Tarball::new(file(&name, host), vec![entry.at(&name)]));
+        tarballs.push(Tarball::new(file_name(&name, host), vec![entry.with_path(&name)]));
         everything.push(entry);
     }
-    let program = Entry::new(dir, "qus", 0o755).and_then(|program| {
-        let mut entries = share(dir)?;
+    let program = TarballEntry::new(dir, "qus", 0o755).and_then(|program| {
+        let mut entries = share_entries(dir)?;
         entries.push(program);
         Ok(entries)
     });
     let program = program.map_err(|_| manifest::no_program(host, dir))?;
     everything.extend(program.iter().cloned());
     for file in ["SHA256SUMS", "bundle.json"] {
-        everything.push(Entry::new(dir, file, 0o644)?);
+        everything.push(TarballEntry::new(dir, file, 0o644)?);
     }
-    // As programs may lie beside the emulators' own tarballs, only this one has a folder of its own.
+    // Only this tarball has a top-level directory; the files of the others can be unpacked into the same directory.
     let top = format!("qus-bundle_{host}");
-    let everything = everything.iter().map(|entry| entry.at(&format!("{top}/{}", entry.path))).collect();
-    tarballs.push(Tarball::new(file("qus", host), program));
-    tarballs.push(Tarball::new(file("qus-bundle", host), everything));
+    let everything =
+        everything.iter().map(|entry| entry.with_path(&format!("{top}/{}", entry.path))).collect();
+    tarballs.push(Tarball::new(file_name("qus", host), program));
+    tarballs.push(Tarball::new(file_name("qus-bundle", host), everything));
     Ok(tarballs)
 }
 
-fn file(name: &str, host: &Host) -> String {
+fn file_name(name: &str, host: &Host) -> String {
     format!("{name}_{host}.tar.zst")
 }
 
 /// Completions and manual pages of a bundle.
-fn share(bundle: &Path) -> Result<Vec<Entry>> {
-    let mut folders = vec!["share".to_owned()];
+fn share_entries(bundle: &Path) -> Result<Vec<TarballEntry>> {
+    let mut dirs = vec!["share".to_owned()];
     let mut entries = Vec::new();
-    while let Some(folder) = folders.pop() {
-        let path = bundle.join(&folder);
+    while let Some(dir) = dirs.pop() {
+        let path = bundle.join(&dir);
         let files = fs::read_dir(&path)?;
         for file in files {
             let file = file?;
-            let path = format!("{folder}/{}", file.file_name().to_string_lossy());
+            let path = format!("{dir}/{}", file.file_name().to_string_lossy());
             if file.file_type()?.is_dir() {
-                folders.push(path);
+                dirs.push(path);
             } else {
-                entries.push(Entry::new(bundle, &path, 0o644)?);
+                entries.push(TarballEntry::new(bundle, &path, 0o644)?);
             }
         }
     }
     Ok(entries)
 }
 
-/// Stands for everything that decides the tarballs' bytes.
-fn inputs(tarballs: &[Tarball]) -> Result<Sha256> {
+/// The hash of all inputs that determine the content of the tarballs.
+fn hash_inputs(tarballs: &[Tarball]) -> Result<Sha256> {
     let compressor = zstd::zstd_safe::version_string();
     Ok(Sha256::of(serde_json::to_vec(&(compressor, tarballs))?))
 }
@@ -174,18 +175,18 @@ fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
     Ok(packed)
 }
 
-/// In the form that `sha256sum --check` reads.
+/// The text of SHA256SUMS, in the format of `sha256sum --check`.
 fn sums(files: &[Packed]) -> String {
     files.iter().map(|packed| format!("{}  {}\n", packed.sha256, packed.file)).collect()
 }
 
-impl Record {
-    /// What cannot be read was not packed.
+impl PackRecord {
+    /// Reads the record; `None` if it does not exist or cannot be parsed.
     fn read(cx: &Context) -> Option<Self> {
         serde_json::from_slice(&fs::read(cx.paths.tarballs_record()).ok()?).ok()
     }
 
-    /// Whether all of it is there still, unchanged.
+    /// Whether all tarballs exist and are unchanged.
     fn is_intact(&self, dir: &Path) -> bool {
         let same = |packed: &Packed| {
             files::sha256(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
@@ -205,18 +206,18 @@ fn print_plan(cx: &Context, tarballs: &[Tarball], json: bool) -> Result<()> {
         let plan = serde_json::json!({ "tarballs": dir, "files": files });
         return out(&format!("{plan:#}\n"));
     }
-    let mut table = Table::new(["file", "holds"]);
+    let mut table = Table::new(["file", "content"]);
     for tarball in tarballs {
-        let holds = match &*tarball.entries {
+        let content = match &*tarball.entries {
             [one] => one.path.clone(),
             many => format!("{} files", many.len()),
         };
-        table.row([tarball.file.clone(), holds]);
+        table.row([tarball.file.clone(), content]);
     }
     out(&format!("{table}tarballs  {}\n", dir.display()))
 }
 
-impl Report<'_> {
+impl TarballReport<'_> {
     fn print(&self, json: bool) -> Result<()> {
         if json {
             return out(&(serde_json::to_string_pretty(self)? + "\n"));
@@ -282,12 +283,12 @@ mod tests {
 
     fn bytes(tarball: &Tarball) -> Vec<u8> {
         let mut bytes = Vec::new();
-        tarball.tar(&mut bytes).unwrap();
+        tarball.write_tar(&mut bytes).unwrap();
         bytes
     }
 
     #[test]
-    fn every_tarball_has_its_layout() {
+    fn tarballs_have_their_layouts() {
         let dir = tempfile::tempdir().unwrap();
         bundle(dir.path());
         let tarballs = plan(amd64(), dir.path()).unwrap();
@@ -337,29 +338,29 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_or_changed_is_not_packed() {
+    fn incomplete_or_changed_bundles_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let said = || hint::render(&plan(amd64(), dir.path()).err().unwrap());
-        assert!(said().contains("`cargo xtask build-qemu --all --host amd64`"), "{}", said());
+        let message = || hint::render(&plan(amd64(), dir.path()).err().unwrap());
+        assert!(message().contains("`cargo xtask build-qemu --all --host amd64`"), "{}", message());
         bundle(dir.path());
         fs::write(dir.path().join("qemu-arm"), "changed").unwrap();
-        assert!(said().contains("does not match bundle.json"), "{}", said());
-        assert!(said().contains("`cargo xtask build-qemu arm --host amd64`"), "{}", said());
+        assert!(message().contains("does not match bundle.json"), "{}", message());
+        assert!(message().contains("`cargo xtask build-qemu arm --host amd64`"), "{}", message());
         bundle(dir.path());
-        files::remove(&dir.path().join("share")).unwrap();
-        assert!(said().contains("`cargo xtask build-qus --host amd64`"), "{}", said());
+        files::remove_dir(&dir.path().join("share")).unwrap();
+        assert!(message().contains("`cargo xtask build-qus --host amd64`"), "{}", message());
         bundle(dir.path());
         fs::remove_file(dir.path().join("qus")).unwrap();
-        assert!(said().contains("`cargo xtask build-qus --host amd64`"), "{}", said());
+        assert!(message().contains("`cargo xtask build-qus --host amd64`"), "{}", message());
     }
 
     #[test]
-    fn a_changed_tarball_is_noticed() {
+    fn a_changed_tarball_is_detected() {
         let dir = tempfile::tempdir().unwrap();
         let files = vec![Packed { file: "a".into(), size: 1, sha256: Sha256::of(b"a") }];
         fs::write(dir.path().join("SHA256SUMS"), sums(&files)).unwrap();
         fs::write(dir.path().join("a"), "a").unwrap();
-        let record = Record { inputs: Sha256::of(""), files };
+        let record = PackRecord { inputs: Sha256::of(""), files };
         assert!(record.is_intact(dir.path()));
         fs::write(dir.path().join("a"), "b").unwrap();
         assert!(!record.is_intact(dir.path()));

@@ -1,11 +1,11 @@
-//! The script of the GitHub action as far as it needs no docker; the smoke tests run it with a real one.
+//! The script of the GitHub action, without docker; the smoke tests run it with docker.
 
 use std::fs;
 use std::process::Command;
 
 use super::{Ended, workspace};
 
-/// Runs a step, and returns what it adds to the outputs too.
+/// Runs a step; returns its result and its outputs.
 fn run(step: &str, variables: &[(&str, &str)]) -> (Ended, String) {
     let output = tempfile::NamedTempFile::new().unwrap();
     let mut command = Command::new(workspace().join("images/action/install.sh"));
@@ -15,7 +15,7 @@ fn run(step: &str, variables: &[(&str, &str)]) -> (Ended, String) {
 }
 
 #[test]
-fn the_image_is_the_actions_own_unless_named() {
+fn the_default_image_is_that_of_the_action() {
     for (image, repository, expected) in [
         ("", "Some-One/qus", "image=ghcr.io/some-one/qus:latest\n"),
         ("example.com/Q:1", "Some-One/qus", "image=example.com/Q:1\n"),
@@ -28,16 +28,16 @@ fn the_image_is_the_actions_own_unless_named() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn missing_inputs_are_reported() {
     run("install", &[]).0.failed(1, &["no platform was named"]);
     run("install", &[("QUS_PLATFORMS", " , ")]).0.failed(1, &["no platform was named"]);
     run("install", &[("QUS_PLATFORMS", "all")]).0.failed(1, &["no image was named"]);
     run("nonsense", &[]).0.failed(1, &["usage"]);
 }
 
-/// A variable that is set and not read, or the other way round, would be without effect.
+/// A variable that only one of the files uses has no effect.
 #[test]
-fn action_and_script_speak_of_the_same_variables() {
+fn action_and_script_use_the_same_variables() {
     let read = |file: &str| fs::read_to_string(workspace().join("images/action").join(file)).unwrap();
     let (action, script) = (read("action.yml"), read("install.sh"));
     let variables = |text: &str| {

@@ -1,4 +1,4 @@
-//! Bad input to `build-qemu`, and its plan.
+//! Invalid arguments of `build-qemu`, and its plan.
 
 use super::{Ended, Xtask, workspace};
 use qemu_src::{QemuSrc, Release};
@@ -9,19 +9,19 @@ fn release(channel: &str) -> Release {
 }
 
 #[test]
-fn an_unknown_target_gets_the_nearest_names() {
+fn the_error_of_an_unknown_target_suggests_names() {
     Xtask::new()
         .run(&["build-qemu", "aarch46"])
         .failed(2, &["unknown architecture `aarch46`", "did you mean aarch64"]);
 }
 
 #[test]
-fn an_unknown_host_gets_the_list() {
+fn the_error_of_an_unknown_host_lists_hosts() {
     Xtask::new().run(&["build-qemu", "--host", "vax"]).failed(2, &["unknown host `vax`", "arm64v8", "s390x"]);
 }
 
 #[test]
-fn what_a_narrow_host_cannot_have_is_refused() {
+fn unsupported_targets_and_versions_of_narrow_hosts_are_refused() {
     let ended = Xtask::new().run(&["build-qemu", "--host", "arm32v7", "aarch64", "hppa", "arm"]);
     ended.failed(2, &["QEMU emulates no 64-bit processors on 32-bit hosts: no aarch64, hppa on arm32v7"]);
     let ended = Xtask::new().run(&["build-qemu", "--host", "i386", "--qemu", "edge"]);
@@ -41,7 +41,7 @@ fn each_host_has_its_own_plan() {
 }
 
 #[test]
-fn patches_can_be_left_out_by_name_and_by_purpose() {
+fn patches_can_be_omitted_by_name_and_by_purpose() {
     let xtask = Xtask::new();
     let plan = |args: &[&str]| xtask.run(&[&["build-qemu", "--dry-run"], args].concat()).stdout;
     let all = plan(&[]);
@@ -51,15 +51,15 @@ fn patches_can_be_left_out_by_name_and_by_purpose() {
     }
     assert!(some.contains("jumps/0003-") && some.contains("security/0001-"), "{some}");
     let ended = xtask.run(&["build-qemu", "--without", "no-such-patch"]);
-    ended.failed(2, &["there is no patch no-such-patch", "security/0001-"]);
+    ended.failed(2, &["unknown patch no-such-patch", "security/0001-"]);
     let ended = xtask.run(&["build-qemu", "--host", "amd64,s390x", "--into", "x"]);
-    ended.failed(2, &["--into names one folder"]);
+    ended.failed(2, &["--into takes a single host"]);
     let ended = xtask.run(&["build-qemu", "--builder", "farm", "--training", "x"]);
     ended.failed(2, &["cannot be used with"]);
 }
 
 #[test]
-fn an_unknown_version_gets_the_list() {
+fn the_error_of_an_unknown_version_lists_channels() {
     let ended = Xtask::new().run(&["build-qemu", "--qemu", "9.9.9"]);
     ended.failed(2, &["QEMU `9.9.9` is not in sources.toml", "(default)", "(lts)", "(edge)"]);
 }
@@ -71,7 +71,7 @@ fn targets_and_all_exclude_each_other() {
 }
 
 #[test]
-fn a_wrong_hash_prints_expected_and_got() {
+fn the_error_of_a_wrong_hash_contains_both_hashes() {
     let xtask = Xtask::new();
     let release = release("default");
     let mut expected = vec!["has the wrong sha256".to_owned(), "got      ".to_owned()];
@@ -81,13 +81,13 @@ fn a_wrong_hash_prints_expected_and_got() {
     let file = xtask.path(release.pins().next().unwrap().file);
     fs::write(&file, "not QEMU").unwrap();
     xtask.run(&["build-qemu", "--source", file.to_str().unwrap()]).failed(1, &expected);
-    // The same file found in a folder is no better, and nothing of it is kept.
+    // The same file in a directory is refused too, and is not cached.
     xtask.run(&["build-qemu", "--source", xtask.dir.path().to_str().unwrap()]).failed(1, &expected[..3]);
     assert!(!xtask.path("cache/qus/downloads").exists());
 }
 
 #[test]
-fn a_source_that_is_not_there_is_named() {
+fn the_error_of_a_missing_source_contains_its_path() {
     let xtask = Xtask::new();
     let ended = xtask.run(&["build-qemu", "--source", "/no/such/file"]);
     ended.failed(1, &["cannot read /no/such/file", "No such file or directory"]);
@@ -99,7 +99,7 @@ fn a_source_that_is_not_there_is_named() {
 }
 
 #[test]
-fn a_source_that_is_no_file_is_refused_at_once() {
+fn a_source_that_is_not_a_regular_file_is_refused() {
     let xtask = Xtask::new();
     let name = release("default").pins().next().unwrap().file.to_owned();
     let fifo = xtask.path(&name);
@@ -111,7 +111,7 @@ fn a_source_that_is_no_file_is_refused_at_once() {
         (&*fifo, ": not a regular file"),
         (xtask.dir.path(), ": not a regular file"),
         (std::path::Path::new("/dev/zero"), ": not a regular file"),
-        (&*huge, "has 4398046511104 bytes, and the source has at most"),
+        (&*huge, "has 4398046511104 bytes; the source has at most"),
     ] {
         xtask.run(&["build-qemu", "--source", path.to_str().unwrap()]).failed(1, &[words]);
         Ended::of(xtask.command(&["build-qemu"]).env("QUS_SOURCE", path).output().unwrap())
@@ -121,19 +121,19 @@ fn a_source_that_is_no_file_is_refused_at_once() {
 }
 
 #[test]
-fn without_a_compiler_all_that_is_missing_is_listed() {
+fn all_missing_requirements_are_listed() {
     let xtask = Xtask::new();
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("CC", "no-such-cc").output().unwrap());
     ended.failed(1, &["no-such-cc: the C compiler", "hint: "]);
     let mut cached = xtask.command(&["build-qemu"]);
     let ended = Ended::of(cached.env("QUS_COMPILER_CACHE", "no-such-cache").output().unwrap());
-    ended.failed(1, &["no-such-cache: QUS_COMPILER_CACHE has it called"]);
+    ended.failed(1, &["no-such-cache: the compiler cache that QUS_COMPILER_CACHE selects"]);
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("PATH", "/nonexistent").output().unwrap());
     ended.failed(1, &["cc: ", "strip: ", "python3: ", "git: ", "hint: "]);
 }
 
 #[test]
-fn folders_that_qemu_cannot_be_built_in_are_refused_first() {
+fn unsupported_directories_are_refused_first() {
     let xtask = Xtask::new();
     let ended = Ended::of(
         xtask.command(&["build-qemu"]).env("XDG_CACHE_HOME", xtask.path("my cache")).output().unwrap(),

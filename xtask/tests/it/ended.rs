@@ -1,4 +1,4 @@
-//! Runs that are interrupted and killed: nothing that they have started goes on.
+//! Interrupted and killed runs leave no processes behind.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,17 +11,17 @@ use nix::unistd::Pid;
 
 use super::Xtask;
 
-/// Looks again and again until it is so, for some seconds.
+/// Waits for a condition, with a timeout.
 fn wait(what: &str, until: impl Fn() -> bool) {
     let start = Instant::now();
     while !until() {
-        assert!(start.elapsed() < Duration::from_secs(10), "waited in vain: {what}");
+        assert!(start.elapsed() < Duration::from_secs(10), "timeout: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
-/// A run whose compiler starts something that goes on for long, and the process of that.
-fn working(xtask: &Xtask, compiler: &str) -> (Child, Pid) {
+/// Starts a run whose compiler starts a long-running process; returns both processes.
+fn start(xtask: &Xtask, compiler: &str) -> (Child, Pid) {
     let (cc, file) = (xtask.path("cc"), xtask.path("pid"));
     let long =
         format!("sh -c 'trap \"\" INT; echo $$ >{0}.partial; mv {0}.partial {0}; sleep 99'", file.display());
@@ -39,14 +39,14 @@ fn is_gone(pid: Pid) -> bool {
     state.is_empty() || state.contains(") Z ")
 }
 
-/// In the foreground, in the background, and in a session of its own, out of reach of any process group.
+/// In the foreground, in the background, in its own session and so outside of the process group, and ignoring SIGTERM.
 const COMPILERS: [&str; 4] = ["LONG", "LONG & wait", "setsid LONG", "trap '' TERM; LONG; LONG"];
 
 #[test]
-fn nobody_goes_on_after_kill_9() {
+fn sigkill_ends_all_processes() {
     for compiler in COMPILERS {
         let xtask = Xtask::new();
-        let (mut child, pid) = working(&xtask, compiler);
+        let (mut child, pid) = start(&xtask, compiler);
         child.kill().unwrap();
         assert_eq!(child.wait().unwrap().signal(), Some(9));
         let start = Instant::now();
@@ -56,14 +56,14 @@ fn nobody_goes_on_after_kill_9() {
 }
 
 #[test]
-fn an_interrupt_ends_all() {
+fn an_interrupt_ends_all_processes() {
     for (compiler, times) in COMPILERS.into_iter().zip([1, 2, 2, 1]) {
         let xtask = Xtask::new();
-        let (mut child, pid) = working(&xtask, compiler);
+        let (mut child, pid) = start(&xtask, compiler);
         let group = Pid::from_raw(-i32::try_from(child.id()).unwrap());
         let start = Instant::now();
         for _ in 0..times {
-            // As the terminal's Ctrl-C does.
+            // Like Ctrl-C in a terminal.
             let _ = kill(group, Signal::SIGINT);
         }
         let status = child.wait().unwrap();
@@ -73,9 +73,9 @@ fn an_interrupt_ends_all() {
     }
 }
 
-/// A full pipe of which nobody reads blocks whoever writes to it.
+/// Writing to a full pipe blocks.
 #[test]
-fn an_interrupt_does_not_wait_for_who_does_not_read() {
+fn an_interrupt_does_not_wait_for_a_blocked_stderr() {
     let xtask = Xtask::new();
     let (_reader, writer) = nix::unistd::pipe().unwrap();
     let flags = nix::fcntl::FcntlArg::F_SETFL(nix::fcntl::OFlag::O_NONBLOCK);
@@ -85,7 +85,7 @@ fn an_interrupt_does_not_wait_for_who_does_not_read() {
     let mut child =
         xtask.command(&["build-qemu", "--source", "/no/such/file"]).stderr(writer).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(700));
-    assert!(child.try_wait().unwrap().is_none(), "it does not wait to be read");
+    assert!(child.try_wait().unwrap().is_none(), "the run does not block on stderr");
     let start = Instant::now();
     kill(Pid::from_raw(child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));

@@ -1,4 +1,4 @@
-//! Help that teaches: every command and option has a sentence, and the documents name no other.
+//! Help texts, and that documents mention only existing commands.
 
 use super::Xtask;
 use super::documents::documents;
@@ -10,7 +10,7 @@ const COMMANDS: [&str; 10] =
 fn every_command_is_listed_and_has_its_own_help() {
     let xtask = Xtask::new();
     let all = xtask.run(&["--help"]).stdout;
-    assert!(all.contains("Exit status: 0 done; 1 failed"), "{all}");
+    assert!(all.contains("Exit status: 0 success; 1 failure"), "{all}");
     for command in COMMANDS {
         assert!(all.contains(&format!("  {command} ")), "{command} in {all}");
         let help = xtask.run(&[command, "--help"]);
@@ -23,7 +23,7 @@ fn every_command_is_listed_and_has_its_own_help() {
 }
 
 #[test]
-fn build_qemu_explains_its_environment() {
+fn build_qemu_documents_its_environment() {
     let help = Xtask::new().run(&["build-qemu", "--help"]).stdout;
     for word in ["QUS_SOURCE", "XDG_CACHE_HOME", "CC ", "--dry-run", "--json", "--locked", "lts"] {
         assert!(help.contains(word), "{word} in {help}");
@@ -31,7 +31,7 @@ fn build_qemu_explains_its_environment() {
 }
 
 #[test]
-fn the_documents_name_only_commands_that_exist() {
+fn documents_mention_only_existing_commands() {
     for (path, text) in documents() {
         let file = path.display();
         for (_, rest) in text.match_indices("cargo xtask ").map(|(at, found)| text.split_at(at + found.len()))

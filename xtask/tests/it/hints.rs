@@ -1,10 +1,10 @@
-//! Hints: one, last, and a command in it is one that xtask takes.
+//! Hints: an error ends with one hint, and xtask accepts the commands in it.
 
 use std::fs;
 
 use super::{Ended, Xtask, images};
 
-/// Runs that fail and have a hint with a command.
+/// Runs that fail with a hint that contains a command.
 const RUNS: [&[&str]; 8] = [
     &["images", "--host", "s390x", "--dry-run"],
     &["images", "--host", "all", "--dry-run"],
@@ -16,7 +16,7 @@ const RUNS: [&[&str]; 8] = [
     &["bench", "hexagon"],
 ];
 
-/// The commands in a run's hint, which is the last that it prints.
+/// The commands in the hint of a run, which is the last line of stderr.
 fn commands(ended: &Ended) -> Vec<String> {
     let (_, hint) =
         ended.stderr.rsplit_once("\nhint: ").unwrap_or_else(|| panic!("no hint: {}", ended.stderr));
@@ -26,8 +26,8 @@ fn commands(ended: &Ended) -> Vec<String> {
     quoted
 }
 
-/// What a command of a hint is read as: `--help` is shown only when all before it is understood.
-fn is_understood(xtask: &Xtask, command: &str) {
+/// Asserts that xtask accepts a command: `--help` is printed only if all arguments before it are valid.
+fn assert_accepted(xtask: &Xtask, command: &str) {
     let Some(args) = command.strip_prefix("cargo xtask ") else { return };
     let args: Vec<_> = args.split(' ').chain(["--help"]).collect();
     let ended = xtask.run(&args);
@@ -35,17 +35,17 @@ fn is_understood(xtask: &Xtask, command: &str) {
 }
 
 #[test]
-fn commands_in_hints_are_understood() {
+fn commands_in_hints_are_valid() {
     for run in RUNS {
         let xtask = Xtask::new();
         let ended = xtask.run(run);
         assert!(ended.status.is_some_and(|status| status > 0), "{run:?}");
-        commands(&ended).iter().for_each(|command| is_understood(&xtask, command));
+        commands(&ended).iter().for_each(|command| assert_accepted(&xtask, command));
     }
 }
 
 #[test]
-fn hints_name_the_host_that_lacks_something() {
+fn hints_contain_the_host() {
     let xtask = Xtask::new();
     let ended = xtask.run(&["tarballs", "--host", "arm64v8", "--dry-run"]);
     assert_eq!(commands(&ended), ["cargo xtask build-qemu --all --host arm64v8"]);
@@ -65,7 +65,7 @@ fn hints_name_the_host_that_lacks_something() {
 }
 
 #[test]
-fn commands_for_a_missing_bundle_have_a_plan() {
+fn commands_for_a_missing_bundle_can_be_planned() {
     let xtask = Xtask::new();
     for host in ["arm64v8", "i386", "riscv64"] {
         let ended = xtask.run(&["tarballs", "--host", host]);

@@ -1,10 +1,10 @@
-//! Bad input to `images`, and its plan.
+//! Invalid arguments of `images`, and its plan.
 
 use super::{Ended, Xtask};
 use qus_core::digest::Sha256;
 use std::fs;
 
-/// A machine with a bundle of one emulator, enough for a plan.
+/// A workspace with a bundle of one emulator, which suffices for a plan.
 pub(super) fn with_bundle() -> Xtask {
     let xtask = Xtask::new();
     let dir = xtask.path("target/qus/bundle/amd64");
@@ -30,25 +30,28 @@ fn plan(xtask: &Xtask, args: &[&str]) -> String {
 }
 
 #[test]
-fn names_that_no_registry_takes() {
+fn invalid_names_are_refused() {
     let failed = |args: &[&str], words: &[&str]| {
         Xtask::new().run(&[&["images", "--push"], args].concat()).failed(2, words);
     };
-    failed(&["--repo", "ghcr.io/Some/Qus"], &["letters are small; did you mean ghcr.io/some/qus?"]);
-    failed(&["--repo", "ghcr.io/a/b:latest"], &["a tag goes to --tag"]);
-    failed(&["--repo", "ghcr.io/a/b", "--tag", "a/b"], &["`a/b` cannot be a tag"]);
-    failed(&["--repo", "qus"], &["names no registry", "ghcr.io/somebody/qus"]);
+    failed(
+        &["--repo", "ghcr.io/Some/Qus"],
+        &["repository names must be lowercase; did you mean ghcr.io/some/qus?"],
+    );
+    failed(&["--repo", "ghcr.io/a/b:latest"], &["use --tag for the tag"]);
+    failed(&["--repo", "ghcr.io/a/b", "--tag", "a/b"], &["`a/b` is not a valid tag"]);
+    failed(&["--repo", "qus"], &["has no registry", "ghcr.io/example/qus"]);
     failed(&["--repo", "ghcr.io/a/b", "--host", "vax"], &["unknown host `vax`", "arm64v8"]);
 }
 
 #[test]
-fn it_has_to_be_told_what_to_do() {
+fn an_action_is_required() {
     Xtask::new().run(&["images"]).failed(2, &["--push", "--load", "--dry-run"]);
     Xtask::new().run(&["images", "--push", "--load"]).failed(2, &["cannot be used with"]);
 }
 
 #[test]
-fn a_host_without_emulators_is_told_how_to_get_them() {
+fn missing_emulators_have_a_hint() {
     let words =
         ["no emulators for s390x in", "hint: to build them, run `cargo xtask build-qemu --all --host s390x`"];
     let xtask = Xtask::new();
@@ -58,7 +61,7 @@ fn a_host_without_emulators_is_told_how_to_get_them() {
 }
 
 #[test]
-fn a_damaged_bundle_is_called_so() {
+fn a_damaged_bundle_is_reported() {
     let xtask = with_bundle();
     let file = xtask.path("target/qus/bundle/amd64/bundle.json");
     let whole = fs::read(&file).unwrap();
@@ -89,7 +92,7 @@ fn a_plan_has_every_tag_and_writes_nothing() {
 }
 
 #[test]
-fn a_tag_of_ones_own_leaves_the_floating_ones_alone() {
+fn a_custom_tag_does_not_change_floating_tags() {
     let text = plan(&with_bundle(), &["--tag", "mine"]);
     assert!(text.contains("index  mine-pkg"), "{text}");
     assert!(!text.contains("latest") && !text.contains("10.2.2-"), "{text}");

@@ -1,5 +1,5 @@
-//! The program as its users meet it: arguments, messages, exit status. What needs a compiler's time,
-//! root or the network is in `cargo xtask smoke`.
+//! Tests of the command line: arguments, messages, exit status. Tests that compile, need root or the network are in
+//! `cargo xtask smoke`.
 
 #![expect(clippy::disallowed_methods, reason = "tests run the program from outside")]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -20,12 +20,12 @@ mod tidy;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// A run of xtask with a home, cache and target folder that nobody else uses.
+/// Runs xtask with its own home, cache and target directory.
 struct Xtask {
     dir: tempfile::TempDir,
 }
 
-/// How a run ended.
+/// The result of a run.
 struct Ended {
     status: Option<i32>,
     stdout: String,
@@ -66,7 +66,7 @@ impl Ended {
         }
     }
 
-    /// It failed with this status, nothing but talk, and all of these words.
+    /// Asserts that the run failed with this status, printed no data, and that stderr contains all of these words.
     fn failed(&self, status: i32, words: &[&str]) {
         assert_eq!(self.status, Some(status), "{}", self.stderr);
         assert_eq!(self.stdout, "");

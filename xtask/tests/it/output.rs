@@ -1,4 +1,4 @@
-//! Output that cannot be written: talk is lost and the work goes on, data is an error.
+//! Write errors: lost messages are ignored, lost data is an error.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -6,20 +6,20 @@ use std::process::{Command, Stdio};
 
 use super::Xtask;
 
-/// Where nothing can be written: a full disk, and a pipe that nobody reads.
+/// Outputs that fail: a full disk, and a closed pipe.
 fn unwritable() -> [Stdio; 2] {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let (_, closed) = nix::unistd::pipe().unwrap();
     [full.into(), closed.into()]
 }
 
-/// A command that talks, and then fails.
-fn talkative(xtask: &Xtask) -> Command {
+/// A command that prints messages and fails.
+fn failing_command(xtask: &Xtask) -> Command {
     xtask.command(&["build-qemu", "--source", "/no/such/file"])
 }
 
 #[test]
-fn unwritable_talk_changes_no_exit_status() {
+fn unwritable_messages_do_not_change_the_exit_status() {
     let xtask = Xtask::new();
     for (args, status) in [(&["build-qemu", "--jobs", "0"][..], 2), (&["plan", "--host", "vax"], 2)] {
         for stderr in unwritable() {
@@ -28,12 +28,12 @@ fn unwritable_talk_changes_no_exit_status() {
         }
     }
     for stderr in unwritable() {
-        assert_eq!(talkative(&xtask).stderr(stderr).status().unwrap().code(), Some(1));
+        assert_eq!(failing_command(&xtask).stderr(stderr).status().unwrap().code(), Some(1));
     }
 }
 
 #[test]
-fn unwritable_data_is_an_error_and_a_closed_pipe_is_not() {
+fn unwritable_data_is_an_error_but_a_closed_pipe_is_not() {
     let xtask = Xtask::new();
     for args in [&["plan", "--json"][..], &["build-qemu", "--dry-run"], &["--help"], &["--version"]] {
         let [full, closed] = unwritable();
@@ -46,13 +46,13 @@ fn unwritable_data_is_an_error_and_a_closed_pipe_is_not() {
     }
 }
 
-/// Without standard descriptors, the first file that is opened would become one, and get what is meant for them.
+/// Without standard descriptors, the first opened file would get their number and receive their output.
 #[test]
 #[expect(unsafe_code, reason = "only pre_exec can close descriptors")]
-fn closed_descriptors_are_opened_elsewhere() {
+fn closed_standard_descriptors_are_not_reused() {
     let xtask = Xtask::new();
     let close = |mut command: Command, which: &'static [i32]| {
-        // SAFETY: close() is all that is called between fork and exec, on descriptors that nothing else owns there.
+        // SAFETY: between fork and exec, only close() is called, on descriptors without another owner.
         unsafe {
             command.pre_exec(move || {
                 which.iter().try_for_each(|fd| nix::unistd::close(*fd)).map_err(Into::into)
@@ -62,10 +62,10 @@ fn closed_descriptors_are_opened_elsewhere() {
     };
     for which in [&[0][..], &[1], &[2], &[0, 1, 2]] {
         assert_eq!(close(xtask.command(&["plan", "--json"]), which), Some(0), "{which:?}");
-        assert_eq!(close(talkative(&xtask), which), Some(1), "{which:?}");
+        assert_eq!(close(failing_command(&xtask), which), Some(1), "{which:?}");
     }
     let lock = std::fs::read_to_string(xtask.path("cache/qus/lock")).unwrap();
-    assert!(lock.trim().parse::<u32>().is_ok(), "talk is in the lock: {lock}");
+    assert!(lock.trim().parse::<u32>().is_ok(), "the lock file contains messages: {lock}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The plan, and what the release workflow takes from it.
+//! The plan, and its use in the release workflow.
 
 use super::{Xtask, workspace};
 use serde_json::Value;
@@ -12,7 +12,7 @@ fn jobs(args: &[&str]) -> Vec<Value> {
 }
 
 #[test]
-fn a_job_is_what_build_qemu_takes() {
+fn build_qemu_accepts_the_arguments_of_a_job() {
     let jobs = jobs(&["--host", "s390x,armel"]);
     assert_eq!(jobs.len(), 2);
     for job in &jobs {
@@ -28,7 +28,7 @@ fn a_job_is_what_build_qemu_takes() {
 }
 
 #[test]
-fn the_workflow_asks_for_what_there_is() {
+fn the_workflow_uses_existing_fields() {
     let workflow = fs::read_to_string(workspace().join(".github/workflows/release.yml")).unwrap();
     let job = &jobs(&[])[0];
     let asked: Vec<_> = workflow
@@ -45,7 +45,7 @@ fn the_workflow_asks_for_what_there_is() {
 }
 
 #[test]
-fn what_is_not_known_is_refused() {
+fn unknown_names_are_refused() {
     Xtask::new().run(&["plan", "--qemu", "9.9.9"]).failed(2, &["QEMU `9.9.9` is not in sources.toml"]);
     Xtask::new().run(&["plan", "--host", "vax"]).failed(2, &["unknown host `vax`"]);
 }

@@ -1,15 +1,15 @@
-//! Bad input to `tarballs`.
+//! Invalid arguments of `tarballs`, and packing.
 
 use super::Xtask;
 use std::fs;
 
 #[test]
-fn an_unknown_host_gets_the_list() {
+fn the_error_of_an_unknown_host_lists_hosts() {
     Xtask::new().run(&["tarballs", "--host", "vax"]).failed(2, &["unknown host `vax`", "arm64v8", "s390x"]);
 }
 
 #[test]
-fn a_host_without_a_bundle_is_told_how_to_get_one() {
+fn a_missing_bundle_has_a_hint() {
     let xtask = Xtask::new();
     let ended = xtask.run(&["tarballs", "--host", "s390x", "--dry-run"]);
     ended.failed(1, &["no emulators for s390x in", "cargo xtask build-qemu --all"]);
@@ -17,7 +17,7 @@ fn a_host_without_a_bundle_is_told_how_to_get_one() {
 }
 
 #[test]
-fn no_program_is_needed_to_pack() {
+fn packing_needs_no_external_program() {
     let xtask = super::images::with_bundle();
     let bundle = xtask.path("target/qus/bundle/amd64");
     fs::create_dir_all(bundle.join("share/man/man1")).unwrap();

@@ -1,5 +1,5 @@
-//! Checksums of a cached directory: a list of all that is in it, in a file beside it. What was changed, added or lost
-//! since is found by comparing content, so that no time, and no clock, has a part in it.
+//! Checksums of a cached directory, in a file next to it. They cover every entry, so that changed, added and removed
+//! files are found by content, independent of timestamps.
 
 use std::collections::BTreeMap;
 use std::os::unix::ffi::OsStrExt;
@@ -12,31 +12,31 @@ use fs_err as fs;
 
 use crate::base::files;
 
-/// How a directory compares with its checksums.
+/// The result of comparing a directory with its checksums.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum Comparison {
     Intact,
     Absent,
-    /// It is there without its checksums.
+    /// The directory exists without checksums.
     Unknown,
     /// The first file that differs.
     Changed(PathBuf),
 }
 
-/// Where the checksums of a directory are.
+/// The path of a directory's checksums.
 pub(super) fn file(dir: &Path) -> PathBuf {
-    files::beside(dir, "sha256")
+    files::with_suffix(dir, "sha256")
 }
 
 /// Compares a directory with its checksums.
-pub(super) fn compare(dir: &Path) -> Result<State> {
+pub(super) fn compare(dir: &Path) -> Result<Comparison> {
     if !dir.exists() {
-        return Ok(State::Absent);
+        return Ok(Comparison::Absent);
     }
-    let Ok(expected) = fs::read_to_string(file(dir)) else { return Ok(State::Unknown) };
+    let Ok(expected) = fs::read_to_string(file(dir)) else { return Ok(Comparison::Unknown) };
     let found = list(dir)?;
     if found == expected {
-        return Ok(State::Intact);
+        return Ok(Comparison::Intact);
     }
     let entries = |text: &str| -> BTreeMap<String, String> {
         let entries = text.lines().filter_map(|line| line.split_once('\t'));
@@ -45,10 +45,10 @@ pub(super) fn compare(dir: &Path) -> Result<State> {
     let (found, expected) = (entries(&found), entries(&expected));
     let differs = |path: &&String| found.get(*path) != expected.get(*path);
     let first = found.keys().chain(expected.keys()).find(differs);
-    Ok(State::Changed(first.map_or(dir.to_owned(), |path| dir.join(path))))
+    Ok(Comparison::Changed(first.map_or(dir.to_owned(), |path| dir.join(path))))
 }
 
-/// A line for each entry of a directory: path, kind, mode, and sha256 or target.
+/// One line for each entry of a directory: path, kind, mode, and SHA-256 or link target.
 pub(super) fn list(dir: &Path) -> Result<String> {
     let mut paths = Vec::new();
     walk(dir, Path::new(""), &mut paths)?;

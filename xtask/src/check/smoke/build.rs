@@ -72,7 +72,7 @@ impl Workbench<'_> {
         second.signal(Signal::SIGINT)?;
         let status = second.child.wait()?;
         ensure!(status.code() == Some(130), "interrupted, it ended with {status}");
-        second.says("the same command continues")?;
+        second.says("run the same command again to resume")?;
         self.nobody_builds()?;
         let finished = self.path("cache/qus/emulators");
         ensure!(!finished.exists(), "an unfinished emulator is in the cache");

@@ -43,7 +43,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 
 /// How a host's programs run here, and what of it is built.
 fn bench(cx: &Context, host: &'static Host) -> Result<(Runner, Bundle)> {
-    let runner = Runner::of(host, |arch| emulator(&cx.paths.bundle(hosts::own()?), arch))?;
+    let runner = Runner::new(host, |arch| emulator(&cx.paths.bundle(hosts::own()?), arch))?;
     let bundle = manifest::read(&cx.paths.bundle(host))?.context("the bundle cannot be read")?;
     Ok((runner, bundle))
 }

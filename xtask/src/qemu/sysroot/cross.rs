@@ -1,5 +1,5 @@
-//! Compiler and libraries for a host that the build machine is not, from the packages of a Debian-like
-//! distribution; other systems have neither such compilers nor static libraries of other machines to offer.
+//! Cross compiler and libraries for another host, from packages of a Debian-like distribution. Other systems do not provide
+//! such compilers and static libraries.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::{self, Updates};
 
-/// What builds for another host.
+/// A cross compiler and libraries for another host.
 pub(crate) struct Cross {
     pub(crate) dir: PathBuf,
     pub(crate) host: &'static Host,
@@ -25,13 +25,13 @@ pub(crate) struct Cross {
 }
 
 impl Cross {
-    /// Compiler and libraries for a host, fetched now if they are not there.
+    /// The cross compiler and libraries for a host, fetched if they are not in the cache.
     pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
         let spec = cx.data.hosts.get(host).with_context(|| format!("hosts.toml has no {host}"))?.clone();
         let distribution = Distribution::detect()?.ok_or_else(|| {
             hinted(
-                format_args!("the cross compiler for {host} is a package of Debian or Ubuntu, and this machine has no apt"),
-                format_args!("build on Debian or Ubuntu, on a machine of the kind {host}, or on such a node with --builder"),
+                format_args!("the cross compiler for {host} requires packages of Debian or Ubuntu, and this machine has no apt"),
+                format_args!("build on Debian or Ubuntu, on a {host} machine, or on a {host} node with --builder"),
             )
         })?;
         let base = spec.base.as_ref().unwrap_or(&cx.data.hosts.base);
@@ -43,7 +43,9 @@ impl Cross {
         updates::discard_outdated(&dir, updates)?;
         cache::ensure(&dir, |partial| {
             let log = cx.start_log(&format!("sysroot-{host}"))?;
-            say(format_args!("fetching compiler and libraries for {host} (nothing is installed) …"));
+            say(format_args!(
+                "fetching the cross compiler and libraries for {host} (nothing is installed) …"
+            ));
             let state = cx.paths.apt(&format!("compiler-{host}"));
             let compiler = Apt::programs(&state, &log, &distribution, updates)?;
             let mut manifest = compiler.unpack_all(&spec.compiler, &partial.join("compiler"))?;
@@ -61,21 +63,21 @@ impl Cross {
             let into = partial.join("libraries");
             manifest.extend(apt.unpack_all(&of_host(base), &into)?);
             manifest.extend(apt.unpack(&of_host(libraries), &into)?);
-            find_loader(&into)?;
+            link_loader(&into)?;
             Ok(fs::write(partial.join("manifest"), manifest.join("\n"))?)
         })
-        .with_context(|| format!("compiler and libraries for {host} cannot be fetched"))?;
+        .with_context(|| format!("cannot fetch the cross compiler and libraries for {host}"))?;
         Ok(Self { dir, host, spec })
     }
 
-    /// The C compiler and options that it always gets.
+    /// The C compiler and its mandatory options.
     pub(crate) fn cc(&self) -> (String, Vec<String>) {
         let mut words = self.spec.cc.split(' ').map(str::to_owned);
         let program = words.next().unwrap_or_default();
         (program, words.chain([format!("--sysroot={}", self.libraries().display())]).collect())
     }
 
-    /// Where the programs of the build machine are.
+    /// The directory of the cross compiler, which runs on the build machine.
     pub(crate) fn compiler(&self) -> PathBuf {
         self.dir.join("compiler/usr")
     }
@@ -85,10 +87,9 @@ impl Cross {
     }
 }
 
-/// Has a linker find the loader where a system has it. The C library is linked dynamically too, when QEMU's
-/// configure asks what the compiler can; its linker script names the loader in `/lib` or `/lib64`, which are links
-/// that no package has, or have links to absolute places.
-fn find_loader(root: &Path) -> Result<()> {
+/// Makes the linker find the dynamic loader. The tests of QEMU's configure also link dynamically, and the C library's linker
+/// script contains the loader's path in `/lib` or `/lib64`. Packages lack these symbolic links, or contain absolute ones.
+fn link_loader(root: &Path) -> Result<()> {
     for name in ["lib", "lib64"] {
         let dir = root.join(name);
         if !dir.exists() {
@@ -119,13 +120,13 @@ mod tests {
         fs::create_dir_all(at("usr/lib64")).unwrap();
         fs::write(at("lib/triple/ld.so"), "loader").unwrap();
         fs::write(at("usr/lib64/ld.so"), "other").unwrap();
-        find_loader(root.path()).unwrap();
+        link_loader(root.path()).unwrap();
         assert_eq!(fs::read_to_string(at("lib64/ld.so")).unwrap(), "other");
 
         fs::remove_file(at("lib64")).unwrap();
         fs::create_dir(at("lib64")).unwrap();
         symlink("/lib/triple/ld.so", at("lib64/ld.so")).unwrap();
-        find_loader(root.path()).unwrap();
+        link_loader(root.path()).unwrap();
         assert_eq!(fs::read_to_string(at("lib64/ld.so")).unwrap(), "loader");
     }
 }

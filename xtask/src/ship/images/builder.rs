@@ -1,4 +1,4 @@
-//! What builds images: the driver of buildx, and what it can do.
+//! The buildx builder: its driver and features.
 
 use anyhow::{Context, Result};
 
@@ -6,20 +6,22 @@ use crate::base::exec;
 use crate::base::progress::say;
 use crate::engine::client::Client;
 
-/// What the builder can do.
+/// A builder.
 pub(super) struct Builder {
     pub(super) driver: String,
-    /// Whether it makes attestations, annotations and compressed layers: all but Docker's classic image store.
+    /// Whether it supports attestations, annotations and zstd layers; only Docker's classic image store does not.
     pub(super) modern: bool,
 }
 
 impl Builder {
-    pub(super) fn of(client: &Client, name: Option<&str>) -> Result<Self> {
+    pub(super) fn inspect(client: &Client, name: Option<&str>) -> Result<Self> {
         let name = name.as_slice();
-        let told = exec::read(client.cmd(&[&["buildx", "inspect"], name].concat()))?;
-        let driver =
-            told.lines().find_map(|line| line.strip_prefix("Driver:")).map(|driver| driver.trim().to_owned());
-        let driver = driver.context("buildx tells no driver of the builder")?;
+        let output = exec::read(client.cmd(&[&["buildx", "inspect"], name].concat()))?;
+        let driver = output
+            .lines()
+            .find_map(|line| line.strip_prefix("Driver:"))
+            .map(|driver| driver.trim().to_owned());
+        let driver = driver.context("cannot determine the builder's driver")?;
         let modern = driver != "docker" || {
             let status = exec::read(client.cmd(&["info", "--format", "{{json .DriverStatus}}"]))?;
             status.contains("io.containerd.snapshotter")
@@ -27,12 +29,12 @@ impl Builder {
         Ok(Self { driver, modern })
     }
 
-    /// Provenance, and an SBOM where its scanner can be had.
+    /// The attestations to generate: provenance, and an SBOM if its scanner is available.
     pub(super) fn attestations(&self, client: &Client, scanner: &str) -> Result<Vec<String>> {
         if !self.modern {
             say(
-                "note: Docker's classic image store makes neither attestations nor zstd layers; containerd's does, and other \
-                 builders: docker buildx create --use",
+                "note: Docker's classic image store supports neither attestations nor zstd layers; use the containerd image store, or \
+                 another builder: docker buildx create --use",
             );
             return Ok(Vec::new());
         }
@@ -43,7 +45,7 @@ impl Builder {
         match exec::read(client.cmd(&["buildx", "imagetools", "inspect", scanner])) {
             Ok(_) => attest.push(format!("type=sbom,generator={scanner}")),
             Err(error) => {
-                say(format_args!("note: images get no SBOM, since {scanner} cannot be had: {error:#}"))
+                say(format_args!("note: images have no SBOM, because {scanner} is not available: {error:#}"))
             }
         }
         Ok(attest)

@@ -1,5 +1,5 @@
-//! Why a registry or an engine did not do as it was asked: what the words of Docker, BuildKit and buildx mean, whether
-//! it passes by itself, and what to do about it.
+//! Classifies errors of registries and engines by the messages of Docker, BuildKit and buildx: the cause, whether a retry may
+//! help, and a hint.
 
 use std::fmt;
 
@@ -14,28 +14,28 @@ pub(super) enum Fault {
     NotFound,
     TooMany,
     Server,
-    Lost,
+    ConnectionLost,
     Refused,
     NoSuchHost,
     Tls,
-    Plain,
-    Full,
-    Gone,
-    Untrue,
-    /// Not the registry's, or nothing that we know.
+    PlainHttp,
+    DiskFull,
+    EngineGone,
+    InvalidResponse,
+    /// Not an error of the registry, or an unknown one.
     Other,
 }
 
 impl Fault {
-    /// Words and what they mean; the first that are found count.
-    const WORDS: [(&'static str, Self); 40] = [
-        ("Cannot connect to the Docker daemon", Self::Gone),
-        ("server gave HTTP response to HTTPS client", Self::Plain),
-        ("first record does not look like a TLS handshake", Self::Plain),
-        ("TLS handshake timeout", Self::Lost),
+    /// Parts of messages and their meaning; the first match is used.
+    const MESSAGES: [(&'static str, Self); 40] = [
+        ("Cannot connect to the Docker daemon", Self::EngineGone),
+        ("server gave HTTP response to HTTPS client", Self::PlainHttp),
+        ("first record does not look like a TLS handshake", Self::PlainHttp),
+        ("TLS handshake timeout", Self::ConnectionLost),
         ("x509:", Self::Tls),
         ("tls: ", Self::Tls),
-        ("no space left on device", Self::Full),
+        ("no space left on device", Self::DiskFull),
         ("429 Too Many Requests", Self::TooMany),
         ("toomanyrequests", Self::TooMany),
         ("401 Unauthorized", Self::Unauthorized),
@@ -55,45 +55,45 @@ impl Fault {
         ("received unexpected HTTP status: 5", Self::Server),
         ("no such host", Self::NoSuchHost),
         ("connection refused", Self::Refused),
-        ("connection reset", Self::Lost),
-        ("broken pipe", Self::Lost),
-        ("unexpected EOF", Self::Lost),
-        ("i/o timeout", Self::Lost),
-        ("unexpected digest", Self::Untrue),
-        ("unsupported protocol scheme", Self::Untrue),
-        ("out of memory", Self::Untrue),
-        ("unexpected EOF", Self::Lost),
-        (": EOF", Self::Lost),
-        ("context deadline exceeded", Self::Lost),
-        ("use of closed network connection", Self::Lost),
+        ("connection reset", Self::ConnectionLost),
+        ("broken pipe", Self::ConnectionLost),
+        ("unexpected EOF", Self::ConnectionLost),
+        ("i/o timeout", Self::ConnectionLost),
+        ("unexpected digest", Self::InvalidResponse),
+        ("unsupported protocol scheme", Self::InvalidResponse),
+        ("out of memory", Self::InvalidResponse),
+        ("unexpected EOF", Self::ConnectionLost),
+        (": EOF", Self::ConnectionLost),
+        ("context deadline exceeded", Self::ConnectionLost),
+        ("use of closed network connection", Self::ConnectionLost),
         ("name unknown", Self::NotFound),
         ("404 Not Found", Self::NotFound),
         (": not found", Self::NotFound),
     ];
 
-    /// What a failed program meant by what it said. Only its last word counts: a log also tells of failures that it got
-    /// over.
-    pub(super) fn of(said: &str) -> Self {
-        let last = last_word(said);
-        let found = Self::WORDS.iter().find(|(words, _)| last.contains(words));
+    /// Classifies the output of a failed program. Only its final error is used, because a log also contains errors that were
+    /// retried successfully.
+    pub(super) fn classify(output: &str) -> Self {
+        let error = final_error(output);
+        let found = Self::MESSAGES.iter().find(|(message, _)| error.contains(message));
         found.map_or(Self::Other, |(_, fault)| *fault)
     }
 
-    /// Whether waiting may help.
-    pub(super) fn passes(self) -> bool {
-        matches!(self, Self::TooMany | Self::Server | Self::Lost)
+    /// Whether a retry may help.
+    pub(super) fn is_transient(self) -> bool {
+        matches!(self, Self::TooMany | Self::Server | Self::ConnectionLost)
     }
 
-    /// Whether the registry may say how long it takes, with `Retry-After`.
-    pub(super) fn may_tell_when(self) -> bool {
+    /// Whether the registry may send `Retry-After`.
+    pub(super) fn may_have_retry_after(self) -> bool {
         matches!(self, Self::TooMany | Self::Server)
     }
 
-    /// What failed, why, and what to do; all that was said where we do not know what it means.
+    /// An error with the operation, the cause and a hint; with the complete output if the cause is unknown.
     pub(super) fn explain(self, error: Error, what: &str, attempts: u32, repo: &str) -> Error {
         let Some(hint) = self.hint(repo) else { return error.context(what.to_owned()) };
-        let said = error.to_string();
-        let last = last_word(&said).trim_start_matches(ERROR);
+        let output = error.to_string();
+        let last = final_error(&output).trim_start_matches(ERROR);
         let times = if attempts == 1 { String::new() } else { format!(", {attempts} times") };
         hinted(format_args!("{what}: {self}{times}: {last}"), hint)
     }
@@ -103,33 +103,29 @@ impl Fault {
         Some(match self {
             Self::Unauthorized => format!("to log in, run `docker login {registry}`"),
             Self::Forbidden => format!(
-                "the account that `docker login {registry}` uses needs permission to write to {repo}; a registry may also \
+                "the account of `docker login {registry}` needs permission to write to {repo}; the registry may also \
                  be read-only"
             ),
             Self::NotFound => {
                 format!("create the repository {repo} in the registry first, or choose another with --repo")
             }
-            Self::TooMany => format!(
-                "wait before you try again: {registry} limits the requests of an account and an address"
-            ),
+            Self::TooMany => format!("retry later: {registry} limits the number of requests"),
             Self::Server => format!(
-                "see the log of {registry}: is its disk full? the same command continues where this one stopped"
+                "see the log of {registry}; its disk may be full; run the same command again to resume"
             ),
-            Self::Lost => "the same command continues where this one stopped".to_owned(),
-            Self::Refused => format!("check the name and port {registry}, and that the registry runs"),
+            Self::ConnectionLost => "run the same command again to resume".to_owned(),
+            Self::Refused => format!("check the name and port {registry}, and that the registry is running"),
             Self::NoSuchHost => format!("check the spelling of {registry}, and the network"),
             Self::Tls => format!(
-                "add the certificate of {registry} to /etc/docker/certs.d, or allow it as an insecure registry"
+                "add the certificate of {registry} to /etc/docker/certs.d, or configure it as an insecure registry"
             ),
-            Self::Plain => format!(
-                "configure {registry} for https, or allow it as an insecure registry in /etc/docker/daemon.json"
+            Self::PlainHttp => format!(
+                "configure {registry} for HTTPS, or configure it as an insecure registry in /etc/docker/daemon.json"
             ),
-            Self::Full => "free space where the engine or the registry keeps its data".to_owned(),
-            Self::Gone => {
-                "start the engine again; see its log for why it has ended: is its disk full?".to_owned()
-            }
-            Self::Untrue => {
-                format!("check that {registry} is a registry, and that no proxy changes what it sends")
+            Self::DiskFull => "free disk space for the data of the engine or the registry".to_owned(),
+            Self::EngineGone => "restart the engine; its log has the cause; its disk may be full".to_owned(),
+            Self::InvalidResponse => {
+                format!("check that {registry} is a registry, and that no proxy changes its responses")
             }
             Self::Other => return None,
         })
@@ -140,30 +136,30 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Unauthorized => "the registry requires a login",
-            Self::Forbidden => "the registry forbids it",
-            Self::NotFound => "the registry does not have it",
+            Self::Forbidden => "the registry denies access",
+            Self::NotFound => "not found in the registry",
             Self::TooMany => "too many requests",
-            Self::Server => "the registry has failed",
-            Self::Lost => "the connection was lost",
+            Self::Server => "the registry reports a server error",
+            Self::ConnectionLost => "the connection was lost",
             Self::Refused => "connection refused",
-            Self::NoSuchHost => "unknown name of the registry",
-            Self::Tls => "the registry's certificate is not accepted",
-            Self::Plain => "the registry does not speak https",
-            Self::Full => "a disk is full",
-            Self::Gone => "the engine has ended",
-            Self::Untrue => "the registry sends something else than what was asked for",
-            Self::Other => "it failed",
+            Self::NoSuchHost => "the registry's host name cannot be resolved",
+            Self::Tls => "the registry's certificate is not trusted",
+            Self::PlainHttp => "the registry does not support HTTPS",
+            Self::DiskFull => "no space left on a disk",
+            Self::EngineGone => "the engine is not running",
+            Self::InvalidResponse => "the registry sends an invalid response",
+            Self::Other => "failed",
         })
     }
 }
 
-/// What buildx begins its last word with.
+/// The prefix of buildx's final error.
 const ERROR: &str = "ERROR: ";
 
-/// The line with which buildx gave up, or was ended; all that was said where there is none.
-fn last_word(said: &str) -> &str {
-    let at = said.rfind(ERROR).or_else(|| said.find("fatal error: "));
-    at.map_or(said, |at| said[at..].lines().next().unwrap_or_default()).trim_end()
+/// The line of buildx's final error or crash; the complete output if there is none.
+fn final_error(output: &str) -> &str {
+    let at = output.rfind(ERROR).or_else(|| output.find("fatal error: "));
+    at.map_or(output, |at| output[at..].lines().next().unwrap_or_default()).trim_end()
 }
 
 #[cfg(test)]
@@ -172,8 +168,8 @@ mod tests {
     use anyhow::anyhow;
     use qus_core::hint;
 
-    /// What buildx, with the drivers `docker` and `remote`, and Docker's classic image store have said.
-    const SAID: [(&str, Fault); 38] = [
+    /// Messages of buildx with the drivers `docker` and `remote`, and of Docker's classic image store.
+    const OBSERVED: [(&str, Fault); 38] = [
         (
             "pull access denied, repository does not exist or may require authorization: authorization failed: no basic \
              auth credentials",
@@ -234,20 +230,23 @@ mod tests {
             "failed to solve: failed to push localhost:5133/x:1: failed commit on ref \"config-sha256:f031\": failed to do \
              request: Put \"http://localhost:5133/v2/x/blobs/uploads/a0fa\": read tcp 127.0.0.1:46574->127.0.0.1:5133: \
              read: connection reset by peer",
-            Fault::Lost,
+            Fault::ConnectionLost,
         ),
-        ("write tcp 127.0.0.1:46684->127.0.0.1:5133: use of closed network connection", Fault::Lost),
-        ("failed to do request: Head \"http://localhost:5135/v2/x/manifests/1\": EOF", Fault::Lost),
-        ("Put \"http://localhost:5136/v2/x/manifests/1\": EOF", Fault::Lost),
-        ("EOF", Fault::Lost),
-        ("unexpected EOF", Fault::Lost),
-        ("failed commit on ref \"\": unexpected digest: sha256:98e7 != sha256:bbbb", Fault::Untrue),
+        (
+            "write tcp 127.0.0.1:46684->127.0.0.1:5133: use of closed network connection",
+            Fault::ConnectionLost,
+        ),
+        ("failed to do request: Head \"http://localhost:5135/v2/x/manifests/1\": EOF", Fault::ConnectionLost),
+        ("Put \"http://localhost:5136/v2/x/manifests/1\": EOF", Fault::ConnectionLost),
+        ("EOF", Fault::ConnectionLost),
+        ("unexpected EOF", Fault::ConnectionLost),
+        ("failed commit on ref \"\": unexpected digest: sha256:98e7 != sha256:bbbb", Fault::InvalidResponse),
         (
             "failed to do request: Head \"file:///etc/passwd\": unsupported protocol scheme \"file\"",
-            Fault::Untrue,
+            Fault::InvalidResponse,
         ),
-        ("failed to solve: DeadlineExceeded: context deadline exceeded", Fault::Lost),
-        ("Get \"https://example.org/v2/\": net/http: TLS handshake timeout", Fault::Lost),
+        ("failed to solve: DeadlineExceeded: context deadline exceeded", Fault::ConnectionLost),
+        ("Get \"https://example.org/v2/\": net/http: TLS handshake timeout", Fault::ConnectionLost),
         (
             "failed to do request: Head \"http://localhost:5199/v2/x/manifests/1\": dial tcp 127.0.0.1:5199: connect: \
              connection refused",
@@ -271,45 +270,45 @@ mod tests {
         (
             "failed to do request: Head \"https://192.0.2.1:5182/v2/x/manifests/1\": http: server gave HTTP response to HTTPS \
              client",
-            Fault::Plain,
+            Fault::PlainHttp,
         ),
         (
             "failed to solve: failed to push localhost:5100/x:1: failed to do request: Head \
              \"https://localhost:5100/v2/x/blobs/sha256:affb\": tls: first record does not look like a TLS handshake",
-            Fault::Plain,
+            Fault::PlainHttp,
         ),
         (
             "failed to solve: failed to push localhost:5140/x:1: unexpected status from POST request to \
              http://localhost:5140/v2/x/blobs/uploads/: 405 Method Not Allowed",
             Fault::Forbidden,
         ),
-        ("failed to solve: write /var/lib/docker/tmp/x: no space left on device", Fault::Full),
+        ("failed to solve: write /var/lib/docker/tmp/x: no space left on device", Fault::DiskFull),
         (
             "Cannot connect to the Docker daemon at unix:///run/docker.sock. Is the docker daemon running?",
-            Fault::Gone,
+            Fault::EngineGone,
         ),
         ("failed to solve: failed to read dockerfile: no such file or directory", Fault::Other),
     ];
 
     #[test]
-    fn what_was_said_is_understood() {
-        for (said, fault) in SAID {
-            let quick = format!("docker failed (exit status: 1): ERROR: {said}");
+    fn observed_messages_are_classified() {
+        for (message, fault) in OBSERVED {
+            let quick = format!("docker failed (exit status: 1): ERROR: {message}");
             let log = format!(
                 "docker failed (exit status: 1); the end of log:\n    #5 0.720 error: 503 Service Unavailable\n    #5 0.720 \
-                 retrying in 1s\n    #5 ERROR: x\n    ERROR: {said}"
+                 retrying in 1s\n    #5 ERROR: x\n    ERROR: {message}"
             );
-            for said in [quick, log] {
-                assert_eq!(Fault::of(&said), fault, "{said}");
+            for output in [quick, log] {
+                assert_eq!(Fault::classify(&output), fault, "{output}");
             }
         }
     }
 
     #[test]
-    fn what_failed_why_and_what_to_do() {
-        let explain = |said: &str, attempts| {
-            let fault = Fault::of(said);
-            hint::render(&fault.explain(anyhow!("{said}"), "building images", attempts, "ghcr.io/a/b"))
+    fn an_error_has_operation_cause_and_hint() {
+        let explain = |output: &str, attempts| {
+            let fault = Fault::classify(output);
+            hint::render(&fault.explain(anyhow!("{output}"), "building images", attempts, "ghcr.io/a/b"))
         };
         assert_eq!(
             explain("docker failed; the end of log:\n    #1 x\n    ERROR: y: 401 Unauthorized\n    z", 1),
@@ -318,7 +317,7 @@ mod tests {
         );
         let memory =
             explain("docker failed: runtime: out of memory\nfatal error: out of memory\n\ngoroutine 1", 1);
-        assert!(memory.contains("than what was asked for: fatal error: out of memory\nhint: "), "{memory}");
+        assert!(memory.contains("an invalid response: fatal error: out of memory\nhint: "), "{memory}");
         assert!(explain("docker failed: ERROR: EOF", 4).contains("the connection was lost, 4 times: EOF\n"));
         assert_eq!(
             explain("docker failed: what?", 1),

@@ -1,4 +1,4 @@
-//! What became of the tags of a run.
+//! The results of a run for its tags.
 
 use anyhow::Result;
 use qus_core::table::Table;
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::base::output::out;
 use crate::base::progress::say;
 
-/// What became of a tag.
+/// The state of a tag after the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum TagState {
@@ -16,18 +16,18 @@ pub(super) enum TagState {
     Loaded,
 }
 
-/// A tag in the report.
+/// The result for a tag.
 #[derive(Debug, Serialize)]
 pub(super) struct TagOutcome {
     pub(super) tag: String,
     pub(super) digest: Option<String>,
     pub(super) platforms: Vec<String>,
-    /// What there is to pull, in bytes; of an index, for each platform.
+    /// Download size in bytes; for an index, one for each platform.
     pub(super) sizes: Vec<u64>,
     pub(super) state: TagState,
 }
 
-/// Prints them.
+/// Prints the results as a table or as JSON.
 pub(super) fn print(repo: &str, outcomes: &[TagOutcome], json: bool) -> Result<()> {
     if json {
         return out(&(serde_json::to_string_pretty(outcomes)? + "\n"));

@@ -1,7 +1,7 @@
-//! Which images there are, and how they are called: pure, from the table of architectures.
+//! The images and their tags, derived from the table of architectures.
 //!
-//! An image is for one host. Over the images of a kind for all hosts lies an index. Tags that name a version
-//! never change what they mean; the floating ones mean the latest version of a channel.
+//! An image is for one host. An index combines the images of a kind for all hosts. Version tags are immutable; floating tags
+//! refer to the latest version of a channel.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 
 use crate::base::error::Usage;
 
-/// What is in an image.
+/// The kind of an image, which determines its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum ImageKind {
     /// The emulators.
     Pkg,
     /// The program.
@@ -26,8 +26,8 @@ pub(crate) enum Kind {
     Guest(&'static Arch),
 }
 
-impl Kind {
-    /// The target of the bake file that it inherits from.
+impl ImageKind {
+    /// The target of the bake file from which the image's target inherits.
     pub(super) fn target(self) -> &'static str {
         match self {
             Self::Pkg => "pkg",
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// What `org.opencontainers.image.title` says.
+    /// The value of `org.opencontainers.image.title`.
     pub(super) fn title(self) -> String {
         match self {
             Self::Pkg => "QEMU's user-mode emulators, static".to_owned(),
@@ -59,8 +59,8 @@ impl Kind {
         }
     }
 
-    /// The tag of the index over all hosts. The version comes first for guests too: with a guest's name before it,
-    /// a tag could mean an image of the host of that name.
+    /// The tag of the index over all hosts. The version comes first, because a tag that begins with a guest's name could be
+    /// confused with an image of the host of the same name.
     pub(super) fn tag(self, version: &str) -> String {
         match self {
             Self::Full => version.to_owned(),
@@ -68,7 +68,7 @@ impl Kind {
         }
     }
 
-    /// The tag that moves on to each new version of a channel.
+    /// The floating tag, which moves to each new version of a channel.
     pub(super) fn floating_tag(self, channel: &str) -> Option<String> {
         let default = channel == "default";
         match self {
@@ -81,7 +81,7 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ImageKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Guest(arch) => arch.name,
@@ -90,36 +90,36 @@ impl fmt::Display for Kind {
     }
 }
 
-/// The label with the hash of all that an image is made from.
+/// The label with the hash of an image's inputs.
 pub(super) const INPUTS: &str = "qus.inputs";
 
 /// The label with the commit.
 pub(super) const REVISION: &str = "org.opencontainers.image.revision";
 
-/// Names and values of `org.opencontainers.image` and of ours.
+/// Labels and annotations: `org.opencontainers.image.*` and `qus.*`.
 pub(super) type Labels = BTreeMap<&'static str, String>;
 
-/// An image of one host, and what it is made from.
+/// An image of one host and its inputs.
 #[derive(Debug)]
 pub(super) struct Image {
     pub(super) host: &'static Host,
-    pub(super) kind: Kind,
+    pub(super) kind: ImageKind,
     pub(super) tag: String,
-    /// Folders by the names that the Dockerfile has for them.
+    /// Build contexts by name: directories.
     pub(super) contexts: BTreeMap<&'static str, PathBuf>,
     pub(super) labels: Labels,
 }
 
 impl Image {
-    /// Its name in the bake file.
+    /// The name of its target in the bake file.
     pub(super) fn target(&self) -> String {
         format!("{}-{}", self.host, self.kind)
     }
 }
 
 /// Every kind once, in the order of the images.
-pub(super) fn kinds(images: &[Image]) -> Vec<Kind> {
-    let mut kinds: Vec<Kind> = Vec::new();
+pub(super) fn kinds(images: &[Image]) -> Vec<ImageKind> {
+    let mut kinds: Vec<ImageKind> = Vec::new();
     for image in images {
         if !kinds.contains(&image.kind) {
             kinds.push(image.kind);
@@ -158,7 +158,7 @@ pub(super) fn bake(
     json!({ "group": { "default": { "targets": names } }, "target": targets })
 }
 
-/// Refuses what no registry takes as the name of a repository.
+/// Refuses names that are not valid for a repository.
 pub(super) fn check_repo(repo: &str) -> Result<()> {
     let (registry, path) = match repo.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
@@ -170,37 +170,40 @@ pub(super) fn check_repo(repo: &str) -> Result<()> {
         word.chars().all(inner) && end(word.chars().next()) && end(word.chars().last())
     };
     let name = |registry: &str| registry.chars().all(|c| c.is_ascii_alphanumeric() || "[]:.-_".contains(c));
-    let bad = |why: &str| Usage(format!("`{repo}` is no name of a repository: {why}"));
+    let bad = |why: &str| Usage(format!("`{repo}` is not a valid repository: {why}"));
     ensure!(
         !path.chars().any(char::is_uppercase),
-        bad(&format!("letters are small; did you mean {}?", repo.to_lowercase()))
+        bad(&format!("repository names must be lowercase; did you mean {}?", repo.to_lowercase()))
     );
-    ensure!(!path.rsplit('/').next().unwrap_or_default().contains([':', '@']), bad("a tag goes to --tag"));
-    ensure!(path.split('/').all(word) && registry.is_none_or(name), bad("as in ghcr.io/somebody/qus"));
+    ensure!(!path.rsplit('/').next().unwrap_or_default().contains([':', '@']), bad("use --tag for the tag"));
+    ensure!(
+        path.split('/').all(word) && registry.is_none_or(name),
+        bad("expected a name such as ghcr.io/example/qus")
+    );
     Ok(())
 }
 
-/// Refuses what cannot be a tag together with all that is put before and behind it.
+/// Refuses tags that are invalid or, with the added host and kind, too long.
 pub(super) fn check_tag(tag: &str) -> Result<()> {
-    /// What the longest host and kind leave of the 128 characters that a tag may have.
-    const LONGEST: usize = 128 - "microblazeel-".len() * 2;
+    /// The maximum of 128 characters without the longest host and kind.
+    const MAX_LENGTH: usize = 128 - "microblazeel-".len() * 2;
     let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     let first = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let fits = tag.starts_with(first) && tag.chars().all(|c| word(c) || c == '_') && tag.len() <= LONGEST;
+    let fits = tag.starts_with(first) && tag.chars().all(|c| word(c) || c == '_') && tag.len() <= MAX_LENGTH;
     ensure!(
         fits,
         Usage(format!(
-            "`{tag}` cannot be a tag: letters, digits, `_`, `.` and `-`, of which the last two not first; at most \
-             {LONGEST} characters"
+            "`{tag}` is not a valid tag: use at most {MAX_LENGTH} letters, digits, `_`, `.` and `-`, and do not begin \
+             with `.` or `-`"
         ))
     );
     Ok(())
 }
 
-/// Where an image's files are staged, below the folder of its host.
-pub(super) fn emulators_of(kind: Kind, host_dir: &Path) -> PathBuf {
+/// The directory of an image's staged emulators, below the directory of its host.
+pub(super) fn emulators_dir(kind: ImageKind, host_dir: &Path) -> PathBuf {
     match kind {
-        Kind::Guest(arch) => host_dir.join("guests").join(arch.name),
+        ImageKind::Guest(arch) => host_dir.join("guests").join(arch.name),
         _ => host_dir.join("emulators"),
     }
 }
@@ -211,12 +214,14 @@ mod tests {
     use qus_core::arch::{ARCHES, HOSTS};
     use std::collections::BTreeSet;
 
-    fn kinds() -> impl Iterator<Item = Kind> {
-        [Kind::Pkg, Kind::Register, Kind::Full].into_iter().chain(ARCHES.iter().map(Kind::Guest))
+    fn kinds() -> impl Iterator<Item = ImageKind> {
+        [ImageKind::Pkg, ImageKind::Register, ImageKind::Full]
+            .into_iter()
+            .chain(ARCHES.iter().map(ImageKind::Guest))
     }
 
     #[test]
-    fn every_tag_means_one_thing() {
+    fn tags_are_unique() {
         let mut seen = BTreeSet::new();
         for kind in kinds() {
             let hosts = HOSTS.iter().map(|host| kind.host_tag(host, "10.2.2"));
@@ -229,19 +234,19 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_those_of_the_design() {
+    fn tags_follow_the_documented_scheme() {
         let host: &Host = "arm64".parse().unwrap();
-        assert_eq!(Kind::Full.host_tag(host, "1"), "arm64v8-1");
-        assert_eq!(Kind::Pkg.host_tag(host, "1"), "arm64v8-1-pkg");
-        assert_eq!(Kind::Guest("s390x".parse().unwrap()).tag("1"), "1-s390x");
-        assert_eq!(Kind::Register.tag("1"), "1-register");
-        assert_eq!(Kind::Pkg.floating_tag("default").as_deref(), Some("pkg"));
-        assert_eq!(Kind::Pkg.floating_tag("lts").as_deref(), Some("lts-pkg"));
-        assert_eq!(Kind::Full.floating_tag("default").as_deref(), Some("latest"));
+        assert_eq!(ImageKind::Full.host_tag(host, "1"), "arm64v8-1");
+        assert_eq!(ImageKind::Pkg.host_tag(host, "1"), "arm64v8-1-pkg");
+        assert_eq!(ImageKind::Guest("s390x".parse().unwrap()).tag("1"), "1-s390x");
+        assert_eq!(ImageKind::Register.tag("1"), "1-register");
+        assert_eq!(ImageKind::Pkg.floating_tag("default").as_deref(), Some("pkg"));
+        assert_eq!(ImageKind::Pkg.floating_tag("lts").as_deref(), Some("lts-pkg"));
+        assert_eq!(ImageKind::Full.floating_tag("default").as_deref(), Some("latest"));
     }
 
     #[test]
-    fn names_of_repositories() {
+    fn repositories_are_validated() {
         for repo in
             ["qus", "localhost:5000/qus", "ghcr.io/some-body/qus", "127.0.0.1:5000/a/b_c", "some/body"]
         {
@@ -256,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_a_tag() {
+    fn tags_are_validated() {
         for tag in ["", ".a", "-a", "a/b", "a b", "a:b", &"x".repeat(103)] {
             assert!(check_tag(tag).is_err(), "{tag}");
         }

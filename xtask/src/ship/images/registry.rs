@@ -1,6 +1,6 @@
-//! What a registry has, asked and told through `docker buildx imagetools`.
+//! Queries and changes a registry with `docker buildx imagetools`.
 //!
-//! Only what passes by itself is tried again, a bounded number of times.
+//! Transient errors are retried a limited number of times.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,13 +19,13 @@ use crate::engine::client::Client;
 use crate::ship::images::fault::Fault;
 use crate::ship::images::plan::Labels;
 
-/// How often a thing is tried at most.
+/// The maximum number of attempts.
 const ATTEMPTS: u32 = 4;
 
-/// The address space that buildx gets to ask a registry, in bytes. It holds in memory what it is sent, however much.
+/// The limit in bytes on buildx's address space. buildx holds responses of any size in memory.
 const MEMORY: u64 = 2 << 30;
 
-/// The longest that a registry may have us wait, in seconds.
+/// The maximum delay in seconds that a registry can request.
 const LONGEST_WAIT: u64 = 300;
 
 /// A repository in a registry.
@@ -35,11 +35,11 @@ pub(super) struct Registry<'a> {
     pub(super) repo: &'a str,
 }
 
-/// What a tag or digest stands for.
+/// The manifest or index of a tag or digest in the registry.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct Found {
+pub(super) struct RemoteManifest {
     manifest: Manifest,
-    /// The configuration; of several platforms, one for each.
+    /// The image configuration; of an index, one for each platform.
     image: Option<Value>,
 }
 
@@ -71,12 +71,12 @@ impl fmt::Display for Platform {
     }
 }
 
-impl Found {
+impl RemoteManifest {
     pub(super) fn digest(&self) -> &str {
         &self.manifest.digest
     }
 
-    /// The image for each platform, by digest. One that stands alone has its own digest.
+    /// The digest of the image for each platform. An image without an index has its own digest.
     pub(super) fn platforms(&self) -> BTreeMap<String, &str> {
         let attestation = |platform: &Platform| platform.os == "unknown";
         let listed = self.manifest.manifests.iter().filter_map(|descriptor| {
@@ -93,21 +93,21 @@ impl Found {
         platforms
     }
 
-    /// A label of an image that is for one platform.
+    /// A label of a single-platform image.
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         self.image.as_ref()?["config"]["Labels"][name].as_str()
     }
 }
 
-/// Size of an image as it is pulled, in bytes.
+/// The parts of an image manifest that determine its download size.
 #[derive(Deserialize)]
-struct Parts {
+struct ImageParts {
     config: Part,
     layers: Vec<Part>,
 }
 
-impl Parts {
-    /// A registry may name sizes that no image has.
+impl ImageParts {
+    /// The total size in bytes. A registry may report sizes that overflow.
     fn sum(&self) -> u64 {
         self.layers.iter().fold(self.config.size, |sum, layer| sum.saturating_add(layer.size))
     }
@@ -119,7 +119,7 @@ struct Part {
 }
 
 impl Registry<'_> {
-    /// The full name of a tag.
+    /// The full reference of a tag.
     pub(super) fn name(&self, tag: &str) -> String {
         format!("{}:{tag}", self.repo)
     }
@@ -133,42 +133,43 @@ impl Registry<'_> {
         exec::read_limited(self.client.cmd(&args), MEMORY)
     }
 
-    /// What a tag or, with an `@` before it, a digest stands for; `None` if it is not there.
-    pub(super) fn find(&self, tag: &str) -> Result<Option<Found>> {
+    /// The manifest of a tag or, with a leading `@`, of a digest; `None` if the registry does not have it.
+    pub(super) fn find(&self, tag: &str) -> Result<Option<RemoteManifest>> {
         let name = match tag.starts_with('@') {
             true => format!("{}{tag}", self.repo),
             false => self.name(tag),
         };
-        let found = self.patiently(&format!("asking for {name}"), || {
+        let found = self.retry(&format!("querying {name}"), || {
             match self.imagetools(&["inspect", "--format", "{{json .}}", &name]) {
-                Err(error) if Fault::of(&error.to_string()) == Fault::NotFound => Ok(None),
-                told => told.map(Some),
+                Err(error) if Fault::classify(&error.to_string()) == Fault::NotFound => Ok(None),
+                output => output.map(Some),
             }
         })?;
         let Some(text) = found else { return Ok(None) };
-        serde_json::from_str(&text).map(Some).with_context(|| format!("what buildx tells of {name}"))
+        serde_json::from_str(&text).map(Some).with_context(|| format!("cannot parse the manifest of {name}"))
     }
 
-    /// How much there is to pull of an image, in bytes.
+    /// The download size of an image in bytes.
     pub(super) fn size(&self, digest: &str) -> Result<u64> {
         let name = format!("{}@{digest}", self.repo);
-        let told =
-            self.patiently(&format!("asking for {name}"), || self.imagetools(&["inspect", "--raw", &name]))?;
-        // Unlike a tag's, a digest's manifest is not verified by buildx.
-        let sent = format!("sha256:{}", Sha256::of(&told));
-        ensure!(sent == digest, "the registry sends {sent} instead of {name}");
-        let parts: Parts = serde_json::from_str(&told).with_context(|| format!("the manifest {name}"))?;
+        let manifest =
+            self.retry(&format!("querying {name}"), || self.imagetools(&["inspect", "--raw", &name]))?;
+        // buildx does not verify the manifest of a digest.
+        let sent = format!("sha256:{}", Sha256::of(&manifest));
+        ensure!(sent == digest, "the registry sent {sent} instead of {name}");
+        let parts: ImageParts =
+            serde_json::from_str(&manifest).with_context(|| format!("cannot parse the manifest {name}"))?;
         Ok(parts.sum())
     }
 
-    /// The digest that an index over these digests has.
+    /// The digest of an index over these digests.
     pub(super) fn index_digest(&self, digests: &[&str], annotations: &Labels) -> Result<String> {
         let index = self.create(&["--dry-run"], digests, annotations)?;
         Ok(format!("sha256:{}", Sha256::of(index.trim_end())))
     }
 
-    /// Has a tag stand for an index over these digests.
-    pub(super) fn tag(&self, tag: &str, digests: &[&str], annotations: &Labels) -> Result<()> {
+    /// Pushes an index over these digests under a tag.
+    pub(super) fn push_index(&self, tag: &str, digests: &[&str], annotations: &Labels) -> Result<()> {
         self.create(&["--tag", &self.name(tag)], digests, annotations).map(drop)
     }
 
@@ -179,29 +180,29 @@ impl Registry<'_> {
         }
         args.extend(digests.iter().map(|digest| format!("{}@{digest}", self.repo)));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        self.patiently("making an index", || self.imagetools(&args))
+        self.retry("creating an index", || self.imagetools(&args))
     }
 
-    /// Tries again what may pass by itself.
+    /// Retries an operation after transient errors.
     ///
     /// # Errors
-    /// The last one, with what it means and what to do.
-    pub(super) fn patiently<T>(&self, what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
+    /// The last error, with its cause and a hint.
+    pub(super) fn retry<T>(&self, what: &str, mut work: impl FnMut() -> Result<T>) -> Result<T> {
         let mut attempt = 1;
         loop {
             let error = match work() {
                 Ok(done) => return Ok(done),
                 Err(error) => error,
             };
-            let fault = Fault::of(&error.to_string());
-            if !fault.passes() || attempt == ATTEMPTS {
+            let fault = Fault::classify(&error.to_string());
+            if !fault.is_transient() || attempt == ATTEMPTS {
                 return Err(fault.explain(error, what, attempt, self.repo));
             }
-            let told = if fault.may_tell_when() { self.retry_after() } else { None };
-            let asked = if told.is_some() { ", as the registry asks" } else { "" };
-            let wait = told.unwrap_or(1 << attempt).min(LONGEST_WAIT);
+            let requested = if fault.may_have_retry_after() { self.retry_after() } else { None };
+            let reason = if requested.is_some() { ", as requested by the registry" } else { "" };
+            let wait = requested.unwrap_or(1 << attempt).min(LONGEST_WAIT);
             say(format_args!(
-                "{what}: {fault}; trying again in {wait} s{asked} ({attempt} of {} times)",
+                "{what}: {fault}; retrying in {wait} s{reason} (retry {attempt} of {})",
                 ATTEMPTS - 1
             ));
             thread::sleep(Duration::from_secs(wait));
@@ -209,7 +210,7 @@ impl Registry<'_> {
         }
     }
 
-    /// What the registry's `Retry-After` says now, in seconds: buildx does not pass it on.
+    /// The registry's current `Retry-After` in seconds, which buildx does not report.
     fn retry_after(&self) -> Option<u64> {
         let (host, _) = self.repo.split_once('/')?;
         if !is_installed("curl") {
@@ -231,13 +232,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_registry_makes_up_is_no_reason_to_panic() {
+    fn invalid_responses_do_not_panic() {
         let parts =
             r#"{ "config": { "size": 18446744073709551615 }, "layers": [{ "size": 1 }, { "size": 2 }] }"#;
-        assert_eq!(serde_json::from_str::<Parts>(parts).unwrap().sum(), u64::MAX);
-        assert!(serde_json::from_str::<Parts>(r#"{ "config": { "size": -1 }, "layers": [] }"#).is_err());
+        assert_eq!(serde_json::from_str::<ImageParts>(parts).unwrap().sum(), u64::MAX);
+        assert!(serde_json::from_str::<ImageParts>(r#"{ "config": { "size": -1 }, "layers": [] }"#).is_err());
         let found = r#"{ "manifest": { "digest": "", "manifests": [] }, "image": ["no", "object"] }"#;
-        let found: Found = serde_json::from_str(found).unwrap();
+        let found: RemoteManifest = serde_json::from_str(found).unwrap();
         assert_eq!(found.label("x"), None);
         assert_eq!(found.platforms().keys().collect::<Vec<_>>(), ["/"]);
     }

@@ -1,4 +1,4 @@
-//! What all images of a run have in common, and the images that follow from it.
+//! The common properties of a run's images, and the list of images.
 
 use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
@@ -13,52 +13,60 @@ use crate::base::error::Usage;
 use crate::base::exec::{self, sh};
 use crate::base::files;
 use crate::base::progress::say;
-use crate::ship::images::plan::{self, INPUTS, Image, Kind, Labels, REVISION};
+use crate::ship::images::plan::{self, INPUTS, Image, ImageKind, Labels, REVISION};
 use crate::ship::images::stage::Staged;
 
-/// What is the same for all images of a run.
+/// Properties that all images of a run share.
 pub(super) struct Release {
     pub(super) qemu: String,
-    /// In tags: QEMU's version, or what was asked for.
+    /// The version in tags: QEMU's version, or the value of --tag.
     pub(super) version: String,
-    /// Of QEMU's version, if that is in the tags.
+    /// The channel of QEMU's version, if tags contain that version.
     pub(super) channel: Option<String>,
-    /// SPDX expression of QEMU's source.
+    /// SPDX expression of the licence of QEMU's source.
     licence: String,
-    /// The commit, if there is one.
+    /// The git commit, if there is one.
     revision: Option<String>,
-    /// Address of the repository, if it is public.
+    /// URL of the git repository, if it is public.
     source: Option<String>,
-    /// When the images count as made, in seconds since 1970.
+    /// Creation time of the images, in seconds since 1970.
     pub(super) epoch: u64,
 }
 
 impl Release {
-    pub(super) fn of(cx: &Context, staged: &[Staged], qemu: Option<&str>, tag: Option<&str>) -> Result<Self> {
+    pub(super) fn new(
+        cx: &Context,
+        staged: &[Staged],
+        qemu: Option<&str>,
+        tag: Option<&str>,
+    ) -> Result<Self> {
         let recipes = || staged.iter().map(|staged| &staged.bundle.recipe);
         let qemu = match qemu {
-            Some(asked) => cx.data.release(asked).map_err(Usage)?.version.clone(),
-            None => recipes().map(|recipe| &recipe.qemu).max().context("no host")?.clone(),
+            Some(name) => cx.data.release(name).map_err(Usage)?.version.clone(),
+            None => recipes().map(|recipe| &recipe.qemu).max().context("no host is selected")?.clone(),
         };
-        // 32-bit hosts have an older version under the same tag; a mixture of others is a mistake.
+        // 32-bit hosts may have an older version under the same tag; all other hosts must have the same version.
         for recipe in recipes() {
             let narrow = !recipe.host.arch.registers_64_bit;
             if recipe.qemu != qemu && !(narrow && recipe.qemu < qemu) {
                 let host = recipe.host;
                 return Err(hinted(
-                    format!("the bundle of {host} has QEMU {}, and the images are of {qemu}", recipe.qemu),
+                    format!(
+                        "the bundle of {host} has QEMU {}, but the images are for QEMU {qemu}",
+                        recipe.qemu
+                    ),
                     format!("to build it, run `cargo xtask build-qemu --all --host {host} --qemu {qemu}`"),
                 ));
             }
         }
         if recipes().any(|recipe| recipe.profile != Profile::Release) {
             say(
-                "note: these emulators are built for development; for a release: build-qemu --profile release",
+                "note: these emulators are development builds; for a release, use `build-qemu --profile release`",
             );
         }
         let git = |args: &[&str]| {
             let root = cx.paths.root();
-            exec::read(cmd!(sh(), "git -C {root} {args...}")).ok().filter(|told| !told.is_empty())
+            exec::read(cmd!(sh(), "git -C {root} {args...}")).ok().filter(|output| !output.is_empty())
         };
         let changed = git(&["status", "--porcelain"]).is_some();
         let revision = git(&["rev-parse", "HEAD"]);
@@ -88,8 +96,9 @@ impl Release {
         let dockerfile = files::sha256(&cx.paths.images().join("Dockerfile"))?;
         let mut images = Vec::new();
         for (host, staged) in hosts.iter().zip(staged) {
-            let kinds =
-                [Kind::Pkg, Kind::Register, Kind::Full].into_iter().chain(staged.guests().map(Kind::Guest));
+            let kinds = [ImageKind::Pkg, ImageKind::Register, ImageKind::Full]
+                .into_iter()
+                .chain(staged.guests().map(ImageKind::Guest));
             for kind in kinds {
                 let mut image = Image {
                     host,
@@ -105,17 +114,17 @@ impl Release {
                     image.contexts.insert("qus", staged.dir.join("qus"));
                     inputs["qus"] = Value::from(staged.program_sha256.to_string());
                 }
-                if kind != Kind::Register {
-                    image.contexts.insert("emulators", plan::emulators_of(kind, &staged.dir));
+                if kind != ImageKind::Register {
+                    image.contexts.insert("emulators", plan::emulators_dir(kind, &staged.dir));
                     let bundle = match kind {
-                        Kind::Guest(arch) => staged.bundle.only(arch),
+                        ImageKind::Guest(arch) => staged.bundle.only(arch),
                         _ => staged.bundle.clone(),
                     };
                     image.labels.insert("qus.qemu", staged.bundle.recipe.qemu.to_string());
                     inputs["emulators"] = Value::from(bundle.json());
                 }
                 image.labels.insert(INPUTS, Sha256::of(inputs.to_string()).to_string());
-                // What does not change the content does not change the tag either.
+                // Not part of the hash: a new commit with equal inputs does not change the image.
                 image.labels.extend(self.revision.clone().map(|revision| (REVISION, revision)));
                 images.push(image);
             }
@@ -123,12 +132,12 @@ impl Release {
         Ok(images)
     }
 
-    pub(super) fn labels(&self, kind: Kind) -> Labels {
+    pub(super) fn labels(&self, kind: ImageKind) -> Labels {
         let own = env!("CARGO_PKG_LICENSE");
         let licences = match kind {
-            Kind::Pkg => self.licence.clone(),
-            Kind::Register => own.to_owned(),
-            Kind::Full | Kind::Guest(_) => format!("({own}) AND {}", self.licence),
+            ImageKind::Pkg => self.licence.clone(),
+            ImageKind::Register => own.to_owned(),
+            ImageKind::Full | ImageKind::Guest(_) => format!("({own}) AND {}", self.licence),
         };
         let source = self.source.clone().map(|source| ("org.opencontainers.image.source", source));
         [

@@ -1,5 +1,4 @@
-//! The sizes that the README shows: measured when images were pushed, kept as data, and written into the README
-//! by `cargo xtask codegen`.
+//! Image sizes for the README: recorded when images are pushed, and written to the README by `cargo xtask codegen`.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,14 +11,14 @@ use serde::{Deserialize, Serialize};
 use crate::base::context::Context;
 use crate::base::files;
 use crate::ship::images::outcome::TagOutcome;
-use crate::ship::images::plan::Kind;
+use crate::ship::images::plan::ImageKind;
 
 /// `images/sizes.json`
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Sizes {
     qemu: String,
-    /// By host and kind: what there is to pull, in bytes.
+    /// Download size in bytes by host and kind.
     hosts: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
@@ -27,11 +26,13 @@ fn path(cx: &Context) -> PathBuf {
     cx.paths.images().join("sizes.json")
 }
 
-/// Keeps the sizes of the images of these rows, which were pushed under QEMU's version.
+/// Records the sizes of images that were pushed under QEMU's version.
 pub(super) fn record(cx: &Context, qemu: &str, rows: &[TagOutcome]) -> Result<()> {
     let mut hosts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for host in &HOSTS {
-        for kind in [Kind::Pkg, Kind::Register, Kind::Full].into_iter().chain(ARCHES.iter().map(Kind::Guest))
+        for kind in [ImageKind::Pkg, ImageKind::Register, ImageKind::Full]
+            .into_iter()
+            .chain(ARCHES.iter().map(ImageKind::Guest))
         {
             let tag = kind.host_tag(host, qemu);
             let size = rows.iter().find(|row| row.tag == tag).and_then(|row| row.sizes.first());

@@ -1,5 +1,5 @@
-//! The folders that images are made from: copies from the bundle, with modes and times that are always the
-//! same, so that a layer depends on nothing but what is in it.
+//! Stages the build contexts of images: copies from the bundle with fixed modes and timestamps, so that layers are
+//! reproducible.
 
 use std::fs::{FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -16,21 +16,21 @@ use crate::base::context::Context;
 use crate::base::{cache, files};
 use crate::bundle::manifest;
 
-/// A bundle, and where its files lie as they are to lie in images.
+/// A bundle and the directory of its staged files.
 pub(super) struct Staged {
     host: &'static Host,
     pub(super) dir: PathBuf,
     pub(super) bundle: Bundle,
-    /// Of the program.
+    /// Hash of the program.
     pub(super) program_sha256: Sha256,
 }
 
 impl Staged {
-    /// Looks at a host's bundle.
+    /// Reads a host's bundle.
     ///
     /// # Errors
-    /// Something has not been built.
-    pub(super) fn look(cx: &Context, host: &'static Host) -> Result<Self> {
+    /// The emulators or the program have not been built.
+    pub(super) fn inspect(cx: &Context, host: &'static Host) -> Result<Self> {
         let from = cx.paths.bundle(host);
         let bundle = manifest::built(host, &from)?;
         let program = from.join("qus");
@@ -41,11 +41,11 @@ impl Staged {
         Ok(Self { host, dir: cx.paths.out().join("images").join(host.name), bundle, program_sha256 })
     }
 
-    /// Copies its files.
+    /// Copies the files of the bundle.
     ///
     /// # Errors
-    /// An emulator is not the one that was built.
-    pub(super) fn fill(&self, cx: &Context) -> Result<()> {
+    /// An emulator does not match `bundle.json`.
+    pub(super) fn copy_files(&self, cx: &Context) -> Result<()> {
         let from = cx.paths.bundle(self.host);
         cache::publish(&self.dir, |into| {
             copy(&from.join("qus"), &into.join("qus/usr/bin/qus"), 0o755)?;
@@ -56,18 +56,18 @@ impl Staged {
                 let target = emulator.target;
                 let staged = all.join(&emulator.file);
                 copy(&file, &staged, 0o755)?;
-                // The same file in the context of the image that has it alone.
-                let alone = into.join("guests").join(target.name).join("usr/bin");
-                fs::create_dir_all(&alone)?;
-                fs::hard_link(&staged, alone.join(&emulator.file))?;
-                describe(&self.bundle.only(target), &alone)?;
+                // The context of the image with only this emulator.
+                let single = into.join("guests").join(target.name).join("usr/bin");
+                fs::create_dir_all(&single)?;
+                fs::hard_link(&staged, single.join(&emulator.file))?;
+                write_manifest(&self.bundle.only(target), &single)?;
             }
-            describe(&self.bundle, &all)?;
-            settle(into)
+            write_manifest(&self.bundle, &all)?;
+            normalize_modes_and_times(into)
         })
     }
 
-    /// The architectures that are emulated, in the order of the table.
+    /// The emulated architectures in the order of the table.
     pub(super) fn guests(&self) -> impl Iterator<Item = &'static Arch> {
         ARCHES.iter().filter(|arch| self.bundle.emulators.iter().any(|emulator| emulator.target == *arch))
     }
@@ -78,27 +78,27 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
     Ok(fs::set_permissions(to, Permissions::from_mode(mode))?)
 }
 
-fn describe(bundle: &Bundle, dir: &Path) -> Result<()> {
+fn write_manifest(bundle: &Bundle, dir: &Path) -> Result<()> {
     let path = dir.join("bundle.json");
     files::write(&path, bundle.json().as_bytes())?;
     Ok(fs::set_permissions(&path, Permissions::from_mode(0o644))?)
 }
 
-/// Gives every folder the same mode, and everything the same time.
-fn settle(dir: &Path) -> Result<()> {
+/// Sets the mode of all directories, and the timestamps of all files and directories, to fixed values.
+fn normalize_modes_and_times(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() {
-            settle(&path)?;
+            normalize_modes_and_times(&path)?;
         } else {
-            touch(&path)?;
+            reset_times(&path)?;
         }
     }
     fs::set_permissions(dir, Permissions::from_mode(0o755))?;
-    touch(dir)
+    reset_times(dir)
 }
 
-fn touch(path: &Path) -> Result<()> {
+fn reset_times(path: &Path) -> Result<()> {
     let epoch = SystemTime::UNIX_EPOCH;
     let set = || File::open(path)?.set_times(FileTimes::new().set_accessed(epoch).set_modified(epoch));
     set().with_context(|| format!("cannot set the time of {}", path.display()))

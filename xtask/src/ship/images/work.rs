@@ -1,4 +1,4 @@
-//! A run that makes images: with which engine and builder, and where they go.
+//! A run that builds images: its engine, builder and repository.
 
 use std::path::Path;
 
@@ -18,11 +18,11 @@ use crate::ship::images::plan::{self, Image};
 use crate::ship::images::registry::Registry;
 use crate::ship::images::release::Release;
 
-/// How many images are built at once.
+/// The number of images that are built at once.
 const BATCH: usize = 12;
 
-/// Images on their way.
-pub(super) struct Work<'a> {
+/// The context of a run that builds images.
+pub(super) struct ImageRun<'a> {
     pub(super) cx: &'a Context,
     pub(super) args: &'a Args,
     pub(super) release: &'a Release,
@@ -30,39 +30,37 @@ pub(super) struct Work<'a> {
     pub(super) builder: &'a Builder,
 }
 
-impl Work<'_> {
+impl ImageRun<'_> {
     pub(super) fn registry(&self) -> Registry<'_> {
         Registry { client: self.client, builder: self.args.builder.as_deref(), repo: &self.args.repo }
     }
 
-    pub(super) fn may_move(&self, conflicts: &[String]) -> Result<()> {
+    /// Refuses to move tags with other content, unless --force is given.
+    pub(super) fn check_conflicts(&self, conflicts: &[String]) -> Result<()> {
         if conflicts.is_empty() {
             return Ok(());
         }
         let list = conflicts.join("\n  ");
         if !self.args.force {
             return Err(hinted(
-                format!(
-                    "tags of {} exist with another content and are never moved:\n  {list}",
-                    self.args.repo
-                ),
-                "choose another --tag; or move them with --force, if nobody relies on them",
+                format!("tags of {} exist with other content and are never moved:\n  {list}", self.args.repo),
+                "choose another --tag, or move the tags with --force if they are not in use",
             ));
         }
-        say(format_args!("MOVING tags of {}, by force:\n  {list}", self.args.repo));
+        say(format_args!("warning: moving tags of {} (--force):\n  {list}", self.args.repo));
         Ok(())
     }
 
-    /// Has buildx build images; returns what it tells of each.
+    /// Builds images with buildx; returns buildx's metadata of each.
     pub(super) fn bake(
         &self,
         images: &[&Image],
         tags: impl Fn(&Image) -> Vec<String>,
         output: &str,
     ) -> Result<Map<String, Value>> {
-        let mut told = Map::new();
+        let mut metadata = Map::new();
         if images.is_empty() {
-            return Ok(told);
+            return Ok(metadata);
         }
         let attest = match output.contains("push=true") {
             true => self.builder.attestations(self.client, &self.args.sbom)?,
@@ -72,17 +70,17 @@ impl Work<'_> {
         let doing = if output.contains("push=true") { "building and pushing" } else { "building" };
         let driver = &self.builder.driver;
         let mut bar = Bar::new(format!("{doing} {} images with the driver {driver}", images.len()));
-        // All at once, they wait for each other until the engine loses its patience.
-        for some in images.chunks(BATCH) {
-            let bake = plan::bake(some, &tags, output, &attest, self.builder.modern);
-            told.extend(self.registry().patiently("building images", || self.bake_some(&bake, &log))?);
-            bar.set(told.len() as u64, images.len() as u64);
+        // With all images at once, builds wait for each other until the engine times out.
+        for batch in images.chunks(BATCH) {
+            let bake = plan::bake(batch, &tags, output, &attest, self.builder.modern);
+            metadata.extend(self.registry().retry("building images", || self.bake_batch(&bake, &log))?);
+            bar.set(metadata.len() as u64, images.len() as u64);
         }
         bar.finish();
-        Ok(told)
+        Ok(metadata)
     }
 
-    pub(super) fn bake_some(&self, bake: &Value, log: &Path) -> Result<Map<String, Value>> {
+    pub(super) fn bake_batch(&self, bake: &Value, log: &Path) -> Result<Map<String, Value>> {
         let dir = self.cx.paths.out().join("images");
         let (targets, metadata) = (dir.join("bake.json"), dir.join("metadata.json"));
         files::write(&targets, &serde_json::to_vec_pretty(bake)?)?;
@@ -93,8 +91,8 @@ impl Work<'_> {
             args.extend(["--builder", builder]);
         }
         exec::run(self.client.cmd(&args).in_dir(&self.cx.paths.images()), log, |_| {})?;
-        let told =
-            fs::read(&metadata).with_context(|| format!("buildx has not written {}", metadata.display()))?;
-        serde_json::from_slice(&told).context("what buildx tells of the images")
+        let text =
+            fs::read(&metadata).with_context(|| format!("buildx did not write {}", metadata.display()))?;
+        serde_json::from_slice(&text).context("cannot parse buildx's metadata")
     }
 }

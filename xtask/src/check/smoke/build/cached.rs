@@ -66,7 +66,7 @@ fn source(bench: &Workbench<'_>) -> Result<()> {
         fs::copy(&archive, &copy)?;
         change(&copy)?;
         // Else the tree of an earlier run would do.
-        files::remove(&bench.path("target/qus/src"))?;
+        files::remove_dir(&bench.path("target/qus/src"))?;
         let build = bench.build_qemu()?.args(options).arg(&archive);
         let mut run = bench.start("talk", build.env("XDG_CACHE_HOME", bench.path("changed-source")))?;
         run.says(CHANGED)?;

@@ -36,7 +36,7 @@ fn classic(dock: &Dock<'_>) -> Result<()> {
         dock.bench.ends(dock.xtask_with(&engine, &dock.small, &args)?)
     };
     let first = push()?;
-    let note = "note: Docker's classic image store makes neither attestations nor zstd layers";
+    let note = "note: Docker's classic image store supports neither attestations nor zstd layers";
     ensure!(first.stderr.contains(note), "it does not say what is missing: {}", first.stderr);
     let first = digests(&first.succeeds()?)?;
     let mut layers = 0;
@@ -73,7 +73,7 @@ pub(super) fn socket(dock: &Dock<'_>, engine: &Throwaway, name: &str) -> Result<
             let client = client.clone();
             thread::spawn(move || -> Result<()> {
                 let dial = ["buildx", "--builder", "default", "dial-stdio"];
-                exec::speak(client.cmd(&dial), connection.into()).map(drop)
+                exec::run_connected(client.cmd(&dial), connection.into()).map(drop)
             });
         }
     });
@@ -90,7 +90,7 @@ fn remote(dock: &Dock<'_>) -> Result<()> {
     let pushed = dock.push(&dock.small, &dock.repo("remote"), &["--builder", "one"])?;
     ensure!(pushed.stderr.contains("with the driver remote"), "another builder was used: {}", pushed.stderr);
     // The engine that answers is not the builder, and runs what was pushed.
-    ensure!(!pushed.stderr.contains("nothing was run"), "nothing was run: {}", pushed.stderr);
+    ensure!(!pushed.stderr.contains("images were not run"), "nothing was run: {}", pushed.stderr);
     let pushed = digests(&pushed.succeeds()?)?;
     ensure!(pushed.len() == TAGS_OF_SMALL, "not the usual tags: {pushed:?}");
 
@@ -169,7 +169,7 @@ fn sbom(dock: &Dock<'_>) -> Result<()> {
 
     let absent = dock.repo("no-scanner:1");
     let repo = dock.repo("no-sbom");
-    let note = format!("note: images get no SBOM, since {absent} cannot be had");
+    let note = format!("note: images have no SBOM, because {absent} is not available");
     push(&repo, &absent)?.fails(0, &[&note])?;
     let told = dock.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
     ensure!(!told.contains("SPDX"), "there is an SBOM from nowhere: {told}");

@@ -75,14 +75,8 @@ fn content(line: &str) -> bool {
 fn down(dock: &Dock<'_>) -> Result<()> {
     let repo = repo(free_address(LOOPBACK)?);
     let registry = repo.trim_end_matches("/qus");
-    dock.push(&dock.small, &repo, &[])?.fails(
-        1,
-        &[
-            "nobody answers there: ",
-            "connection refused",
-            &format!("hint: check the name and port {registry}"),
-        ],
-    )
+    dock.push(&dock.small, &repo, &[])?
+        .fails(1, &["connection refused: ", &format!("hint: check the name and port {registry}")])
 }
 
 fn login(dock: &Dock<'_>) -> Result<()> {
@@ -111,9 +105,9 @@ fn login(dock: &Dock<'_>) -> Result<()> {
 fn forbidden(dock: &Dock<'_>) -> Result<()> {
     let forbids = faulty(dock, upload, Answer::Head("403 Forbidden"), FOR_EVER)?.repo();
     let words = [
-        "building images: the registry forbids it: ",
+        "building images: the registry denies access: ",
         "403 Forbidden",
-        &format!("be allowed to write to {forbids}"),
+        &format!("needs permission to write to {forbids}"),
     ];
     dock.push(&dock.small, &forbids, &[])?.fails(1, &words)?;
     let lacks = faulty(dock, upload, Answer::Head("404 Not Found"), FOR_EVER)?.repo();
@@ -122,18 +116,19 @@ fn forbidden(dock: &Dock<'_>) -> Result<()> {
     let read_only = Real::start(dock, LOOPBACK, |config| {
         config["storage"]["maintenance"]["readonly"]["enabled"] = true.into();
     })?;
-    let words = ["the registry forbids it: ", "405 Method Not Allowed", "a registry may also be read-only"];
+    let words =
+        ["the registry denies access: ", "405 Method Not Allowed", "the registry may also be read-only"];
     dock.push(&dock.small, &read_only.repo(), &[])?.fails(1, &words)
 }
 
 fn too_many(dock: &Dock<'_>) -> Result<()> {
     let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 3");
     let while_ill = faulty(dock, everything, answer, Duration::from_secs(3))?;
-    let words = ["too many requests; trying again in 3 s, as the registry asks (1 of 3 times)"];
+    let words = ["too many requests; retrying in 3 s, as requested by the registry (retry 1 of 3)"];
     dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
     let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 1");
     let for_ever = faulty(dock, everything, answer, FOR_EVER)?;
-    let words = ["(3 of 3 times)", "too many requests, 4 times: ", "hint: wait before you try again: "];
+    let words = ["(retry 3 of 3)", "too many requests, 4 times: ", "hint: retry later: "];
     dock.push(&dock.small, &for_ever.repo(), &[])?.fails(1, &words)
 }
 
@@ -141,15 +136,16 @@ fn failing(dock: &Dock<'_>) -> Result<()> {
     let answer = Answer::Head("503 Service Unavailable");
     // Half-way between the second attempt and the third, so that a slow machine has time.
     let while_ill = faulty(dock, everything, answer, Duration::from_secs(4))?;
-    let words = ["the registry has failed; trying again in 2 s (1 of 3 times)", "in 4 s (2 of 3 times)"];
+    let words =
+        ["the registry reports a server error; retrying in 2 s (retry 1 of 3)", "in 4 s (retry 2 of 3)"];
     dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
     let answer = Answer::Head("500 Internal Server Error\r\nRetry-After: 1");
     let for_ever = faulty(dock, everything, answer, FOR_EVER)?;
     let words = [
-        "trying again in 1 s, as the registry asks",
-        "the registry has failed, 4 times: ",
+        "retrying in 1 s, as requested by the registry",
+        "the registry reports a server error, 4 times: ",
         "500 Internal Server Error",
-        "is at fault",
+        "its disk may be full",
     ];
     dock.push(&dock.small, &for_ever.repo(), &[])?.fails(1, &words)
 }
@@ -161,7 +157,7 @@ fn half_way(dock: &Dock<'_>) -> Result<()> {
     ensure!(once.has_struck(), "no upload was cut off");
     // It is patient for 7 seconds, and we are after that.
     let longer = faulty(dock, content, Answer::HangUp, Duration::from_secs(9))?;
-    let words = ["building images: the connection was lost; trying again in 2 s (1 of 3 times)"];
+    let words = ["building images: the connection was lost; retrying in 2 s (retry 1 of 3)"];
     dock.push(&dock.small, &longer.repo(), &[])?.fails(0, &words)
 }
 
@@ -174,8 +170,7 @@ fn lying(dock: &Dock<'_>) -> Result<()> {
         (elsewhere, "unsupported protocol scheme"),
     ] {
         let lies = faulty(dock, asked, answer, FOR_EVER)?.repo();
-        let words =
-            ["the registry sends something else than what was asked for: ", word, "hint: check that "];
+        let words = ["the registry sends an invalid response: ", word, "hint: check that "];
         dock.push(&dock.small, &lies, &[])?.fails(1, &words)?;
     }
     Ok(())
@@ -191,10 +186,10 @@ fn tls(dock: &Dock<'_>) -> Result<()> {
     let registry = Real::start(dock, ip.trim(), |config| {
         config["http"]["tls"] = json!({ "certificate": certificate, "key": key });
     })?;
-    let words = ["the registry's certificate is not accepted: ", "x509: ", "hint: add the certificate of "];
+    let words = ["the registry's certificate is not trusted: ", "x509: ", "hint: add the certificate of "];
     dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)?;
     let registry = Real::start(dock, ip.trim(), |_| ())?;
-    let words = ["the registry does not speak https: ", "allow it as an insecure registry"];
+    let words = ["the registry does not support HTTPS: ", "configure it as an insecure registry"];
     dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)
 }
 
@@ -204,7 +199,11 @@ fn full_registry(dock: &Dock<'_>) -> Result<()> {
         config["storage"]["filesystem"]["rootdirectory"] = json!(disk.dir);
     })?;
     // A registry does not tell its clients why it has failed.
-    let words = ["the registry has failed, 4 times: ", "500 Internal Server Error", "is its disk full?"];
+    let words = [
+        "the registry reports a server error, 4 times: ",
+        "500 Internal Server Error",
+        "its disk may be full",
+    ];
     dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)
 }
 
@@ -216,9 +215,9 @@ fn full_engine(dock: &Dock<'_>) -> Result<()> {
     let args = ["images", "--push", "--repo", &repo, "--sbom", "none"];
     let ended = dock.bench.ends(dock.xtask_with(&engine, &dock.small, &args)?)?;
     // Of dockerd 26.1, one in a dozen panics where the others say that the disk is full.
-    let words: &[&str] = match ended.stderr.contains("the engine has ended") {
-        true => &["Cannot connect to the Docker daemon", "hint: start the engine again", "is its disk full?"],
-        false => &["a disk is full: ", "no space left on device", "hint: free space"],
+    let words: &[&str] = match ended.stderr.contains("the engine is not running") {
+        true => &["Cannot connect to the Docker daemon", "hint: restart the engine", "its disk may be full"],
+        false => &["no space left on a disk: ", "no space left on device", "hint: free disk space"],
     };
     ended.fails(1, words)
 }
@@ -242,7 +241,7 @@ fn killed(dock: &Dock<'_>) -> Result<()> {
 fn twice(dock: &Dock<'_>) -> Result<()> {
     let repo = dock.repo("twice");
     let mut first = Running::start(dock.path("first.log"), push(dock, &repo)?)?;
-    first.says("asking ")?;
+    first.says("querying ")?;
     let second = dock.bench.ends(push(dock, &repo)?)?;
     ensure!(
         second.stderr.contains(&format!("waiting for another cargo xtask (process {})", first.child.id())),
@@ -259,10 +258,10 @@ fn twice(dock: &Dock<'_>) -> Result<()> {
 
 fn no_engine(dock: &Dock<'_>) -> Result<()> {
     let words = [
-        "there is no container engine:",
-        "yours: docker is not installed",
-        "a throwaway one: ",
-        "no apt-get and dpkg-deb",
+        "no container engine is available:",
+        "installed: docker is not installed",
+        "throwaway: ",
+        "lacks apt-get or dpkg-deb",
         "hint: install and start Docker",
     ];
     dock.bench.ends(push(dock, &dock.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &words)
@@ -282,7 +281,7 @@ fn no_buildx(dock: &Dock<'_>) -> Result<()> {
         let hidden = places.iter().filter(|place| place.is_dir());
         let _hidden = hidden.map(|place| Tmpfs::mount(place, "ro")).collect::<Result<Vec<_>>>()?;
         let words = [
-            "the builder default cannot be used: docker has no buildx",
+            "cannot use the builder default: docker has no buildx",
             "hint: --builder needs docker with buildx",
         ];
         dock.bench.ends(push()?)?.fails(1, &words)?;
@@ -296,7 +295,7 @@ fn no_buildx(dock: &Dock<'_>) -> Result<()> {
     files::write(&plugin, script.as_bytes())?;
     fs::set_permissions(&plugin, Permissions::from_mode(0o755)).context("cannot change its mode")?;
     let words = [
-        "cannot be used: buildx is 0.9.1, and 0.13.0 is needed",
+        "cannot use the builder default: buildx 0.9.1 is too old; 0.13.0 or newer is required",
         "hint: --builder needs docker with buildx 0.13.0",
     ];
     dock.bench.ends(push()?)?.fails(1, &words)

@@ -60,7 +60,7 @@ fn several(dock: &Dock<'_>) -> Result<()> {
     let names: Vec<_> = others.iter().map(|host| host.name).collect();
     let pushed = dock.push(&target, &repo, &["--host", &names.join(","), "--qemu", &version])?;
     ensure!(
-        pushed.stderr.contains(" to its 1 platforms"),
+        pushed.stderr.contains(" platforms to the 1 of "),
         "it does not say that an index grows: {}",
         pushed.stderr
     );

@@ -13,7 +13,7 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::check::smoke::fixture::bench::FOREIGN;
 use crate::check::smoke::fixture::dock::{Checks, Dock};
 use crate::check::smoke::fixture::process::{Running, wait};
-use crate::engine::place::mark;
+use crate::engine::engine_dir::engine_id;
 
 pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("engine up, used by hand, down: nothing is left of it", by_hand)?;
@@ -35,7 +35,7 @@ struct Traces {
 impl Traces {
     /// Looks around for what has to do with the engine of a target folder.
     fn look(target: &Path) -> Result<Self> {
-        let mark = format!("/{}", mark(&target.join("qus/engine/run")));
+        let mark = format!("/{}", engine_id(&target.join("qus/engine/run")));
         let marked = |path: &PathBuf| path.to_string_lossy().ends_with(&mark);
         let dir = target.to_string_lossy();
         let of_dir = |text: &str| text.contains(&*dir);
@@ -85,7 +85,7 @@ fn by_hand(dock: &Dock<'_>) -> Result<()> {
     let engine = |command: &str| dock.bench.ends(dock.alone(&target, &["engine", command])?);
     let before = Traces::look(&target)?;
     engine("status")?
-        .fails(1, &["no throwaway engine runs here", "hint: to start one, run `cargo xtask engine up`"])?;
+        .fails(1, &["no throwaway engine is running", "hint: to start one, run `cargo xtask engine up`"])?;
     let variables = engine("up")?.succeeds()?;
     ensure!(engine("up")?.succeeds()? == variables, "a second `up` has started another engine");
     ensure!(engine("env")?.succeeds()? == variables, "`env` prints something else than `up`");

@@ -99,7 +99,7 @@ fn base_root(dock: &Dock<'_>, host: &Host) -> Result<PathBuf> {
     let distribution = Distribution::detect()?
         .ok_or_else(|| Skip("nodes are made from a Debian mirror, and this machine has no apt".to_owned()))?;
     let id = format!("build-{}-{}-{}", distribution.codename, packages::id(set), host.debian);
-    let dir = cx.paths.root_folder(&id);
+    let dir = cx.paths.rootfs(&id);
     if dir.exists() {
         return Ok(dir);
     }
@@ -107,7 +107,7 @@ fn base_root(dock: &Dock<'_>, host: &Host) -> Result<PathBuf> {
         let what = format!("a node of {host}");
         packages::fetch(cx, &distribution, &set.from, Some(host.debian), &what, root, |apt, root| {
             rust::first_available(&cx.data.hosts, |rust| {
-                files::clear(root)?;
+                files::recreate_dir(root)?;
                 let rust = [&rust.cargo, &rust.compiler];
                 apt.unpack_all(&set.packages.iter().chain(rust).collect::<Vec<_>>(), root).map(drop)
             })

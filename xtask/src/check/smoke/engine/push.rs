@@ -26,7 +26,7 @@ fn all_kinds(dock: &Dock<'_>) -> Result<()> {
     let said = first.stderr.clone();
     let first = first.succeeds()?;
     ensure!(
-        said.contains("using a throwaway engine, since yours cannot be used"),
+        said.contains("using a throwaway engine, because the installed one cannot be used"),
         "it does not say so: {said}"
     );
     let pushed = digests(&first)?;
@@ -111,9 +111,9 @@ fn immutable(dock: &Dock<'_>) -> Result<()> {
     dock.small_bundle(&target, &["aarch64"], Some(&program))?;
     let host = dock.host;
     let words = [
-        "exist with another content and are never moved",
+        "exist with other content and are never moved",
         &format!("{host}-1-register is sha256:"),
-        "hint: choose another --tag; or move them with --force",
+        "hint: choose another --tag, or move the tags with --force",
     ];
     let refused = dock.push(&target, &repo, &["--tag", "1"])?;
     ensure!(!refused.stderr.contains("1-pkg"), "the emulators are the same: {}", refused.stderr);
@@ -123,7 +123,7 @@ fn immutable(dock: &Dock<'_>) -> Result<()> {
         ensure!(now["manifest"]["digest"] == **digest, "{tag} was moved all the same");
     }
     let forced = dock.push(&target, &repo, &["--tag", "1", "--force"])?;
-    ensure!(forced.stderr.contains("MOVING tags"), "nobody is told: {}", forced.stderr);
+    ensure!(forced.stderr.contains("warning: moving tags"), "nobody is told: {}", forced.stderr);
     let forced = digests(&forced.succeeds()?)?;
     ensure!(forced["1-register"] != first["1-register"] && forced["1-pkg"] == first["1-pkg"], "{forced:?}");
     Ok(())

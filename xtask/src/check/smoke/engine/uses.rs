@@ -122,7 +122,7 @@ impl Dock<'_> {
     fn debians_package(&self) -> Result<PathBuf> {
         let (cx, host) = (self.bench.cx, self.host.debian);
         let set = &cx.data.debian.packages.emulators;
-        let dir = cx.paths.root_folder(&format!("emulators-{}-{host}", packages::id(set)));
+        let dir = cx.paths.rootfs(&format!("emulators-{}-{host}", packages::id(set)));
         guests::fetch(cx, &set.from, host, "Debian's emulators", &dir, |apt, into| {
             apt.unpack(&set.packages, into).map(drop)
         })?;

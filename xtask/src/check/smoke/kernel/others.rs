@@ -50,7 +50,7 @@ impl Bench<'_> {
     fn packages(&self) -> Result<PathBuf> {
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
         let set = &self.cx.data.debian.packages.init_rootfs;
-        let dir = self.cx.paths.root_folder(&format!("{}-{}", distribution.codename, packages::id(set)));
+        let dir = self.cx.paths.rootfs(&format!("{}-{}", distribution.codename, packages::id(set)));
         if !dir.exists() {
             cache::publish(&dir, |partial| {
                 let what = "a root filesystem with init systems";

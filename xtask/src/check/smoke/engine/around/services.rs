@@ -28,7 +28,7 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 fn plugin(dock: &Dock<'_>) -> Result<PathBuf> {
     let cx = dock.bench.cx;
     let set = &cx.data.debian.packages.compose;
-    let dir = cx.paths.root_folder(&format!("compose-{}", packages::id(set)));
+    let dir = cx.paths.rootfs(&format!("compose-{}", packages::id(set)));
     if !dir.exists() {
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
         cache::publish(&dir, |partial| {

@@ -1,10 +1,10 @@
-//! Ends whatever a program has started when this process ends, however it ends.
+//! Terminates a program's descendants when this process ends for any reason.
 //!
-//! The kernel can send a child a signal at its parent's end, but not the children of that child, and a compiler that
-//! goes on would write where the next run wants to. So there is a process between us and a program: a fork of this
-//! one that runs nothing else, is the subreaper of the program's descendants, and gets the signal. It takes no
-//! privileges, stays in the process group, so that the terminal's Ctrl-C and Ctrl-Z reach all, and ends as the program
-//! ends. It has our locks for as long as it lives: the next run begins when nobody of this one writes any more.
+//! The kernel sends a parent-death signal to children, but not to their descendants; a compiler that keeps running would
+//! write to files that the next run uses. A supervisor process therefore runs between xtask and each program. It is a fork
+//! of xtask and the subreaper of the program's descendants, and it receives the parent-death signal. It needs no privileges,
+//! stays in the process group, so that Ctrl-C and Ctrl-Z of the terminal reach all processes, and exits with the program's
+//! status. It holds the locks of xtask, so that the next run starts only when no process of this one writes any more.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -24,20 +24,21 @@ use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, read};
 
-/// How often the descendants are looked for, and how often they are asked to end before they are killed.
+/// The interval between searches for descendants.
 const INTERVAL: Duration = Duration::from_millis(10);
-const ASKED: u32 = 50;
-const AT_MOST: u32 = 500;
+/// The number of rounds that send SIGTERM before SIGKILL, and of all rounds.
+const TERM_ROUNDS: u32 = 50;
+const MAX_ROUNDS: u32 = 500;
 
-/// Descriptors of locks that are held; −1 for none.
+/// File descriptors of held locks; −1 for an unused slot.
 static LOCKS: [AtomicI32; 16] = [const { AtomicI32::new(NONE) }; 16];
 const NONE: RawFd = -1;
 
-/// A lock that keepers hold too.
+/// A lock that supervisors inherit.
 pub(crate) struct Held(RawFd);
 
 impl Held {
-    /// Beyond a number of locks that is never reached, keepers do not hold it.
+    /// Registers a lock. If all slots are in use, which does not happen, supervisors do not inherit it.
     pub(crate) fn new(lock: &impl AsRawFd) -> Self {
         let fd = lock.as_raw_fd();
         let free =
@@ -55,17 +56,17 @@ impl Drop for Held {
     }
 }
 
-/// Has a command run under a keeper.
-#[expect(unsafe_code, reason = "only pre_exec runs something in the child")]
-pub(super) fn keep(command: &mut Command) {
+/// Makes a command run under a supervisor.
+#[expect(unsafe_code, reason = "only pre_exec runs code in the child")]
+pub(super) fn supervise(command: &mut Command) {
     let parent = getpid();
     // SAFETY: what runs between fork and exec makes system calls; it allocates nothing and takes no lock.
-    unsafe { command.pre_exec(move || become_keeper(parent)) };
+    unsafe { command.pre_exec(move || become_supervisor(parent)) };
 }
 
-/// Returns in the process that is to be the program; the keeper does not return.
-#[expect(unsafe_code, reason = "to fork, and to end without running destructors")]
-fn become_keeper(parent: Pid) -> io::Result<()> {
+/// Returns in the process that becomes the program; does not return in the supervisor.
+#[expect(unsafe_code, reason = "fork() and _exit() are unsafe")]
+fn become_supervisor(parent: Pid) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGTERM)?;
     if getppid() != parent {
         return Err(Errno::ESRCH.into());
@@ -74,12 +75,12 @@ fn become_keeper(parent: Pid) -> io::Result<()> {
     let signals = [Signal::SIGTERM, Signal::SIGCHLD, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGHUP];
     let signals: SigSet = signals.into_iter().collect();
     signals.thread_block()?;
-    let keeper = getpid();
-    // SAFETY: this is a process of one thread, and both sides go on with system calls alone.
+    let supervisor = getpid();
+    // SAFETY: this is a process of one thread, and both sides make only system calls.
     match unsafe { fork()? } {
         ForkResult::Child => {
             prctl::set_pdeathsig(Signal::SIGTERM)?;
-            if getppid() != keeper {
+            if getppid() != supervisor {
                 return Err(Errno::ESRCH.into());
             }
             // Whatever this process blocks.
@@ -87,13 +88,13 @@ fn become_keeper(parent: Pid) -> io::Result<()> {
         }
         ForkResult::Parent { child } => {
             let status = watch(child, &signals);
-            // SAFETY: nothing of the parent's may be written or run a second time at the end of this copy of it.
+            // SAFETY: _exit() runs no destructors and flushes no buffers of the parent a second time.
             unsafe { libc::_exit(status) }
         }
     }
 }
 
-/// Waits for the program's end, or for that of xtask; returns the exit status.
+/// Waits until the program or xtask ends; returns the exit status.
 fn watch(program: Pid, signals: &SigSet) -> i32 {
     close_all_but_locks();
     let mut interrupted = false;
@@ -102,14 +103,14 @@ fn watch(program: Pid, signals: &SigSet) -> i32 {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, status)) if pid == program => {
                     if interrupted {
-                        end_all(program);
+                        terminate_descendants(program);
                     }
-                    // Else what it has left behind, as the server of a compiler cache, was meant to be.
+                    // Remaining descendants are intended, such as the server of a compiler cache.
                     return status;
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) if pid == program => {
-                    end_all(program);
-                    return end_by(signal);
+                    terminate_descendants(program);
+                    return exit_by_signal(signal);
                 }
                 Ok(WaitStatus::StillAlive) | Err(_) => break,
                 Ok(_) => {}
@@ -117,20 +118,20 @@ fn watch(program: Pid, signals: &SigSet) -> i32 {
         }
         match signals.wait() {
             Ok(Signal::SIGTERM) => {
-                end_all(program);
-                return end_by(Signal::SIGTERM);
+                terminate_descendants(program);
+                return exit_by_signal(Signal::SIGTERM);
             }
             Ok(Signal::SIGCHLD) | Err(_) => {}
-            // The program has got it too, and ends or does not.
+            // The program receives the signal too, and may ignore it.
             Ok(_) => interrupted = true,
         }
     }
 }
 
-/// Ends all descendants: what loses its parent becomes a child of this process and is seen then.
-fn end_all(program: Pid) {
-    for round in 0..AT_MOST {
-        let signal = if round < ASKED { Signal::SIGTERM } else { Signal::SIGKILL };
+/// Terminates all descendants: orphans become children of this process, which is their subreaper.
+fn terminate_descendants(program: Pid) {
+    for round in 0..MAX_ROUNDS {
+        let signal = if round < TERM_ROUNDS { Signal::SIGTERM } else { Signal::SIGKILL };
         if each_child(|pid| kill(pid, signal).unwrap_or_default()).is_err() {
             let _ = kill(program, signal);
         }
@@ -148,7 +149,7 @@ fn end_all(program: Pid) {
 fn each_child(mut work: impl FnMut(Pid)) -> nix::Result<()> {
     let list: OwnedFd =
         open(c"/proc/thread-self/children", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
-    // What does not fit is seen the next time.
+    // The next round handles children that do not fit into the buffer.
     let mut text = [0; 4096];
     let length = read(&list, &mut text)?;
     let mut pid = 0;
@@ -164,10 +165,10 @@ fn each_child(mut work: impl FnMut(Pid)) -> nix::Result<()> {
     Ok(())
 }
 
-/// Ends this process by a signal; returns the exit status that stands for it if that does not end it.
-#[expect(unsafe_code, reason = "to set what a signal does")]
-fn end_by(by: Signal) -> i32 {
-    // The program's own core dump is the one that tells something.
+/// Ends this process by a signal; returns the corresponding exit status if the signal does not end it.
+#[expect(unsafe_code, reason = "signal() is unsafe")]
+fn exit_by_signal(by: Signal) -> i32 {
+    // Only the program's own core dump is useful.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     // SAFETY: no handler is installed, only the default restored.
     let _ = unsafe { signal(by, SigHandler::SigDfl) };
@@ -176,7 +177,7 @@ fn end_by(by: Signal) -> i32 {
     128 + by as i32
 }
 
-/// Has the pipes that belong to the program and to its parent end when they are done with them.
+/// Closes all inherited descriptors except locks, so that the pipes close when the program and its parent close them.
 fn close_all_but_locks() {
     let mut locks = LOCKS.each_ref().map(|slot| slot.load(Ordering::SeqCst));
     locks.sort_unstable();
@@ -188,7 +189,7 @@ fn close_all_but_locks() {
     close(first, RawFd::MAX);
 }
 
-#[expect(unsafe_code, reason = "descriptors that this copy of a process has by no value")]
+#[expect(unsafe_code, reason = "closes descriptors that no value of this process owns")]
 fn close(first: RawFd, last: RawFd) {
     if first > last {
         return;

@@ -1,4 +1,4 @@
-//! The directory of a throwaway engine, and what is in it.
+//! The directory of a throwaway engine: the paths of its files, and its recorded state.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -9,22 +9,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::files;
 
-/// The folder of an engine, and what is in it.
+/// The directory of an engine.
 #[derive(Debug, Clone)]
-pub(super) struct Place(pub(super) PathBuf);
+pub(super) struct EngineDir(pub(super) PathBuf);
 
-impl Place {
-    pub(super) fn at(dir: &Path) -> Self {
+impl EngineDir {
+    pub(super) fn new(dir: &Path) -> Self {
         Self(dir.to_owned())
     }
 
-    /// Held by the engine's processes as long as one of them lives.
+    /// The lock that all of the engine's processes hold.
     pub(super) fn lock(&self) -> PathBuf {
         self.0.join("lock")
     }
 
-    /// Takes the lock for this process and all that it starts.
-    pub(super) fn hold(&self) -> Result<Flock<File>> {
+    /// Acquires the lock for this process and its descendants.
+    pub(super) fn acquire_lock(&self) -> Result<Flock<File>> {
         let path = self.lock();
         let open = File::options().write(true).create(true).truncate(false).open(&path);
         let file = open.with_context(|| format!("cannot write {}", path.display()))?;
@@ -32,7 +32,7 @@ impl Place {
         let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock);
         locked
             .map_err(|(_, errno)| errno)
-            .with_context(|| format!("another engine runs in {}", self.0.display()))
+            .with_context(|| format!("another engine is running in {}", self.0.display()))
     }
 
     pub(super) fn state(&self) -> PathBuf {
@@ -48,12 +48,12 @@ impl Place {
         self.0.join("client")
     }
 
-    /// Files that the engine is to find in `/etc`.
+    /// Files that are copied to the engine's `/etc`.
     pub(super) fn etc(&self) -> PathBuf {
         self.0.join("etc")
     }
 
-    /// Where a file system in memory is mounted.
+    /// The mount point of a tmpfs.
     pub(super) fn memory(&self) -> PathBuf {
         self.0.join("memory")
     }
@@ -74,33 +74,33 @@ impl Place {
         self.0.join("registry.log")
     }
 
-    pub(super) fn mark(&self) -> String {
-        mark(&self.0)
+    pub(super) fn id(&self) -> String {
+        engine_id(&self.0)
     }
 }
 
-/// The name of what an engine has outside its folder, a bridge and control groups; the same for the same folder.
-pub(crate) fn mark(dir: &Path) -> String {
+/// The name of an engine's resources outside its directory (network bridge, control groups), derived from the directory.
+pub(crate) fn engine_id(dir: &Path) -> String {
     format!("qus-{}", &files::short_id(dir.as_os_str().as_encoded_bytes())[..8])
 }
 
-/// What a running engine has written down.
+/// The recorded state of a running engine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct EngineState {
     pub(super) programs: PathBuf,
-    /// Of the registry, on the loopback interface.
+    /// The port of the registry on the loopback interface.
     pub(super) port: u16,
-    /// The process that all others of the engine end with.
+    /// The process whose end terminates all other processes of the engine.
     pub(super) process: Option<u32>,
 }
 
 impl EngineState {
-    /// `None` if there is none that can be read.
-    pub(super) fn read(place: &Place) -> Option<Self> {
-        serde_json::from_slice(&fs::read(place.state()).ok()?).ok()
+    /// Reads the state; `None` if it does not exist or cannot be parsed.
+    pub(super) fn read(dir: &EngineDir) -> Option<Self> {
+        serde_json::from_slice(&fs::read(dir.state()).ok()?).ok()
     }
 
-    pub(super) fn write(&self, place: &Place) -> Result<()> {
-        files::write(&place.state(), &serde_json::to_vec_pretty(self)?)
+    pub(super) fn write(&self, dir: &EngineDir) -> Result<()> {
+        files::write(&dir.state(), &serde_json::to_vec_pretty(self)?)
     }
 }
