@@ -81,8 +81,8 @@ fn print_clap_error(error: &clap::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Starts a thread that waits for terminating signals. Threads started later inherit the blocked signals; child processes
-/// start with all signals unblocked.
+/// Starts a thread that waits for terminating signals. Threads started later inherit the blocked signals; child
+/// processes start with all signals unblocked.
 fn exit_on_signals() -> nix::Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block()?;

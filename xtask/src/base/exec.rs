@@ -1,9 +1,9 @@
 //! Runs programs. All other modules use these functions.
 //!
-//! A command is an argument vector, never a shell string. The command is written to the step's log as a line that can be
-//! pasted into a shell, followed by its output. On failure, the error contains the last lines and the path of the log.
-//! Child processes and their descendants are terminated when xtask ends for any reason, so that no compiler continues in a
-//! directory that the next run uses.
+//! A command is an argument vector, never a shell string. The command is written to the step's log as a line that can
+//! be pasted into a shell, followed by its output. On failure, the error contains the last lines and the path of the
+//! log. Child processes and their descendants are terminated when xtask ends for any reason, so that no compiler
+//! continues in a directory that the next run uses.
 
 pub(crate) mod supervisor;
 
@@ -219,9 +219,9 @@ pub(crate) fn spawn_piped<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<
     command.spawn().with_context(|| format!("cannot run {what}"))
 }
 
-/// Starts a program to be measured, in its own process group and with its own environment. It gets no parent-death signal,
-/// because setting one requires fork(), which is slow for a large parent. With `fork` it gets the signal, and the kernel's
-/// memory statistics of the child do not include the parent's memory.
+/// Starts a program to be measured, in its own process group and with its own environment. It gets no parent-death
+/// signal, because setting one requires fork(), which is slow for a large parent. With `fork` it gets the signal, and
+/// the kernel's memory statistics of the child do not include the parent's memory.
 ///
 /// # Errors
 /// The program cannot be started.

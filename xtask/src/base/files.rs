@@ -1,8 +1,8 @@
 //! Creates, copies and hashes files; incomplete files never have their final name.
 //!
-//! Files are written under a `.partial` name in the same directory and then renamed, so that a full disk or `kill -9` leaves
-//! only a `.partial` file, which the next run removes. Files are synced before they are renamed, so that the same holds for
-//! a power failure.
+//! Files are written under a `.partial` name in the same directory and then renamed, so that a full disk or `kill -9`
+//! leaves only a `.partial` file, which the next run removes. Files are synced before they are renamed, so that the
+//! same holds for a power failure.
 
 use std::fs::Permissions;
 use std::io::{self, Write};

@@ -8,13 +8,13 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::base::exec::supervisor::Held;
+use crate::base::exec::supervisor::InheritedLock;
 use crate::base::progress::say;
 
-/// Held until dropped, and until all programs that were started in the meantime have ended.
+/// InheritedLock until dropped, and until all programs that were started in the meantime have ended.
 pub(crate) struct Lock {
     // Dropped before the lock, whose descriptor it registers.
-    _held: Held,
+    _inherited: InheritedLock,
     _lock: Flock<File>,
 }
 
@@ -55,7 +55,7 @@ pub(super) fn lock_with_file(path: &Path, what: &Path) -> Result<Lock> {
         .and_then(|()| lock.rewind())
         .and_then(|()| writeln!(lock, "{}", std::process::id()))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(Lock { _held: Held::new(&*lock), _lock: lock })
+    Ok(Lock { _inherited: InheritedLock::new(&*lock), _lock: lock })
 }
 
 #[cfg(test)]

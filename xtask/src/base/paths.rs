@@ -1,7 +1,7 @@
 //! All paths that xtask reads or writes.
 //!
-//! Outside the workspace, xtask writes only to the cache directory. The cache can be deleted at any time, and all files in
-//! it that have their final names are complete.
+//! Outside the workspace, xtask writes only to the cache directory. The cache can be deleted at any time, and all files
+//! in it that have their final names are complete.
 
 use std::env;
 use std::path::{Path, PathBuf};

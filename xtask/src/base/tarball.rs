@@ -1,7 +1,8 @@
 //! Reproducible tarballs, compressed with zstd.
 //!
-//! Entries are sorted and have no timestamp and no owner, and the compressor is part of this program, so that equal files
-//! produce equal tarballs on every machine. Tarballs contain no entries for directories; tar creates them on extraction.
+//! Entries are sorted and have no timestamp and no owner, and the compressor is part of this program, so that equal
+//! files produce equal tarballs on every machine. Tarballs contain no entries for directories; tar creates them on
+//! extraction.
 
 use std::fs::Permissions;
 use std::io::{self, BufReader, Read, Seek, Write};

@@ -1,7 +1,7 @@
 //! Verifies a built emulator.
 //!
-//! It must be a static program for its host (no dynamic loader, no shared libraries), contain no path of the build machine,
-//! and run its probe.
+//! It must be a static program for its host (no dynamic loader, no shared libraries), contain no path of the build
+//! machine, and run its probe.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;

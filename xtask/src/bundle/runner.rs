@@ -1,5 +1,5 @@
-//! Runs programs of a host on this machine: natively if possible, otherwise under the emulator of that host, so that programs
-//! for other hosts are tested before they are released.
+//! Runs programs of a host on this machine: natively if possible, otherwise under the emulator of that host, so that
+//! programs for other hosts are tested before they are released.
 
 use std::path::{Path, PathBuf};
 
@@ -33,8 +33,8 @@ impl Runner {
     }
 
     fn under(emulator: &Path, host: &Host) -> Self {
-        /// The reserved address space of a 64-bit program. Without it, an emulator that itself runs under an emulator may
-        /// choose addresses of the outer emulator, which `/proc/self/maps` does not show.
+        /// The reserved address space of a 64-bit program. Without it, an emulator that itself runs under an emulator
+        /// may choose addresses of the outer emulator, which `/proc/self/maps` does not show.
         const SPACE: &str = "0x8000000000";
         let mut words = vec![emulator.display().to_string()];
         if host.arch.registers_64_bit {

@@ -1,7 +1,7 @@
 //! Downloads and unpacks packages of a Debian-like distribution without installing them.
 //!
-//! apt runs with a private state below the cache; the system's package manager is not changed. apt verifies the signature of
-//! each index and the hash of each package.
+//! apt runs with a private state below the cache; the system's package manager is not changed. apt verifies the
+//! signature of each index and the hash of each package.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -24,8 +24,8 @@ const VERIFIED: &str = "APT::Get::AllowUnauthenticated \"false\";\nAPT::Get::For
     Acquire::AllowDowngradeToInsecureRepositories \"false\";\nAcquire::ForceHash \"\";\n\
     #clear Acquire::gpgv::Options;\n#clear APT::Hashes;\n";
 
-/// A private state of apt. It is removed when dropped, because the indexes are much larger than the downloaded packages and
-/// outdated at the next use.
+/// A private state of apt. It is removed when dropped, because the indexes are much larger than the downloaded packages
+/// and outdated at the next use.
 pub(crate) struct Apt {
     dir: PathBuf,
     conf: PathBuf,
@@ -42,8 +42,8 @@ impl Drop for Apt {
 }
 
 impl Apt {
-    /// For programs of this distribution that run on this machine. The C library and the compiler's runtime libraries are
-    /// not unpacked, because all programs of a build would use them.
+    /// For programs of this distribution that run on this machine. The C library and the compiler's runtime libraries
+    /// are not unpacked, because all programs of a build would use them.
     pub(crate) fn programs(
         dir: &Path,
         log: &Path,
@@ -89,8 +89,8 @@ impl Apt {
         self.lacks_updates
     }
 
-    /// For programs that run on this machine and matching packages of other architectures. Updates are not used, so that
-    /// the versions are equal.
+    /// For programs that run on this machine and matching packages of other architectures. Updates are not used, so
+    /// that the versions are equal.
     pub(crate) fn released(
         dir: &Path,
         log: &Path,
@@ -154,7 +154,8 @@ impl Apt {
             // apt's unprivileged user cannot write below the cache.
             conf += "APT::Sandbox::User \"root\";\n";
         }
-        // With a single foreign architecture, it becomes the native one, so that dependencies on programs are satisfied.
+        // With a single foreign architecture, it becomes the native one, so that dependencies on programs are
+        // satisfied.
         if let [only] = foreign {
             conf += &format!("#clear APT::Architectures;\nAPT::Architecture \"{only}\";\n");
         }
@@ -174,8 +175,8 @@ impl Apt {
             .context("cannot fetch the package indexes from this machine's mirror")
     }
 
-    /// Downloads binary packages and unpacks them into a directory, without running maintainer scripts. A name may end in
-    /// `:ARCHITECTURE`. Returns the name, version, architecture and hash of each.
+    /// Downloads binary packages and unpacks them into a directory, without running maintainer scripts. A name may end
+    /// in `:ARCHITECTURE`. Returns the name, version, architecture and hash of each.
     pub(crate) fn unpack(&self, packages: &[impl AsRef<OsStr>], into: &Path) -> Result<Vec<String>> {
         fs::create_dir_all(into)?;
         let debs = tempfile::tempdir_in(into)?;

@@ -1,7 +1,7 @@
 //! The distribution of this machine, and its package sources.
 //!
-//! Mirrors are taken from the machine's configuration, as apt reports it. Only the distribution's own suites are used, because
-//! third-party sources are often broken and never needed.
+//! Mirrors are taken from the machine's configuration, as apt reports it. Only the distribution's own suites are used,
+//! because third-party sources are often broken and never needed.
 
 use std::path::Path;
 
@@ -32,8 +32,8 @@ impl Distribution {
         Ok(Some(Self { id: field("ID").unwrap_or_default(), codename: codename.unwrap_or_default() }))
     }
 
-    /// Address, suite and component of the distribution's binary indexes in apt's configuration. apt needs about a second
-    /// for this.
+    /// Address, suite and component of the distribution's binary indexes in apt's configuration. apt needs about a
+    /// second for this.
     fn indexes(&self) -> Result<Vec<[String; 3]>> {
         let format = "$(REPO_URI) $(RELEASE) $(COMPONENT)";
         let created_by = "Created-By: Packages";
@@ -96,8 +96,8 @@ pub(crate) fn os_release_field(text: &str, name: &str) -> Option<String> {
     Some(value.trim_matches(['"', '\'']).to_owned())
 }
 
-/// The distribution's own indexes among the configured ones: `bookworm`, `bookworm-updates`, …. If none has the release's
-/// name, as on a machine that uses `unstable`, all of them.
+/// The distribution's own indexes among the configured ones: `bookworm`, `bookworm-updates`, …. If none has the
+/// release's name, as on a machine that uses `unstable`, all of them.
 fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
     let mut indexes: Vec<[String; 3]> = listed
         .lines()

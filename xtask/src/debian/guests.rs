@@ -1,7 +1,7 @@
 //! Guest programs from Debian's packages: a static program, or a root filesystem with all dependencies.
 //!
-//! Packages are unpacked into the cache, not installed. Maintainer scripts are not run; users of a root filesystem must do
-//! the setup that they need.
+//! Packages are unpacked into the cache, not installed. Maintainer scripts are not run; users of a root filesystem must
+//! do the setup that they need.
 
 use std::io;
 use std::os::unix::fs::symlink;
@@ -73,7 +73,8 @@ pub(crate) fn root(cx: &Context, guest: &Guest, name: &str, set: &PackageSet) ->
     Ok(dir)
 }
 
-/// Moves files of older packages from `/bin`, `/sbin` and `/lib` to `/usr`, as on an installed system with merged `/usr`.
+/// Moves files of older packages from `/bin`, `/sbin` and `/lib` to `/usr`, as on an installed system with merged
+/// `/usr`.
 fn merge_usr(root: &Path) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         let (old, new) = (root.join(name), root.join("usr").join(name));

@@ -42,8 +42,8 @@ pub(crate) fn ensure_program(cx: &Context, distribution: &Distribution, set: &Pa
 /// Unpacks packages into a directory with an apt for their origin, for another architecture if one is given. `what` is
 /// their name in messages and logs.
 ///
-/// Of the guests' suites, the first for which `unpack` succeeds is used; the directory is cleared before each attempt. If
-/// it fails for all suites, the error is a [`Skip`].
+/// Of the guests' suites, the first for which `unpack` succeeds is used; the directory is cleared before each attempt.
+/// If it fails for all suites, the error is a [`Skip`].
 pub(crate) fn fetch(
     cx: &Context,
     distribution: &Distribution,

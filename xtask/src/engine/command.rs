@@ -14,9 +14,9 @@ use crate::engine::throwaway::{self, Options, Throwaway};
 
 /// Manage a throwaway container engine
 ///
-/// Runs Docker, buildx and a registry from Debian's packages, unpacked into the cache, in separate namespaces. Its data is
-/// in target/qus/engine. Nothing is installed, and an existing Docker is not affected. Its containers have no access to the
-/// network outside this machine. Requires root.
+/// Runs Docker, buildx and a registry from Debian's packages, unpacked into the cache, in separate namespaces. Its data
+/// is in target/qus/engine. Nothing is installed, and an existing Docker is not affected. Its containers have no access
+/// to the network outside this machine. Requires root.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -79,7 +79,8 @@ impl EngineDir {
     }
 }
 
-/// The name of an engine's resources outside its directory (network bridge, control groups), derived from the directory.
+/// The name of an engine's resources outside its directory (network bridge, control groups), derived from the
+/// directory.
 pub(crate) fn engine_id(dir: &Path) -> String {
     format!("qus-{}", &files::short_id(dir.as_os_str().as_encoded_bytes())[..8])
 }

@@ -1,7 +1,7 @@
 //! Finds the container engine for building, pushing and testing images.
 //!
-//! The installed engine is used if it responds and has a recent buildx; its contexts, builders and configuration are not
-//! changed. Otherwise, as root on a Debian-like system, a throwaway engine is started, and removed afterwards.
+//! The installed engine is used if it responds and has a recent buildx; its contexts, builders and configuration are
+//! not changed. Otherwise, as root on a Debian-like system, a throwaway engine is started, and removed afterwards.
 
 use anyhow::{Context as _, Result, ensure};
 use qus_core::hint::hinted;

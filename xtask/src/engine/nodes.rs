@@ -123,8 +123,8 @@ impl<'a> Nodes<'a> {
     }
 }
 
-/// The arguments of `build-qemu` on a node. The version is that of `sources.toml` even if the source is a newer patch level:
-/// the source directory describes the substitute, and the node accepts only versions of `sources.toml`.
+/// The arguments of `build-qemu` on a node. The version is that of `sources.toml` even if the source is a newer patch
+/// level: the source directory describes the substitute, and the node accepts only versions of `sources.toml`.
 fn arguments(request: &Request<'_>) -> Vec<String> {
     let jobs = request.jobs.map(|jobs| ["--jobs".to_owned(), jobs.to_string()]);
     let what = ["--qemu", &request.release.version.to_string(), "--profile", &request.profile.to_string()];

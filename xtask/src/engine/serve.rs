@@ -47,7 +47,7 @@ pub(super) fn run(settings: &Settings, dir: &Path) -> Result<()> {
             ("the registry", &registry, engine_dir.registry_log()),
         ] {
             if child.id() == ended {
-                bail!("{what} has ended; see {}", log.display());
+                bail!("{what} exited; see {}", log.display());
             }
         }
     }

@@ -1,10 +1,10 @@
 //! A throwaway container engine with a registry, for machines without a running Docker.
 //!
-//! The engine uses one directory and its own namespaces, so that nothing remains when it stops for any reason. Its processes
-//! and mounts end with process 1 of the namespaces, which ends with the process that started it. Resources outside of
-//! namespaces (a network bridge, control groups, the directory) are removed when the engine is stopped, or, if it was
-//! killed, before the next start. Apart from the bridge, the network configuration is not changed: containers reach the
-//! machine and each other, but no other network.
+//! The engine uses one directory and its own namespaces, so that nothing remains when it stops for any reason. Its
+//! processes and mounts end with process 1 of the namespaces, which ends with the process that started it. Resources
+//! outside of namespaces (a network bridge, control groups, the directory) are removed when the engine is stopped, or,
+//! if it was killed, before the next start. Apart from the bridge, the network configuration is not changed: containers
+//! reach the machine and each other, but no other network.
 
 use std::fs::Permissions;
 use std::io;
@@ -34,7 +34,8 @@ use crate::engine::programs::Programs;
 /// The timeout for the start and for the end of processes.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The maximum length of a Unix socket's path in bytes, and the longest path that containerd creates below the directory.
+/// The maximum length of a Unix socket's path in bytes, and the longest path that containerd creates below the
+/// directory.
 const SOCKET: (usize, usize) = (107, "/exec/containerd/containerd.sock.ttrpc".len());
 
 /// Options of a throwaway engine.
@@ -87,12 +88,12 @@ impl Throwaway {
         }
     }
 
-    /// Starts an engine in this directory, or uses the one that is running there. Leftovers of a killed engine are removed
-    /// first.
+    /// Starts an engine in this directory, or uses the one that is running there. Leftovers of a killed engine are
+    /// removed first.
     ///
     /// # Errors
-    /// The user is not root, the programs cannot be fetched, or the engine does not start; the message contains the end of
-    /// its logs.
+    /// The user is not root, the programs cannot be fetched, or the engine does not start; the message contains the end
+    /// of its logs.
     pub(crate) fn start(cx: &Context, dir: &Path, options: &Options) -> Result<Self> {
         ensure!(nix::unistd::geteuid().is_root(), "a throwaway engine requires root");
         let length = dir.as_os_str().len();

@@ -1,9 +1,9 @@
 //! `cargo xtask build-qemu`: builds static emulators from QEMU's source.
 //!
-//! All targets of a host are configured in one build directory and share object files; ninja then builds only the missing
-//! emulators. An emulator is therefore independent of the other requested targets, and is cached under a key of all its
-//! inputs. Configuring only the requested targets would save a few seconds once, and rebuild all shared files for each
-//! additional target.
+//! All targets of a host are configured in one build directory and share object files; ninja then builds only the
+//! missing emulators. An emulator is therefore independent of the other requested targets, and is cached under a key of
+//! all its inputs. Configuring only the requested targets would save a few seconds once, and rebuild all shared files
+//! for each additional target.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,8 +29,8 @@ use crate::qemu::archive::Source;
 use crate::qemu::args::Args;
 use crate::qemu::compile::{BuildKind, Compile};
 use crate::qemu::request::Request;
-use crate::qemu::source::{self, Given};
-use crate::qemu::store::{self, Cached};
+use crate::qemu::source::{self, SourceLocation};
+use crate::qemu::store::{self, EmulatorCache};
 use crate::qemu::sysroot::Sysroot;
 use crate::qemu::toolchain;
 use crate::qemu::{pgo, preflight, tree};
@@ -89,7 +89,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Checks the machine, and acquires the locks.
     pub(crate) fn start(cx: &'a Context, args: &'a Args) -> Result<Self> {
-        let build = Build::new(cx, args.source.as_deref().map(Given::Argument))?;
+        let build = Build::new(cx, args.source.as_deref().map(SourceLocation::Argument))?;
         let cache = lock::lock(cx.paths.cache()).hint("set XDG_CACHE_HOME to a writable directory")?;
         Ok(Self { build, json: args.json, _locks: [cache, lock::lock(cx.paths.out())?] })
     }
@@ -121,15 +121,15 @@ pub(crate) fn runner(cx: &Context, host: &Host) -> Result<Runner> {
 /// The common context of all builds of a run.
 struct Build<'a> {
     cx: &'a Context,
-    given: Option<Given<'a>>,
+    given: Option<SourceLocation<'a>>,
 }
 
 impl<'a> Build<'a> {
     /// Checks that this machine can build; `given` is the location of the source, which overrides the environment.
-    fn new(cx: &'a Context, given: Option<Given<'a>>) -> Result<Self> {
+    fn new(cx: &'a Context, given: Option<SourceLocation<'a>>) -> Result<Self> {
         check_directories(cx)?;
         preflight::check(cx)?;
-        Ok(Self { cx, given: given.or(cx.settings.source.as_deref().map(Given::Environment)) })
+        Ok(Self { cx, given: given.or(cx.settings.source.as_deref().map(SourceLocation::Environment)) })
     }
 }
 
@@ -143,7 +143,7 @@ struct Inputs<'a> {
 }
 
 /// The emulators that were not in the cache.
-struct Built {
+struct BuiltEmulators {
     targets: Vec<&'static Arch>,
     /// Compiler time in seconds by target; `""` is the key of shared files.
     seconds: BTreeMap<String, f64>,
@@ -200,8 +200,8 @@ impl<'a> Build<'a> {
         })
     }
 
-    fn cached<'b>(&'b self, inputs: &'b Inputs<'_>) -> Cached<'b> {
-        Cached { cx: self.cx, recipe: &inputs.recipe }
+    fn cached<'b>(&'b self, inputs: &'b Inputs<'_>) -> EmulatorCache<'b> {
+        EmulatorCache { cx: self.cx, recipe: &inputs.recipe }
     }
 
     /// Builds the emulators that are not in the cache.
@@ -211,11 +211,11 @@ impl<'a> Build<'a> {
         inputs: &Inputs<'_>,
         targets: &[&'static Arch],
         runner: &Runner,
-    ) -> Result<Built> {
+    ) -> Result<BuiltEmulators> {
         let cached = self.cached(inputs);
         let targets = cached.missing(targets)?;
         if targets.is_empty() {
-            return Ok(Built { targets, seconds: BTreeMap::new() });
+            return Ok(BuiltEmulators { targets, seconds: BTreeMap::new() });
         }
         let Inputs { source, sysroot, patches, recipe, profile } = inputs;
         let tree = &tree::prepare(self.cx, source, patches)?;
@@ -224,7 +224,7 @@ impl<'a> Build<'a> {
         let cx = self.cx;
         let compile = Compile { cx, recipe, tree, sysroot, runner, request, kind };
         let seconds = compile.run(&targets, |arch, emulator| cached.store(arch, emulator))?;
-        Ok(Built { targets, seconds })
+        Ok(BuiltEmulators { targets, seconds })
     }
 
     fn source(&self, request: &Request<'_>) -> Result<Source> {

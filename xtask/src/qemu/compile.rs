@@ -66,8 +66,8 @@ impl<'a> Compile<'a> {
         self.cx.paths.build_dir(self.recipe.host, &self.recipe.qemu, self.request.profile, suffix)
     }
 
-    /// Arguments of configure for the kind of the build. Profile data is found by the object names relative to the build
-    /// directory, which may be anywhere.
+    /// Arguments of configure for the kind of the build. Profile data is found by the object names relative to the
+    /// build directory, which may be anywhere.
     fn kind_flags(&self, dir: &Path) -> Vec<String> {
         let compiler = |what: &str, data: &Path| {
             format!(
@@ -152,7 +152,8 @@ impl<'a> Compile<'a> {
 
     /// Sets the environment of the dependencies, and that of a compiler cache so that it works across clones.
     fn enter<'b>(&self, cmd: Cmd<'b>) -> Cmd<'b> {
-        // Python must not write its bytecode to the source tree, which is verified with checksums, nor use bytecode there.
+        // Python must not write its bytecode to the source tree, which is verified with checksums, nor use bytecode
+        // there.
         let cmd = self.sysroot.enter(cmd).env("PYTHONPYCACHEPREFIX", self.cx.paths.out().join("pycache"));
         let Some(cache) = &self.cx.settings.compiler_cache else { return cmd };
         let cmd = cache.variables.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value));

@@ -1,5 +1,5 @@
-//! Downloads a file with curl, which supports proxies and certificates, resumes partial downloads, and retries a limited
-//! number of times. The file is not trusted: the caller verifies its hash.
+//! Downloads a file with curl, which supports proxies and certificates, resumes partial downloads, and retries a
+//! limited number of times. The file is not trusted: the caller verifies its hash.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,9 @@ const MAX_SIZE: u64 = 1 << 30;
 /// Downloads a file, starting at the end of an existing `partial` one, and at most `size` bytes if the size is known.
 ///
 /// # Errors
-/// The server sends more than the limit, or curl fails; curl's message distinguishes name resolution, refused connections,
-/// certificates and HTTP statuses. The partial file is kept for the next attempt, unless the server cannot resume it.
+/// The server sends more than the limit, or curl fails; curl's message distinguishes name resolution, refused
+/// connections, certificates and HTTP statuses. The partial file is kept for the next attempt, unless the server cannot
+/// resume it.
 pub(crate) fn resume(url: &str, size: Option<u64>, partial: &Path, log: &Path) -> Result<()> {
     ensure!(is_installed("curl"), "curl is not installed");
     exec::start_log(log)?;

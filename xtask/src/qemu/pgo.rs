@@ -1,14 +1,14 @@
 //! Collects profile data for profile-guided optimisation (PGO).
 //!
 //! Instrumented emulators of all architectures for which Debian has programs run the training workload of `pgo.toml`,
-//! whatever targets are requested. All of them contribute profile data for shared code, and an emulator does not depend on
-//! the other requested targets. A target without Debian programs uses the profile data of a target with the same source.
-//! Runs are made as reproducible as possible: one thread, fixed addresses, fixed random numbers, and QEMU's source as input.
-//! Profile data can still differ slightly, so it is cached, its hash is part of the recipe, and it is stored in the bundle:
-//! the same profile data reproduces the same emulators on any machine.
+//! whatever targets are requested. All of them contribute profile data for shared code, and an emulator does not depend
+//! on the other requested targets. A target without Debian programs uses the profile data of a target with the same
+//! source. Runs are made as reproducible as possible: one thread, fixed addresses, fixed random numbers, and QEMU's
+//! source as input. Profile data can still differ slightly, so it is cached, its hash is part of the recipe, and it is
+//! stored in the bundle: the same profile data reproduces the same emulators on any machine.
 //!
-//! Profile data is collected only with GCC and only for this machine's host, because instrumented emulators of other hosts
-//! would have to run under emulation.
+//! Profile data is collected only with GCC and only for this machine's host, because instrumented emulators of other
+//! hosts would have to run under emulation.
 
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -158,8 +158,8 @@ fn collect(compile: &Compile<'_>, training: &Pgo, into: &Path) -> Result<()> {
     files::remove_dir(&build)
 }
 
-/// The file name of an object's profile data for a target that uses the data of another one; `None` if the object does not
-/// belong to only that other target.
+/// The file name of an object's profile data for a target that uses the data of another one; `None` if the object does
+/// not belong to only that other target.
 fn name_for_target(name: &str, (target, from): (&Arch, &&Arch)) -> Option<String> {
     let object = name.strip_prefix("libqemu-")?.strip_prefix(from.name)?.strip_prefix("-linux-user.a.p#")?;
     Some(format!("libqemu-{target}-linux-user.a.p#{object}"))

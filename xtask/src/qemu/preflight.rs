@@ -1,5 +1,5 @@
-//! Checks the build requirements of this machine. All missing requirements are reported at once, with the distribution's
-//! command that installs them.
+//! Checks the build requirements of this machine. All missing requirements are reported at once, with the
+//! distribution's command that installs them.
 
 use anyhow::Result;
 use qemu_src::Tools;

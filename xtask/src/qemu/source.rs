@@ -1,8 +1,9 @@
 //! Locates the archive of QEMU's source: a given location, the cache, upstream, Debian, in that order.
 //!
 //! Each attempt is reported in one line. An archive is cached under its hash, and used only if that hash is pinned in
-//! `sources.toml`. There is one exception, with a warning: if Debian has replaced the pinned patch level with a newer one of
-//! the same series, the newer one is used with the hash of the archive's signed index, unless exact pins are required.
+//! `sources.toml`. There is one exception, with a warning: if Debian has replaced the pinned patch level with a newer
+//! one of the same series, the newer one is used with the hash of the archive's signed index, unless exact pins are
+//! required.
 
 use std::path::Path;
 
@@ -20,7 +21,7 @@ use crate::qemu::substitute;
 
 /// A location given by the user: an archive or a directory of archives.
 #[derive(Clone, Copy)]
-pub(crate) enum Given<'a> {
+pub(crate) enum SourceLocation<'a> {
     /// On the command line: a missing archive is an error.
     Argument(&'a Path),
     /// In the environment: if the archive is missing, other locations are tried.
@@ -34,13 +35,13 @@ pub(crate) enum Given<'a> {
 pub(crate) fn resolve(
     cx: &Context,
     release: &Release,
-    given: Option<Given<'_>>,
+    given: Option<SourceLocation<'_>>,
     exact: bool,
 ) -> Result<Source> {
     if let Some(given) = given {
         let (path, strict) = match given {
-            Given::Argument(path) => (path, true),
-            Given::Environment(path) => (path, false),
+            SourceLocation::Argument(path) => (path, true),
+            SourceLocation::Environment(path) => (path, false),
         };
         let found = if strict || path.exists() { from_given(cx, release, path, exact)? } else { None };
         match found {
@@ -182,7 +183,7 @@ mod tests {
             });
             fs::write(dir.path().join(substitute::FILE), record.to_string()).unwrap();
         };
-        let resolve = |exact| super::resolve(cx, release, Some(Given::Argument(dir.path())), exact);
+        let resolve = |exact| super::resolve(cx, release, Some(SourceLocation::Argument(dir.path())), exact);
         fs::write(dir.path().join("q.tar.xz"), "source").unwrap();
         describe(&newer, "q.tar.xz");
         let source = resolve(false).unwrap();

@@ -14,12 +14,12 @@ use crate::bundle::manifest;
 use crate::qemu::pgo;
 
 /// The cached emulators of a recipe.
-pub(crate) struct Cached<'a> {
+pub(crate) struct EmulatorCache<'a> {
     pub(crate) cx: &'a Context,
     pub(crate) recipe: &'a Recipe,
 }
 
-impl Cached<'_> {
+impl EmulatorCache<'_> {
     fn dir(&self, arch: &Arch) -> Result<PathBuf> {
         Ok(self.cx.paths.emulator(&self.recipe.key(arch)))
     }
@@ -72,7 +72,8 @@ impl Cached<'_> {
         })
     }
 
-    /// Copies emulators from the cache to the bundle, and writes `bundle.json`. `intact` are the bundle's valid emulators.
+    /// Copies emulators from the cache to the bundle, and writes `bundle.json`. `intact` are the bundle's valid
+    /// emulators.
     pub(crate) fn bundle(&self, dir: &Path, intact: Vec<BundledEmulator>, new: &[&Arch]) -> Result<Bundle> {
         if intact.is_empty() {
             if let Ok(Some(earlier)) = manifest::read(dir) {

@@ -1,7 +1,7 @@
 //! Debian's archives, and substitutes for the pinned one.
 //!
-//! If Debian has replaced the pinned patch level with a newer one of the same series, the newer one is used with the checksum
-//! of the archive's signed index and a warning, unless exact pins are required.
+//! If Debian has replaced the pinned patch level with a newer one of the same series, the newer one is used with the
+//! checksum of the archive's signed index and a warning, unless exact pins are required.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,9 @@
 //! Build dependencies, without root and without installing packages.
 //!
-//! On a Debian-like system, the distribution's packages are unpacked into the cache: libraries for the host, and programs
-//! for the build machine. On other systems the installed ones are used, after preflight has checked them. Python packages
-//! are wheels with pinned hashes in both cases. For another host, a second directory contains the cross compiler and
-//! libraries.
+//! On a Debian-like system, the distribution's packages are unpacked into the cache: libraries for the host, and
+//! programs for the build machine. On other systems the installed ones are used, after preflight has checked them.
+//! Python packages are wheels with pinned hashes in both cases. For another host, a second directory contains the cross
+//! compiler and libraries.
 
 mod cross;
 
@@ -95,8 +95,8 @@ impl Sysroot {
         Ok(dir)
     }
 
-    /// The directory of wheels that are not unpacked, fetched if they are not in the cache. Few of their thousands of files
-    /// are read.
+    /// The directory of wheels that are not unpacked, fetched if they are not in the cache. Few of their thousands of
+    /// files are read.
     pub(crate) fn archives(&self, cx: &Context, wheels: &[Wheel]) -> Result<PathBuf> {
         let hashes: Vec<_> = wheels.iter().map(|wheel| wheel.sha256.to_string()).collect();
         let dir = cx.paths.wheel(&Sha256::of(hashes.join(" ")));
@@ -148,7 +148,8 @@ impl Sysroot {
         self.cross.is_some()
     }
 
-    /// Replaces a command's environment by that of the dependencies, so that the caller's variables do not affect the build.
+    /// Replaces a command's environment by that of the dependencies, so that the caller's variables do not affect the
+    /// build.
     pub(crate) fn enter<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
         let mut cmd = cmd
             .env_clear()

@@ -1,8 +1,8 @@
 //! Unpacks a source archive and applies the patches that its version needs.
 //!
-//! The tree gets its final name only when it is complete; the name contains a hash of the archive and the patches, and the
-//! tree is verified with checksums before use. An archive is refused if it has paths or links outside of its root, is damaged
-//! or too large, or is not QEMU of the expected version.
+//! The tree gets its final name only when it is complete; the name contains a hash of the archive and the patches, and
+//! the tree is verified with checksums before use. An archive is refused if it has paths or links outside of its root,
+//! is damaged or too large, or is not QEMU of the expected version.
 
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
@@ -69,7 +69,7 @@ fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> 
     let mut archive = tar::Archive::new(Limited::new(reader, limits.bytes));
     let mut top: Option<PathBuf> = None;
     for (count, entry) in archive.entries()?.enumerate() {
-        ensure!(count < limits.entries, "it has more than {} entries", limits.entries);
+        ensure!(count < limits.entries, "the archive has more than {} entries", limits.entries);
         let mut entry = entry.map_err(explain_damage)?;
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
@@ -77,30 +77,36 @@ fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> 
         }
         let path = entry.path()?.into_owned();
         let (length, depth) = (path.as_os_str().len(), path.components().count());
-        ensure!(length <= limits.path, "it has a path of {length} bytes");
+        ensure!(length <= limits.path, "the archive contains a path of {length} bytes");
         let shown = one_line(path.display());
-        ensure!(depth <= limits.depth, "its path {shown} is {depth} directories deep");
-        ensure!(is_inside(Path::new(""), &path), "its path {shown} is outside of its root");
+        ensure!(depth <= limits.depth, "the path {shown} is {depth} directories deep");
+        ensure!(is_inside(Path::new(""), &path), "the path {shown} is outside of the archive");
         let plain = kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link();
-        ensure!(plain, "its entry {shown} is neither a file nor a directory nor a link");
+        ensure!(plain, "the entry {shown} is neither a file, a directory nor a link");
         if let Some(target) = entry.link_name()? {
             // Symbolic links are relative to their directory, hard links to the root of the archive.
             let from = if entry.header().entry_type().is_symlink() { path.parent() } else { None };
             let inside = is_inside(from.unwrap_or(Path::new("")), &target);
-            ensure!(inside, "its link {shown} -> {} is outside of its root", one_line(target.display()));
+            ensure!(
+                inside,
+                "the link {shown} -> {} leads outside of the archive",
+                one_line(target.display())
+            );
         }
         let first = path.iter().next().map(PathBuf::from).unwrap_or_default();
         let only = top.get_or_insert_with(|| first.clone());
         ensure!(
             *only == first,
-            "it has more than one top-level directory: {} and {}",
+            "the archive has more than one top-level directory: {} and {}",
             one_line(only.display()),
             one_line(first.display())
         );
         entry.unpack_in(into).map_err(explain_damage)?;
     }
-    let top = into.join(top.context("it is empty")?);
-    for entry in fs::read_dir(&top).with_context(|| format!("it has no directory {}", top.display()))? {
+    let top = into.join(top.context("the archive is empty")?);
+    for entry in
+        fs::read_dir(&top).with_context(|| format!("the archive has no directory {}", top.display()))?
+    {
         let entry = entry?;
         fs::rename(entry.path(), into.join(entry.file_name()))?;
     }
@@ -217,12 +223,12 @@ mod tests {
     fn paths_outside_of_the_root_are_refused() {
         for path in ["/etc/qus-test", "q/../../qus-test", "../qus-test"] {
             let (dir, result) = unpacked(&archive(&[(path, "x")]));
-            assert!(result.unwrap_err().to_string().contains("is outside of its root"), "{path}");
+            assert!(result.unwrap_err().to_string().contains("outside of the archive"), "{path}");
             assert!(!dir.path().join("qus-test").exists());
         }
         for target in ["/etc/passwd", "../../x", "../x"] {
             let (_dir, result) = unpacked(&link("q/link", target));
-            assert!(result.unwrap_err().to_string().contains("is outside of its root"), "{target}");
+            assert!(result.unwrap_err().to_string().contains("outside of the archive"), "{target}");
         }
         let (_dir, result) = unpacked(&link("q/a/link", "../b"));
         result.unwrap();
@@ -235,13 +241,13 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             format!("{:#}", unpack_within(&*archive(files), dir.path(), &limits).unwrap_err())
         };
-        assert_eq!(refused(&[("q/a/b/c/d", "")]), "its path q/a/b/c/d is 5 directories deep");
-        assert_eq!(refused(&[("q/aaaaaaaaaaaaaaaaaaa", "")]), "it has a path of 21 bytes");
+        assert_eq!(refused(&[("q/a/b/c/d", "")]), "the path q/a/b/c/d is 5 directories deep");
+        assert_eq!(refused(&[("q/aaaaaaaaaaaaaaaaaaa", "")]), "the archive contains a path of 21 bytes");
         assert_eq!(
             refused(&[("q/a", ""), ("q/b", ""), ("q/c", ""), ("q/d", "")]),
-            "it has more than 3 entries"
+            "the archive has more than 3 entries"
         );
-        assert!(refused(&[("q/a", &"x".repeat(9000))]).contains("too large when it is unpacked"));
+        assert!(refused(&[("q/a", &"x".repeat(9000))]).contains("content is too large"));
         assert!(refused(&[("q/\u{1b}[2J\n/../..", "")]).contains("q/\\u{1b}[2J\\n/../.. is outside"));
         // Without the limit, 2,000 nested directories take minutes.
         let start = std::time::Instant::now();
@@ -270,7 +276,7 @@ mod tests {
             header.set_cksum();
             builder.append(&header, io::empty()).unwrap();
             let (_dir, result) = unpacked(&builder.into_inner().unwrap());
-            assert!(result.unwrap_err().to_string().contains("its entry q/special is neither"));
+            assert!(result.unwrap_err().to_string().contains("the entry q/special is neither"));
         }
     }
 

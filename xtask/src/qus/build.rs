@@ -1,9 +1,9 @@
 //! `cargo xtask build-qus`: the static program `qus`, its completions and manual pages.
 //!
-//! The program is written next to the emulators of the bundle, where it finds them. The C library is linked statically with
-//! the machine's default Rust target; no musl target is needed. Paths of this machine are remapped, so that builds in
-//! different directories are identical. For another host, the linker is that of its emulators, and Rust's standard library
-//! comes from rustup (`rust.rs`).
+//! The program is written next to the emulators of the bundle, where it finds them. The C library is linked statically
+//! with the machine's default Rust target; no musl target is needed. Paths of this machine are remapped, so that builds
+//! in different directories are identical. For another host, the linker is that of its emulators, and Rust's standard
+//! library comes from rustup (`rust.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,8 @@ use crate::qus::rust::Rust;
 
 /// Build the static program qus
 ///
-/// Writes the program to target/qus/bundle/HOST, next to the emulators, and completions and manual pages to share/. Like
-/// an emulator, it is verified: static, built for the host, without paths of this machine, and able to run.
+/// Writes the program to target/qus/bundle/HOST, next to the emulators, and completions and manual pages to share/.
+/// Like an emulator, it is verified: static, built for the host, without paths of this machine, and able to run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

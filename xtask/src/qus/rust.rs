@@ -1,8 +1,8 @@
 //! Rust for a host: the target, its standard library, and cargo's options.
 //!
 //! rustup installs a missing standard library. For targets without a prebuilt one, cargo's `build-std` builds it from
-//! rustup's `rust-src`; the option is unstable, so `RUSTC_BOOTSTRAP` is set for this build. If rustup is not installed or can
-//! do neither, the compiler and library come from Debian's packages, unpacked into the cache.
+//! rustup's `rust-src`; the option is unstable, so `RUSTC_BOOTSTRAP` is set for this build. If rustup is not installed
+//! or can do neither, the compiler and library come from Debian's packages, unpacked into the cache.
 
 use std::path::{Path, PathBuf};
 

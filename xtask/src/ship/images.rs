@@ -1,8 +1,9 @@
-//! `cargo xtask images`: builds container images from bundles, pushes them, merges them into indexes, and verifies them.
+//! `cargo xtask images`: builds container images from bundles, pushes them, merges them into indexes, and verifies
+//! them.
 //!
-//! Each image has a label with the hash of its inputs. A version tag whose content has the same inputs is not pushed again,
-//! so that a second run changes nothing and an interrupted run resumes. A version tag with other content is not moved without
-//! --force. `docker buildx bake` builds and pushes; `docker buildx imagetools` creates indexes.
+//! Each image has a label with the hash of its inputs. A version tag whose content has the same inputs is not pushed
+//! again, so that a second run changes nothing and an interrupted run resumes. A version tag with other content is not
+//! moved without --force. `docker buildx bake` builds and pushes; `docker buildx imagetools` creates indexes.
 
 pub(crate) mod args;
 mod builder;

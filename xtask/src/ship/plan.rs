@@ -1,8 +1,8 @@
 //! `cargo xtask plan`: lists the build jobs of a release, which can run on different machines.
 //!
 //! A job builds all emulators of a host and a version, which share about a quarter of their compiler time. The release
-//! workflow in `.github` reads its jobs from here, so that it need not list hosts and versions. The plan depends only on the
-//! data in `qemu-src`; nothing is built or downloaded.
+//! workflow in `.github` reads its jobs from here, so that it need not list hosts and versions. The plan depends only
+//! on the data in `qemu-src`; nothing is built or downloaded.
 
 use anyhow::Result;
 use qemu_src::{QemuSrc, Release};
@@ -17,8 +17,9 @@ use crate::bundle::hosts::HostArgs;
 
 /// Print the build jobs of a release and their costs
 ///
-/// With --json, `jobs` contains the data that a machine needs to run a job, and `cells` each host, version and target, with
-/// its cost or the reason why it cannot be built. Costs are compiler seconds on one processor (qemu-src/costs.toml).
+/// With --json, `jobs` contains the data that a machine needs to run a job, and `cells` each host, version and target,
+/// with its cost or the reason why it cannot be built. Costs are compiler seconds on one processor
+/// (qemu-src/costs.toml).
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

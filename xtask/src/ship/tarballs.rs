@@ -1,7 +1,7 @@
 //! `cargo xtask tarballs`: packs release tarballs for use without a container engine.
 //!
-//! Tarballs contain only files of verified bundles. The directory of tarballs is replaced as a whole, so that no files of an
-//! earlier release remain.
+//! Tarballs contain only files of verified bundles. The directory of tarballs is replaced as a whole, so that no files
+//! of an earlier release remain.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,9 +23,9 @@ use crate::bundle::manifest;
 
 /// Pack emulators and qus into release tarballs
 ///
-/// For each host, packs one tarball for each emulator, one with qus, and one with all files of the bundle, and writes them
-/// with SHA256SUMS to target/qus/tarballs. Build the bundle with build-qemu and build-qus first. Emulators are verified
-/// against bundle.json before they are packed. Tarballs that are up to date are not packed again.
+/// For each host, packs one tarball for each emulator, one with qus, and one with all files of the bundle, and writes
+/// them with SHA256SUMS to target/qus/tarballs. Build the bundle with build-qemu and build-qus first. Emulators are
+/// verified against bundle.json before they are packed. Tarballs that are up to date are not packed again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub(crate) struct Args {
 
 /// A packed tarball.
 #[derive(Serialize, Deserialize)]
-struct Packed {
+struct PackedTarball {
     file: String,
     /// In bytes.
     size: u64,
@@ -51,7 +51,7 @@ struct Packed {
 #[derive(Serialize, Deserialize)]
 struct PackRecord {
     inputs: Sha256,
-    files: Vec<Packed>,
+    files: Vec<PackedTarball>,
 }
 
 /// What `--json` prints.
@@ -59,7 +59,7 @@ struct PackRecord {
 struct TarballReport<'a> {
     tarballs: &'a Path,
     up_to_date: bool,
-    files: &'a [Packed],
+    files: &'a [PackedTarball],
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
@@ -102,8 +102,8 @@ pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
     for emulator in &bundle.emulators {
         manifest::verify(host, dir, emulator)?;
         let entry = TarballEntry::new(dir, &emulator.file, 0o755)?;
-        // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would not
-        // describe emulators of different versions.
+        // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would
+        // not describe emulators of different versions.
         let name = format!("{}-static", emulator.file);
         tarballs.push(Tarball::new(file_name(&name, host), vec![entry.with_path(&name)]));
         everything.push(entry);
@@ -157,7 +157,7 @@ fn hash_inputs(tarballs: &[Tarball]) -> Result<Sha256> {
     Ok(Sha256::of(serde_json::to_vec(&(compressor, tarballs))?))
 }
 
-fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
+fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<PackedTarball>> {
     let dir = cx.paths.tarballs();
     let mut packed = Vec::new();
     cache::publish(&dir, |partial| {
@@ -165,7 +165,7 @@ fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
         for (done, tarball) in (1..).zip(tarballs) {
             let path = tarball.write(partial)?;
             let size = fs::metadata(&path)?.len();
-            packed.push(Packed { file: tarball.file.clone(), size, sha256: files::sha256(&path)? });
+            packed.push(PackedTarball { file: tarball.file.clone(), size, sha256: files::sha256(&path)? });
             bar.set(done, tarballs.len() as u64);
         }
         bar.finish();
@@ -176,7 +176,7 @@ fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<Packed>> {
 }
 
 /// The text of SHA256SUMS, in the format of `sha256sum --check`.
-fn sums(files: &[Packed]) -> String {
+fn sums(files: &[PackedTarball]) -> String {
     files.iter().map(|packed| format!("{}  {}\n", packed.sha256, packed.file)).collect()
 }
 
@@ -188,7 +188,7 @@ impl PackRecord {
 
     /// Whether all tarballs exist and are unchanged.
     fn is_intact(&self, dir: &Path) -> bool {
-        let same = |packed: &Packed| {
+        let same = |packed: &PackedTarball| {
             files::sha256(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
         };
         fs::read_to_string(dir.join("SHA256SUMS")).is_ok_and(|text| text == sums(&self.files))
@@ -357,7 +357,7 @@ mod tests {
     #[test]
     fn a_changed_tarball_is_detected() {
         let dir = tempfile::tempdir().unwrap();
-        let files = vec![Packed { file: "a".into(), size: 1, sha256: Sha256::of(b"a") }];
+        let files = vec![PackedTarball { file: "a".into(), size: 1, sha256: Sha256::of(b"a") }];
         fs::write(dir.path().join("SHA256SUMS"), sums(&files)).unwrap();
         fs::write(dir.path().join("a"), "a").unwrap();
         let record = PackRecord { inputs: Sha256::of(""), files };

@@ -1,10 +1,11 @@
 //! Terminates a program's descendants when this process ends for any reason.
 //!
-//! The kernel sends a parent-death signal to children, but not to their descendants; a compiler that keeps running would
-//! write to files that the next run uses. A supervisor process therefore runs between xtask and each program. It is a fork
-//! of xtask and the subreaper of the program's descendants, and it receives the parent-death signal. It needs no privileges,
-//! stays in the process group, so that Ctrl-C and Ctrl-Z of the terminal reach all processes, and exits with the program's
-//! status. It holds the locks of xtask, so that the next run starts only when no process of this one writes any more.
+//! The kernel sends a parent-death signal to children, but not to their descendants; a compiler that keeps running
+//! would write to files that the next run uses. A supervisor process therefore runs between xtask and each program. It
+//! is a fork of xtask and the subreaper of the program's descendants, and it receives the parent-death signal. It needs
+//! no privileges, stays in the process group, so that Ctrl-C and Ctrl-Z of the terminal reach all processes, and exits
+//! with the program's status. It holds the locks of xtask, so that the next run starts only when no process of this one
+//! writes any more.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -35,9 +36,9 @@ static LOCKS: [AtomicI32; 16] = [const { AtomicI32::new(NONE) }; 16];
 const NONE: RawFd = -1;
 
 /// A lock that supervisors inherit.
-pub(crate) struct Held(RawFd);
+pub(crate) struct InheritedLock(RawFd);
 
-impl Held {
+impl InheritedLock {
     /// Registers a lock. If all slots are in use, which does not happen, supervisors do not inherit it.
     pub(crate) fn new(lock: &impl AsRawFd) -> Self {
         let fd = lock.as_raw_fd();
@@ -48,7 +49,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for InheritedLock {
     fn drop(&mut self) {
         for slot in &LOCKS {
             let _ = slot.compare_exchange(self.0, NONE, Ordering::SeqCst, Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! Cross compiler and libraries for another host, from packages of a Debian-like distribution. Other systems do not provide
-//! such compilers and static libraries.
+//! Cross compiler and libraries for another host, from packages of a Debian-like distribution. Other systems do not
+//! provide such compilers and static libraries.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -87,8 +87,9 @@ impl Cross {
     }
 }
 
-/// Makes the linker find the dynamic loader. The tests of QEMU's configure also link dynamically, and the C library's linker
-/// script contains the loader's path in `/lib` or `/lib64`. Packages lack these symbolic links, or contain absolute ones.
+/// Makes the linker find the dynamic loader. The tests of QEMU's configure also link dynamically, and the C library's
+/// linker script contains the loader's path in `/lib` or `/lib64`. Packages lack these symbolic links, or contain
+/// absolute ones.
 fn link_loader(root: &Path) -> Result<()> {
     for name in ["lib", "lib64"] {
         let dir = root.join(name);

@@ -7,11 +7,11 @@ const SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
 
 /// Build container images, push them and merge them into indexes
 ///
-/// Builds from the bundles in target/qus/bundle. Each host gets an image with the emulators (-pkg), one with the program
-/// (-register), one with both, and a small one for each guest. One index for each of these covers all hosts, including those
-/// that other machines have pushed. Pushed images are verified and run. Version tags are never moved: a tag with the same
-/// content is unchanged, and one with other content requires --force. Uses Docker with buildx if it is running, otherwise a
-/// throwaway engine (see `engine`).
+/// Builds from the bundles in target/qus/bundle. Each host gets an image with the emulators (-pkg), one with the
+/// program (-register), one with both, and a small one for each guest. One index for each of these covers all hosts,
+/// including those that other machines have pushed. Pushed images are verified and run. Version tags are never moved: a
+/// tag with the same content is unchanged, and one with other content requires --force. Uses Docker with buildx if it
+/// is running, otherwise a throwaway engine (see `engine`).
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["push", "load", "dry_run"]))]
 pub(crate) struct Args {

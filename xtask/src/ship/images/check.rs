@@ -12,13 +12,13 @@ use crate::ship::images::plan::{INPUTS, Image};
 use crate::ship::images::registry::{Registry, RemoteManifest};
 
 /// A verified image in the registry.
-pub(super) struct Pushed<'a> {
+pub(super) struct VerifiedImage<'a> {
     pub(super) image: &'a Image,
     pub(super) found: RemoteManifest,
     pub(super) row: TagOutcome,
 }
 
-impl Pushed<'_> {
+impl VerifiedImage<'_> {
     /// The download size in bytes for each platform's digest.
     pub(super) fn sizes(&self) -> impl Iterator<Item = (&str, u64)> {
         self.found.platforms().into_values().zip(self.row.sizes.iter().copied())
@@ -26,16 +26,20 @@ impl Pushed<'_> {
 }
 
 /// Verifies an image that the registry already had.
-pub(super) fn unchanged<'a>(
+pub(super) fn verify_unchanged<'a>(
     registry: &Registry<'_>,
     image: &'a Image,
     found: &RemoteManifest,
-) -> Result<Pushed<'a>> {
+) -> Result<VerifiedImage<'a>> {
     verify_image(registry, image, found.clone(), TagState::Unchanged)
 }
 
 /// Verifies an image that this run has pushed.
-pub(super) fn pushed<'a>(registry: &Registry<'_>, image: &'a Image, digest: &str) -> Result<Pushed<'a>> {
+pub(super) fn verify_pushed<'a>(
+    registry: &Registry<'_>,
+    image: &'a Image,
+    digest: &str,
+) -> Result<VerifiedImage<'a>> {
     verify_image(registry, image, find(registry, &image.tag, digest)?, TagState::Pushed)
 }
 
@@ -44,7 +48,7 @@ fn verify_image<'a>(
     image: &'a Image,
     found: RemoteManifest,
     state: TagState,
-) -> Result<Pushed<'a>> {
+) -> Result<VerifiedImage<'a>> {
     let name = registry.name(&image.tag);
     let platforms = found.platforms();
     ensure!(platforms.len() == 1, "{name} has {} platforms instead of one", platforms.len());
@@ -59,7 +63,7 @@ fn verify_image<'a>(
         platforms: platforms.into_keys().collect(),
         state,
     };
-    Ok(Pushed { image, found, row })
+    Ok(VerifiedImage { image, found, row })
 }
 
 /// Verifies that an index contains exactly these images.
@@ -100,7 +104,11 @@ fn find(registry: &Registry<'_>, tag: &str, digest: &str) -> Result<RemoteManife
 }
 
 /// Pulls each image with the program, and runs `qus --version` in it.
-pub(super) fn run_programs(client: &Client, registry: &Registry<'_>, images: &[&Pushed<'_>]) -> Result<()> {
+pub(super) fn run_programs(
+    client: &Client,
+    registry: &Registry<'_>,
+    images: &[&VerifiedImage<'_>],
+) -> Result<()> {
     if images.is_empty() {
         return Ok(());
     }

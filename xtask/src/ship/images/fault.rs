@@ -1,5 +1,5 @@
-//! Classifies errors of registries and engines by the messages of Docker, BuildKit and buildx: the cause, whether a retry may
-//! help, and a hint.
+//! Classifies errors of registries and engines by the messages of Docker, BuildKit and buildx: the cause, whether a
+//! retry may help, and a hint.
 
 use std::fmt;
 
@@ -71,8 +71,8 @@ impl Fault {
         (": not found", Self::NotFound),
     ];
 
-    /// Classifies the output of a failed program. Only its final error is used, because a log also contains errors that were
-    /// retried successfully.
+    /// Classifies the output of a failed program. Only its final error is used, because a log also contains errors that
+    /// were retried successfully.
     pub(super) fn classify(output: &str) -> Self {
         let error = final_error(output);
         let found = Self::MESSAGES.iter().find(|(message, _)| error.contains(message));

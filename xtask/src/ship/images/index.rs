@@ -9,7 +9,7 @@ use qus_core::arch::{HOSTS, Host};
 
 use crate::base::parallel;
 use crate::base::progress::say;
-use crate::ship::images::check::{self, Pushed};
+use crate::ship::images::check::{self, VerifiedImage};
 use crate::ship::images::outcome::{TagOutcome, TagState};
 use crate::ship::images::plan::{self, Image, ImageKind};
 use crate::ship::images::registry::{Registry, RemoteManifest};
@@ -54,7 +54,7 @@ impl ImageRun<'_> {
         &self,
         registry: &Registry<'_>,
         kind: ImageKind,
-        images: &[&Pushed<'_>],
+        images: &[&VerifiedImage<'_>],
         others: &OtherHosts,
         found: Option<&RemoteManifest>,
     ) -> Result<Vec<TagOutcome>> {

@@ -1,7 +1,7 @@
 //! The images and their tags, derived from the table of architectures.
 //!
-//! An image is for one host. An index combines the images of a kind for all hosts. Version tags are immutable; floating tags
-//! refer to the latest version of a channel.
+//! An image is for one host. An index combines the images of a kind for all hosts. Version tags are immutable; floating
+//! tags refer to the latest version of a channel.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -59,8 +59,8 @@ impl ImageKind {
         }
     }
 
-    /// The tag of the index over all hosts. The version comes first, because a tag that begins with a guest's name could be
-    /// confused with an image of the host of the same name.
+    /// The tag of the index over all hosts. The version comes first, because a tag that begins with a guest's name
+    /// could be confused with an image of the host of the same name.
     pub(super) fn tag(self, version: &str) -> String {
         match self {
             Self::Full => version.to_owned(),

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::base::error::Usage;
 use crate::base::parallel;
 use crate::base::progress::say;
-use crate::ship::images::check::{self, Pushed};
+use crate::ship::images::check::{self, VerifiedImage};
 use crate::ship::images::index;
 use crate::ship::images::outcome::{TagOutcome, TagState};
 use crate::ship::images::plan::{INPUTS, Image, ImageKind, REVISION};
@@ -67,15 +67,19 @@ impl ImageRun<'_> {
         say("verifying the pushed images …");
         let pairs: Vec<_> = images.iter().zip(known).collect();
         let pushed = parallel::map(&pairs, |(image, found)| match found {
-            Some(found) if !is_new(image, &Some(found.clone())) => check::unchanged(&registry, image, found),
-            _ => check::pushed(&registry, image, &pushed_digest(&metadata, image)?),
+            Some(found) if !is_new(image, &Some(found.clone())) => {
+                check::verify_unchanged(&registry, image, found)
+            }
+            _ => check::verify_pushed(&registry, image, &pushed_digest(&metadata, image)?),
         })?;
-        let new: Vec<&Pushed> = pushed.iter().filter(|pushed| pushed.row.state == TagState::Pushed).collect();
+        let new: Vec<&VerifiedImage> =
+            pushed.iter().filter(|pushed| pushed.row.state == TagState::Pushed).collect();
         check::run_programs(self.client, &registry, &new)?;
         let kinds: Vec<_> = kinds.iter().zip(indexes).collect();
         let others = index::find_other_hosts(&registry, images, version)?;
         let rows = parallel::map(&kinds, |(kind, found)| {
-            let of_kind: Vec<&Pushed> = pushed.iter().filter(|pushed| pushed.image.kind == **kind).collect();
+            let of_kind: Vec<&VerifiedImage> =
+                pushed.iter().filter(|pushed| pushed.image.kind == **kind).collect();
             self.push_index(&registry, **kind, &of_kind, &others, found.as_ref())
         })?;
         Ok(pushed.into_iter().map(|pushed| pushed.row).chain(rows.into_iter().flatten()).collect())

@@ -102,8 +102,8 @@ impl RemoteManifest {
 /// The parts of an image manifest that determine its download size.
 #[derive(Deserialize)]
 struct ImageParts {
-    config: Part,
-    layers: Vec<Part>,
+    config: BlobDescriptor,
+    layers: Vec<BlobDescriptor>,
 }
 
 impl ImageParts {
@@ -114,7 +114,7 @@ impl ImageParts {
 }
 
 #[derive(Deserialize)]
-struct Part {
+struct BlobDescriptor {
     size: u64,
 }
 
