@@ -139,7 +139,7 @@ struct Inputs<'a> {
     sysroot: Sysroot,
     patches: Vec<&'a Patch>,
     recipe: Recipe,
-    profile: Option<pgo::ProfileData>,
+    profile_data: Option<pgo::ProfileData>,
 }
 
 /// The emulators that were not in the cache.
@@ -163,13 +163,13 @@ impl<'a> Build<'a> {
         };
         let built = self.build_missing(request, &inputs, &new, &runner)?;
         let bundle = self.cached(&inputs).bundle(&dir, bundled, &new)?;
-        if let Some(profile) = &inputs.profile {
-            profile.write(&dir)?;
+        if let Some(profile_data) = &inputs.profile_data {
+            profile_data.write(&dir)?;
         }
         for arch in &new {
             artefact::run_probe(&runner, &dir.join(arch.emulator()), arch)?;
         }
-        let all: f64 = built.seconds.values().sum();
+        let total: f64 = built.seconds.values().sum();
         let row = |emulator: BundledEmulator| {
             let is = |arch: &&Arch| **arch == *emulator.target;
             let (state, seconds) = match built.seconds.get(emulator.target.name) {
@@ -177,7 +177,7 @@ impl<'a> Build<'a> {
                 _ if new.iter().any(is) => (EmulatorState::Cached, None),
                 _ => (EmulatorState::Kept, None),
             };
-            EmulatorRow { emulator, state, seconds, share: seconds.map(|seconds| seconds / all) }
+            EmulatorRow { emulator, state, seconds, share: seconds.map(|seconds| seconds / total) }
         };
         let requested =
             |emulator: &BundledEmulator| request.targets.iter().any(|arch| **arch == *emulator.target);
@@ -217,10 +217,9 @@ impl<'a> Build<'a> {
         if targets.is_empty() {
             return Ok(BuiltEmulators { targets, seconds: BTreeMap::new() });
         }
-        let Inputs { source, sysroot, patches, recipe, profile } = inputs;
+        let Inputs { source, sysroot, patches, recipe, profile_data } = inputs;
         let tree = &tree::prepare(self.cx, source, patches)?;
-        let kind =
-            profile.as_ref().map_or(BuildKind::Plain, |profile| BuildKind::ProfileGuided(&profile.dir));
+        let kind = profile_data.as_ref().map_or(BuildKind::Plain, |data| BuildKind::ProfileGuided(&data.dir));
         let cx = self.cx;
         let compile = Compile { cx, recipe, tree, sysroot, runner, request, kind };
         let seconds = compile.run(&targets, |arch, emulator| cached.store(arch, emulator))?;
@@ -257,7 +256,7 @@ impl<'a> Build<'a> {
             profile_data_sha256: None,
             dependencies: sysroot.manifest()?,
         };
-        let profile = match (request.profile, &request.training) {
+        let profile_data = match (request.profile, &request.training) {
             (Profile::Dev, _) => None,
             (Profile::Release, Some(file)) => Some(pgo::ProfileData::from_file(cx, file)?),
             (Profile::Release, None) if sysroot.is_cross() || toolchain::is_clang(&recipe.toolchain) => {
@@ -272,8 +271,8 @@ impl<'a> Build<'a> {
                 Some(pgo::ensure(&compile)?)
             }
         };
-        recipe.profile_data_sha256 = profile.as_ref().map(|profile| profile.sha256);
-        Ok(Inputs { source, sysroot, patches, recipe, profile })
+        recipe.profile_data_sha256 = profile_data.as_ref().map(|data| data.sha256);
+        Ok(Inputs { source, sysroot, patches, recipe, profile_data })
     }
 }
 

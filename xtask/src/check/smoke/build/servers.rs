@@ -31,8 +31,8 @@ fn lies(bench: &Workbench<'_>) -> Result<()> {
     let elsewhere = format!("HTTP/1.1 302 Found\r\nLocation: file://{}\r\n", secret.display());
     let more = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", SIZE + 1);
     let cases = [
-        ("HTTP/1.1 200 OK\r\n", "the server sends more than the 100000 bytes"),
-        (&*more, "the server sends more than the 100000 bytes"),
+        ("HTTP/1.1 200 OK\r\n", "the server sends more than the maximum of 100000 bytes"),
+        (&*more, "the server sends more than the maximum of 100000 bytes"),
         (&*elsewhere, "\"file\""),
     ];
     for (head, expected) in cases {
