@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use qus_core::arch::{HOSTS, Host, UnknownHost};
 
 use crate::base::context::Context;
+use crate::bundle::manifest;
 
 /// `--host`, in the same form for all commands.
 #[derive(Debug, Default, clap::Args)]
@@ -63,7 +64,8 @@ impl HostArgs {
 
 /// The hosts with a bundle in this workspace.
 pub(crate) fn built(cx: &Context) -> impl Iterator<Item = &'static Host> {
-    HOSTS.iter().filter(|host| cx.paths.bundle(host).join("bundle.json").exists())
+    // A damaged bundle is an error where it is used; one of another version of xtask has to be built again.
+    HOSTS.iter().filter(|host| !matches!(manifest::read(&cx.paths.bundle(host)), Ok(None)))
 }
 
 /// This machine.

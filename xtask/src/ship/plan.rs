@@ -21,6 +21,7 @@ use crate::bundle::hosts::HostArgs;
 /// with its cost or the reason why it cannot be built. Costs are compiler seconds on one processor
 /// (qemu-src/costs.toml).
 #[derive(clap::Args)]
+#[command(mut_arg("names", |arg| arg.help("Hosts, as in amd64,arm64v8 [default: all]")))]
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,

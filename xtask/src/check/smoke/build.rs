@@ -148,7 +148,10 @@ impl Workbench<'_> {
             .env_remove("QUS_SOURCE");
         let talk = self.fails(build)?;
         let Release { version, upstream, debian, .. } = &self.release;
-        let mut told = vec![format!("no place gave the source of QEMU {version}"), "--source".to_owned()];
+        let mut told = vec![
+            format!("QEMU's source, version {version}, is not available from any location"),
+            "--source".to_owned(),
+        ];
         told.extend(upstream.iter().map(|upstream| upstream.url.clone()));
         told.extend(debian.iter().map(|debian| format!("Debian {}", debian.suite)));
         for expected in &told {
