@@ -71,17 +71,22 @@ fn every_command_has_a_manual_page() {
     qus(&["man", "/proc/no/such/directory"]).says(1, &["cannot write manual pages"]);
 }
 
+/// README.md and the pages in docs/.
 #[test]
-fn the_readme_names_only_commands_that_exist() {
-    let text = fs::read_to_string(workspace().join("README.md")).unwrap();
+fn documents_name_only_commands_that_exist() {
+    let pages = fs::read_dir(workspace().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let mut found = 0;
-    for prefix in ["./qus ", "`qus "] {
-        for (at, _) in text.match_indices(prefix) {
-            let name: String =
-                text[at + prefix.len()..].chars().take_while(|c| c.is_ascii_lowercase()).collect();
-            assert!(name == "help" || COMMANDS.contains(&&*name), "README.md names `qus {name}`");
-            found += 1;
+    for page in pages.chain([workspace().join("README.md")]) {
+        let text = fs::read_to_string(&page).unwrap();
+        for prefix in ["./qus ", "`qus "] {
+            for (at, _) in text.match_indices(prefix) {
+                let name: String =
+                    text[at + prefix.len()..].chars().take_while(|c| c.is_ascii_lowercase()).collect();
+                let known = name == "help" || COMMANDS.contains(&&*name);
+                assert!(known, "{} names `qus {name}`", page.display());
+                found += 1;
+            }
         }
     }
-    assert!(found > 20, "the README was not searched");
+    assert!(found > 20, "no document was searched");
 }

@@ -1,4 +1,4 @@
-//! The tables of README files that are derived from the code.
+//! The tables of documents that are derived from the code.
 //!
 //! Each stands between two comments that name it; what is between them is replaced, the rest is left
 //! as it is.
@@ -16,8 +16,10 @@ use crate::ship::images::sizes;
 
 /// Every file with such tables, as it should be.
 pub(crate) fn all(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    let files: [(&str, &[(&str, String)]); 2] = [
-        ("README.md", &[("forms", forms()), ("bench", recorded::markdown(cx)?), ("targets", targets())]),
+    let files: [(&str, &[(&str, String)]); 4] = [
+        ("README.md", &[("bench", recorded::markdown(cx)?)]),
+        ("docs/architectures.md", &[("targets", targets())]),
+        ("docs/migrating.md", &[("forms", forms())]),
         ("images/README.md", &[("hosts", hosts()), ("sizes", sizes::table(cx)?)]),
     ];
     let filled = |(file, tables): (&str, &[(&str, String)])| {
