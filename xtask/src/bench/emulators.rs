@@ -1,5 +1,5 @@
-//! The emulators that are compared: those of the bundle, of other folders, and Debian's, which are unpacked into the
-//! cache and not installed.
+//! The emulators to compare: those of the bundle, of other directories, and Debian's packages. Packages are unpacked into
+//! the cache and not installed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,55 +18,55 @@ use crate::bundle::manifest;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 
-/// What `--against` takes.
+/// A value of `--against`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Source<'a> {
+pub(super) enum EmulatorSource<'a> {
     /// A directory, and its name if one is given.
-    Folder(Option<String>, PathBuf),
-    /// A suite of Debian.
+    Directory(Option<String>, PathBuf),
+    /// The package of a Debian suite.
     Debian(&'a Suite),
 }
 
-impl<'a> Source<'a> {
-    /// Reads an argument of `--against`.
+impl<'a> EmulatorSource<'a> {
+    /// Parses a value of `--against`.
     ///
     /// # Errors
-    /// A suite that `debian.toml` does not have.
+    /// `debian.toml` does not have the suite.
     pub(super) fn parse(given: &str, debian: &'a Debian) -> Result<Self, String> {
         if let Some(suite) = given.strip_prefix("deb:") {
             return debian.suite(suite).map(Self::Debian);
         }
-        // A directory whose path contains the sign is given without a name.
+        // An existing path that contains `=` is a directory without a name.
         match given.split_once('=') {
             Some((name, dir)) if !name.is_empty() && !Path::new(given).exists() => {
-                Ok(Self::Folder(Some(name.to_owned()), dir.into()))
+                Ok(Self::Directory(Some(name.to_owned()), dir.into()))
             }
-            _ => Ok(Self::Folder(None, given.into())),
+            _ => Ok(Self::Directory(None, given.into())),
         }
     }
 }
 
-impl fmt::Display for Source<'_> {
+impl fmt::Display for EmulatorSource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Folder(Some(name), dir) => write!(f, "{name}={}", dir.display()),
-            Self::Folder(None, dir) => write!(f, "{}", dir.display()),
+            Self::Directory(Some(name), dir) => write!(f, "{name}={}", dir.display()),
+            Self::Directory(None, dir) => write!(f, "{}", dir.display()),
             Self::Debian(suite) => write!(f, "deb:{}", suite.name),
         }
     }
 }
 
-impl Source<'_> {
-    /// The folder of its emulators, if they are at hand.
-    fn folder(&self, cx: &Context) -> PathBuf {
+impl EmulatorSource<'_> {
+    /// The directory of its emulators, which may not have been downloaded yet.
+    fn dir(&self, cx: &Context) -> PathBuf {
         match self {
-            Self::Folder(_, dir) => dir.clone(),
+            Self::Directory(_, dir) => dir.clone(),
             Self::Debian(suite) => cached(cx, suite).join("usr/bin"),
         }
     }
 
-    /// What has to be downloaded before it can be used.
-    pub(super) fn lacks(&self, cx: &Context) -> Option<String> {
+    /// Describes what must be downloaded before it can be used.
+    pub(super) fn missing_download(&self, cx: &Context) -> Option<String> {
         match self {
             Self::Debian(suite) if !cached(cx, suite).exists() => {
                 Some(format!("{} of Debian {}", suite.emulators, suite.name))
@@ -75,31 +75,31 @@ impl Source<'_> {
         }
     }
 
-    /// Its emulators, downloaded if they have to be.
+    /// Opens its emulators, and downloads them if necessary.
     ///
     /// # Errors
-    /// The folder has none, or Debian's cannot be had.
+    /// The directory has no emulator, or Debian's package is not available.
     pub(super) fn emulators(&self, cx: &Context) -> Result<Emulators> {
         if let Self::Debian(suite) = self {
             fetch(cx, suite)?;
         }
-        let dir = self.folder(cx);
-        let folder = emulator::EmulatorDir::open(&dir)
-            .with_context(|| format!("cannot read the folder {}", dir.display()))?;
-        let first = folder.emulators.first();
+        let dir = self.dir(cx);
+        let emulators = emulator::EmulatorDir::open(&dir)
+            .with_context(|| format!("cannot read the directory {}", dir.display()))?;
+        let first = emulators.emulators.first();
         let first = first.with_context(|| format!("there is no emulator in {}", dir.display()))?;
         let version = probe::version_of(&first.path)
-            .with_context(|| format!("{} tells no version", first.path.display()))?;
+            .with_context(|| format!("cannot determine the version of {}", first.path.display()))?;
         let profile = manifest::read(&dir)?.map(|bundle| bundle.recipe.profile);
         let label = match (self, profile) {
-            (Self::Folder(Some(name), _), _) => name.clone(),
-            (Self::Folder(None, _), Some(profile)) => format!("qus {version} {profile}"),
-            (Self::Folder(None, dir), None) => {
+            (Self::Directory(Some(name), _), _) => name.clone(),
+            (Self::Directory(None, _), Some(profile)) => format!("qus {version} {profile}"),
+            (Self::Directory(None, dir), None) => {
                 format!("{} {version}", dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy())
             }
             (Self::Debian(suite), _) => format!("Debian {} {version}", suite.name),
         };
-        Ok(Emulators { label, version, folder })
+        Ok(Emulators { label, version, dir: emulators })
     }
 }
 
@@ -107,13 +107,13 @@ fn cached(cx: &Context, suite: &Suite) -> PathBuf {
     cx.paths.rootfs(&format!("{}-{}", suite.emulators, suite.name))
 }
 
-/// Has the cache contain a suite's package, unchanged.
+/// Downloads and unpacks a suite's package into the cache, or verifies the cached copy.
 fn fetch(cx: &Context, suite: &Suite) -> Result<()> {
     let dir = cached(cx, suite);
     let Suite { name: suite, emulators: package } = suite;
     let distribution = Distribution::detect()?
-        .with_context(|| format!("deb:{suite} comes from a Debian mirror, and this machine has no apt"))?;
-    let host = Host::current().context("qus knows no such machine")?;
+        .with_context(|| format!("deb:{suite} requires apt, which this machine does not have"))?;
+    let host = Host::current().context("qus does not support this host")?;
     cache::ensure(&dir, |partial| {
         let name = format!("bench-{suite}");
         let log = cx.start_log(&name)?;
@@ -121,31 +121,31 @@ fn fetch(cx: &Context, suite: &Suite) -> Result<()> {
         let apt = Apt::foreign(&cx.paths.apt(&name), &log, &distribution, suite, &[host.debian])?;
         apt.unpack(&[format!("{package}:{}", host.debian)], partial).map(drop)
     })
-    .with_context(|| format!("{package} of Debian {suite} cannot be had"))
+    .with_context(|| format!("{package} of Debian {suite} is not available"))
 }
 
-/// A folder of emulators under a name.
+/// A directory of emulators and its label.
 #[derive(Debug)]
 pub(super) struct Emulators {
     pub(super) label: String,
     pub(super) version: String,
-    pub(super) folder: emulator::EmulatorDir,
+    pub(super) dir: emulator::EmulatorDir,
 }
 
 impl Emulators {
-    /// The emulator of a guest; `None` where there is none.
+    /// Returns the path of a guest's emulator; `None` if there is none.
     ///
     /// # Errors
-    /// It is not fit to be registered.
-    pub(super) fn of(&self, arch: &Arch) -> Result<Option<PathBuf>> {
-        let Some(found) = self.folder.get(arch) else { return Ok(None) };
+    /// The emulator is not suitable for registration.
+    pub(super) fn find(&self, arch: &Arch) -> Result<Option<PathBuf>> {
+        let Some(found) = self.dir.get(arch) else { return Ok(None) };
         emulator::inspect(&found.path).with_context(|| found.path.display().to_string())?;
         Ok(Some(found.path.clone()))
     }
 }
 
-/// Gives equal labels a number, so that every column has a name of its own.
-pub(super) fn tell_apart(all: &mut [Emulators]) {
+/// Numbers equal labels, so that every column has a distinct name.
+pub(super) fn number_equal_labels(all: &mut [Emulators]) {
     for at in 0..all.len() {
         let (before, rest) = all.split_at_mut(at);
         let label = rest[0].label.clone();
@@ -160,19 +160,19 @@ fn numbered(label: &str, number: usize) -> String {
     if number == 1 { label.to_owned() } else { format!("{label} ({number})") }
 }
 
-/// The emulators of the bundle, which all others are compared with.
+/// Opens the emulators of the bundle, with which all others are compared.
 ///
 /// # Errors
-/// There is no bundle, or it lacks an emulator that is asked for.
-pub(super) fn ours(cx: &Context, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
+/// There is no bundle, or it has no emulator for one of the guests.
+pub(super) fn open_bundle(cx: &Context, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
     let names: Vec<_> = guests.iter().map(|guest| guest.name).collect();
     let hint = format!("to build it, run `cargo xtask build-qemu {}`", names.join(" "));
-    let ours = Source::Folder(None, dir.to_owned())
+    let ours = EmulatorSource::Directory(None, dir.to_owned())
         .emulators(cx)
         .context("there is no bundle to measure")
         .hint(&hint)?;
     for guest in guests {
-        if ours.of(guest)?.is_none() {
+        if ours.find(guest)?.is_none() {
             return Err(hinted(format_args!("there is no {} in {}", guest.emulator(), dir.display()), hint));
         }
     }
@@ -184,19 +184,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_are_folders_or_suites() {
+    fn sources_are_directories_or_suites() {
         let debian = Context::new().unwrap().data.debian;
-        let parse = |given: &str| Source::parse(given, &debian);
-        assert_eq!(parse("deb:trixie"), debian.suite("trixie").map(Source::Debian));
+        let parse = |given: &str| EmulatorSource::parse(given, &debian);
+        assert_eq!(parse("deb:trixie"), debian.suite("trixie").map(EmulatorSource::Debian));
         assert_eq!(debian.suite("trixie").unwrap().emulators, "qemu-user");
         assert_eq!(debian.suite("bookworm").unwrap().emulators, "qemu-user-static");
         assert!(parse("deb:woody").unwrap_err().contains("suites are bullseye"));
-        assert_eq!(parse("/a/b"), Ok(Source::Folder(None, "/a/b".into())));
-        assert_eq!(parse("patched=/a/b"), Ok(Source::Folder(Some("patched".into()), "/a/b".into())));
+        assert_eq!(parse("/a/b"), Ok(EmulatorSource::Directory(None, "/a/b".into())));
+        assert_eq!(
+            parse("patched=/a/b"),
+            Ok(EmulatorSource::Directory(Some("patched".into()), "/a/b".into()))
+        );
         let dir = tempfile::tempdir().unwrap();
         let odd = dir.path().join("a=b");
         std::fs::create_dir(&odd).unwrap();
-        assert_eq!(parse(odd.to_str().unwrap()), Ok(Source::Folder(None, odd.clone())));
+        assert_eq!(parse(odd.to_str().unwrap()), Ok(EmulatorSource::Directory(None, odd.clone())));
         for given in ["deb:sid", "/a/b", "patched=/a/b"] {
             assert_eq!(parse(given).unwrap().to_string(), given);
         }
@@ -208,10 +211,10 @@ mod tests {
         let emulators = |label: &&str| Emulators {
             label: (*label).to_owned(),
             version: String::new(),
-            folder: emulator::EmulatorDir::open(dir.path()).unwrap(),
+            dir: emulator::EmulatorDir::open(dir.path()).unwrap(),
         };
         let mut all: Vec<_> = ["qus 1", "b", "qus 1", "qus 1"].iter().map(emulators).collect();
-        tell_apart(&mut all);
+        number_equal_labels(&mut all);
         let labels: Vec<_> = all.into_iter().map(|emulators| emulators.label).collect();
         assert_eq!(labels, ["qus 1", "b", "qus 1 (2)", "qus 1 (3)"]);
     }

@@ -1,6 +1,5 @@
-//! The instructions that an emulator itself takes for a program, counted by callgrind. They are the same on a busy
-//! machine and on an idle one, so that a change of a hundredth is seen; they say nothing of caches, of page faults, and
-//! of what the kernel does.
+//! Counts the instructions that an emulator executes for a program, with callgrind. The count does not depend on the load
+//! of the machine, so it shows changes of 1 %. It does not include caches, page faults and the kernel.
 
 use std::path::{Path, PathBuf};
 
@@ -14,20 +13,20 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::{Bar, say};
 use crate::bench::results::{Count, Instructions};
 use crate::bench::roots;
-use crate::bench::session::Place;
+use crate::bench::session::BenchRoot;
 use crate::bench::workloads::{EXIT, TRUE, WORKLOADS};
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 
-/// The program, and where it finds its tools if it is not installed.
+/// The valgrind program, and the directory of its tools if it is not installed.
 pub(super) struct Valgrind {
     program: PathBuf,
     library: Option<PathBuf>,
 }
 
 impl Valgrind {
-    /// What has to be downloaded before it can be used.
-    pub(super) fn lacks(cx: &Context) -> Result<Option<String>> {
+    /// Describes what must be downloaded before valgrind can be used.
+    pub(super) fn missing_download(cx: &Context) -> Result<Option<String>> {
         let cached = Distribution::detect()?
             .is_some_and(|it| packages::program_dir(cx, &it, &cx.data.debian.packages.valgrind).exists());
         if cached || is_installed("valgrind") {
@@ -36,10 +35,10 @@ impl Valgrind {
         Ok(Some("valgrind".to_owned()))
     }
 
-    /// The installed one, or that of the distribution's package, unpacked into the cache.
+    /// Finds the installed valgrind, or unpacks the distribution's package into the cache.
     ///
     /// # Errors
-    /// Neither is to be had.
+    /// Valgrind is neither installed nor available as a package.
     pub(super) fn find(cx: &Context) -> Result<Self> {
         if is_installed("valgrind") {
             return Ok(Self { program: "valgrind".into(), library: None });
@@ -49,24 +48,27 @@ impl Valgrind {
             .and_then(|distribution| {
                 packages::ensure_program(cx, &distribution, &cx.data.debian.packages.valgrind)
             })
-            .context("valgrind, which counts instructions, is not installed")
+            .context("valgrind is not installed")
             .hint("install the distribution's package valgrind")?;
-        let host = Host::current().context("qus knows no such machine")?;
-        // Where the tools lie in the first, the second holds libraries.
+        let host = Host::current().context("qus does not support this host")?;
+        // Distributions that use the first path keep only libraries in the second, so the order matters.
         let places = ["usr/libexec/valgrind".to_owned(), format!("usr/lib/{}/valgrind", host.triple)];
         let library = places.iter().map(|place| dir.join(place)).find(|place| place.exists());
-        Ok(Self { program: dir.join("usr/bin/valgrind"), library: Some(library.context("it has no tools")?) })
+        Ok(Self {
+            program: dir.join("usr/bin/valgrind"),
+            library: Some(library.context("the valgrind package contains no tools")?),
+        })
     }
 
-    /// Counts for both programs that tell most of a start, under each emulator.
-    pub(super) fn count(&self, place: &Place, emulators: &[Option<PathBuf>]) -> Vec<Instructions> {
+    /// Counts under each emulator for the two workloads that consist mostly of startup.
+    pub(super) fn count(&self, bench_root: &BenchRoot, emulators: &[Option<PathBuf>]) -> Vec<Instructions> {
         let mut bar = Bar::new("counting instructions");
         let mut counted = Vec::new();
         for workload in WORKLOADS.iter().filter(|workload| [EXIT, TRUE].contains(&workload.name)) {
-            let program = roots::outside(place, workload.argv[0]);
+            let program = roots::host_path(bench_root, workload.argv[0]);
             let count = |emulator: &Option<PathBuf>| {
                 let Some(emulator) = emulator else { return Count::Absent };
-                self.one(emulator, &place.root, &program).map_or_else(failed, Count::Counted)
+                self.count_one(emulator, &bench_root.root, &program).map_or_else(failed, Count::Counted)
             };
             let counts = emulators.iter().map(count).collect();
             counted.push(Instructions { name: workload.name.to_owned(), counts });
@@ -76,20 +78,20 @@ impl Valgrind {
         counted
     }
 
-    fn one(&self, emulator: &Path, root: &Path, program: &Path) -> Result<u64> {
+    fn count_one(&self, emulator: &Path, root: &Path, program: &Path) -> Result<u64> {
         let valgrind = &self.program;
-        // What is translated at run time is not part of a file, and is written over.
+        // Code that the emulator generates at run time is not in a file and is overwritten.
         let options = ["--tool=callgrind", "--callgrind-out-file=/dev/null", "--smc-check=all-non-file"];
         let mut cmd = cmd!(sh(), "{valgrind} {options...} {emulator} -L {root} {program}");
         if let Some(library) = &self.library {
             cmd = cmd.env("VALGRIND_LIB", library);
         }
         let output = exec::output(cmd)?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        // What is not callgrind's is the emulator's.
-        let last = said.lines().rfind(|line| !line.starts_with("==")).unwrap_or_default();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        // Lines without callgrind's prefix come from the emulator.
+        let last = stderr.lines().rfind(|line| !line.starts_with("==")).unwrap_or_default();
         ensure!(output.status.success(), "{} under callgrind: {}: {last}", emulator.display(), output.status);
-        collected(&said).with_context(|| format!("callgrind has counted nothing: {last}"))
+        collected(&stderr).with_context(|| format!("callgrind reported no instruction count: {last}"))
     }
 }
 
@@ -98,9 +100,9 @@ fn failed(error: anyhow::Error) -> Count {
     Count::Failed(format!("{error:#}"))
 }
 
-/// The number in `==123== Collected : 4567`.
-fn collected(said: &str) -> Option<u64> {
-    said.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
+/// Parses the number in `==123== Collected : 4567`.
+fn collected(stderr: &str) -> Option<u64> {
+    stderr.lines().find_map(|line| line.split_once("Collected :")?.1.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -109,9 +111,9 @@ mod tests {
 
     #[test]
     fn callgrinds_total_is_read() {
-        let said =
+        let stderr =
             "==7== Events    : Ir\n==7== Collected : 21123456\n==7== \n==7== I   refs:      21,123,456\n";
-        assert_eq!(collected(said), Some(21_123_456));
+        assert_eq!(collected(stderr), Some(21_123_456));
         assert_eq!(collected("==7== Events    : Ir\n"), None);
     }
 }

@@ -1,8 +1,8 @@
-//! The measuring itself: rounds in which each emulator runs the same workload once, so that all of them have the same
-//! machine, and what it does besides falls on all.
+//! Runs workloads in rounds. In each round every emulator runs the same workload once, so that other work on the machine
+//! affects all of them.
 //!
-//! The times of a first round are not counted: it fills the page cache, and tells how much memory each takes. What an
-//! emulator writes has to be what the others write, or it has not done the same work.
+//! The first round is a warm-up, which fills the page cache and measures memory instead of time. All emulators must
+//! produce the same output, which shows that they have done the same work.
 
 use std::path::PathBuf;
 
@@ -10,58 +10,62 @@ use anyhow::Result;
 use qus_core::arch::Arch;
 
 use crate::base::progress::{Bar, say};
-use crate::bench::results::{Outcome, Row, Samples};
-use crate::bench::session::{Place, Session};
+use crate::bench::results::{Outcome, Samples, WorkloadResult};
+use crate::bench::session::{BenchRoot, Session};
 use crate::bench::worker::{Ran, Request, Used};
 use crate::bench::workloads::Workload;
 
-/// The emulators of a guest, in the order of their labels; not every folder has one.
-pub(super) struct Field<'a> {
+/// The emulators of a guest, in the order of their labels; `None` for a set that has none.
+pub(super) struct Setup<'a> {
     pub(super) guest: &'static Arch,
     pub(super) labels: &'a [String],
     pub(super) emulators: &'a [Option<PathBuf>],
-    pub(super) place: &'a Place,
+    pub(super) bench_root: &'a BenchRoot,
 }
 
 /// Runs the workloads under every emulator.
-pub(super) fn measure(field: &Field<'_>, workloads: &[&Workload], rounds: u32) -> Result<Vec<Row>> {
+pub(super) fn measure(
+    setup: &Setup<'_>,
+    workloads: &[&Workload],
+    rounds: u32,
+) -> Result<Vec<WorkloadResult>> {
     let start = |emulator: &Option<PathBuf>| {
-        emulator.as_ref().map(|it| Session::start(field.guest, it, field.place)).transpose()
+        emulator.as_ref().map(|it| Session::start(setup.guest, it, setup.bench_root)).transpose()
     };
-    let mut sessions: Vec<_> = field.emulators.iter().map(start).collect::<Result<_>>()?;
-    let mut bar = Bar::new(format!("{}: {} workloads", field.guest, workloads.len()));
-    let (mut rows, all) = (Vec::new(), workloads.len() as u64 * u64::from(rounds + 1));
+    let mut sessions: Vec<_> = setup.emulators.iter().map(start).collect::<Result<_>>()?;
+    let mut bar = Bar::new(format!("{}: {} workloads", setup.guest, workloads.len()));
+    let (mut results, all) = (Vec::new(), workloads.len() as u64 * u64::from(rounds + 1));
     for workload in workloads {
-        let mut race = Race::new(workload, field, &sessions);
+        let mut comparison = Comparison::new(workload, setup, &sessions);
         for round in 0..=rounds {
-            race.round(round as usize, &mut sessions);
-            bar.set(rows.len() as u64 * u64::from(rounds + 1) + u64::from(round) + 1, all);
+            comparison.round(round as usize, &mut sessions);
+            bar.set(results.len() as u64 * u64::from(rounds + 1) + u64::from(round) + 1, all);
         }
-        rows.push(race.row());
+        results.push(comparison.into_result());
     }
     bar.finish();
-    Ok(rows)
+    Ok(results)
 }
 
-/// One workload under all emulators.
-struct Race<'a> {
+/// The comparison of all emulators in one workload.
+struct Comparison<'a> {
     workload: &'a Workload,
-    field: &'a Field<'a>,
+    setup: &'a Setup<'a>,
     outcomes: Vec<Outcome>,
-    /// Who wrote first, and what.
+    /// Label of the first successful emulator, and the hash of its output.
     reference: Option<(&'a str, String)>,
 }
 
-impl<'a> Race<'a> {
-    fn new(workload: &'a Workload, field: &'a Field<'a>, sessions: &[Option<Session>]) -> Self {
+impl<'a> Comparison<'a> {
+    fn new(workload: &'a Workload, setup: &'a Setup<'a>, sessions: &[Option<Session>]) -> Self {
         let outcome = |session: &Option<Session>| match session {
             Some(_) => Outcome::Measured(Samples::default()),
             None => Outcome::Absent,
         };
-        Self { workload, field, outcomes: sessions.iter().map(outcome).collect(), reference: None }
+        Self { workload, setup, outcomes: sessions.iter().map(outcome).collect(), reference: None }
     }
 
-    /// Runs it once under each; another begins each round, so that none always comes after the same one.
+    /// Runs the workload once under each emulator. The first emulator changes from round to round.
     fn round(&mut self, round: usize, sessions: &mut [Option<Session>]) {
         let count = sessions.len();
         for at in (0..count).map(|n| (n + round) % count) {
@@ -72,7 +76,7 @@ impl<'a> Race<'a> {
             let argv = argv.iter().map(|word| (*word).to_owned()).collect();
             let memory = round == 0;
             let ran = session.run(&Request { argv, times: *times, status: *status, memory });
-            let label = &self.field.labels[at];
+            let label = &self.setup.labels[at];
             let used = ran.map_err(|error| format!("{error:#}")).and_then(|ran| self.accept(label, ran));
             match (used, &mut self.outcomes[at]) {
                 (Ok(used), Outcome::Measured(samples)) if memory => samples.memory = used.memory,
@@ -81,7 +85,7 @@ impl<'a> Race<'a> {
                 (Err(why), outcome) => {
                     say(format_args!(
                         "FAILED: {} {} under {label}: {why}",
-                        self.field.guest, self.workload.name
+                        self.setup.guest, self.workload.name
                     ));
                     *outcome = Outcome::Failed(why);
                 }
@@ -89,24 +93,29 @@ impl<'a> Race<'a> {
         }
     }
 
-    /// What a run has used, or why it counts for nothing.
+    /// Returns what a run used, or why it has failed.
     fn accept(&mut self, label: &'a str, ran: Ran) -> Result<Used, String> {
         if ran.status != Some(self.workload.status) {
-            return Err(ran.ending());
+            return Err(ran.describe_end());
         }
         let (first, expected) = self.reference.get_or_insert_with(|| (label, ran.stdout.clone()));
         if *expected == ran.stdout {
             Ok(ran.used)
         } else if *first == label {
-            Err("it writes something else each time".to_owned())
+            Err("its output differs between runs".to_owned())
         } else {
-            Err(format!("it writes something else than under {first}"))
+            Err(format!("its output differs from that under {first}"))
         }
     }
 
-    fn row(self) -> Row {
+    fn into_result(self) -> WorkloadResult {
         let Workload { name, what, times, .. } = self.workload;
-        Row { name: (*name).to_owned(), what: (*what).to_owned(), times: *times, outcomes: self.outcomes }
+        WorkloadResult {
+            name: (*name).to_owned(),
+            what: (*what).to_owned(),
+            times: *times,
+            outcomes: self.outcomes,
+        }
     }
 }
 
@@ -122,17 +131,17 @@ mod tests {
 
     #[test]
     fn other_output_is_a_failure() {
-        let place = Place { root: PathBuf::new(), bench: PathBuf::new() };
+        let bench_root = BenchRoot { root: PathBuf::new(), bench: PathBuf::new() };
         let guest = "aarch64".parse().unwrap();
-        let field = Field { guest, labels: &[], emulators: &[], place: &place };
+        let setup = Setup { guest, labels: &[], emulators: &[], bench_root: &bench_root };
         let workload = WORKLOADS.iter().find(|workload| workload.status == 0).unwrap();
-        let mut race = Race::new(workload, &field, &[]);
-        let mut refused = |label, ran| race.accept(label, ran).err();
+        let mut comparison = Comparison::new(workload, &setup, &[]);
+        let mut refused = |label, ran| comparison.accept(label, ran).err();
         assert_eq!(refused("a", ran(1, "half")).as_deref(), Some("exit status 1: no such thing"));
-        // What failed is no reference.
+        // The output of a failed run is not the reference.
         assert_eq!(refused("b", ran(0, "whole")), None);
         assert_eq!(refused("c", ran(0, "whole")), None);
-        assert_eq!(refused("c", ran(0, "half")).as_deref(), Some("it writes something else than under b"));
-        assert_eq!(refused("b", ran(0, "half")).as_deref(), Some("it writes something else each time"));
+        assert_eq!(refused("c", ran(0, "half")).as_deref(), Some("its output differs from that under b"));
+        assert_eq!(refused("b", ran(0, "half")).as_deref(), Some("its output differs between runs"));
     }
 }

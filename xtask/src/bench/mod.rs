@@ -1,4 +1,4 @@
-//! Emulators side by side: `cargo xtask bench`.
+//! `cargo xtask bench`: compares the performance of emulators.
 
 pub(crate) mod command;
 pub(crate) mod emulators;

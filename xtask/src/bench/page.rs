@@ -1,4 +1,4 @@
-//! Results as a page: the plot, and tables with all that the plot leaves out. One file without scripts, which needs no
+//! Renders results as an HTML page: the plot, and tables with the rest. The page is one file without scripts and needs no
 //! network.
 
 use crate::bench::plot::{escape, svg};
@@ -14,16 +14,16 @@ th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #8884; w
 th:first-child, td:first-child { text-align: left; }
 ";
 
-/// The page.
+/// Renders the page.
 pub(super) fn html(results: &Results) -> String {
-    let mut body = format!("<h1>Emulators side by side</h1>\n{}", svg(results));
-    body += "<p>A factor says how many times longer another emulator takes than the first one: the median over all rounds, \
-             then its quartiles. Runs are compared with runs of the same round.</p>\n";
+    let mut body = format!("<h1>Comparison of emulators</h1>\n{}", svg(results));
+    body += "<p>A factor is the run time of an emulator relative to that of the first one: the median over all rounds, \
+             then the quartiles. Only runs of the same round are compared.</p>\n";
     for guest in &results.guests {
         let system = guest.system.as_ref().map(|system| format!(", {system}")).unwrap_or_default();
         body += &format!("<h2>{}{}</h2>\n", escape(&guest.guest), escape(&system));
         body += &html_table(&table::times(results, guest));
-        body += &html_table(&table::facts(results, guest));
+        body += &html_table(&table::resources(results, guest));
         body += "<dl>\n";
         for row in &guest.workloads {
             body += &format!("<dt>{}</dt><dd>{}</dd>\n", escape(&row.name), escape(&row.what));
@@ -41,12 +41,12 @@ pub(super) fn html(results: &Results) -> String {
     }
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-         content=\"width=device-width\">\n<title>Emulators side by side</title>\n<style>\n{STYLE}</style>\n</head>\n\
+         content=\"width=device-width\">\n<title>Comparison of emulators</title>\n<style>\n{STYLE}</style>\n</head>\n\
          <body>\n{body}</body>\n</html>\n"
     )
 }
 
-/// The first row is the head; alone it says nothing.
+/// Renders a table whose first row is the header; a table without other rows is left out.
 fn html_table(rows: &[Vec<String>]) -> String {
     if rows.len() < 2 {
         return String::new();
@@ -67,7 +67,7 @@ mod tests {
     use crate::bench::results::tests::results;
 
     #[test]
-    fn failures_are_told() {
+    fn failures_are_shown() {
         let page = html(&results());
         assert!(page.contains("<strong>failed under new</strong>: exit status 1"), "{page}");
         assert!(page.contains("<th>old &amp; good</th>"), "{page}");

@@ -1,25 +1,26 @@
-//! Results as a plot, in SVG: for each workload a bar for each of the others, as long as the factor by which it is slower
-//! than ours, with its quartiles. The axis begins at 0 and is linear, so that twice as long is twice as slow.
+//! Renders results as an SVG plot. Each workload has a bar for each other emulator. Its length is the run time relative
+//! to the bundle's emulator, with quartiles. The axis starts at 0 and is linear, so that a bar of twice the length means
+//! twice the time.
 //!
-//! It is made of the results alone, has no script and refers to nothing outside, and follows the reader's choice of a
-//! light or a dark page.
+//! The plot depends only on the results, has no scripts and no external references, and follows the reader's light or
+//! dark colour scheme.
 
 use std::fmt::Write as _;
 
-use crate::bench::results::{Clock, Guest, Outcome, Results};
+use crate::bench::results::{Clock, GuestResults, Outcome, Results};
 use crate::bench::statistics::Spread;
 use crate::bench::table::{factor, time};
 
 const WIDTH: f64 = 860.0;
-/// Where bars begin: names and our times stand on the left of it.
+/// The start of the bars; names and the bundle's times are to its left.
 const LEFT: f64 = 180.0;
-/// Where the axis ends: numbers of the longest bars stand on the right of it.
+/// The end of the axis; the numbers of the longest bars are to its right.
 const RIGHT: f64 = WIDTH - 60.0;
 const BAR: f64 = 9.0;
 const STEP: f64 = 12.0;
 const GAP: f64 = 10.0;
 
-/// Told apart on white and on black, and by people who see few colours.
+/// Distinguishable on white and on black, and with colour blindness.
 const COLOURS: [&str; 6] = ["#4c8fd6", "#e69f00", "#2fa37c", "#cc79a7", "#8c8c8c", "#d55e00"];
 
 const STYLE: &str = "\
@@ -38,7 +39,7 @@ const STYLE: &str = "\
 }
 ";
 
-/// The plot.
+/// Renders the plot.
 pub(super) fn svg(results: &Results) -> String {
     let mut plot = Plot { scale: Scale::of(results), body: String::new(), y: 0.0 };
     plot.head(results);
@@ -56,17 +57,17 @@ pub(super) fn svg(results: &Results) -> String {
 
 fn title(results: &Results) -> String {
     let ours = results.emulators.first().map_or("ours", |ours| &ours.label);
-    format!("How many times longer others take than {ours}")
+    format!("Run time relative to {ours}")
 }
 
-/// How factors become places.
+/// Maps factors to coordinates.
 struct Scale {
     most: f64,
     tick: f64,
 }
 
 impl Scale {
-    /// Up to the longest bar, and never so short that 1 is at its end.
+    /// Reaches to the longest bar, and always beyond 1.
     fn of(results: &Results) -> Self {
         let clock = results.clock;
         let rows = results.guests.iter().flat_map(|guest| &guest.workloads);
@@ -85,7 +86,7 @@ impl Scale {
 struct Plot {
     scale: Scale,
     body: String,
-    /// Where the next line goes.
+    /// The position of the next line.
     y: f64,
 }
 
@@ -111,15 +112,15 @@ impl Plot {
     fn head(&mut self, results: &Results) {
         let clock = match results.clock {
             Clock::Wall => "time",
-            Clock::Cpu => "time of processors",
+            Clock::Cpu => "CPU time",
         };
         self.text(0.0, 18.0, "title", &title(results));
         let machine = &results.machine;
-        let told = format!(
-            "Medians of {} rounds and their quartiles, {clock}; {} processors of {}, Linux {}. The line at 1 is ours.",
+        let subtitle = format!(
+            "Medians of {} rounds and their quartiles, {clock}; {} processors of {}, Linux {}. Shorter bars are faster.",
             results.rounds, machine.processors, machine.processor, machine.kernel
         );
-        self.text(0.0, 36.0, "quiet", &told);
+        self.text(0.0, 36.0, "quiet", &subtitle);
         let mut x = 0.0;
         for (other, emulator) in results.emulators.iter().enumerate().skip(1) {
             let colour = COLOURS[(other - 1) % COLOURS.len()];
@@ -133,13 +134,13 @@ impl Plot {
         self.y = 84.0;
     }
 
-    fn guest(&mut self, results: &Results, guest: &Guest) {
+    fn guest(&mut self, results: &Results, guest: &GuestResults) {
         let others = results.emulators.len().saturating_sub(1).max(1) as f64;
         let rows = guest.workloads.len() as f64 + 1.0;
         let (top, bottom) = (self.y + 26.0, self.y + 26.0 + rows * (others * STEP + GAP));
         self.text(0.0, self.y + 2.0, "title", &guest.guest);
         self.text(LEFT, self.y + 2.0, "quiet", guest.system.as_deref().unwrap_or_default());
-        // Ticks are counted, since their sum would not meet its end.
+        // Counts ticks instead of adding them up, to avoid rounding errors.
         for tick in 0..=(self.scale.most / self.scale.tick).round() as u32 {
             let factor = f64::from(tick) * self.scale.tick;
             let x = self.scale.x(factor);
@@ -171,7 +172,7 @@ impl Plot {
         self.y = bottom + 26.0;
     }
 
-    /// A bar, its quartiles if it has any, and its number.
+    /// Draws a bar, its quartiles if it has any, and its number.
     fn ratio(&mut self, ratio: Spread, colour: usize) {
         let y = self.y;
         self.bar(self.scale.x(ratio.median), y, colour);
@@ -180,14 +181,14 @@ impl Plot {
             let middle = y + BAR / 2.0;
             let _ = writeln!(self.body, "<path d=\"M{from:.1} {middle:.1}H{to:.1}\" class=\"spread\"/>");
         }
-        // Right of the line where it would else stand on it.
+        // Keeps the number clear of the line at 1.
         let one = self.scale.x(1.0);
         let end = if to < one { one } else { to };
         self.text(end + 5.0, y + BAR, "quiet", &factor(ratio.median));
     }
 }
 
-/// Text as it may stand in SVG and HTML.
+/// Escapes text for SVG and HTML.
 pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
     use crate::bench::results::tests::results;
 
-    /// The width of each bar of workloads and means, which begin where the axis does.
+    /// The widths of the bars of workloads and means, which start at the axis.
     fn widths(svg: &str) -> Vec<f64> {
         let bars = svg.split("<rect ").filter(|part| part.starts_with(&format!("x=\"{LEFT}\"")));
         bars.map(|bar| bar.split("width=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())

@@ -1,5 +1,5 @@
-//! The results that the README shows: measured once with `--record`, kept as data, and made into a plot and a table by
-//! `cargo xtask codegen`.
+//! The results that the README shows: `bench --record` saves them as data, and `cargo xtask codegen` generates a plot and
+//! a table from them.
 
 use std::path::PathBuf;
 
@@ -7,14 +7,14 @@ use anyhow::{Context as _, Result};
 use fs_err as fs;
 
 use crate::base::context::Context;
-use crate::bench::results::{Guest, Results};
+use crate::bench::results::{GuestResults, Results};
 use crate::bench::{plot, table};
 
 pub(super) fn path(cx: &Context) -> PathBuf {
     cx.paths.qemu_src().join("bench.json")
 }
 
-/// What was recorded; `None` before anything was.
+/// Reads the recorded results; `None` if there are none.
 fn read(cx: &Context) -> Result<Option<Results>> {
     let path = path(cx);
     if !path.exists() {
@@ -24,26 +24,26 @@ fn read(cx: &Context) -> Result<Option<Results>> {
     Results::read(&json).with_context(|| path.display().to_string()).map(Some)
 }
 
-/// The plot of the first guest, which is as much as a page can show, with its place in the repository.
-pub(crate) fn derived(cx: &Context) -> Result<Option<(PathBuf, Vec<u8>)>> {
+/// Generates the plot, and returns it with its path. It shows only the first guest, because more would not fit on a page.
+pub(crate) fn plot(cx: &Context) -> Result<Option<(PathBuf, Vec<u8>)>> {
     Ok(read(cx)?.map(|mut results| {
         results.guests.truncate(1);
         (cx.paths.qemu_src().join("bench.svg"), plot::svg(&results).into_bytes())
     }))
 }
 
-/// What the README says of it.
+/// Generates the section of the README.
 pub(crate) fn markdown(cx: &Context) -> Result<String> {
-    Ok(read(cx)?.map_or_else(|| "No run is recorded yet.\n".to_owned(), |results| text(&results)))
+    Ok(read(cx)?.map_or_else(|| "No results are recorded yet.\n".to_owned(), |results| text(&results)))
 }
 
 fn text(results: &Results) -> String {
     let others: Vec<_> = results.emulators.iter().skip(1).map(|other| other.label.as_str()).collect();
     let machine = &results.machine;
     let mut text = format!(
-        "![How many times longer others take for {}](qemu-src/bench.svg)\n\nGeometric means over the workloads of a guest: how \
-         many times longer than {} others take, on {} processors of {}, Linux {}, {} rounds.\n\n| guest | {} | the best of \
-         them |\n|---|{}---|\n",
+        "![Run time of other emulators for {}](qemu-src/bench.svg)\n\nRun time relative to {}: geometric means over the \
+         workloads of a guest, on {} processors of {}, Linux {}, {} rounds.\n\n| guest | {} | fastest of these \
+         |\n|---|{}---|\n",
         results.guests.first().map_or("", |first| first.guest.as_str()),
         results.emulators[0].label,
         machine.processors,
@@ -59,7 +59,7 @@ fn text(results: &Results) -> String {
     text
 }
 
-fn row(results: &Results, guest: &Guest, others: usize) -> String {
+fn row(results: &Results, guest: &GuestResults, others: usize) -> String {
     let cell = |mean: Option<f64>| mean.map_or("-".to_owned(), table::factor);
     let means = (1..=others).map(|other| guest.mean(results.clock, other));
     let cells: Vec<_> = means.chain([guest.mean_of_best(results.clock)]).map(cell).collect();
@@ -75,7 +75,7 @@ mod tests {
     fn a_row_for_each_guest() {
         let text = text(&results());
         assert!(
-            text.contains("| guest | old & good | new | the best of them |\n|---|---|---|---|\n"),
+            text.contains("| guest | old & good | new | fastest of these |\n|---|---|---|---|\n"),
             "{text}"
         );
         assert!(text.ends_with("| aarch64 | 2.45x | 2.00x | 1.73x |\n"), "{text}");

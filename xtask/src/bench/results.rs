@@ -1,5 +1,5 @@
-//! What came of a run: every single sample, and what is read off them. Table, page and plot are made of nothing else,
-//! so that they can be made again from the JSON.
+//! The results of a run: all samples and the statistics over them. Table, page and plot are generated only from them, so
+//! they can be generated again from the JSON.
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use crate::bench::statistics::{Spread, geometric_mean, median};
 use crate::bench::worker::Used;
 
-/// Version of the form of the JSON.
+/// Version of the JSON schema.
 const SCHEMA: u32 = 1;
 
-/// By which time emulators are compared.
+/// The time by which emulators are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Clock {
-    /// What passed meanwhile: what people wait for
+    /// Elapsed time, which is what people wait for
     Wall,
-    /// What the processors spent, which other work on the machine disturbs less
+    /// CPU time, which other work on the machine affects less
     Cpu,
 }
 
-/// The JSON.
+/// The top level of the JSON.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Results {
@@ -28,14 +28,14 @@ pub(crate) struct Results {
     pub(super) machine: Machine,
     pub(super) clock: Clock,
     pub(super) rounds: u32,
-    /// Ours first; everything else is in this order.
-    pub(super) emulators: Vec<Contestant>,
-    pub(super) guests: Vec<Guest>,
-    /// All emulators of the bundle together, if it has all.
+    /// The bundle's come first; results of emulators are in this order.
+    pub(super) emulators: Vec<EmulatorSet>,
+    pub(super) guests: Vec<GuestResults>,
+    /// Size of all emulators of the bundle together, if it is complete.
     pub(super) everything: Option<Size>,
 }
 
-/// Where it was measured.
+/// The machine of the measurement.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Machine {
@@ -45,49 +45,49 @@ pub(super) struct Machine {
     pub(super) kernel: String,
 }
 
-/// A folder of emulators.
+/// The emulators of one directory or package.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Contestant {
+pub(super) struct EmulatorSet {
     pub(super) label: String,
     pub(super) version: String,
 }
 
-/// An architecture whose programs were run.
+/// The results of one guest architecture.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Guest {
+pub(super) struct GuestResults {
     pub(super) guest: String,
-    /// What its root folder is of, where there was one.
+    /// The system in its root filesystem, if it had one.
     pub(super) system: Option<String>,
-    pub(super) workloads: Vec<Row>,
+    pub(super) workloads: Vec<WorkloadResult>,
     pub(super) instructions: Vec<Instructions>,
     pub(super) sizes: Vec<Option<Size>>,
 }
 
-/// A workload under each emulator.
+/// The results of a workload under each emulator.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Row {
+pub(super) struct WorkloadResult {
     pub(super) name: String,
     pub(super) what: String,
-    /// How many processes a sample is of.
+    /// Number of processes per sample.
     pub(super) times: u32,
     pub(super) outcomes: Vec<Outcome>,
 }
 
-/// What came of a workload under an emulator.
+/// The result of a workload under one emulator.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Outcome {
     Measured(Samples),
-    /// Why it failed.
+    /// The reason of the failure.
     Failed(String),
-    /// The folder has no such emulator.
+    /// There is no emulator of this guest.
     Absent,
 }
 
-/// One number for each round; times in microseconds.
+/// One sample per round; times are in microseconds.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Samples {
@@ -95,11 +95,11 @@ pub(super) struct Samples {
     pub(super) user: Vec<u64>,
     pub(super) system: Vec<u64>,
     pub(super) faults: Vec<u64>,
-    /// The most memory that a process had, in KiB.
+    /// Peak memory of a process in KiB.
     pub(super) memory: u64,
 }
 
-/// Instructions that the emulators themselves take for a program.
+/// Instructions that each emulator executes for a program.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Instructions {
@@ -107,18 +107,18 @@ pub(super) struct Instructions {
     pub(super) counts: Vec<Count>,
 }
 
-/// What came of counting under an emulator.
+/// The number of instructions under one emulator.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Count {
     Counted(u64),
-    /// Why it failed.
+    /// The reason of the failure.
     Failed(String),
-    /// The folder has no such emulator.
+    /// There is no emulator of this guest.
     Absent,
 }
 
-/// Of emulators, in bytes: as they are, and compressed.
+/// Size of emulators in bytes, uncompressed and compressed.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Size {
@@ -128,14 +128,14 @@ pub(super) struct Size {
 }
 
 impl Results {
-    pub(super) fn new(machine: Machine, clock: Clock, rounds: u32, emulators: Vec<Contestant>) -> Self {
+    pub(super) fn new(machine: Machine, clock: Clock, rounds: u32, emulators: Vec<EmulatorSet>) -> Self {
         Self { schema: SCHEMA, machine, clock, rounds, emulators, guests: Vec::new(), everything: None }
     }
 
-    /// Reads what was recorded.
+    /// Parses recorded results.
     pub(crate) fn read(json: &[u8]) -> Result<Self> {
-        let results: Self = serde_json::from_slice(json).context("these are no results of a bench")?;
-        ensure!(results.schema == SCHEMA, "these are results in another form: measure again");
+        let results: Self = serde_json::from_slice(json).context("not results of `cargo xtask bench`")?;
+        ensure!(results.schema == SCHEMA, "these results have another schema version; measure again");
         Ok(results)
     }
 
@@ -143,7 +143,7 @@ impl Results {
         Ok(serde_json::to_string(self)? + "\n")
     }
 
-    /// How many workloads have failed, under callgrind too.
+    /// Counts the failed workloads, including those under callgrind.
     pub(super) fn failures(&self) -> usize {
         let outcomes = self.guests.iter().flat_map(|guest| &guest.workloads).flat_map(|row| &row.outcomes);
         let counts = self.guests.iter().flat_map(|guest| &guest.instructions).flat_map(|it| &it.counts);
@@ -152,23 +152,23 @@ impl Results {
     }
 }
 
-impl Guest {
-    /// How much longer an emulator takes than ours, over all workloads that both have done.
+impl GuestResults {
+    /// Mean of an emulator's time relative to the bundle's, over all workloads that both completed.
     pub(super) fn mean(&self, clock: Clock, emulator: usize) -> Option<f64> {
         geometric_mean(self.workloads.iter().filter_map(|row| Some(row.ratio(clock, emulator)?.median)))
     }
 
-    /// The same for the best of the others in each workload.
+    /// The same with the fastest other emulator of each workload.
     pub(super) fn mean_of_best(&self, clock: Clock) -> Option<f64> {
         geometric_mean(self.workloads.iter().filter_map(|row| Some(row.best(clock)?.1.median)))
     }
 
-    pub(super) fn row(&self, name: &str) -> Option<&Row> {
+    pub(super) fn workload(&self, name: &str) -> Option<&WorkloadResult> {
         self.workloads.iter().find(|row| row.name == name)
     }
 }
 
-impl Row {
+impl WorkloadResult {
     pub(super) fn samples(&self, emulator: usize) -> Option<&Samples> {
         match self.outcomes.get(emulator)? {
             Outcome::Measured(samples) => Some(samples),
@@ -176,18 +176,18 @@ impl Row {
         }
     }
 
-    /// What one process took, in milliseconds.
+    /// Median time of one process in milliseconds.
     pub(super) fn milliseconds(&self, clock: Clock, emulator: usize) -> Option<f64> {
         Some(median(&self.samples(emulator)?.times(clock))? / f64::from(self.times) / 1e3)
     }
 
-    /// How many times longer an emulator takes than ours.
+    /// An emulator's time relative to the bundle's.
     pub(super) fn ratio(&self, clock: Clock, emulator: usize) -> Option<Spread> {
         let times = |emulator| Some(self.samples(emulator)?.times(clock));
         Spread::of_ratios(&times(emulator)?, &times(0)?)
     }
 
-    /// The fastest of the others, and its ratio.
+    /// The fastest other emulator and its ratio.
     pub(super) fn best(&self, clock: Clock) -> Option<(usize, Spread)> {
         let others = (1..self.outcomes.len()).filter_map(|other| Some((other, self.ratio(clock, other)?)));
         others.min_by(|a, b| a.1.median.total_cmp(&b.1.median))
@@ -228,7 +228,7 @@ pub(super) mod tests {
         samples
     }
 
-    /// Two workloads under three emulators; the last one has failed in the second.
+    /// Two workloads under three emulators; the last emulator fails in the second workload.
     pub(crate) fn results() -> Results {
         let machine = Machine {
             host: "amd64".into(),
@@ -236,10 +236,14 @@ pub(super) mod tests {
             processors: 2,
             kernel: "6.18".into(),
         };
-        let contestant = |label: &str| Contestant { label: label.into(), version: "1.2.3".into() };
-        let emulators = ["ours", "old & good", "new"].map(contestant).into();
-        let row =
-            |name: &str, times, outcomes| Row { name: name.into(), what: "what".into(), times, outcomes };
+        let emulator_set = |label: &str| EmulatorSet { label: label.into(), version: "1.2.3".into() };
+        let emulators = ["ours", "old & good", "new"].map(emulator_set).into();
+        let row = |name: &str, times, outcomes| WorkloadResult {
+            name: name.into(),
+            what: "what".into(),
+            times,
+            outcomes,
+        };
         let measured = |wall: &[u64]| Outcome::Measured(samples(wall));
         let exit = [measured(&[100, 200]), measured(&[400, 800]), measured(&[200, 400])];
         let gcc = [measured(&[1000, 1000]), measured(&[1000, 2000]), Outcome::Failed("exit status 1".into())];
@@ -247,7 +251,7 @@ pub(super) mod tests {
         let size = Size { file: 5_000_000, gzip: Some(2_000_000), zstd: 1_500_000 };
         let counts = vec![Count::Counted(1000), Count::Failed("exit status 255".into()), Count::Absent];
         let instructions = Instructions { name: "exit".into(), counts };
-        let guest = Guest {
+        let guest = GuestResults {
             guest: "aarch64".into(),
             system: Some("Debian GNU/Linux 13 (trixie)".into()),
             workloads,
@@ -258,16 +262,16 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_is_read_off() {
+    fn statistics_are_computed() {
         let results = results();
         let guest = &results.guests[0];
-        let exit = guest.row("exit").unwrap();
+        let exit = guest.workload("exit").unwrap();
         assert_eq!(exit.milliseconds(Clock::Wall, 0), Some(0.015));
         assert_eq!(exit.ratio(Clock::Wall, 1).unwrap().median, 4.0);
         let (best, ratio) = exit.best(Clock::Wall).unwrap();
         assert_eq!((best, ratio.median), (2, 2.0));
         assert_eq!(exit.faults(0), Some(50.0));
-        let gcc = guest.row("gcc").unwrap();
+        let gcc = guest.workload("gcc").unwrap();
         assert!(gcc.ratio(Clock::Wall, 2).is_none());
         assert_eq!(gcc.best(Clock::Wall).unwrap().0, 1);
         assert_eq!(guest.mean(Clock::Wall, 2), Some(2.0));
@@ -276,7 +280,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_json_has_all_of_it() {
+    fn json_round_trips() {
         let json = results().json().unwrap();
         let again = Results::read(json.as_bytes()).unwrap();
         assert_eq!(again.json().unwrap(), json);

@@ -1,7 +1,7 @@
-//! Where workloads run: a root folder of the guest with Debian's packages, and a folder with the workloads' own files,
-//! whose C programs the guest's compiler has compiled under the emulator of the bundle.
+//! Prepares the directories in which workloads run: a root filesystem of the guest with Debian's packages, and a directory
+//! with the workloads' files. The guest's gcc compiles their C programs, under the bundle's emulator.
 //!
-//! Both are in the cache, apart from each other, so that another workload does not mean another download.
+//! Both are cached separately, so that a changed workload does not cause a new download.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -16,18 +16,22 @@ use qus_core::probe;
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::progress::say;
-use crate::bench::session::{FOLDERS, Place, Session};
+use crate::bench::session::{BenchRoot, MOUNT_POINTS, Session};
 use crate::bench::worker::Request;
 use crate::bench::workloads::{self, PROGRAMS, Workload};
 use crate::debian::{distribution, guests};
 
-/// The guest whose root filesystem runs the workloads of a target.
+/// Finds the Debian guest whose root filesystem runs the workloads of a target.
 fn rootfs_guest<'a>(cx: &'a Context, target: &Arch) -> Result<&'a Guest> {
-    cx.data.debian.rootfs_guest(target).context("there is no root filesystem of it")
+    cx.data.debian.rootfs_guest(target).context("there is no root filesystem for this guest")
 }
 
-/// What has to be downloaded before these workloads can run.
-pub(super) fn lacks(cx: &Context, guest: &Arch, workloads: &[&Workload]) -> Result<Option<String>> {
+/// Describes what must be downloaded before these workloads can run.
+pub(super) fn missing_download(
+    cx: &Context,
+    guest: &Arch,
+    workloads: &[&Workload],
+) -> Result<Option<String>> {
     if workloads.iter().all(|workload| !workload.in_root) {
         return Ok(None);
     }
@@ -36,35 +40,35 @@ pub(super) fn lacks(cx: &Context, guest: &Arch, workloads: &[&Workload]) -> Resu
     Ok((!dir.exists()).then(|| format!("a root filesystem of Debian's {debian}, some 100 MB")))
 }
 
-/// A place where nothing but the probe is to run; `temp` has nothing else in it.
-pub(super) fn bare(guest: &Arch, temp: &Path) -> Result<Place> {
-    let place = Place { root: temp.join("root"), bench: temp.join("bench") };
-    for folder in FOLDERS.map(|folder| place.root.join(folder)).iter().chain([&place.bench]) {
-        fs::create_dir_all(folder)?;
+/// Creates directories in `temp` in which only the probe can run.
+pub(super) fn create_empty(guest: &Arch, temp: &Path) -> Result<BenchRoot> {
+    let bench_root = BenchRoot { root: temp.join("root"), bench: temp.join("bench") };
+    for dir in MOUNT_POINTS.map(|dir| bench_root.root.join(dir)).iter().chain([&bench_root.bench]) {
+        fs::create_dir_all(dir)?;
     }
-    write_probe(guest, &place.bench)?;
-    Ok(place)
+    write_probe(guest, &bench_root.bench)?;
+    Ok(bench_root)
 }
 
-/// A place where every workload can run.
-pub(super) fn whole(cx: &Context, guest: &Arch, emulator: &Path) -> Result<Place> {
+/// Prepares directories in which every workload can run.
+pub(super) fn prepare(cx: &Context, guest: &Arch, emulator: &Path) -> Result<BenchRoot> {
     let (debian, set) = (rootfs_guest(cx, guest)?, &cx.data.debian.packages.bench_rootfs);
     let root = guests::root(cx, debian, "bench", set)?;
-    for folder in FOLDERS.map(|folder| root.join(folder)) {
-        fs::create_dir_all(&folder)?;
+    for dir in MOUNT_POINTS.map(|dir| root.join(dir)) {
+        fs::create_dir_all(&dir)?;
     }
     let name = format!("bench-{}", workloads::id()?);
     let bench = guests::root_dir(cx, debian, &name, set);
     if !bench.exists() {
-        say(format_args!("preparing the workloads for {guest}: compiled by its own gcc, emulated …"));
+        say(format_args!("compiling the workloads for {guest} with its own gcc, under emulation …"));
         cache::publish(&bench, |partial| {
             workloads::write(partial)?;
             write_probe(guest, partial)?;
-            let place = Place { root: root.clone(), bench: partial.to_owned() };
-            compile(&mut Session::start(guest, emulator, &place)?)
+            let bench_root = BenchRoot { root: root.clone(), bench: partial.to_owned() };
+            compile(&mut Session::start(guest, emulator, &bench_root)?)
         })?;
     }
-    Ok(Place { root, bench })
+    Ok(BenchRoot { root, bench })
 }
 
 fn write_probe(guest: &Arch, dir: &Path) -> Result<()> {
@@ -74,12 +78,12 @@ fn write_probe(guest: &Arch, dir: &Path) -> Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// What the packages' scripts would have done for the linker, and the programs in C.
+/// Runs ldconfig, as the packages' scripts would, and compiles the C programs.
 fn compile(session: &mut Session) -> Result<()> {
     let mut run = |argv: Vec<String>| {
         let what = argv.join(" ");
         let ran = session.run(&Request { argv, times: 1, status: 0, memory: false })?;
-        ensure!(ran.status == Some(0), "{what} fails in the root folder: {}", ran.ending());
+        ensure!(ran.status == Some(0), "{what} failed in the root filesystem: {}", ran.describe_end());
         Ok(())
     };
     run(vec!["/usr/sbin/ldconfig".to_owned()])?;
@@ -91,16 +95,16 @@ fn compile(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// The name and version of the system in a root folder, which is of the first suite that could be had.
-pub(super) fn system(place: &Place) -> Option<String> {
-    let release = fs::read_to_string(place.root.join("usr/lib/os-release")).ok()?;
+/// Reads the name and version of the system in the root filesystem.
+pub(super) fn system(bench_root: &BenchRoot) -> Option<String> {
+    let release = fs::read_to_string(bench_root.root.join("usr/lib/os-release")).ok()?;
     distribution::os_release_field(&release, "PRETTY_NAME")
 }
 
-/// The path, as the machine sees it, of a program that the guest sees here.
-pub(super) fn outside(place: &Place, program: &str) -> PathBuf {
+/// Returns the path on the host of a program inside the root filesystem.
+pub(super) fn host_path(bench_root: &BenchRoot, program: &str) -> PathBuf {
     match program.strip_prefix("/bench/") {
-        Some(name) => place.bench.join(name),
-        None => place.root.join(program.trim_start_matches('/')),
+        Some(name) => bench_root.bench.join(name),
+        None => bench_root.root.join(program.trim_start_matches('/')),
     }
 }

@@ -1,4 +1,4 @@
-//! Our end of the conversation with a worker: started, spoken with, and ended with us.
+//! Starts a worker process, sends it requests, and ends it.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
@@ -13,43 +13,43 @@ use xshell::cmd;
 use crate::base::exec::{self, sh};
 use crate::bench::worker::{Answer, Ran, Request};
 
-/// Where workloads run.
+/// The directories in which workloads run.
 #[derive(Debug)]
-pub(super) struct Place {
-    /// The root folder, which has to have the folders that [`FOLDERS`] names.
+pub(super) struct BenchRoot {
+    /// The guest's root filesystem, which must contain the directories of [`MOUNT_POINTS`].
     pub(super) root: PathBuf,
-    /// What is at `/bench` in it.
+    /// The directory that is mounted at `/bench` in it.
     pub(super) bench: PathBuf,
 }
 
-/// What a root folder is to have for something to be mounted over.
-pub(super) const FOLDERS: [&str; 5] = ["bench", "dev", "proc", "sys", "tmp"];
+/// Directories of a root filesystem on which something is mounted.
+pub(super) const MOUNT_POINTS: [&str; 5] = ["bench", "dev", "proc", "sys", "tmp"];
 
 /// A worker for one emulator.
 pub(super) struct Session {
     child: Child,
-    /// Closed, it tells the worker to end.
+    /// Closing it ends the worker.
     to: Option<ChildStdin>,
     from: BufReader<ChildStdout>,
-    /// Its stderr: why it has ended.
-    said: File,
+    /// The worker's stderr, with the reason if it ends early.
+    stderr: File,
 }
 
 impl Session {
     /// Starts a worker and waits until it can run workloads.
     ///
     /// # Errors
-    /// What the worker said, which has a remedy where the machine does not allow such namespaces.
-    pub(super) fn start(arch: &Arch, emulator: &Path, place: &Place) -> Result<Self> {
-        // This program even where another was built in its place meanwhile.
+    /// The worker's error message, with a hint where the machine does not allow user namespaces.
+    pub(super) fn start(arch: &Arch, emulator: &Path, bench_root: &BenchRoot) -> Result<Self> {
+        // Runs this program even if the file has been rebuilt meanwhile.
         let xtask = "/proc/self/exe";
-        let (name, Place { root, bench }) = (arch.name, place);
-        let said = tempfile::tempfile().context("there is no room for what a worker says")?;
+        let (name, BenchRoot { root, bench }) = (arch.name, bench_root);
+        let stderr = tempfile::tempfile().context("cannot create a temporary file for a worker's stderr")?;
         let worker = cmd!(sh(), "{xtask} bench-worker {name} {emulator} {root} {bench}");
-        let mut child = exec::spawn_piped(worker, said.try_clone()?)?;
+        let mut child = exec::spawn_piped(worker, stderr.try_clone()?)?;
         let to = child.stdin.take();
-        let from = BufReader::new(child.stdout.take().context("a worker has a stdout")?);
-        let mut session = Self { child, to, from, said };
+        let from = BufReader::new(child.stdout.take().context("the worker has no stdout")?);
+        let mut session = Self { child, to, from, stderr };
         loop {
             match session.answer()? {
                 Answer::Unshared => {
@@ -57,7 +57,7 @@ impl Session {
                     session.send("")?;
                 }
                 Answer::Ready => return Ok(session),
-                _ => bail!("the worker answers what nobody asked"),
+                _ => bail!("unexpected answer from the worker"),
             }
         }
     }
@@ -68,13 +68,13 @@ impl Session {
         match self.answer()? {
             Answer::Ran(ran) => Ok(ran),
             Answer::Failed(why) => bail!("{why}"),
-            _ => bail!("the worker answers what nobody asked"),
+            _ => bail!("unexpected answer from the worker"),
         }
     }
 
-    /// What the worker does not read, it explains instead.
+    /// Sends a line; if the worker no longer reads, the error is the one that it has printed.
     fn send(&mut self, line: &str) -> Result<()> {
-        let to = self.to.as_mut().context("the worker was told to end")?;
+        let to = self.to.as_mut().context("the worker is being ended")?;
         writeln!(to, "{line}").or_else(|_| self.ended())
     }
 
@@ -83,15 +83,15 @@ impl Session {
         if self.from.read_line(&mut line)? == 0 {
             self.ended()?;
         }
-        serde_json::from_str(&line).with_context(|| format!("the worker answers {line:?}"))
+        serde_json::from_str(&line).with_context(|| format!("invalid answer from the worker: {line:?}"))
     }
 
     fn ended(&self) -> Result<()> {
-        let mut said = String::new();
-        let mut file = &self.said;
-        file.rewind().and_then(|()| file.read_to_string(&mut said))?;
-        let said = said.trim().trim_start_matches("error: ");
-        bail!("{}", if said.is_empty() { "the process that runs the workloads has ended" } else { said })
+        let mut stderr = String::new();
+        let mut file = &self.stderr;
+        file.rewind().and_then(|()| file.read_to_string(&mut stderr))?;
+        let stderr = stderr.trim().trim_start_matches("error: ");
+        bail!("{}", if stderr.is_empty() { "the worker process has ended unexpectedly" } else { stderr })
     }
 }
 

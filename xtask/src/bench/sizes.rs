@@ -1,4 +1,4 @@
-//! How large emulators are, as they are and compressed as downloads are.
+//! Measures the size of emulators, uncompressed and compressed as for download.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use crate::base::tarball;
 use crate::bench::emulators::Emulators;
 use crate::bench::results::Size;
 
-/// Of a guest's emulator in each folder that has one.
-pub(super) fn of_each(guest: &Arch, emulators: &[Option<PathBuf>]) -> Result<Vec<Option<Size>>> {
+/// Measures a guest's emulator of each set that has one.
+pub(super) fn measure_each(guest: &Arch, emulators: &[Option<PathBuf>]) -> Result<Vec<Option<Size>>> {
     let mut bar = Bar::new(format!("compressing {} of each", guest.emulator()));
     let mut sizes = Vec::new();
     for emulator in emulators {
-        sizes.push(emulator.as_ref().map(|file| of(file)).transpose()?);
+        sizes.push(emulator.as_ref().map(|file| measure(file)).transpose()?);
         bar.set(sizes.len() as u64, emulators.len() as u64);
     }
     bar.finish();
     Ok(sizes)
 }
 
-fn of(emulator: &Path) -> Result<Size> {
+fn measure(emulator: &Path) -> Result<Size> {
     let file = fs::metadata(emulator)?.len();
     let gzip = if is_installed("gzip") {
         Some(written(exec::output(cmd!(sh(), "gzip -9 --no-name --stdout {emulator}"))?)?)
@@ -37,13 +37,13 @@ fn of(emulator: &Path) -> Result<Size> {
     Ok(Size { file, gzip, zstd })
 }
 
-/// Of all emulators that a host can have, one behind the other in one file; `None` where some are missing.
-pub(super) fn of_all(emulators: &Emulators) -> Result<Option<Size>> {
-    let host = Host::current().context("qus knows no such machine")?;
+/// Measures all emulators of the host, concatenated in one file; `None` if any is missing.
+pub(super) fn measure_all(emulators: &Emulators) -> Result<Option<Size>> {
+    let host = Host::current().context("qus does not support this host")?;
     let files: Option<Vec<&PathBuf>> =
-        host.guests().map(|arch| emulators.folder.get(arch).map(|emulator| &emulator.path)).collect();
+        host.guests().map(|arch| emulators.dir.get(arch).map(|emulator| &emulator.path)).collect();
     let Some(files) = files else { return Ok(None) };
-    let all = tempfile::NamedTempFile::new().context("no room for the emulators in one file")?;
+    let all = tempfile::NamedTempFile::new().context("cannot create a temporary file for the emulators")?;
     for file in files {
         let copied = File::open(file).and_then(|mut from| io::copy(&mut from, &mut all.as_file()));
         copied.with_context(|| format!("cannot copy {}", file.display()))?;
@@ -53,7 +53,7 @@ pub(super) fn of_all(emulators: &Emulators) -> Result<Option<Size>> {
     Ok(Some(Size { file, gzip: None, zstd }))
 }
 
-/// Of a file of this length, compressed as a tarball is, in bytes.
+/// Returns the size in bytes of a file of this length, compressed as a tarball is.
 fn compressed(from: File, length: u64) -> Result<u64> {
     Ok(tarball::compress(from, length, Vec::new())?.len() as u64)
 }

@@ -1,7 +1,7 @@
-//! What is computed of samples. Medians and quartiles, since a machine that does other work besides makes some runs
-//! much slower and none much faster; ratios of runs of the same round, since they had the same machine.
+//! Statistics over samples. Medians and quartiles, because other work on the machine makes some runs much slower but none
+//! much faster. Ratios only of runs of the same round, because these ran under the same load.
 
-/// Lower quartile, median and upper quartile; between two samples where they fall between them.
+/// Lower quartile, median and upper quartile, interpolated between samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub(super) lower: f64,
@@ -10,7 +10,7 @@ pub(super) struct Spread {
 }
 
 impl Spread {
-    /// `None` of no samples.
+    /// Returns `None` without samples.
     pub(super) fn of(samples: impl IntoIterator<Item = f64>) -> Option<Self> {
         let mut sorted: Vec<f64> = samples.into_iter().collect();
         sorted.sort_by(f64::total_cmp);
@@ -23,7 +23,7 @@ impl Spread {
         Some(Self { lower: at(0.25), median: at(0.5), upper: at(0.75) })
     }
 
-    /// How many times longer others took than we, round by round.
+    /// The ratios of two series, round by round.
     pub(super) fn of_ratios(others: &[u64], ours: &[u64]) -> Option<Self> {
         Self::of(others.iter().zip(ours).map(|(&other, &ours)| other as f64 / ours.max(1) as f64))
     }
@@ -34,7 +34,7 @@ pub(super) fn median(samples: &[u64]) -> Option<f64> {
     Spread::of(samples.iter().map(|&sample| sample as f64)).map(|spread| spread.median)
 }
 
-/// The mean of ratios, by which twice as fast and half as fast cancel out; `None` of none.
+/// The geometric mean, for which twice and half the time cancel out; `None` without ratios.
 pub(super) fn geometric_mean(ratios: impl IntoIterator<Item = f64>) -> Option<f64> {
     let (sum, count) =
         ratios.into_iter().fold((0.0, 0u32), |(sum, count), ratio| (sum + ratio.ln(), count + 1));

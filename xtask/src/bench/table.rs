@@ -1,18 +1,18 @@
-//! Results as tables: for each guest one of times and ratios, and one of sizes, memory and instructions.
+//! Renders results as tables: for each guest, one of times and ratios, and one of sizes, memory and instructions.
 
 use std::fmt::Write as _;
 
 use qus_core::table::Table;
 
-use crate::bench::results::{Count, Guest, Outcome, Results, Row, Size};
+use crate::bench::results::{Count, GuestResults, Outcome, Results, Size, WorkloadResult};
 use crate::bench::statistics::Spread;
 use crate::bench::workloads::EXIT;
 
-/// All of it.
+/// Renders all tables as text.
 pub(super) fn text(results: &Results) -> String {
     let mut text = results.guests.iter().fold(String::new(), |mut text, guest| {
-        for rows in [times(results, guest), facts(results, guest)] {
-            // A head alone says nothing.
+        for rows in [times(results, guest), resources(results, guest)] {
+            // Leaves out tables that consist of the header only.
             if rows.len() > 1 {
                 let _ = writeln!(text, "{}", aligned(&rows));
             }
@@ -29,14 +29,14 @@ pub(super) fn everything(size: Size) -> String {
     format!("all emulators of the bundle: {}, zstd -19: {}", megabytes(size.file), megabytes(size.zstd))
 }
 
-/// What each workload takes, and how many times longer under the others; the first row is the head.
-pub(super) fn times(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
+/// The time of each workload, and the factors of the other emulators; the first row is the header.
+pub(super) fn times(results: &Results, guest: &GuestResults) -> Vec<Vec<String>> {
     let clock = results.clock;
     let labels = results.emulators.iter().map(|emulator| emulator.label.clone());
     let mut rows = vec![[guest.guest.clone()].into_iter().chain(labels).collect::<Vec<_>>()];
     let others = 1..results.emulators.len();
     if !others.is_empty() {
-        rows[0].push("best of the others".to_owned());
+        rows[0].push("fastest other".to_owned());
     }
     for row in &guest.workloads {
         let mut cells = vec![row.name.clone(), cell(row, 0, || time(row.milliseconds(clock, 0)))];
@@ -56,8 +56,8 @@ pub(super) fn times(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
     rows
 }
 
-/// Sizes, memory, page faults and instructions; the first row is the head.
-pub(super) fn facts(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
+/// Sizes, memory, page faults and instructions; the first row is the header.
+pub(super) fn resources(results: &Results, guest: &GuestResults) -> Vec<Vec<String>> {
     let row = |name: &str, cell: &dyn Fn(usize) -> Option<String>| -> Vec<String> {
         let cells = (0..results.emulators.len()).map(|at| cell(at).unwrap_or_else(|| "-".to_owned()));
         [name.to_owned()].into_iter().chain(cells).collect()
@@ -70,7 +70,7 @@ pub(super) fn facts(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
         rows.push(row("gzip -9", &|at| Some(megabytes(size(at)?.gzip?))));
         rows.push(row("zstd -19", &|at| Some(megabytes(size(at)?.zstd))));
     }
-    if let Some(exit) = guest.row(EXIT) {
+    if let Some(exit) = guest.workload(EXIT) {
         rows.push(row("exit: memory", &|at| {
             Some(format!("{:.1} MiB", exit.samples(at)?.memory as f64 / 1024.0))
         }));
@@ -87,8 +87,8 @@ pub(super) fn facts(results: &Results, guest: &Guest) -> Vec<Vec<String>> {
     rows
 }
 
-/// What a column says of a workload: a number, or that there is none.
-fn cell(row: &Row, emulator: usize, number: impl FnOnce() -> String) -> String {
+/// The cell of a workload: a number, or a mark that there is none.
+fn cell(row: &WorkloadResult, emulator: usize, number: impl FnOnce() -> String) -> String {
     match &row.outcomes[emulator] {
         Outcome::Measured(_) => number(),
         Outcome::Failed(_) => "FAILED".to_owned(),
@@ -109,7 +109,7 @@ pub(super) fn factor(ratio: f64) -> String {
     format!("{ratio:.2}x")
 }
 
-/// The median ratio with the quartiles around it.
+/// Formats a median ratio with its quartiles.
 pub(super) fn spread(spread: Option<Spread>) -> String {
     spread.map_or("-".to_owned(), |Spread { lower, median, upper }| {
         format!("{} ({lower:.2}-{upper:.2})", factor(median))
@@ -120,7 +120,7 @@ pub(super) fn megabytes(bytes: u64) -> String {
     format!("{:.2} MB", bytes as f64 / 1e6)
 }
 
-/// Columns, of which all but the first are numbers.
+/// Aligns columns, of which all but the first are numbers.
 fn aligned(rows: &[Vec<String>]) -> String {
     let mut rows = rows.iter();
     let mut table = Table::new(rows.next().into_iter().flatten()).numbers_from(1);

@@ -1,9 +1,9 @@
-//! The process that runs workloads: in a namespace whose only handler is that of the emulator under test, and in the
-//! guest's root folder. It is there before the first measurement, so that neither namespace nor handler is part of any.
+//! The worker process, which runs workloads in a user namespace and in the guest's root filesystem. The only handler in
+//! the namespace is that of the emulator under test. Setting up the namespace and the handler is not measured.
 //!
-//! It reads a request a line from its stdin and answers each with a line, both in JSON. What a workload writes goes to
-//! memory and is read when the workload has ended: nobody wakes up for it meanwhile. A workload that does not end is
-//! killed with its children.
+//! The worker reads one JSON request per line from stdin and writes one JSON answer per line. The output of a workload
+//! goes to memory and is read after the workload ends, so that reading does not disturb the measurement. A workload that
+//! does not end in time is killed with its children.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek};
@@ -34,76 +34,76 @@ use serde::{Deserialize, Serialize};
 use crate::base::exec;
 use crate::base::output::out;
 
-/// A hundred times what a workload needs.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit of a workload, about a hundred times what it needs.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Be the process in which a bench runs an emulator
+/// Run workloads under one emulator, on request of `cargo xtask bench`
 #[derive(clap::Args)]
 pub(crate) struct Args {
     arch: &'static Arch,
     emulator: PathBuf,
     root: PathBuf,
-    /// What is seen as /bench in the root folder
+    /// Directory to mount at /bench in the root filesystem
     bench: PathBuf,
 }
 
-/// A line to a worker: run this so many times, one after another, as long as each ends with this status.
+/// Asks a worker to run a command `times` times in a row, until a run ends with another status than `status`.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Request {
     pub(super) argv: Vec<String>,
     pub(super) times: u32,
     pub(super) status: i32,
-    /// Whether memory is what counts, and not time: a program's peak begins with that of whoever starts it, unless that
-    /// forks.
+    /// Whether to measure memory instead of time. The worker then forks, because a program that is started otherwise
+    /// inherits the peak memory of the worker.
     pub(super) memory: bool,
 }
 
-/// A line from a worker.
+/// What a worker writes to stdout.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// It is in its namespace, and waits for somebody outside to map the users there and say so with an empty line.
+    /// The worker has entered its namespace and waits for an empty line, which means that users are mapped.
     Unshared,
-    /// It waits for requests.
+    /// The worker accepts requests.
     Ready,
     Ran(Ran),
     Failed(String),
 }
 
-/// What all the runs of a request took, and how the last one ended.
+/// The resources that all runs of a request used, and how the last run ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ran {
     pub(super) used: Used,
     pub(super) status: Option<i32>,
     pub(super) signal: Option<i32>,
-    /// Hash of what all of them wrote to stdout.
+    /// Hash of the stdout of all runs.
     pub(super) stdout: String,
-    /// The last line on stderr.
+    /// The last line of stderr.
     pub(super) stderr: String,
 }
 
 impl Ran {
-    /// How it ended, in words.
-    pub(super) fn ending(&self) -> String {
+    /// Describes how the last run ended.
+    pub(super) fn describe_end(&self) -> String {
         let ended = match (self.signal.map(Signal::try_from), self.status) {
-            (Some(Ok(Signal::SIGKILL)), _) => format!("killed, or stopped after {} s", PATIENCE.as_secs()),
+            (Some(Ok(Signal::SIGKILL)), _) => format!("killed, or timed out after {} s", TIMEOUT.as_secs()),
             (Some(Ok(signal)), _) => format!("killed by {signal}"),
             (_, Some(status)) => format!("exit status {status}"),
-            _ => "it ended in no known way".to_owned(),
+            _ => "ended for an unknown reason".to_owned(),
         };
         if self.stderr.is_empty() { ended } else { format!("{ended}: {}", self.stderr) }
     }
 }
 
-/// What a program and its children have used.
+/// Resources that a program and its children used.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Used {
-    /// In microseconds, as the next two.
+    /// In microseconds, like `user` and `system`.
     pub(super) wall: u64,
     pub(super) user: u64,
     pub(super) system: u64,
-    /// The most memory that one process had, in KiB; see [`Request::memory`].
+    /// Peak memory of one process in KiB; see [`Request::memory`].
     pub(super) memory: u64,
-    /// Page faults without a disk.
+    /// Minor page faults.
     pub(super) faults: u64,
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     enter(args)?;
     answer(&Answer::Ready)?;
     for line in io::stdin().lines() {
-        let request: Request = serde_json::from_str(&line?).context("not a request")?;
+        let request: Request = serde_json::from_str(&line?).context("invalid request")?;
         answer(&execute(&request).map_or_else(|error| Answer::Failed(format!("{error:#}")), Answer::Ran))?;
     }
     Ok(())
@@ -134,31 +134,31 @@ fn enter(args: &Args) -> Result<()> {
     for rule in handler::rules(args.arch, &args.emulator, [0; 4], Flags::DEFAULT) {
         binfmt.register(&rule)?;
     }
-    let over = |from: &str, to: &Path, kind: Option<&str>, flags| {
+    let mount_over = |from: &str, to: &Path, kind: Option<&str>, flags| {
         mount(Some(from), to, kind, flags, None::<&str>)
             .with_context(|| format!("cannot mount {from} on {}", to.display()))
     };
-    let bench = args.bench.to_str().context("the cache has no such path")?;
-    over(bench, &args.root.join("bench"), None, MsFlags::MS_BIND)?;
-    // Without a disk in what is measured, and gone with this process.
-    over("tmpfs", &args.root.join("tmp"), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
+    let bench = args.bench.to_str().context("the path of the workloads is not UTF-8")?;
+    mount_over(bench, &args.root.join("bench"), None, MsFlags::MS_BIND)?;
+    // Keeps disk access out of the measurement, and disappears with this process.
+    mount_over("tmpfs", &args.root.join("tmp"), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV)?;
     mount_shared(&args.root)?;
     enter_root(&args.root)?;
     chdir("/tmp").context("there is no /tmp")?;
-    // For what spins when this process has ended before it.
-    let seconds = PATIENCE.as_secs();
-    setrlimit(Resource::RLIMIT_CPU, seconds, seconds).context("cannot limit the time of workloads")
+    // Ends workloads that spin after this process has died.
+    let seconds = TIMEOUT.as_secs();
+    setrlimit(Resource::RLIMIT_CPU, seconds, seconds).context("cannot limit the CPU time of workloads")
 }
 
 fn execute(request: &Request) -> Result<Ran> {
     let memory = |name| -> Result<std::fs::File> { Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into()) };
     let (stdout, stderr) = (memory(c"stdout")?, memory(c"stderr")?);
-    let running = Running::default();
+    let running = RunningWorkload::default();
     let (ended, ends) = mpsc::channel::<()>();
     let (used, status) = thread::scope(|scope| {
         let running = &running;
         scope.spawn(move || {
-            if ends.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            if ends.recv_timeout(TIMEOUT) == Err(RecvTimeoutError::Timeout) {
                 running.kill();
             }
         });
@@ -183,7 +183,12 @@ fn execute(request: &Request) -> Result<Ran> {
     })
 }
 
-fn run_all(request: &Request, stdout: &File, stderr: &File, running: &Running) -> Result<(Used, ExitStatus)> {
+fn run_all(
+    request: &Request,
+    stdout: &File,
+    stderr: &File,
+    running: &RunningWorkload,
+) -> Result<(Used, ExitStatus)> {
     let mut all = Used::default();
     let mut last = ExitStatus::default();
     for _ in 0..request.times {
@@ -192,7 +197,7 @@ fn run_all(request: &Request, stdout: &File, stderr: &File, running: &Running) -
         let child = exec::spawn_bare(&request.argv, &ENVIRONMENT, output, request.memory)?;
         let process = Pid::from_raw(child.id() as i32);
         running.set(Some(process));
-        // Not reaped yet, so that its number is nobody else's while the other thread may still kill it.
+        // Does not reap the process, so that its PID is not reused while the other thread may still kill it.
         let wait = waitid(Id::Pid(process), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
         let wall = start.elapsed();
         running.set(None);
@@ -211,11 +216,11 @@ fn run_all(request: &Request, stdout: &File, stderr: &File, running: &Running) -
     Ok((all, last))
 }
 
-/// The process that runs now, if it has not been waited for.
+/// The process of the current run; `None` once it has ended.
 #[derive(Default)]
-struct Running(Mutex<Option<Pid>>);
+struct RunningWorkload(Mutex<Option<Pid>>);
 
-impl Running {
+impl RunningWorkload {
     fn set(&self, process: Option<Pid>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = process;
     }
@@ -227,7 +232,7 @@ impl Running {
     }
 }
 
-/// What every workload finds in its environment, and nothing else: no `QEMU_*` variable of the caller.
+/// The whole environment of every workload, without the caller's `QEMU_*` variables.
 const ENVIRONMENT: [(&str, &str); 7] = [
     ("PATH", "/usr/sbin:/usr/bin"),
     ("HOME", "/tmp"),
@@ -238,12 +243,12 @@ const ENVIRONMENT: [(&str, &str); 7] = [
     ("PYTHONDONTWRITEBYTECODE", "1"),
 ];
 
-#[expect(unsafe_code, reason = "nothing but wait4 tells what one child has used")]
+#[expect(unsafe_code, reason = "only wait4 reports the resource usage of one child")]
 fn reap(process: Pid) -> Result<(Used, ExitStatus)> {
     let mut status = 0;
-    // SAFETY: all of its fields are numbers, which may be 0.
+    // SAFETY: all fields are integers, for which 0 is valid.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are to values that live here, of the types that the call writes.
+    // SAFETY: both pointers are to live local variables of the types that the call writes.
     let waited = unsafe { libc::wait4(process.as_raw(), &raw mut status, 0, &raw mut usage) };
     Errno::result(waited)?;
     let microseconds = |time: libc::timeval| time.tv_sec as u64 * 1_000_000 + time.tv_usec as u64;

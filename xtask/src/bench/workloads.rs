@@ -1,8 +1,8 @@
-//! What is measured: the table of workloads, and the files that they find in `/bench`.
+//! The workloads to measure, and their files in `/bench`.
 //!
-//! Each takes an emulator between a third of a second and a second, so that a round is short and all emulators have the
-//! same machine in it. What is shorter is run several times, and what one run took is told. All that a workload writes
-//! depends on nothing but its input: no time, no process number, no address.
+//! Each workload takes between a third of a second and a second under emulation, so that a round is short and the load of
+//! the machine changes little during it. Shorter programs run several times, and the time of one run is reported. The
+//! output of a workload depends only on its input: not on time, PIDs or addresses.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,24 +12,24 @@ use fs_err as fs;
 
 use crate::base::files;
 
-/// Something that is run under each emulator.
+/// A command that runs under each emulator.
 #[derive(Debug)]
 pub(super) struct Workload {
     pub(super) name: &'static str,
     pub(super) what: &'static str,
     pub(super) argv: &'static [&'static str],
-    /// How many processes make one measurement.
+    /// Number of processes per sample.
     pub(super) times: u32,
-    /// How it ends.
+    /// The expected exit status.
     pub(super) status: i32,
-    /// Whether it needs a guest's root folder. Nothing else needs a guest of which there is one.
+    /// Whether it needs the guest's root filesystem.
     pub(super) in_root: bool,
 }
 
-/// The workload that tells an emulator's start from all else, and how much memory it takes.
+/// The workload that measures only startup and memory.
 pub(super) const EXIT: &str = "exit";
 
-/// The one by which translation of the C library counts.
+/// The workload that measures the dynamic linker and the translation of the C library.
 pub(super) const TRUE: &str = "true";
 
 pub(super) const WORKLOADS: [Workload; 14] = [
@@ -55,7 +55,7 @@ pub(super) const WORKLOADS: [Workload; 14] = [
     ),
     Workload::new("perl", "words counted and sorted", &["/usr/bin/perl", "/bench/words.pl"]),
     Workload::new("python", "objects, dictionaries, JSON", &["/usr/bin/python3", "/bench/objects.py"]),
-    Workload::new("xz", "tar and xz of a folder", &["/bin/dash", "/bench/pack.sh"]),
+    Workload::new("xz", "tar and xz of a directory", &["/bin/dash", "/bench/pack.sh"]),
     Workload::new("sha256", "sha256sum of some MB", &["/usr/bin/sha256sum", "/bench/data"]),
     Workload::new("integers", "a loop of integers, compiled -O2", &["/bench/integers"]),
     Workload::new("floats", "a loop of doubles, compiled -O2", &["/bench/floats"]),
@@ -66,7 +66,7 @@ pub(super) const WORKLOADS: [Workload; 14] = [
     ),
 ];
 
-/// Programs in C: name, how it is compiled, source.
+/// C programs: name, compiler options, source.
 pub(super) const PROGRAMS: [(&str, &[&str], &str); 4] = [
     ("exit", &["-O2", "-static"], include_str!("programs/exit.c")),
     ("threads", &["-O2", "-pthread"], include_str!("programs/threads.c")),
@@ -89,20 +89,20 @@ impl Workload {
     }
 }
 
-/// Those whose names contain one of these texts; without any text, all.
-pub(super) fn selected(only: &[String]) -> Vec<&'static Workload> {
+/// Selects the workloads whose name contains one of the texts; all without any text.
+pub(super) fn select(only: &[String]) -> Vec<&'static Workload> {
     let named =
         |workload: &&Workload| only.is_empty() || only.iter().any(|text| workload.name.contains(&**text));
     WORKLOADS.iter().filter(named).collect()
 }
 
-/// Stands for all files, and how they are compiled.
+/// Identifies all files and their compiler options.
 pub(super) fn id() -> Result<String> {
     let all = serde_json::to_vec(&(PROGRAMS, SCRIPTS, large_source(), DATA))?;
     Ok(files::short_id(&all))
 }
 
-/// Writes all but what a guest has to compile.
+/// Writes all files except those that a guest compiles.
 pub(super) fn write(dir: &Path) -> Result<()> {
     let sources = PROGRAMS.iter().map(|(name, _, source)| (format!("{name}.c"), *source));
     let scripts = SCRIPTS.iter().map(|(name, text)| ((*name).to_owned(), *text));
@@ -115,7 +115,7 @@ pub(super) fn write(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A C file of many functions that differ, with what a compiler has to work on: loops, branches, structures, calls.
+/// Generates a C file of different functions with loops, branches, structures and calls.
 fn large_source() -> String {
     const FUNCTIONS: u32 = 6;
     let mut text = String::from(
@@ -145,10 +145,10 @@ fn large_source() -> String {
     text
 }
 
-/// Bytes of [`data`].
+/// Size of [`data`] in bytes.
 const DATA: usize = 32 << 20;
 
-/// Bytes in which no program finds a pattern.
+/// Generates pseudorandom bytes.
 fn data() -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = std::iter::repeat_with(|| {
@@ -168,7 +168,7 @@ mod tests {
     fn names_select() {
         let names = |only: &[&str]| {
             let only: Vec<_> = only.iter().map(|text| (*text).to_owned()).collect();
-            selected(&only).iter().map(|workload| workload.name).collect::<Vec<_>>()
+            select(&only).iter().map(|workload| workload.name).collect::<Vec<_>>()
         };
         assert_eq!(names(&[]).len(), WORKLOADS.len());
         assert_eq!(names(&["probe"]), ["probe"]);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_that_is_run_is_there() {
+    fn files_of_all_workloads_exist() {
         let dir = tempfile::tempdir().unwrap();
         write(dir.path()).unwrap();
         let compiled = PROGRAMS.map(|(name, _, _)| name);

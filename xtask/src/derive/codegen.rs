@@ -59,7 +59,7 @@ struct Probe {
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let mut derived = readme::all(cx)?;
     let tables = derived.len();
-    derived.extend(recorded::derived(cx)?);
+    derived.extend(recorded::plot(cx)?);
     let probes = Probes::load(cx)?;
     let assemblers = assemblers(cx, &probes)?;
     let mut by_hand = 0;
@@ -232,7 +232,7 @@ mod tests {
     fn tables_are_fresh() {
         let cx = &Context::new().unwrap();
         let tables = readme::all(cx).unwrap();
-        for (path, bytes) in tables.into_iter().chain(recorded::derived(cx).unwrap()) {
+        for (path, bytes) in tables.into_iter().chain(recorded::plot(cx).unwrap()) {
             let fresh = fs::read(&path).unwrap() == bytes;
             assert!(fresh, "{} is stale: cargo xtask codegen", path.display());
         }

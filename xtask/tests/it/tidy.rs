@@ -1,10 +1,10 @@
-//! Rules of this repository that no lint knows.
+//! Rules of this repository that no lint checks.
 
 use super::workspace;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// All files below the crates, without what was built.
+/// All files of the crates, without build output.
 fn files() -> Vec<PathBuf> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
@@ -32,18 +32,18 @@ fn of_kind(kind: &str) -> Vec<(PathBuf, String)> {
 }
 
 #[test]
-fn every_source_file_says_what_it_is() {
+fn every_source_file_has_a_header() {
     for (path, text) in of_kind("rs") {
-        assert!(text.starts_with("//! "), "{} does not open with `//!`", path.display());
+        assert!(text.starts_with("//! "), "{} does not begin with `//!`", path.display());
     }
     for (path, text) in of_kind("toml") {
         let manifest = path.ends_with("Cargo.toml");
-        assert!(manifest || text.starts_with("# "), "{} does not open with a comment", path.display());
+        assert!(manifest || text.starts_with("# "), "{} does not begin with a comment", path.display());
     }
 }
 
 #[test]
-fn no_file_has_grown_past_one_purpose() {
+fn files_have_at_most_500_lines() {
     for (path, text) in of_kind("rs") {
         let lines = text.lines().count();
         assert!(lines <= 500, "{} has {lines} lines", path.display());
@@ -51,16 +51,16 @@ fn no_file_has_grown_past_one_purpose() {
 }
 
 #[test]
-fn hashes_and_addresses_are_data() {
+fn source_files_contain_no_hashes() {
     for (path, text) in of_kind("rs") {
         let source = text.split("#[cfg(test)]").next().unwrap();
         let tests = path.components().any(|part| part.as_os_str() == "tests");
         let hash = source.split(|c: char| !c.is_ascii_hexdigit()).any(|word| word.len() == 64);
-        assert!(tests || !hash, "{} holds a hash", path.display());
+        assert!(tests || !hash, "{} contains a hash", path.display());
     }
 }
 
-/// What a clone of this repository leaves in a job's `.git/config` is readable by every later step.
+/// Credentials that a checkout leaves in `.git/config` are readable by every later step of the job.
 #[test]
 fn workflows_keep_no_credentials() {
     let mut checkouts = 0;

@@ -1,4 +1,4 @@
-# One of the system's own folders is packed and unpacked; its files are the same in each run.
+# Packs and unpacks a directory of the system, whose files are the same in each run.
 set -e
 cd /usr/lib/python3*
 tar --sort=name -cf - asyncio email importlib json xml | xz -2 --threads=1 > /tmp/packed.tar.xz
