@@ -1,9 +1,8 @@
-//! `cargo xtask codegen`: writes what is committed but derived, or checks that it is fresh.
+//! `cargo xtask codegen`: writes the generated files that are committed, or checks that they are up to date.
 //!
-//! Derived are the probes, from their assembler sources, the tables of the README files, from the table of
-//! architectures, and the plot of a bench, from its recorded results. The probes' ELF headers are made here rather than
-//! by a linker: one segment and no section is all they need. Assemblers come from the distribution's packages and are
-//! not installed.
+//! Generated are the probes from their assembler sources, the tables of the README files from the code, and the plot of
+//! the benchmark from its recorded results. The ELF headers of the probes are written without a linker, since one segment
+//! and no sections suffice. Assemblers come from Debian packages, which are unpacked and not installed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 use qus_core::arch::{ARCHES, Arch, Host};
-use qus_core::elf::{Class, Endian};
+use qus_core::elf::{ElfImage, Segment};
 use qus_core::hint::hinted;
 use serde::Deserialize;
 use xshell::cmd;
@@ -27,15 +26,15 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::derive::readme;
 
-/// Write the derived files that are committed: probes, README tables, the plot of a bench
+/// Generate the committed files: probes, README tables, benchmark plot
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Change nothing; exit 1 if a file is not what its source makes
+    /// Write nothing; exit with status 1 if a file is not up to date
     #[arg(long)]
     check: bool,
 }
 
-/// `probes.toml`, which describes its fields.
+/// The contents of `probes.toml`, which documents its fields.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Probes {
@@ -57,19 +56,21 @@ struct Probe {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let mut derived = readme::all(cx)?;
+    let mut derived = readme::generate(cx)?;
     let tables = derived.len();
     derived.extend(recorded::plot(cx)?);
     let probes = Probes::load(cx)?;
-    let assemblers = assemblers(cx, &probes)?;
+    let assemblers = ensure_assemblers(cx, &probes)?;
     let mut by_hand = 0;
     for arch in &ARCHES {
         let probe = probes.probe.get(arch.name).with_context(|| format!("probes.toml has no {arch}"))?;
         let code = assemble(cx, &assemblers, arch, probe)?;
-        derived
-            .push((cx.paths.probes().join(arch.name).with_extension("elf"), elf(arch, probe.e_flags, &code)));
+        derived.push((
+            cx.paths.probes().join(arch.name).with_extension("elf"),
+            wrap_in_elf(arch, probe.e_flags, &code),
+        ));
         if let Some(reason) = &probe.unchecked {
-            say(format_args!("{arch}: encoded by hand, no assembler has checked it: {reason}"));
+            say(format_args!("{arch}: encoded by hand, not checked by an assembler: {reason}"));
             by_hand += 1;
         }
     }
@@ -90,7 +91,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         })?;
     }
     out(&format!(
-        "{} probes from their sources ({by_hand} of them encoded by hand), the tables of {tables} README files\n",
+        "{} probes ({by_hand} of them encoded by hand), tables of {tables} README files\n",
         ARCHES.len()
     ))
 }
@@ -103,8 +104,8 @@ impl Probes {
     }
 }
 
-/// A folder with the unpacked assemblers.
-fn assemblers(cx: &Context, probes: &Probes) -> Result<PathBuf> {
+/// Unpacks the assemblers into the cache and returns their directory.
+fn ensure_assemblers(cx: &Context, probes: &Probes) -> Result<PathBuf> {
     let mut packages: Vec<_> =
         probes.probe.values().map(|probe| &probe.package).chain(&probes.libraries).collect();
     packages.sort();
@@ -118,11 +119,11 @@ fn assemblers(cx: &Context, probes: &Probes) -> Result<PathBuf> {
         let apt = Apt::foreign(&cx.paths.apt("assemblers"), &log, &distribution, &probes.suite, &[])?;
         apt.unpack(&packages, partial).map(drop)
     });
-    fetched.map_err(|error| Skip(format!("the assemblers come from Debian and cannot be had: {error:#}")))?;
+    fetched.map_err(|error| Skip(format!("the assemblers from Debian are not available: {error:#}")))?;
     Ok(dir)
 }
 
-/// The code of a probe as flat bytes.
+/// Assembles the source of a probe and returns its machine code.
 fn assemble(cx: &Context, assemblers: &Path, arch: &Arch, probe: &Probe) -> Result<Vec<u8>> {
     let source = probe.source.clone().unwrap_or_else(|| format!("{}.s", arch.name));
     let source = cx.paths.probes().join(source);
@@ -130,7 +131,8 @@ fn assemble(cx: &Context, assemblers: &Path, arch: &Arch, probe: &Probe) -> Resu
     let temp = tempfile::tempdir()?;
     let (object, flat) = (temp.path().join("object"), temp.path().join("flat"));
     let bin = assemblers.join("usr/bin");
-    let libraries = assemblers.join("usr/lib").join(Host::current().context("unknown machine")?.triple);
+    let libraries =
+        assemblers.join("usr/lib").join(Host::current().context("qus does not support this host")?.triple);
     let (assembler, objcopy) = (bin.join(program), bin.join(&probe.objcopy));
     let assembled = exec::read(
         cmd!(sh(), "{assembler} {args...} -o {object} {source}").env("LD_LIBRARY_PATH", &libraries),
@@ -139,86 +141,35 @@ fn assemble(cx: &Context, assemblers: &Path, arch: &Arch, probe: &Probe) -> Resu
     exec::read(
         cmd!(sh(), "{objcopy} -O binary -j .text {object} {flat}").env("LD_LIBRARY_PATH", &libraries),
     )?;
-    fs::read(&flat).context("objcopy has written nothing")
+    fs::read(&flat).context("objcopy has written no file")
 }
 
-/// Wraps code in the smallest ELF file that kernels and emulators load: one segment, which holds the
-/// headers too.
-fn elf(arch: &Arch, flags: u32, code: &[u8]) -> Vec<u8> {
-    /// Above the lowest address that Linux lets a program map, below where emulators lie.
+/// Wraps code in an ELF file with one segment, which also contains the headers.
+fn wrap_in_elf(arch: &Arch, flags: u32, code: &[u8]) -> Vec<u8> {
+    /// Above the lowest address that Linux lets a program map, and below the addresses of emulators.
     const BASE: u64 = 0x10_0000;
     /// The largest page size in use.
     const ALIGN: u64 = 0x1_0000;
-    let wide = arch.class == Class::Elf64;
-    let (header, entry): (u64, u64) = if wide { (64, 56) } else { (52, 32) };
-    let size = header + entry + code.len() as u64;
-    let mut file = Writer { bytes: Vec::new(), wide, endian: arch.endian };
-    file.bytes.extend(b"\x7fELF");
-    file.bytes.extend([if wide { 2 } else { 1 }, if arch.endian == Endian::Little { 1 } else { 2 }, 1]);
-    file.bytes.extend([0; 9]);
-    file.half(2); // e_type: ET_EXEC
-    file.half(arch.machines[0]);
-    file.word(1); // e_version
-    file.address(BASE + header + entry);
-    file.address(header); // e_phoff
-    file.address(0); // e_shoff
-    file.word(flags);
-    for half in [header as u16, entry as u16, 1, 0, 0, 0] {
-        file.half(half); // e_ehsize, e_phentsize, e_phnum, and no sections
-    }
-    let (load, read_and_execute) = (1, 5);
-    file.word(load);
-    // The flags stand where they keep the addresses behind them aligned.
-    if wide {
-        file.word(read_and_execute);
-    }
-    for address in [0, BASE, BASE, size, size] {
-        file.address(address); // p_offset, p_vaddr, p_paddr, p_filesz, p_memsz
-    }
-    if !wide {
-        file.word(read_and_execute);
-    }
-    file.address(ALIGN);
-    file.bytes.extend(code);
-    file.bytes
-}
-
-struct Writer {
-    bytes: Vec<u8>,
-    wide: bool,
-    endian: Endian,
-}
-
-impl Writer {
-    fn half(&mut self, value: u16) {
-        match self.endian {
-            Endian::Little => self.bytes.extend(value.to_le_bytes()),
-            Endian::Big => self.bytes.extend(value.to_be_bytes()),
-        }
-    }
-
-    fn word(&mut self, value: u32) {
-        match self.endian {
-            Endian::Little => self.bytes.extend(value.to_le_bytes()),
-            Endian::Big => self.bytes.extend(value.to_be_bytes()),
-        }
-    }
-
-    fn address(&mut self, value: u64) {
-        match (self.wide, self.endian) {
-            (false, _) => self.word(value as u32),
-            (true, Endian::Little) => self.bytes.extend(value.to_le_bytes()),
-            (true, Endian::Big) => self.bytes.extend(value.to_be_bytes()),
-        }
-    }
+    let mut load = Segment {
+        kind: Segment::LOAD,
+        flags: Segment::READ | Segment::EXECUTE,
+        address: BASE,
+        align: ALIGN,
+        ..Segment::default()
+    };
+    let headers = ElfImage { segments: &[load], ..ElfImage::of(arch) }.headers_size();
+    load.size = headers + code.len() as u64;
+    ElfImage { flags, entry: BASE + headers, segments: &[load], content: code, ..ElfImage::of(arch) }.bytes()
 }
 
 #[cfg(test)]
 mod tests {
+    use qus_core::elf::{Class, Endian};
+
     use super::*;
 
     #[test]
-    fn every_row_has_a_source() {
+    fn every_architecture_has_a_source() {
         let cx = &Context::new().unwrap();
         let probes = Probes::load(cx).unwrap();
         assert!(probes.probe.keys().map(String::as_str).eq(ARCHES.iter().map(|arch| arch.name)));
@@ -229,12 +180,27 @@ mod tests {
     }
 
     #[test]
-    fn tables_are_fresh() {
+    fn probes_are_rebuilt_byte_for_byte() {
+        for arch in &ARCHES {
+            let probe = qus_core::probe::image(arch);
+            let wide = arch.class == Class::Elf64;
+            let (flags_at, headers) = if wide { (48, 64 + 56) } else { (36, 52 + 32) };
+            let flags = probe[flags_at..flags_at + 4].try_into().unwrap();
+            let flags = match arch.endian {
+                Endian::Little => u32::from_le_bytes(flags),
+                Endian::Big => u32::from_be_bytes(flags),
+            };
+            assert_eq!(wrap_in_elf(arch, flags, &probe[headers..]), probe, "{arch}");
+        }
+    }
+
+    #[test]
+    fn tables_are_up_to_date() {
         let cx = &Context::new().unwrap();
-        let tables = readme::all(cx).unwrap();
+        let tables = readme::generate(cx).unwrap();
         for (path, bytes) in tables.into_iter().chain(recorded::plot(cx).unwrap()) {
-            let fresh = fs::read(&path).unwrap() == bytes;
-            assert!(fresh, "{} is stale: cargo xtask codegen", path.display());
+            let current = fs::read(&path).unwrap() == bytes;
+            assert!(current, "{} is out of date: run `cargo xtask codegen`", path.display());
         }
     }
 }

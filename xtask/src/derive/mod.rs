@@ -1,4 +1,4 @@
-//! Committed files that follow from the code and the data.
+//! Generates the committed files that derive from code and data.
 
 pub(crate) mod codegen;
 pub(crate) mod readme;

@@ -1,7 +1,6 @@
-//! The tables of documents that are derived from the code.
+//! Generates the tables of documents.
 //!
-//! Each stands between two comments that name it; what is between them is replaced, the rest is left
-//! as it is.
+//! Each table is between two comments with its name. Only the text between them is replaced.
 
 use std::path::PathBuf;
 
@@ -14,8 +13,8 @@ use crate::base::context::Context;
 use crate::bench::recorded;
 use crate::ship::images::sizes;
 
-/// Every file with such tables, as it should be.
-pub(crate) fn all(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+/// Generates all files with such tables.
+pub(crate) fn generate(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
     let files: [(&str, &[(&str, String)]); 4] = [
         ("README.md", &[("bench", recorded::markdown(cx)?)]),
         ("docs/architectures.md", &[("targets", targets())]),
@@ -26,14 +25,15 @@ pub(crate) fn all(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         let path = cx.paths.root().join(file);
         let mut text = fs::read_to_string(&path)?;
         for (name, table) in tables {
-            text = replace(&text, name, table).with_context(|| format!("{file} has no place for {name}"))?;
+            text = replace(&text, name, table)
+                .with_context(|| format!("{file} has no comments for the table {name}"))?;
         }
         Ok((path, text.into_bytes()))
     };
     files.into_iter().map(filled).collect()
 }
 
-/// Puts a table between its two comments; `None` if they are not there.
+/// Replaces the table between its two comments; returns `None` without them.
 fn replace(text: &str, name: &str, table: &str) -> Option<String> {
     let begin = format!("<!-- {name}: written by `cargo xtask codegen` -->\n");
     let end = format!("<!-- end of {name} -->");
@@ -43,7 +43,7 @@ fn replace(text: &str, name: &str, table: &str) -> Option<String> {
 }
 
 fn forms() -> String {
-    let mut table = String::from("| tool | arguments | means |\n|---|---|---|\n");
+    let mut table = String::from("| tool | arguments | equivalent |\n|---|---|---|\n");
     for (tool, arguments, ours) in FORMS {
         let arguments = if arguments.is_empty() { "none".to_owned() } else { format!("`{arguments}`") };
         let ours: Vec<_> = ours.split("; ").map(|command| format!("`qus {command}`")).collect();
@@ -54,7 +54,7 @@ fn forms() -> String {
 
 fn targets() -> String {
     let mut table = String::from(
-        "| target | platforms | Debian | also spelt | ELF: class, order, machine |\n|---|---|---|---|---|\n",
+        "| target | platforms | Debian | aliases | ELF: class, byte order, machine |\n|---|---|---|---|---|\n",
     );
     for arch in &ARCHES {
         let platforms: Vec<_> = arch.platforms.iter().map(|platform| format!("linux/{platform}")).collect();
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_between_the_comments_changes() {
+    fn only_text_between_the_comments_changes() {
         let text = "a\n<!-- x: written by `cargo xtask codegen` -->\nold\n<!-- end of x -->\nb\n";
         let expected = text.replace("old", "new");
         assert_eq!(replace(text, "x", "new\n"), Some(expected));
