@@ -46,7 +46,7 @@ pub(crate) struct Report {
 }
 
 /// The same for another check: a reason not to run stays one.
-pub(crate) fn again(why: &Error) -> Error {
+pub(crate) fn copy_error(why: &Error) -> Error {
     match hint::find::<Skip>(why) {
         Some(Skip(why)) => Skip(why.clone()).into(),
         None => anyhow!("{why:#}"),

@@ -23,24 +23,24 @@ use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, is_installed, sh};
 use crate::check::report::Report;
+use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 use crate::check::smoke::fixture::process::{Tmpfs, wait};
-use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
 use crate::qemu::download;
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
-    let bench = Workbench::new(cx)?;
+    let fixture = BuildFixture::new(cx)?;
     let broken = "compiler fails, kill -9, second instance, ctrl-c: each time continued";
-    report.check(LEVEL, broken, || bench.interrupted())?;
-    cached::run(&bench, report)?;
-    packages::run(&bench, report)?;
-    servers::run(&bench, report)?;
-    report.check(LEVEL, "read-only cache", || bench.read_only_cache())?;
-    report.check(LEVEL, "full cache", || bench.full_cache())?;
-    report.check(LEVEL, "no network", || bench.no_network())?;
-    report.check(LEVEL, "download cut off, continued; not there", || bench.download())
+    report.check(LEVEL, broken, || fixture.interrupted())?;
+    cached::run(&fixture, report)?;
+    packages::run(&fixture, report)?;
+    servers::run(&fixture, report)?;
+    report.check(LEVEL, "read-only cache", || fixture.read_only_cache())?;
+    report.check(LEVEL, "full cache", || fixture.full_cache())?;
+    report.check(LEVEL, "no network", || fixture.no_network())?;
+    report.check(LEVEL, "download cut off, continued; not there", || fixture.download())
 }
 
-impl Workbench<'_> {
+impl BuildFixture<'_> {
     fn interrupted(&self) -> Result<()> {
         // A compiler that can be told to fail at the first file of a target.
         let (cc, broken) = (self.path("cc"), self.path("cc-is-broken"));
@@ -53,27 +53,27 @@ impl Workbench<'_> {
         let build = || Ok::<_, anyhow::Error>(self.build_qemu()?.env("CC", &cc));
 
         fs::write(&broken, "")?;
-        let talk = self.fails(build()?)?;
+        let output = self.fails(build()?)?;
         for expected in ["ninja failed (exit status: 1); the end of", "logs/ninja.log", "told to fail"] {
-            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+            ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
         let all = self.steps()?;
         fs::remove_file(&broken)?;
 
         let mut first = self.start("first", build()?)?;
-        first.says("building qemu-hexagon")?;
+        first.wait_for_output("building qemu-hexagon")?;
         wait("ninja has not continued", || Ok(self.steps().is_ok_and(|steps| steps < all)))?;
         let mut second = self.start("second", build()?)?;
-        second.says(&format!("waiting for another cargo xtask (process {})", first.child.id()))?;
+        second.wait_for_output(&format!("waiting for another cargo xtask (process {})", first.child.id()))?;
         first.signal(Signal::SIGKILL)?;
         first.child.wait()?;
-        second.says("building qemu-hexagon")?;
+        second.wait_for_output("building qemu-hexagon")?;
 
         second.signal(Signal::SIGINT)?;
         let status = second.child.wait()?;
         ensure!(status.code() == Some(130), "interrupted, it ended with {status}");
-        second.says("run the same command again to resume")?;
-        self.nobody_builds()?;
+        second.wait_for_output("run the same command again to resume")?;
+        self.wait_for_compilers()?;
         let finished = self.path("cache/qus/emulators");
         ensure!(!finished.exists(), "an unfinished emulator is in the cache");
         Ok(())
@@ -81,9 +81,9 @@ impl Workbench<'_> {
 
     fn read_only_cache(&self) -> Result<()> {
         let mounted = Tmpfs::mount(&self.path("cache-read-only"), "ro")?;
-        let talk = self.fails(self.build_qemu()?.env("XDG_CACHE_HOME", &mounted.dir))?;
+        let output = self.fails(self.build_qemu()?.env("XDG_CACHE_HOME", &mounted.dir))?;
         for expected in ["Read-only file system", "set XDG_CACHE_HOME"] {
-            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+            ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
         Ok(())
     }
@@ -102,8 +102,8 @@ impl Workbench<'_> {
         let mounted = Tmpfs::mount(&self.path("cache-full"), "size=4m")?;
         let build = self.build_qemu()?;
         let archive = self.archive()?;
-        let talk = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
-        ensure!(talk.contains("No space left on device"), "it does not say so: {talk}");
+        let output = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
+        ensure!(output.contains("No space left on device"), "it does not say so: {output}");
         let name = archive.file_name().unwrap_or_default();
         let kept = fs::read_dir(mounted.dir.join("qus/downloads"))?.filter_map(Result::ok);
         ensure!(
@@ -146,7 +146,7 @@ impl Workbench<'_> {
             .env("XDG_CACHE_HOME", self.path("empty"))
             .env("CARGO_TARGET_DIR", self.path("target"))
             .env_remove("QUS_SOURCE");
-        let talk = self.fails(build)?;
+        let output = self.fails(build)?;
         let Release { version, upstream, debian, .. } = &self.release;
         let mut told = vec![
             format!("QEMU's source, version {version}, is not available from any location"),
@@ -155,7 +155,7 @@ impl Workbench<'_> {
         told.extend(upstream.iter().map(|upstream| upstream.url.clone()));
         told.extend(debian.iter().map(|debian| format!("Debian {}", debian.suite)));
         for expected in &told {
-            ensure!(talk.contains(expected), "`{expected}` is not in: {talk}");
+            ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
         Ok(())
     }

@@ -20,15 +20,15 @@ use anyhow::{Result, anyhow};
 use crate::base::context::Context;
 use crate::bundle::hosts::built;
 use crate::check::report::Report;
-use crate::check::smoke::fixture::bench::Bench;
-use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
+use crate::check::smoke::fixture::kernel::KernelFixture;
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     // Only this thread enters the mount namespace, and whatever it starts.
     thread::scope(|scope| {
         let checks = scope.spawn(|| {
-            let dock = Bench::new(cx).and_then(Dock::new);
-            let mut checks = Checks { dock, cx, report };
+            let fixture = KernelFixture::new(cx).and_then(EngineFixture::new);
+            let mut checks = EngineChecks { fixture, cx, report };
             lifecycle::run(&mut checks)?;
             push::run(&mut checks)?;
             uses::run(&mut checks)?;

@@ -1,9 +1,9 @@
-//! What checks are made with: commands that ended, an engine, a cache of its own.
+//! Fixtures and helpers of the checks.
 
-pub(crate) mod bench;
-pub(crate) mod dock;
-pub(crate) mod ended;
+pub(crate) mod build;
+pub(crate) mod command_output;
+pub(crate) mod engine;
 pub(crate) mod handlers;
+pub(crate) mod kernel;
 pub(crate) mod process;
 pub(crate) mod tools;
-pub(crate) mod workbench;

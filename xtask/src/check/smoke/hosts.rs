@@ -42,7 +42,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 }
 
 /// How a host's programs run here, and what of it is built.
-fn bench(cx: &Context, host: &'static Host) -> Result<(Runner, Bundle)> {
+fn runner_and_bundle(cx: &Context, host: &'static Host) -> Result<(Runner, Bundle)> {
     let runner = Runner::new(host, |arch| emulator(&cx.paths.bundle(hosts::own()?), arch))?;
     let bundle = manifest::read(&cx.paths.bundle(host))?.context("the bundle cannot be read")?;
     Ok((runner, bundle))
@@ -53,8 +53,8 @@ fn probe_name(host: &Host, arch: &Arch) -> String {
 }
 
 fn emulators(cx: &Context, host: &'static Host, report: &mut Report) -> Result<()> {
-    let (runner, bundle) = match bench(cx, host) {
-        Ok(bench) => bench,
+    let (runner, bundle) = match runner_and_bundle(cx, host) {
+        Ok(built) => built,
         Err(why) => return report.check(LEVEL, format!("{host}: emulators"), || Err(why)),
     };
     let dir = cx.paths.bundle(host);
@@ -81,7 +81,7 @@ fn emulators(cx: &Context, host: &'static Host, report: &mut Report) -> Result<(
 
 /// The program of a host, called as a user would call it.
 fn program(cx: &Context, host: &'static Host) -> Result<()> {
-    let (runner, bundle) = bench(cx, host)?;
+    let (runner, bundle) = runner_and_bundle(cx, host)?;
     let qus = cx.paths.bundle(host).join("qus");
     if !qus.exists() {
         let why = format!("not in the bundle; build it: cargo xtask build-qus --host {host}");
@@ -103,7 +103,7 @@ fn program(cx: &Context, host: &'static Host) -> Result<()> {
 
 /// The unit tests of the library, but those that are about the machine they run on.
 fn unit_tests(cx: &Context, host: &'static Host) -> Result<()> {
-    let (runner, _) = bench(cx, host)?;
+    let (runner, _) = runner_and_bundle(cx, host)?;
     let rust = Rust::ensure(cx, host).map_err(|error| Skip(format!("{error:#}")))?;
     let cargo =
         cmd!(sh(), "cargo test --quiet --locked --package qus-core --lib --no-run --message-format json");

@@ -14,14 +14,14 @@ use anyhow::{Result, anyhow};
 
 use crate::base::context::Context;
 use crate::check::report::Report;
-use crate::check::smoke::fixture::bench::{Bench, Checks};
+use crate::check::smoke::fixture::kernel::{KernelChecks, KernelFixture};
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     // Only this thread enters the mount namespace, and whatever it starts.
     thread::scope(|scope| {
         let checks = scope.spawn(|| {
-            let bench = Bench::new(cx);
-            let mut checks = Checks { bench, cx, report };
+            let fixture = KernelFixture::new(cx);
+            let mut checks = KernelChecks { fixture, cx, report };
             programs::run(&mut checks)?;
             credentials::run(&mut checks)?;
             faults::run(&mut checks)?;

@@ -16,7 +16,7 @@ use crate::base::exec::{self, sh};
 use crate::bundle::hosts;
 use crate::check::report::Report;
 use crate::check::smoke::emulator::emulator;
-use crate::check::smoke::fixture::bench::FOREIGN;
+use crate::check::smoke::fixture::kernel::FOREIGN;
 
 const LEVEL: &str = "emulator";
 
@@ -24,19 +24,19 @@ const LEVEL: &str = "emulator";
 const WRONG: &str = "s390x";
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
-    let bench = || Bench::new(cx);
+    let bench = || BenchFixture::new(cx);
     report.check(LEVEL, "bench: the bundle against itself", || bench()?.against_itself())?;
     report.check(LEVEL, "bench: an emulator that fails", || bench()?.against_a_wrong_one())
 }
 
-struct Bench<'a> {
+struct BenchFixture<'a> {
     cx: &'a Context,
     bundle: PathBuf,
     guest: &'static Arch,
     dir: tempfile::TempDir,
 }
 
-impl<'a> Bench<'a> {
+impl<'a> BenchFixture<'a> {
     fn new(cx: &'a Context) -> Result<Self> {
         if kernel().is_some_and(|version| version < (6, 7)) {
             bail!(Skip("before Linux 6.7 there is one binfmt_misc for all".to_owned()));

@@ -14,63 +14,63 @@ use crate::base::exec::{self, sh};
 use crate::base::files;
 use crate::bundle::manifest;
 use crate::check::report::Report;
-use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
+use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 
 const CHANGED: &str = "cached file does not match its checksum";
 
-pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
-    report.check(LEVEL, "changed emulator in the cache is built again", || emulator(bench))?;
-    report.check(LEVEL, "changed source in the cache is not used, whatever is given", || source(bench))?;
-    report.check(LEVEL, "changed build dependency in the cache is fetched again", || dependency(bench))
+pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
+    report.check(LEVEL, "changed emulator in the cache is built again", || emulator(fixture))?;
+    report.check(LEVEL, "changed source in the cache is not used, whatever is given", || source(fixture))?;
+    report.check(LEVEL, "changed build dependency in the cache is fetched again", || dependency(fixture))
 }
 
 /// Changes one byte of a finished emulator, in a copy of the cache.
-fn emulator(bench: &Workbench<'_>) -> Result<()> {
+fn emulator(fixture: &BuildFixture<'_>) -> Result<()> {
     let host = Host::current().context("qus builds no emulators for this kind of machine")?;
     // The cache may have emulators of other recipes too; the one that is looked for is the bundle's.
-    let bundle = manifest::read(&bench.cx.paths.bundle(host))?.filter(|bundle| {
-        bundle.recipe.qemu == bench.release.version && bundle.recipe.profile == Profile::Dev
+    let bundle = manifest::read(&fixture.cx.paths.bundle(host))?.filter(|bundle| {
+        bundle.recipe.qemu == fixture.release.version && bundle.recipe.profile == Profile::Dev
     });
     let hexagon: &Arch = "hexagon".parse()?;
     let key = bundle.map(|bundle| bundle.recipe.key(hexagon));
-    let kept = key.map(|key| bench.cx.paths.emulator(&key)).filter(|dir| dir.exists());
+    let kept = key.map(|key| fixture.cx.paths.emulator(&key)).filter(|dir| dir.exists());
     let Some(kept) = kept else {
         bail!(Skip(
             "no emulator of hexagon in bundle and cache; build it: cargo xtask build-qemu hexagon".to_owned()
         ));
     };
-    let copy = bench.path("cache/qus/emulators").join(kept.file_name().unwrap_or_default());
+    let copy = fixture.path("cache/qus/emulators").join(kept.file_name().unwrap_or_default());
     fs::create_dir_all(&copy)?;
     for file in ["qemu-hexagon", "emulator.json"] {
         fs::copy(kept.join(file), copy.join(file))?;
     }
     change(&copy.join("qemu-hexagon"))?;
-    let mut run = bench.start("talk", bench.build_qemu()?)?;
-    run.says(CHANGED)?;
-    run.says("building qemu-hexagon")?;
+    let mut run = fixture.start("talk", fixture.build_qemu()?)?;
+    run.wait_for_output(CHANGED)?;
+    run.wait_for_output("building qemu-hexagon")?;
     run.signal(Signal::SIGKILL)?;
     run.child.wait()?;
     ensure!(!copy.exists(), "the changed emulator is still there");
-    bench.nobody_builds()
+    fixture.wait_for_compilers()
 }
 
 /// Changes one byte of the archive, where only the one that is given is right.
-fn source(bench: &Workbench<'_>) -> Result<()> {
-    let archive = bench.archive()?;
-    let place = archive.strip_prefix(bench.cx.paths.cache()).context("an archive of the cache")?;
-    let copy = bench.path("changed-source/qus").join(place);
+fn source(fixture: &BuildFixture<'_>) -> Result<()> {
+    let archive = fixture.archive()?;
+    let place = archive.strip_prefix(fixture.cx.paths.cache()).context("an archive of the cache")?;
+    let copy = fixture.path("changed-source/qus").join(place);
     fs::create_dir_all(copy.parent().context("an archive lies in a folder")?)?;
-    let sysroots = bench.path("changed-source/qus/sysroots");
-    std::os::unix::fs::symlink(bench.cx.paths.cache().join("sysroots"), sysroots)?;
+    let sysroots = fixture.path("changed-source/qus/sysroots");
+    std::os::unix::fs::symlink(fixture.cx.paths.cache().join("sysroots"), sysroots)?;
     for options in [&["--source"][..], &["--locked", "--source"], &["--profile", "release", "--source"]] {
         fs::copy(&archive, &copy)?;
         change(&copy)?;
         // Else the tree of an earlier run would do.
-        files::remove_dir(&bench.path("target/qus/src"))?;
-        let build = bench.build_qemu()?.args(options).arg(&archive);
-        let mut run = bench.start("talk", build.env("XDG_CACHE_HOME", bench.path("changed-source")))?;
-        run.says(CHANGED)?;
-        run.says("unpacking QEMU")?;
+        files::remove_dir(&fixture.path("target/qus/src"))?;
+        let build = fixture.build_qemu()?.args(options).arg(&archive);
+        let mut run = fixture.start("talk", build.env("XDG_CACHE_HOME", fixture.path("changed-source")))?;
+        run.wait_for_output(CHANGED)?;
+        run.wait_for_output("unpacking QEMU")?;
         run.signal(Signal::SIGKILL)?;
         run.child.wait()?;
         ensure!(
@@ -78,33 +78,33 @@ fn source(bench: &Workbench<'_>) -> Result<()> {
             "the changed archive is still in the cache"
         );
     }
-    bench.nobody_builds()
+    fixture.wait_for_compilers()
 }
 
 /// Changes one byte of a program that a build runs.
-fn dependency(bench: &Workbench<'_>) -> Result<()> {
-    let place = bench.path("changed-dependency/qus");
-    let Some(sysroot) = sysroot(&bench.cx.paths.cache().join("sysroots"))? else {
+fn dependency(fixture: &BuildFixture<'_>) -> Result<()> {
+    let place = fixture.path("changed-dependency/qus");
+    let Some(sysroot) = sysroot(&fixture.cx.paths.cache().join("sysroots"))? else {
         bail!(Skip("no build dependencies in the cache; fetch them: cargo xtask build-qemu".to_owned()));
     };
     let copy = place.join("sysroots");
     fs::create_dir_all(&copy)?;
-    std::os::unix::fs::symlink(bench.cx.paths.cache().join("downloads"), place.join("downloads"))?;
+    std::os::unix::fs::symlink(fixture.cx.paths.cache().join("downloads"), place.join("downloads"))?;
     for from in [sysroot.with_extension("sha256"), sysroot.clone()] {
         exec::read(cmd!(sh(), "cp --archive {from} {copy}"))?;
     }
     let program = copy.join(sysroot.file_name().unwrap_or_default()).join("programs/usr/bin/m4");
     let before = files::sha256(&program)?;
     change(&program)?;
-    let build = bench.build_qemu()?.env("XDG_CACHE_HOME", bench.path("changed-dependency"));
-    let mut run = bench.start("talk", build)?;
-    run.says(&format!("m4: {CHANGED}"))?;
-    run.says("fetching build dependencies")?;
-    run.says("QEMU")?;
+    let build = fixture.build_qemu()?.env("XDG_CACHE_HOME", fixture.path("changed-dependency"));
+    let mut run = fixture.start("talk", build)?;
+    run.wait_for_output(&format!("m4: {CHANGED}"))?;
+    run.wait_for_output("fetching build dependencies")?;
+    run.wait_for_output("QEMU")?;
     run.signal(Signal::SIGKILL)?;
     run.child.wait()?;
     ensure!(files::sha256(&program)? == before, "the changed program is still there");
-    bench.nobody_builds()
+    fixture.wait_for_compilers()
 }
 
 /// The unpacked packages for this machine.

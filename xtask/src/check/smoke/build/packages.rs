@@ -6,20 +6,20 @@ use fs_err as fs;
 use crate::base::error::Skip;
 use crate::base::exec::{is_installed, sh};
 use crate::check::report::Report;
-use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
+use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 use crate::debian::apt::Apt;
 
-pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
-    report.check(LEVEL, "unsigned packages, on a machine whose apt takes them", || unsigned(bench))
+pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
+    report.check(LEVEL, "unsigned packages, on a machine whose apt takes them", || unsigned(fixture))
 }
 
 /// From a repository on this machine, which a configuration as administrators write it would allow.
-fn unsigned(bench: &Workbench<'_>) -> Result<()> {
+fn unsigned(fixture: &BuildFixture<'_>) -> Result<()> {
     if !is_installed("apt-get") {
         bail!(Skip("this machine has no apt".to_owned()));
     }
     let [repository, state, log, careless] =
-        ["repository", "apt-state", "apt.log", "careless.conf"].map(|name| bench.path(name));
+        ["repository", "apt-state", "apt.log", "careless.conf"].map(|name| fixture.path(name));
     fs::create_dir_all(&repository)?;
     fs::write(repository.join("Packages"), "")?;
     fs::write(

@@ -11,22 +11,22 @@ use fs_err as fs;
 use crate::base::error::Skip;
 use crate::base::exec::is_installed;
 use crate::check::report::Report;
-use crate::check::smoke::fixture::workbench::{LEVEL, Workbench};
+use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 use crate::qemu::download;
 
 /// What is asked for, in bytes.
 const SIZE: u64 = 100_000;
 
-pub(super) fn run(bench: &Workbench<'_>, report: &mut Report) -> Result<()> {
-    report.check(LEVEL, "download without an end, with a false size, from a file", || lies(bench))
+pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
+    report.check(LEVEL, "download without an end, with a false size, from a file", || lies(fixture))
 }
 
-fn lies(bench: &Workbench<'_>) -> Result<()> {
+fn lies(fixture: &BuildFixture<'_>) -> Result<()> {
     if !is_installed("curl") {
         bail!(Skip("curl is not installed".to_owned()));
     }
-    let (partial, log) = (bench.path("lies.partial"), bench.path("lies.log"));
-    let secret = bench.path("secret");
+    let (partial, log) = (fixture.path("lies.partial"), fixture.path("lies.log"));
+    let secret = fixture.path("secret");
     fs::write(&secret, "of this machine")?;
     let elsewhere = format!("HTTP/1.1 302 Found\r\nLocation: file://{}\r\n", secret.display());
     let more = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", SIZE + 1);

@@ -13,27 +13,27 @@ use qus_core::arch::{HOSTS, Host};
 use serde_json::{Value, json};
 
 use crate::base::{exec, files};
-use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests};
 use crate::engine::throwaway::{Options, Throwaway};
 
 /// What a push of the small bundle makes: of three kinds and a guest an image and an index each, and floating tags of
 /// the kinds.
 pub(super) const TAGS_OF_SMALL: usize = 11;
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("push from docker's classic image store, and again", classic)?;
     checks.check("push through a builder elsewhere, one with two nodes", remote)?;
     checks.check("load into the engine, and run", load)?;
     checks.check("SBOM from a scanner; from one that cannot be had", sbom)
 }
 
-fn classic(dock: &Dock<'_>) -> Result<()> {
+fn classic(fixture: &EngineFixture<'_>) -> Result<()> {
     let options = Options { containerd_store: false, ..Options::default() };
-    let engine = Throwaway::start(dock.bench.cx, &dock.path("c/run"), &options)?;
-    let repo = dock.repo("classic");
+    let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("c/run"), &options)?;
+    let repo = fixture.repo("classic");
     let push = || -> Result<_> {
         let args = ["images", "--push", "--repo", &repo, "--sbom", "none", "--json"];
-        dock.bench.ends(dock.xtask_with(&engine, &dock.small, &args)?)
+        fixture.kernel.run(fixture.xtask_with(&engine, &fixture.small, &args)?)
     };
     let first = push()?;
     let note = "note: Docker's classic image store supports neither attestations nor zstd layers";
@@ -42,7 +42,7 @@ fn classic(dock: &Dock<'_>) -> Result<()> {
     let mut layers = 0;
     for digest in first.values() {
         let name = format!("{repo}@{digest}");
-        let raw = dock.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
+        let raw = fixture.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
         let raw: Value = serde_json::from_str(&raw)?;
         let types = raw["layers"].as_array().into_iter().flatten().map(|layer| layer["mediaType"].as_str());
         for kind in types {
@@ -63,8 +63,8 @@ fn classic(dock: &Dock<'_>) -> Result<()> {
 }
 
 /// A socket on which an engine's BuildKit answers, as a builder elsewhere does; it serves until this process ends.
-pub(super) fn socket(dock: &Dock<'_>, engine: &Throwaway, name: &str) -> Result<String> {
-    let path = dock.path(name);
+pub(super) fn socket(fixture: &EngineFixture<'_>, engine: &Throwaway, name: &str) -> Result<String> {
+    let path = fixture.path(name);
     let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
     // Whoever makes a builder holds a lock in buildx's folder, for which another buildx that he calls would wait.
     let client = engine.client().env("BUILDX_CONFIG", path.with_extension("buildx"));
@@ -80,14 +80,14 @@ pub(super) fn socket(dock: &Dock<'_>, engine: &Throwaway, name: &str) -> Result<
     Ok(format!("unix://{}", path.display()))
 }
 
-fn remote(dock: &Dock<'_>) -> Result<()> {
-    let here = socket(dock, &dock.engine, "here.sock")?;
+fn remote(fixture: &EngineFixture<'_>) -> Result<()> {
+    let here = socket(fixture, &fixture.engine, "here.sock")?;
     let create = |name: &str, args: &[&str]| -> Result<()> {
         let create = ["buildx", "create", "--driver", "remote", "--name", name];
-        dock.docker(&[&create, args].concat())?.succeeds().map(drop)
+        fixture.docker(&[&create, args].concat())?.succeeds().map(drop)
     };
     create("one", &[&here])?;
-    let pushed = dock.push(&dock.small, &dock.repo("remote"), &["--builder", "one"])?;
+    let pushed = fixture.push(&fixture.small, &fixture.repo("remote"), &["--builder", "one"])?;
     ensure!(pushed.stderr.contains("with the driver remote"), "another builder was used: {}", pushed.stderr);
     // The engine that answers is not the builder, and runs what was pushed.
     ensure!(!pushed.stderr.contains("images were not run"), "nothing was run: {}", pushed.stderr);
@@ -96,33 +96,33 @@ fn remote(dock: &Dock<'_>) -> Result<()> {
 
     // Images of another host, built on another engine. Nothing tells these emulators from real ones but running them,
     // which no machine does that has no handler.
-    let there = Throwaway::start(dock.bench.cx, &dock.path("r/run"), &Options::default())?;
-    let other = other_host(dock)?;
-    let target = dock.path("two");
-    dock.small_bundle(&target, &["aarch64"], None)?;
+    let there = Throwaway::start(fixture.kernel.cx, &fixture.path("r/run"), &Options::default())?;
+    let other = other_host(fixture)?;
+    let target = fixture.path("two");
+    fixture.small_bundle(&target, &["aarch64"], None)?;
     let bundles = target.join("qus/bundle");
-    copy_dir(&bundles.join(dock.host.name), &bundles.join(other.name))?;
+    copy_dir(&bundles.join(fixture.host.name), &bundles.join(other.name))?;
     let platform = |host: &Host| format!("--platform=linux/{}", host.platform);
-    create("two", &[&platform(dock.host), &here])?;
-    let there_socket = socket(dock, &there, "there.sock")?;
+    create("two", &[&platform(fixture.host), &here])?;
+    let there_socket = socket(fixture, &there, "there.sock")?;
     create("two", &["--append", "--node", "there", &platform(other), &there_socket])?;
-    let hosts = format!("{},{other}", dock.host);
-    let repo = dock.repo("two");
-    dock.push(&target, &repo, &["--builder", "two", "--host", &hosts])?.succeeds()?;
-    let found = dock.inspect(&format!("{repo}:latest"))?;
+    let hosts = format!("{},{other}", fixture.host);
+    let repo = fixture.repo("two");
+    fixture.push(&target, &repo, &["--builder", "two", "--host", &hosts])?.succeeds()?;
+    let found = fixture.inspect(&format!("{repo}:latest"))?;
     let images = found["image"].as_object().context("latest is no index")?;
-    for host in [dock.host, other] {
+    for host in [fixture.host, other] {
         let platform = format!("linux/{}", host.platform);
         ensure!(images.contains_key(&platform), "latest has nothing for {platform}: {found}");
     }
-    let cached = dock.bench.ends(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
+    let cached = fixture.kernel.run(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
     ensure!(cached.contains("true"), "the second node has built nothing: {cached}");
     Ok(())
 }
 
 /// One that this machine does not run.
-fn other_host(dock: &Dock<'_>) -> Result<&'static Host> {
-    let name = if dock.host.name == "s390x" { "ppc64le" } else { "s390x" };
+fn other_host(fixture: &EngineFixture<'_>) -> Result<&'static Host> {
+    let name = if fixture.host.name == "s390x" { "ppc64le" } else { "s390x" };
     HOSTS.iter().find(|host| host.name == name).context("the table has no such host")
 }
 
@@ -134,52 +134,53 @@ fn copy_dir(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn load(dock: &Dock<'_>) -> Result<()> {
+fn load(fixture: &EngineFixture<'_>) -> Result<()> {
     let args = ["images", "--load", "--repo", "loaded", "--json"];
-    let rows = dock.bench.ends(dock.xtask(&dock.small, &args)?)?.succeeds()?;
+    let rows = fixture.kernel.run(fixture.xtask(&fixture.small, &args)?)?.succeeds()?;
     let rows: Vec<Value> = serde_json::from_str(&rows)?;
     ensure!(rows.len() == 4, "not four images: {rows:?}");
     for row in &rows {
         ensure!(row["state"] == "loaded", "{row} is not loaded");
         let name = format!("loaded:{}", row["tag"].as_str().context("no tag")?);
-        dock.docker(&["image", "inspect", &name])?.succeeds()?;
+        fixture.docker(&["image", "inspect", &name])?.succeeds()?;
     }
     for tag in ["latest", "register"] {
         let name = format!("loaded:{tag}");
         let run = ["run", "--rm", "--pull", "never", "--network", "none", &name, "--version"];
-        let told = dock.docker(&run)?.succeeds()?;
+        let told = fixture.docker(&run)?.succeeds()?;
         ensure!(told.starts_with("qus "), "{name} answers {told:?}");
     }
     Ok(())
 }
 
-fn sbom(dock: &Dock<'_>) -> Result<()> {
-    let scanner = scanner(dock)?;
-    let repo = dock.repo("sbom");
+fn sbom(fixture: &EngineFixture<'_>) -> Result<()> {
+    let scanner = scanner(fixture)?;
+    let repo = fixture.repo("sbom");
     let push = |repo: &str, scanner: &str| -> Result<_> {
-        dock.bench.ends(
-            dock.xtask(&dock.small, &["images", "--push", "--repo", repo, "--sbom", scanner, "--json"])?,
+        fixture.kernel.run(
+            fixture
+                .xtask(&fixture.small, &["images", "--push", "--repo", repo, "--sbom", scanner, "--json"])?,
         )
     };
     push(&repo, &scanner)?.succeeds()?;
     let of_latest = ["buildx", "imagetools", "inspect", "--format", "{{json .SBOM}}"];
-    let told = dock.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
+    let told = fixture.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
     let told: Value = serde_json::from_str(&told)?;
     ensure!(told["SPDX"]["name"] == "qus-smoke", "latest has another SBOM: {told}");
 
-    let absent = dock.repo("no-scanner:1");
-    let repo = dock.repo("no-sbom");
+    let absent = fixture.repo("no-scanner:1");
+    let repo = fixture.repo("no-sbom");
     let note = format!("note: images have no SBOM, because {absent} is not available");
     push(&repo, &absent)?.fails(0, &[&note])?;
-    let told = dock.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
+    let told = fixture.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
     ensure!(!told.contains("SPDX"), "there is an SBOM from nowhere: {told}");
     Ok(())
 }
 
 /// An image that says of everything that it is nothing.
-fn scanner(dock: &Dock<'_>) -> Result<String> {
-    let dir = dock.path("scanner");
-    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|place| dock.engine.program(place));
+fn scanner(fixture: &EngineFixture<'_>) -> Result<String> {
+    let dir = fixture.path("scanner");
+    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|place| fixture.engine.program(place));
     let busybox: &PathBuf = busybox.iter().find(|path| path.exists()).context("there is no busybox")?;
     files::copy(busybox, &dir.join("busybox"))?;
     let statement = json!({
@@ -198,7 +199,7 @@ fn scanner(dock: &Dock<'_>) -> Result<String> {
     for name in ["busybox", "scan"] {
         fs::set_permissions(dir.join(name), Permissions::from_mode(0o755))?;
     }
-    let name = dock.repo("scanner:1");
-    dock.docker(&["buildx", "build", "--push", "--tag", &name, &dir.display().to_string()])?.succeeds()?;
+    let name = fixture.repo("scanner:1");
+    fixture.docker(&["buildx", "build", "--push", "--tag", &name, &dir.display().to_string()])?.succeeds()?;
     Ok(name)
 }

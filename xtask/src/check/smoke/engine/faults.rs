@@ -16,8 +16,8 @@ use xshell::Cmd;
 use crate::base::files;
 use crate::check::smoke::engine::builders::TAGS_OF_SMALL;
 use crate::check::smoke::engine::faulty::{Answer, FOR_EVER, Faulty, Real, free_address, repo};
-use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
-use crate::check::smoke::fixture::process::{Running, Tmpfs, wait};
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests};
+use crate::check::smoke::fixture::process::{BackgroundProcess, Tmpfs, wait};
 use crate::engine::throwaway::{Options, Throwaway};
 
 const LOOPBACK: &str = "127.0.0.1";
@@ -31,7 +31,7 @@ const WRONG: &str = "cXVzOndyb25n";
 const CERTIFICATE: &str = include_str!("faults/nobody.crt");
 const KEY: &str = include_str!("faults/nobody.key");
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("registry is down", down)?;
     checks.check("registry wants a login: none, wrong, right", login)?;
     checks.check("registry forbids, has no such repository, is read-only", forbidden)?;
@@ -49,13 +49,18 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 }
 
 /// A push of the small bundle, to be run.
-fn push<'a>(dock: &Dock<'a>, repo: &str) -> Result<Cmd<'a>> {
-    dock.xtask(&dock.small, &["images", "--push", "--repo", repo, "--sbom", "none", "--json"])
+fn push<'a>(fixture: &EngineFixture<'a>, repo: &str) -> Result<Cmd<'a>> {
+    fixture.xtask(&fixture.small, &["images", "--push", "--repo", repo, "--sbom", "none", "--json"])
 }
 
 /// A proxy before the engine's registry.
-fn faulty(dock: &Dock<'_>, concerns: fn(&str) -> bool, answer: Answer, lasts: Duration) -> Result<Faulty> {
-    Faulty::start(dock, LOOPBACK, concerns, answer, lasts)
+fn faulty(
+    fixture: &EngineFixture<'_>,
+    concerns: fn(&str) -> bool,
+    answer: Answer,
+    lasts: Duration,
+) -> Result<Faulty> {
+    Faulty::start(fixture, LOOPBACK, concerns, answer, lasts)
 }
 
 fn everything(_: &str) -> bool {
@@ -72,96 +77,96 @@ fn content(line: &str) -> bool {
     ["PUT ", "PATCH "].iter().any(|method| line.starts_with(method)) && line.contains("/blobs/uploads")
 }
 
-fn down(dock: &Dock<'_>) -> Result<()> {
+fn down(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = repo(free_address(LOOPBACK)?);
     let registry = repo.trim_end_matches("/qus");
-    dock.push(&dock.small, &repo, &[])?
+    fixture.push(&fixture.small, &repo, &[])?
         .fails(1, &["connection refused: ", &format!("hint: check the name and port {registry}")])
 }
 
-fn login(dock: &Dock<'_>) -> Result<()> {
-    let users = dock.path("htpasswd");
+fn login(fixture: &EngineFixture<'_>) -> Result<()> {
+    let users = fixture.path("htpasswd");
     fs::write(&users, HTPASSWD)?;
-    let registry = Real::start(dock, LOOPBACK, |config| {
+    let registry = Real::start(fixture, LOOPBACK, |config| {
         config["auth"] = json!({ "htpasswd": { "realm": "qus", "path": users } });
     })?;
     let repo = registry.repo();
     let name = repo.trim_end_matches("/qus");
     let logged_in = |auth: &str| -> Result<Cmd<'_>> {
-        let config = fs::read(dock.engine.dir().join("client/config.json"))?;
+        let config = fs::read(fixture.engine.dir().join("client/config.json"))?;
         let mut config: Value = serde_json::from_slice(&config)?;
         config["auths"] = json!({ name: { "auth": auth } });
-        let dir = dock.path("login");
+        let dir = fixture.path("login");
         files::write(&dir.join("config.json"), &serde_json::to_vec(&config)?)?;
-        Ok(push(dock, &repo)?.env("DOCKER_CONFIG", dir))
+        Ok(push(fixture, &repo)?.env("DOCKER_CONFIG", dir))
     };
     let hint = format!("hint: to log in, run `docker login {name}`");
     let words = ["the registry requires a login: ", &hint];
-    dock.push(&dock.small, &repo, &[])?.fails(1, &words)?;
-    dock.bench.ends(logged_in(WRONG)?)?.fails(1, &words)?;
-    dock.bench.ends(logged_in(RIGHT)?)?.succeeds().map(drop)
+    fixture.push(&fixture.small, &repo, &[])?.fails(1, &words)?;
+    fixture.kernel.run(logged_in(WRONG)?)?.fails(1, &words)?;
+    fixture.kernel.run(logged_in(RIGHT)?)?.succeeds().map(drop)
 }
 
-fn forbidden(dock: &Dock<'_>) -> Result<()> {
-    let forbids = faulty(dock, upload, Answer::Head("403 Forbidden"), FOR_EVER)?.repo();
+fn forbidden(fixture: &EngineFixture<'_>) -> Result<()> {
+    let forbids = faulty(fixture, upload, Answer::Head("403 Forbidden"), FOR_EVER)?.repo();
     let words = [
         "building images: the registry denies access: ",
         "403 Forbidden",
         &format!("needs permission to write to {forbids}"),
     ];
-    dock.push(&dock.small, &forbids, &[])?.fails(1, &words)?;
-    let lacks = faulty(dock, upload, Answer::Head("404 Not Found"), FOR_EVER)?.repo();
+    fixture.push(&fixture.small, &forbids, &[])?.fails(1, &words)?;
+    let lacks = faulty(fixture, upload, Answer::Head("404 Not Found"), FOR_EVER)?.repo();
     let words = ["404 Not Found", &format!("hint: create the repository {lacks} in the registry first")];
-    dock.push(&dock.small, &lacks, &[])?.fails(1, &words)?;
-    let read_only = Real::start(dock, LOOPBACK, |config| {
+    fixture.push(&fixture.small, &lacks, &[])?.fails(1, &words)?;
+    let read_only = Real::start(fixture, LOOPBACK, |config| {
         config["storage"]["maintenance"]["readonly"]["enabled"] = true.into();
     })?;
     let words =
         ["the registry denies access: ", "405 Method Not Allowed", "the registry may also be read-only"];
-    dock.push(&dock.small, &read_only.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &read_only.repo(), &[])?.fails(1, &words)
 }
 
-fn too_many(dock: &Dock<'_>) -> Result<()> {
+fn too_many(fixture: &EngineFixture<'_>) -> Result<()> {
     let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 3");
-    let while_ill = faulty(dock, everything, answer, Duration::from_secs(3))?;
+    let while_ill = faulty(fixture, everything, answer, Duration::from_secs(3))?;
     let words = ["too many requests; retrying in 3 s, as requested by the registry (retry 1 of 3)"];
-    dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
+    fixture.push(&fixture.small, &while_ill.repo(), &[])?.fails(0, &words)?;
     let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 1");
-    let for_ever = faulty(dock, everything, answer, FOR_EVER)?;
+    let for_ever = faulty(fixture, everything, answer, FOR_EVER)?;
     let words = ["(retry 3 of 3)", "too many requests, 4 times: ", "hint: retry later: "];
-    dock.push(&dock.small, &for_ever.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &for_ever.repo(), &[])?.fails(1, &words)
 }
 
-fn failing(dock: &Dock<'_>) -> Result<()> {
+fn failing(fixture: &EngineFixture<'_>) -> Result<()> {
     let answer = Answer::Head("503 Service Unavailable");
     // Half-way between the second attempt and the third, so that a slow machine has time.
-    let while_ill = faulty(dock, everything, answer, Duration::from_secs(4))?;
+    let while_ill = faulty(fixture, everything, answer, Duration::from_secs(4))?;
     let words =
         ["the registry reports a server error; retrying in 2 s (retry 1 of 3)", "in 4 s (retry 2 of 3)"];
-    dock.push(&dock.small, &while_ill.repo(), &[])?.fails(0, &words)?;
+    fixture.push(&fixture.small, &while_ill.repo(), &[])?.fails(0, &words)?;
     let answer = Answer::Head("500 Internal Server Error\r\nRetry-After: 1");
-    let for_ever = faulty(dock, everything, answer, FOR_EVER)?;
+    let for_ever = faulty(fixture, everything, answer, FOR_EVER)?;
     let words = [
         "retrying in 1 s, as requested by the registry",
         "the registry reports a server error, 4 times: ",
         "500 Internal Server Error",
         "its disk may be full",
     ];
-    dock.push(&dock.small, &for_ever.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &for_ever.repo(), &[])?.fails(1, &words)
 }
 
-fn half_way(dock: &Dock<'_>) -> Result<()> {
+fn half_way(fixture: &EngineFixture<'_>) -> Result<()> {
     // BuildKit itself tries again after a second.
-    let once = faulty(dock, content, Answer::HangUp, Duration::from_millis(500))?;
-    dock.push(&dock.small, &once.repo(), &[])?.succeeds()?;
+    let once = faulty(fixture, content, Answer::HangUp, Duration::from_millis(500))?;
+    fixture.push(&fixture.small, &once.repo(), &[])?.succeeds()?;
     ensure!(once.has_struck(), "no upload was cut off");
     // It is patient for 7 seconds, and we are after that.
-    let longer = faulty(dock, content, Answer::HangUp, Duration::from_secs(9))?;
+    let longer = faulty(fixture, content, Answer::HangUp, Duration::from_secs(9))?;
     let words = ["building images: the connection was lost; retrying in 2 s (retry 1 of 3)"];
-    dock.push(&dock.small, &longer.repo(), &[])?.fails(0, &words)
+    fixture.push(&fixture.small, &longer.repo(), &[])?.fails(0, &words)
 }
 
-fn lying(dock: &Dock<'_>) -> Result<()> {
+fn lying(fixture: &EngineFixture<'_>) -> Result<()> {
     let asked = |line: &str| line.contains("/manifests/");
     let elsewhere = Answer::Head("307 Temporary Redirect\r\nLocation: file:///etc/passwd");
     for (answer, word) in [
@@ -169,33 +174,33 @@ fn lying(dock: &Dock<'_>) -> Result<()> {
         (Answer::Endless, "out of memory"),
         (elsewhere, "unsupported protocol scheme"),
     ] {
-        let lies = faulty(dock, asked, answer, FOR_EVER)?.repo();
+        let lies = faulty(fixture, asked, answer, FOR_EVER)?.repo();
         let words = ["the registry sends an invalid response: ", word, "hint: check that "];
-        dock.push(&dock.small, &lies, &[])?.fails(1, &words)?;
+        fixture.push(&fixture.small, &lies, &[])?.fails(1, &words)?;
     }
     Ok(())
 }
 
 /// At an address that is not of the loopback interface, where docker does without https.
-fn tls(dock: &Dock<'_>) -> Result<()> {
+fn tls(fixture: &EngineFixture<'_>) -> Result<()> {
     let gateway = "{{(index .IPAM.Config 0).Gateway}}";
-    let ip = dock.docker(&["network", "inspect", "--format", gateway, "bridge"])?.succeeds()?;
+    let ip = fixture.docker(&["network", "inspect", "--format", gateway, "bridge"])?.succeeds()?;
     let [certificate, key] = [("nobody.crt", CERTIFICATE), ("nobody.key", KEY)]
-        .map(|(name, text)| files::write(&dock.path(name), text.as_bytes()).map(|()| dock.path(name)));
+        .map(|(name, text)| files::write(&fixture.path(name), text.as_bytes()).map(|()| fixture.path(name)));
     let (certificate, key) = (certificate?, key?);
-    let registry = Real::start(dock, ip.trim(), |config| {
+    let registry = Real::start(fixture, ip.trim(), |config| {
         config["http"]["tls"] = json!({ "certificate": certificate, "key": key });
     })?;
     let words = ["the registry's certificate is not trusted: ", "x509: ", "hint: add the certificate of "];
-    dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)?;
-    let registry = Real::start(dock, ip.trim(), |_| ())?;
+    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &words)?;
+    let registry = Real::start(fixture, ip.trim(), |_| ())?;
     let words = ["the registry does not support HTTPS: ", "configure it as an insecure registry"];
-    dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &words)
 }
 
-fn full_registry(dock: &Dock<'_>) -> Result<()> {
-    let disk = Tmpfs::mount(&dock.path("registry-disk"), "size=1m")?;
-    let registry = Real::start(dock, LOOPBACK, |config| {
+fn full_registry(fixture: &EngineFixture<'_>) -> Result<()> {
+    let disk = Tmpfs::mount(&fixture.path("registry-disk"), "size=1m")?;
+    let registry = Real::start(fixture, LOOPBACK, |config| {
         config["storage"]["filesystem"]["rootdirectory"] = json!(disk.dir);
     })?;
     // A registry does not tell its clients why it has failed.
@@ -204,16 +209,16 @@ fn full_registry(dock: &Dock<'_>) -> Result<()> {
         "500 Internal Server Error",
         "its disk may be full",
     ];
-    dock.push(&dock.small, &registry.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &words)
 }
 
-fn full_engine(dock: &Dock<'_>) -> Result<()> {
-    let disk = Tmpfs::mount(&dock.path("engine-disk"), "size=4m")?;
+fn full_engine(fixture: &EngineFixture<'_>) -> Result<()> {
+    let disk = Tmpfs::mount(&fixture.path("engine-disk"), "size=4m")?;
     let options = Options { daemon: json!({ "data-root": disk.dir }), ..Options::default() };
-    let engine = Throwaway::start(dock.bench.cx, &dock.path("f/run"), &options)?;
-    let repo = dock.repo("full");
+    let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("f/run"), &options)?;
+    let repo = fixture.repo("full");
     let args = ["images", "--push", "--repo", &repo, "--sbom", "none"];
-    let ended = dock.bench.ends(dock.xtask_with(&engine, &dock.small, &args)?)?;
+    let ended = fixture.kernel.run(fixture.xtask_with(&engine, &fixture.small, &args)?)?;
     // Of dockerd 26.1, one in a dozen panics where the others say that the disk is full.
     let words: &[&str] = match ended.stderr.contains("the engine is not running") {
         true => &["Cannot connect to the Docker daemon", "hint: restart the engine", "its disk may be full"],
@@ -222,27 +227,27 @@ fn full_engine(dock: &Dock<'_>) -> Result<()> {
     ended.fails(1, words)
 }
 
-fn killed(dock: &Dock<'_>) -> Result<()> {
-    let registry = faulty(dock, content, Answer::Silence, FOR_EVER)?;
-    let mut first = Running::start(dock.path("killed.log"), push(dock, &registry.repo())?)?;
+fn killed(fixture: &EngineFixture<'_>) -> Result<()> {
+    let registry = faulty(fixture, content, Answer::Silence, FOR_EVER)?;
+    let mut first = BackgroundProcess::start(fixture.path("killed.log"), push(fixture, &registry.repo())?)?;
     wait("nothing is uploaded", || Ok(registry.has_struck()))?;
     first.signal(Signal::SIGKILL)?;
     first.child.wait()?;
     registry.heal();
-    let pushed = digests(&dock.bench.ends(push(dock, &registry.repo())?)?.succeeds()?)?;
+    let pushed = digests(&fixture.kernel.run(push(fixture, &registry.repo())?)?.succeeds()?)?;
     ensure!(pushed.len() == TAGS_OF_SMALL, "not all tags are there: {pushed:?}");
     for (tag, digest) in pushed {
-        let found = dock.inspect(&format!("{}:{tag}", registry.repo()))?;
+        let found = fixture.inspect(&format!("{}:{tag}", registry.repo()))?;
         ensure!(found["manifest"]["digest"] == *digest, "{tag} is not {digest} but {found}");
     }
     Ok(())
 }
 
-fn twice(dock: &Dock<'_>) -> Result<()> {
-    let repo = dock.repo("twice");
-    let mut first = Running::start(dock.path("first.log"), push(dock, &repo)?)?;
-    first.says("querying ")?;
-    let second = dock.bench.ends(push(dock, &repo)?)?;
+fn twice(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("twice");
+    let mut first = BackgroundProcess::start(fixture.path("first.log"), push(fixture, &repo)?)?;
+    first.wait_for_output("querying ")?;
+    let second = fixture.kernel.run(push(fixture, &repo)?)?;
     ensure!(
         second.stderr.contains(&format!("waiting for another cargo xtask (process {})", first.child.id())),
         "the second does not say that it waits: {}",
@@ -256,7 +261,7 @@ fn twice(dock: &Dock<'_>) -> Result<()> {
     Ok(())
 }
 
-fn no_engine(dock: &Dock<'_>) -> Result<()> {
+fn no_engine(fixture: &EngineFixture<'_>) -> Result<()> {
     let words = [
         "no container engine is available:",
         "installed: docker is not installed",
@@ -264,14 +269,14 @@ fn no_engine(dock: &Dock<'_>) -> Result<()> {
         "lacks apt-get or dpkg-deb",
         "hint: install and start Docker",
     ];
-    dock.bench.ends(push(dock, &dock.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &words)
+    fixture.kernel.run(push(fixture, &fixture.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &words)
 }
 
-fn no_buildx(dock: &Dock<'_>) -> Result<()> {
-    let config = dock.path("no-buildx");
+fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
+    let config = fixture.path("no-buildx");
     files::write(&config.join("config.json"), b"{}")?;
     let push = || -> Result<Cmd<'_>> {
-        let push = push(dock, &dock.repo("none"))?.args(["--builder", "default"]);
+        let push = push(fixture, &fixture.repo("none"))?.args(["--builder", "default"]);
         Ok(push.env("DOCKER_CONFIG", &config))
     };
     {
@@ -284,7 +289,7 @@ fn no_buildx(dock: &Dock<'_>) -> Result<()> {
             "cannot use the builder default: docker has no buildx",
             "hint: --builder needs docker with buildx",
         ];
-        dock.bench.ends(push()?)?.fails(1, &words)?;
+        fixture.kernel.run(push()?)?.fails(1, &words)?;
     }
     // The only one that pretends: no distribution has one that is too old and runs with this docker.
     let plugin = config.join("cli-plugins/docker-buildx");
@@ -298,5 +303,5 @@ fn no_buildx(dock: &Dock<'_>) -> Result<()> {
         "cannot use the builder default: buildx 0.9.1 is too old; 0.13.0 or newer is required",
         "hint: --builder needs docker with buildx 0.13.0",
     ];
-    dock.bench.ends(push()?)?.fails(1, &words)
+    fixture.kernel.run(push()?)?.fails(1, &words)
 }

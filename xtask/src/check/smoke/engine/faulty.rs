@@ -15,7 +15,7 @@ use xshell::cmd;
 
 use crate::base::exec::{self, sh};
 use crate::base::files;
-use crate::check::smoke::fixture::dock::Dock;
+use crate::check::smoke::fixture::engine::EngineFixture;
 use crate::check::smoke::fixture::process::wait;
 
 /// For as long as nobody heals it.
@@ -29,9 +29,13 @@ pub(super) struct Real {
 
 impl Real {
     /// Starts one at an address of this machine, and changes its settings first.
-    pub(super) fn start(dock: &Dock<'_>, ip: &str, settings: impl FnOnce(&mut Value)) -> Result<Self> {
+    pub(super) fn start(
+        fixture: &EngineFixture<'_>,
+        ip: &str,
+        settings: impl FnOnce(&mut Value),
+    ) -> Result<Self> {
         let address = free_address(ip)?;
-        let dir = dock.path(&format!("registry-{}", address.port()));
+        let dir = fixture.path(&format!("registry-{}", address.port()));
         let mut config = json!({
             "version": 0.1,
             "log": { "level": "warn" },
@@ -41,7 +45,7 @@ impl Real {
         settings(&mut config);
         let file = dir.join("config.json");
         files::write(&file, &serde_json::to_vec(&config)?)?;
-        let program = dock.engine.program("usr/bin/docker-registry");
+        let program = fixture.engine.program("usr/bin/docker-registry");
         let log = fs_err::File::create(dir.join("log"))?;
         let child = exec::spawn(cmd!(sh(), "{program} serve {file}"), log)?;
         let this = Self { child, address };
@@ -121,7 +125,7 @@ pub(super) struct Faulty {
 impl Faulty {
     /// Starts one that serves until this process ends.
     pub(super) fn start(
-        dock: &Dock<'_>,
+        fixture: &EngineFixture<'_>,
         ip: &str,
         concerns: fn(&str) -> bool,
         answer: Answer,
@@ -130,7 +134,7 @@ impl Faulty {
         let listener = TcpListener::bind((ip, 0)).with_context(|| format!("cannot listen at {ip}"))?;
         let this = Self {
             address: listener.local_addr()?,
-            registry: dock.engine.registry(),
+            registry: fixture.engine.registry(),
             concerns,
             answer,
             lasts,

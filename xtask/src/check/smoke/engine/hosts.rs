@@ -12,15 +12,15 @@ use crate::base::error::Skip;
 use crate::bundle::hosts::built;
 use crate::bundle::manifest;
 use crate::check::smoke::engine::push::bundle_version;
-use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("every host that was built: added to an index, and qus of each answers", several)
 }
 
-fn several(dock: &Dock<'_>) -> Result<()> {
-    let cx = dock.bench.cx;
-    let others: Vec<_> = built(cx).filter(|host| *host != dock.host).collect();
+fn several(fixture: &EngineFixture<'_>) -> Result<()> {
+    let cx = fixture.kernel.cx;
+    let others: Vec<_> = built(cx).filter(|host| *host != fixture.host).collect();
     let without: Vec<_> = others
         .iter()
         .filter(|host| !cx.paths.bundle(host).join("qus").exists())
@@ -32,7 +32,7 @@ fn several(dock: &Dock<'_>) -> Result<()> {
             format!("not built: cargo xtask build-qemu --host {hosts}; cargo xtask build-qus --host {hosts}");
         return Err(Skip(why).into());
     }
-    let target = dock.path("hosts");
+    let target = fixture.path("hosts");
     let mut guests = BTreeSet::new();
     for host in &others {
         let bundle = cx.paths.bundle(host);
@@ -43,22 +43,22 @@ fn several(dock: &Dock<'_>) -> Result<()> {
     }
     // What others do not have need not be pushed twice.
     let guests: Vec<&str> = guests.into_iter().collect();
-    dock.small_bundle(&target, &guests, None)?;
+    fixture.small_bundle(&target, &guests, None)?;
 
-    let repo = dock.repo("hosts");
-    let version = bundle_version(dock)?;
+    let repo = fixture.repo("hosts");
+    let version = bundle_version(fixture)?;
     let images = |tag: &str| -> Result<BTreeMap<String, String>> {
-        let index = dock.inspect(&format!("{repo}:{tag}"))?;
+        let index = fixture.inspect(&format!("{repo}:{tag}"))?;
         let listed = index["manifest"]["manifests"].as_array().context("it is no index")?.iter();
         let images = listed.filter(|manifest| manifest["platform"]["os"] == "linux");
         images.map(|image| Ok((platform(&image["platform"]), text(&image["digest"])?))).collect()
     };
-    dock.push(&target, &repo, &[])?.succeeds()?;
+    fixture.push(&target, &repo, &[])?.succeeds()?;
     let alone = images("latest")?;
     ensure!(alone.len() == 1, "not one host: {alone:?}");
     // As another machine would, which has only its own bundles.
     let names: Vec<_> = others.iter().map(|host| host.name).collect();
-    let pushed = dock.push(&target, &repo, &["--host", &names.join(","), "--qemu", &version])?;
+    let pushed = fixture.push(&target, &repo, &["--host", &names.join(","), "--qemu", &version])?;
     ensure!(
         pushed.stderr.contains(" platforms to the 1 of "),
         "it does not say that an index grows: {}",
@@ -76,13 +76,13 @@ fn several(dock: &Dock<'_>) -> Result<()> {
     {
         ensure!(images(&tag)?.len() == all.len(), "{tag} is not for all hosts");
     }
-    let again = dock.push(&target, &repo, &["--host", "all"])?.succeeds()?;
+    let again = fixture.push(&target, &repo, &["--host", "all"])?.succeeds()?;
     ensure!(!again.contains("\"pushed\""), "something was pushed again: {again}");
 
     let foreign = |host: &&&Host| !probe::is_native(host.arch);
     // Two hosts are Arm.
     let arches: BTreeSet<_> = others.iter().filter(foreign).map(|host| host.arch.name).collect();
-    dock.bench.install(&arches.iter().copied().collect::<Vec<_>>())?;
+    fixture.kernel.install(&arches.iter().copied().collect::<Vec<_>>())?;
     for host in &others {
         let platform = format!("linux/{}", host.platform);
         let run = [
@@ -98,9 +98,9 @@ fn several(dock: &Dock<'_>) -> Result<()> {
             &*platform,
         ];
         let name = format!("{repo}:latest");
-        let told = dock.docker(&[&run[..], &[&*name, "--version"]].concat())?.succeeds()?;
+        let told = fixture.docker(&[&run[..], &[&*name, "--version"]].concat())?.succeeds()?;
         ensure!(told.starts_with("qus "), "{host} answers {told:?}");
-        let told = dock.docker(&[&run[..], &[&*name, "status", "--json"]].concat())?.succeeds()?;
+        let told = fixture.docker(&[&run[..], &[&*name, "status", "--json"]].concat())?.succeeds()?;
         let told: Value = serde_json::from_str(&told)?;
         let handlers = told["handlers"].as_array().context("no handlers")?;
         ensure!(

@@ -10,12 +10,12 @@ use nix::unistd::Pid;
 use xshell::cmd;
 
 use crate::base::exec::{self, is_installed, sh};
-use crate::check::smoke::fixture::bench::FOREIGN;
-use crate::check::smoke::fixture::dock::{Checks, Dock};
-use crate::check::smoke::fixture::process::{Running, wait};
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
+use crate::check::smoke::fixture::kernel::FOREIGN;
+use crate::check::smoke::fixture::process::{BackgroundProcess, wait};
 use crate::engine::engine_dir::engine_id;
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("engine up, used by hand, down: nothing is left of it", by_hand)?;
     checks.check("an engine that was killed: the next sweeps up after it", killed)?;
     checks.check("an engine whose user was killed ends with him", left_alone)
@@ -80,9 +80,10 @@ fn list(dir: impl AsRef<Path>) -> Vec<PathBuf> {
     fs::read_dir(dir.as_ref()).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-fn by_hand(dock: &Dock<'_>) -> Result<()> {
-    let target = dock.path("hand");
-    let engine = |command: &str| dock.bench.ends(dock.alone(&target, &["engine", command])?);
+fn by_hand(fixture: &EngineFixture<'_>) -> Result<()> {
+    let target = fixture.path("hand");
+    let engine =
+        |command: &str| fixture.kernel.run(fixture.xtask_without_docker(&target, &["engine", command])?);
     let before = Traces::look(&target)?;
     engine("status")?
         .fails(1, &["no throwaway engine is running", "hint: to start one, run `cargo xtask engine up`"])?;
@@ -91,15 +92,15 @@ fn by_hand(dock: &Dock<'_>) -> Result<()> {
     ensure!(engine("env")?.succeeds()? == variables, "`env` prints something else than `up`");
     ensure!(engine("status")?.succeeds()?.contains("registry  localhost:"), "the registry is not named");
     // As the user of a shell would, and with a container that still runs at the end.
-    dock.busybox_image(&dock.path("box"), &dock.engine.busybox())?;
+    fixture.busybox_image(&fixture.path("box"), &fixture.engine.busybox())?;
     let script = r#"set -e
         eval "$1"
         docker buildx build --quiet --tag "$QUS_REGISTRY/box" --push "$2"
         docker run --rm "$QUS_REGISTRY/box" /bin/busybox true
         docker run --detach "$QUS_REGISTRY/box" /bin/busybox sleep 600
         docker ps --quiet | wc --lines"#;
-    let folder = dock.path("box");
-    let used = dock.bench.ends(cmd!(sh(), "sh -c {script} sh {variables} {folder}"))?.succeeds()?;
+    let folder = fixture.path("box");
+    let used = fixture.kernel.run(cmd!(sh(), "sh -c {script} sh {variables} {folder}"))?.succeeds()?;
     ensure!(used.ends_with("\n1\n"), "no container runs: {used}");
     let during = Traces::look(&target)?;
     ensure!(
@@ -113,9 +114,10 @@ fn by_hand(dock: &Dock<'_>) -> Result<()> {
     engine("down")?.succeeds().map(drop)
 }
 
-fn killed(dock: &Dock<'_>) -> Result<()> {
-    let target = dock.path("killed");
-    let engine = |command: &str| dock.bench.ends(dock.alone(&target, &["engine", command])?);
+fn killed(fixture: &EngineFixture<'_>) -> Result<()> {
+    let target = fixture.path("killed");
+    let engine =
+        |command: &str| fixture.kernel.run(fixture.xtask_without_docker(&target, &["engine", command])?);
     let before = Traces::look(&target)?;
     engine("up")?.succeeds()?;
     let state = fs::read_to_string(target.join("qus/engine/run/engine.json"))?;
@@ -132,13 +134,15 @@ fn killed(dock: &Dock<'_>) -> Result<()> {
     Ok(())
 }
 
-fn left_alone(dock: &Dock<'_>) -> Result<()> {
-    let target = dock.path("orphan");
-    dock.small_bundle(&target, &[FOREIGN[0]], None)?;
-    let push =
-        dock.alone(&target, &["images", "--push", "--repo", &dock.repo("orphan"), "--sbom", "none"])?;
-    let mut user = Running::start(dock.path("orphan.log"), push)?;
-    user.says("using a throwaway engine")?;
+fn left_alone(fixture: &EngineFixture<'_>) -> Result<()> {
+    let target = fixture.path("orphan");
+    fixture.small_bundle(&target, &[FOREIGN[0]], None)?;
+    let push = fixture.xtask_without_docker(
+        &target,
+        &["images", "--push", "--repo", &fixture.repo("orphan"), "--sbom", "none"],
+    )?;
+    let mut user = BackgroundProcess::start(fixture.path("orphan.log"), push)?;
+    user.wait_for_output("using a throwaway engine")?;
     let serving = || -> Result<bool> {
         let processes = Traces::look(&target)?.processes;
         Ok(processes.iter().any(|command| command.contains("dockerd")))
@@ -148,5 +152,5 @@ fn left_alone(dock: &Dock<'_>) -> Result<()> {
     user.child.wait()?;
     wait("the engine goes on", || Ok(!serving()?))?;
     // What it has left outside its namespaces.
-    dock.bench.ends(dock.alone(&target, &["engine", "down"])?)?.succeeds().map(drop)
+    fixture.kernel.run(fixture.xtask_without_docker(&target, &["engine", "down"])?)?.succeeds().map(drop)
 }

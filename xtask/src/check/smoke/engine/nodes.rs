@@ -16,7 +16,7 @@ use crate::bundle::artefact;
 use crate::bundle::manifest;
 use crate::bundle::runner::Runner;
 use crate::check::smoke::engine::builders::socket;
-use crate::check::smoke::fixture::dock::{Checks, Dock};
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 use crate::engine::throwaway::{Options, Throwaway};
@@ -25,36 +25,36 @@ use crate::qus::rust;
 /// Cheap to build, and to be had on both hosts.
 const GUEST: &str = "or1k";
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("two nodes of a builder build the hosts that they are", two_nodes)
 }
 
-fn two_nodes(dock: &Dock<'_>) -> Result<()> {
-    if dock.host.name != "amd64" {
+fn two_nodes(fixture: &EngineFixture<'_>) -> Result<()> {
+    if fixture.host.name != "amd64" {
         return Err(Skip("this machine is not two hosts at once, as amd64 and i386 are".to_owned()).into());
     }
-    let hosts: [&Host; 2] = [dock.host, "i386".parse()?];
-    let there = Throwaway::start(dock.bench.cx, &dock.path("n/run"), &Options::default())?;
+    let hosts: [&Host; 2] = [fixture.host, "i386".parse()?];
+    let there = Throwaway::start(fixture.kernel.cx, &fixture.path("n/run"), &Options::default())?;
     let create = |args: &[&str]| -> Result<()> {
         let create = ["buildx", "create", "--driver", "remote", "--name", "farm"];
-        dock.docker(&[&create, args].concat())?.succeeds().map(drop)
+        fixture.docker(&[&create, args].concat())?.succeeds().map(drop)
     };
     let platform = |host: &Host| format!("--platform=linux/{}", host.platform);
-    create(&[&platform(hosts[0]), &socket(dock, &dock.engine, "farm1.sock")?])?;
-    create(&["--append", "--node", "there", &platform(hosts[1]), &socket(dock, &there, "farm2.sock")?])?;
+    create(&[&platform(hosts[0]), &socket(fixture, &fixture.engine, "farm1.sock")?])?;
+    create(&["--append", "--node", "there", &platform(hosts[1]), &socket(fixture, &there, "farm2.sock")?])?;
 
-    let base = dock.repo("base");
+    let base = fixture.repo("base");
     for host in hosts {
-        base_image(dock, host, &format!("{base}:{host}"))?;
+        base_image(fixture, host, &format!("{base}:{host}"))?;
     }
     let both = hosts.map(|host| format!("{base}:{host}"));
     let merge = ["buildx", "imagetools", "create", "--tag", &format!("{base}:latest"), &both[0], &both[1]];
-    dock.docker(&merge)?.succeeds()?;
+    fixture.docker(&merge)?.succeeds()?;
 
-    let target = dock.path("farm");
+    let target = fixture.path("farm");
     let build = ["build-qemu", GUEST, "--host", "amd64,i386", "--builder", "farm"];
     let options = format!("--build-arg BASE={base}:latest --network host --allow network.host");
-    dock.bench.ends(dock.xtask(&target, &build)?.env("QUS_BUILDX_OPTIONS", options))?.succeeds()?;
+    fixture.kernel.run(fixture.xtask(&target, &build)?.env("QUS_BUILDX_OPTIONS", options))?.succeeds()?;
     let guest: &Arch = GUEST.parse()?;
     for host in hosts {
         let dir = target.join("qus/bundle").join(host.name);
@@ -65,15 +65,15 @@ fn two_nodes(dock: &Dock<'_>) -> Result<()> {
         let version = exec::read(cmd!(sh(), "{qus} --version"))?;
         ensure!(version.starts_with("qus "), "qus of {host} answers {version:?}");
     }
-    let used = dock.bench.ends(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
+    let used = fixture.kernel.run(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
     ensure!(used.contains("true"), "the second node has built nothing: {used}");
     Ok(())
 }
 
 /// Pushes an image for one host in which this project can be built.
-fn base_image(dock: &Dock<'_>, host: &Host, name: &str) -> Result<()> {
-    let root = base_root(dock, host)?;
-    let dir = dock.path("base");
+fn base_image(fixture: &EngineFixture<'_>, host: &Host, name: &str) -> Result<()> {
+    let root = base_root(fixture, host)?;
+    let dir = fixture.path("base");
     // What pip trusts is not what the system trusts.
     let dockerfile = format!("FROM scratch\nCOPY --from=root / /\nENV PIP_CERT={CERTIFICATES}\n");
     files::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
@@ -84,7 +84,8 @@ fn base_image(dock: &Dock<'_>, host: &Host, name: &str) -> Result<()> {
     ];
     let build =
         ["buildx", "build", "--platform", &platform, "--build-context", &context, "--output", &output];
-    dock.docker(&[&build[..], &["--provenance", "false", &dir.display().to_string()]].concat())?
+    fixture
+        .docker(&[&build[..], &["--provenance", "false", &dir.display().to_string()]].concat())?
         .succeeds()
         .map(drop)
 }
@@ -93,8 +94,8 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// A root folder with what a build needs: unpacked packages, what their scripts would have done, and this machine's
 /// mirrors and certificates.
-fn base_root(dock: &Dock<'_>, host: &Host) -> Result<PathBuf> {
-    let cx = dock.bench.cx;
+fn base_root(fixture: &EngineFixture<'_>, host: &Host) -> Result<PathBuf> {
+    let cx = fixture.kernel.cx;
     let set = &cx.data.debian.packages.builder_rootfs;
     let distribution = Distribution::detect()?
         .ok_or_else(|| Skip("nodes are made from a Debian mirror, and this machine has no apt".to_owned()))?;

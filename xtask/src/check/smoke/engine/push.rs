@@ -6,9 +6,9 @@ use qus_core::arch::ARCHES;
 use serde_json::Value;
 
 use crate::bundle::manifest;
-use crate::check::smoke::fixture::dock::{Checks, Dock, digests};
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests};
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check(
         "without a Docker: all kinds are pushed by a throwaway engine; again, no digest changes",
         all_kinds,
@@ -18,10 +18,14 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("layers as gzip, for engines that do not read zstd", gzip)
 }
 
-fn all_kinds(dock: &Dock<'_>) -> Result<()> {
-    let repo = dock.repo("qus");
-    let push =
-        || dock.bench.ends(dock.alone(&dock.target, &["images", "--push", "--repo", &repo, "--json"])?);
+fn all_kinds(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("qus");
+    let push = || {
+        fixture.kernel.run(
+            fixture
+                .xtask_without_docker(&fixture.target, &["images", "--push", "--repo", &repo, "--json"])?,
+        )
+    };
     let first = push()?;
     let said = first.stderr.clone();
     let first = first.succeeds()?;
@@ -39,17 +43,17 @@ fn all_kinds(dock: &Dock<'_>) -> Result<()> {
     Ok(())
 }
 
-fn contents(dock: &Dock<'_>) -> Result<()> {
-    let name = dock.full_image()?;
-    let repo = dock.repo("qus");
-    let version = bundle_version(dock)?;
-    let index = dock.inspect(&format!("{repo}:{version}"))?;
+fn contents(fixture: &EngineFixture<'_>) -> Result<()> {
+    let name = fixture.full_image()?;
+    let repo = fixture.repo("qus");
+    let version = bundle_version(fixture)?;
+    let index = fixture.inspect(&format!("{repo}:{version}"))?;
     let manifests = index["manifest"]["manifests"].as_array().context("it is no index")?;
     let platforms: Vec<_> =
         manifests.iter().filter_map(|manifest| manifest["platform"]["architecture"].as_str()).collect();
     ensure!(platforms.contains(&"unknown") && platforms.len() == 2, "no attestation: {platforms:?}");
     ensure!(
-        dock.inspect(&name)?["manifest"]["digest"] == index["manifest"]["digest"],
+        fixture.inspect(&name)?["manifest"]["digest"] == index["manifest"]["digest"],
         "latest is another image"
     );
     let labels = &index["image"]["config"]["Labels"];
@@ -70,15 +74,15 @@ fn contents(dock: &Dock<'_>) -> Result<()> {
         "no annotation"
     );
     let provenance = ["buildx", "imagetools", "inspect", "--format", "{{json .Provenance}}", &name];
-    let provenance = dock.docker(&provenance)?.succeeds()?;
+    let provenance = fixture.docker(&provenance)?.succeeds()?;
     ensure!(provenance.contains("mobyproject.org/buildkit"), "no provenance: {provenance}");
-    for path in [dock.bench.cx.paths.root(), dock.bench.cx.paths.cache(), &dock.target] {
+    for path in [fixture.kernel.cx.paths.root(), fixture.kernel.cx.paths.cache(), &fixture.target] {
         let path = path.to_string_lossy();
         ensure!(!provenance.contains(&*path), "the provenance tells of {path}");
     }
     // One layer with the program, one with the emulators, shared by all kinds.
     let layers = |tag: &str| -> Result<Vec<Value>> {
-        let layers = &dock.inspect(&format!("{repo}:{tag}"))?["image"]["rootfs"]["diff_ids"];
+        let layers = &fixture.inspect(&format!("{repo}:{tag}"))?["image"]["rootfs"]["diff_ids"];
         Ok(layers.as_array().context("no layers")?.clone())
     };
     let full = layers("latest")?;
@@ -91,52 +95,52 @@ fn contents(dock: &Dock<'_>) -> Result<()> {
 }
 
 /// QEMU's, of the bundle's emulators.
-pub(super) fn bundle_version(dock: &Dock<'_>) -> Result<String> {
-    let bundle = manifest::read(&dock.bench.bundle)?.context("the bundle cannot be read")?;
+pub(super) fn bundle_version(fixture: &EngineFixture<'_>) -> Result<String> {
+    let bundle = manifest::read(&fixture.kernel.bundle)?.context("the bundle cannot be read")?;
     Ok(bundle.recipe.qemu.to_string())
 }
 
-fn immutable(dock: &Dock<'_>) -> Result<()> {
-    let repo = dock.repo("immutable");
-    let target = dock.path("immutable");
-    dock.small_bundle(&target, &["aarch64"], None)?;
-    let first = digests(&dock.push(&target, &repo, &["--tag", "1"])?.succeeds()?)?;
+fn immutable(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("immutable");
+    let target = fixture.path("immutable");
+    fixture.small_bundle(&target, &["aarch64"], None)?;
+    let first = digests(&fixture.push(&target, &repo, &["--tag", "1"])?.succeeds()?)?;
     ensure!(!first.contains_key("latest"), "a tag of one's own has moved latest");
     // Another program is another content for all that have it, and the same for the emulators alone.
-    let program = dock.path("another");
-    let mut bytes = fs::read(dock.bench.program())?;
+    let program = fixture.path("another");
+    let mut bytes = fs::read(fixture.kernel.program())?;
     bytes.push(0);
     fs::write(&program, bytes)?;
-    fs::set_permissions(&program, fs::metadata(dock.bench.program())?.permissions())?;
-    dock.small_bundle(&target, &["aarch64"], Some(&program))?;
-    let host = dock.host;
+    fs::set_permissions(&program, fs::metadata(fixture.kernel.program())?.permissions())?;
+    fixture.small_bundle(&target, &["aarch64"], Some(&program))?;
+    let host = fixture.host;
     let words = [
         "exist with other content and are never moved",
         &format!("{host}-1-register is sha256:"),
         "hint: choose another --tag, or move the tags with --force",
     ];
-    let refused = dock.push(&target, &repo, &["--tag", "1"])?;
+    let refused = fixture.push(&target, &repo, &["--tag", "1"])?;
     ensure!(!refused.stderr.contains("1-pkg"), "the emulators are the same: {}", refused.stderr);
     refused.fails(1, &words)?;
     for (tag, digest) in &first {
-        let now = dock.inspect(&format!("{repo}:{tag}"))?;
+        let now = fixture.inspect(&format!("{repo}:{tag}"))?;
         ensure!(now["manifest"]["digest"] == **digest, "{tag} was moved all the same");
     }
-    let forced = dock.push(&target, &repo, &["--tag", "1", "--force"])?;
+    let forced = fixture.push(&target, &repo, &["--tag", "1", "--force"])?;
     ensure!(forced.stderr.contains("warning: moving tags"), "nobody is told: {}", forced.stderr);
     let forced = digests(&forced.succeeds()?)?;
     ensure!(forced["1-register"] != first["1-register"] && forced["1-pkg"] == first["1-pkg"], "{forced:?}");
     Ok(())
 }
 
-fn gzip(dock: &Dock<'_>) -> Result<()> {
-    let repo = dock.repo("gzip");
+fn gzip(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("gzip");
     for (compression, args) in [("zstd", &["--tag", "zstd"][..]), ("gzip", &["--tag", "gzip", "--gzip"])] {
-        dock.push(&dock.small, &repo, args)?.succeeds()?;
-        let index = dock.inspect(&format!("{repo}:{compression}"))?;
+        fixture.push(&fixture.small, &repo, args)?.succeeds()?;
+        let index = fixture.inspect(&format!("{repo}:{compression}"))?;
         let digest = index["manifest"]["manifests"][0]["digest"].as_str().context("it is no index")?;
         let name = format!("{repo}@{digest}");
-        let raw = dock.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
+        let raw = fixture.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
         let raw: Value = serde_json::from_str(&raw)?;
         let layers = raw["layers"].as_array().context("it has no layers")?;
         let as_wanted = |layer: &Value| {
@@ -147,5 +151,5 @@ fn gzip(dock: &Dock<'_>) -> Result<()> {
             "not two layers of {compression}: {layers:?}"
         );
     }
-    dock.push(&dock.small, &repo, &["--gzip"])?.fails(2, &["--tag"])
+    fixture.push(&fixture.small, &repo, &["--gzip"])?.fails(2, &["--tag"])
 }

@@ -16,8 +16,8 @@ use xshell::cmd;
 use crate::base::error::Skip;
 use crate::base::exec::sh;
 use crate::bundle::hosts;
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY};
-use crate::check::smoke::fixture::ended::Ended;
+use crate::check::smoke::fixture::command_output::CommandOutput;
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY};
 use crate::check::smoke::fixture::tools::compile;
 
 const OWN_EXECUTABLE: &str = include_str!("../programs/own-executable.c");
@@ -25,7 +25,7 @@ const OWN_EXECUTABLE: &str = include_str!("../programs/own-executable.c");
 /// How often each use and spelling of the path is tried. Where the path is resolved twice, nearly every try wins.
 const TRIES: &str = "10";
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("setuid with credentials and without", honoured)?;
     checks.check("QEMU's variables are obeyed, but not for a setuid program", variables)?;
     checks.check("QEMU's options are obeyed, but not for a setuid program named like one", options)?;
@@ -34,12 +34,12 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     // A compiler is at hand for hosts that are built.
     for guest in hosts::built(checks.cx).filter(|host| Some(*host) != Host::current()) {
         let name = format!("a setuid program for {guest} finds its own file behind /proc/self/exe");
-        checks.check(name, |bench| own_executable(bench, guest))?;
+        checks.check(name, |fixture| own_executable(fixture, guest))?;
     }
     Ok(())
 }
 
-impl Bench<'_> {
+impl KernelFixture<'_> {
     /// A setuid program of root that everybody may run.
     fn setuid(&self, program: &str) -> Result<PathBuf> {
         let path = self.copy(&self.foreign(program)?, &format!("setuid-{program}"))?;
@@ -72,26 +72,26 @@ impl Bench<'_> {
     }
 
     /// Runs a command as an ordinary user in a folder, with variables for `env`.
-    fn as_nobody(&self, dir: &Path, variables: &[String], command: &[&str]) -> Result<Ended> {
+    fn as_nobody(&self, dir: &Path, variables: &[String], command: &[&str]) -> Result<CommandOutput> {
         let user = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
-        self.ends(cmd!(sh(), "setpriv {user...} env --chdir {dir} {variables...} {command...}"))
+        self.run(cmd!(sh(), "setpriv {user...} env --chdir {dir} {variables...} {command...}"))
     }
 }
 
-fn honoured(bench: &Bench<'_>) -> Result<()> {
+fn honoured(fixture: &KernelFixture<'_>) -> Result<()> {
     // bash with -p keeps the user that it was made for and says who that is.
-    let bash = bench.setuid("bash")?.display().to_string();
-    let user = || bench.as_nobody(Path::new("/"), &[], &[&bash, "-p", "-c", "echo $EUID"]);
-    bench.install(&[FOREIGN[0]])?;
+    let bash = fixture.setuid("bash")?.display().to_string();
+    let user = || fixture.as_nobody(Path::new("/"), &[], &[&bash, "-p", "-c", "echo $EUID"]);
+    fixture.install(&[FOREIGN[0]])?;
     user()?.writes("0\n")?;
-    bench.install(&[FOREIGN[0], "--no-credentials", "--force"])?;
+    fixture.install(&[FOREIGN[0], "--no-credentials", "--force"])?;
     user()?.writes(&format!("{NOBODY}\n"))
 }
 
-fn variables(bench: &Bench<'_>) -> Result<()> {
-    bench.install(&[FOREIGN[0]])?;
-    let setuid = bench.setuid("bash")?.display().to_string();
-    let plain = bench.copy(&bench.foreign("bash")?, "plain")?.display().to_string();
+fn variables(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.install(&[FOREIGN[0]])?;
+    let setuid = fixture.setuid("bash")?.display().to_string();
+    let plain = fixture.copy(&fixture.foreign("bash")?, "plain")?.display().to_string();
     let told = |program: &str, log: &Path| {
         let variables = [
             "QEMU_LOG=strace".to_owned(),
@@ -99,57 +99,61 @@ fn variables(bench: &Bench<'_>) -> Result<()> {
             "QEMU_SET_ENV=INJECTED=injected".to_owned(),
         ];
         // Nor does the setuid program hand them on to those that it starts as root.
-        bench.as_nobody(Path::new("/"), &variables, &[program, "-p", "-c", "echo $EUID $INJECTED $QEMU_LOG"])
+        fixture.as_nobody(
+            Path::new("/"),
+            &variables,
+            &[program, "-p", "-c", "echo $EUID $INJECTED $QEMU_LOG"],
+        )
     };
-    let log = bench.theirs()?.join("log");
+    let log = fixture.theirs()?.join("log");
     told(&plain, &log)?.writes(&format!("{NOBODY} injected strace\n"))?;
     ensure!(fs::read_to_string(&log)?.contains("geteuid"), "QEMU_LOG_FILENAME is not obeyed at all");
-    let log = bench.ours()?.join("log");
+    let log = fixture.ours()?.join("log");
     let ended = told(&setuid, &log)?;
     ensure!(!log.exists(), "an ordinary user had {} written as root", log.display());
     ended.writes("0\n")
 }
 
 /// The kernel puts a program's path behind the emulator's name, then its `argv[0]`, then what else it was given.
-fn options(bench: &Bench<'_>) -> Result<()> {
-    bench.install(&[FOREIGN[0]])?;
-    let emulator = bench.bundle.join(format!("qemu-{}", FOREIGN[0]));
-    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
-    let log = bench.ours()?.join("by-hand");
-    bench.ends(cmd!(sh(), "{emulator} -D {log} -d strace {busybox} true"))?.succeeds()?;
+fn options(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.install(&[FOREIGN[0]])?;
+    let emulator = fixture.bundle.join(format!("qemu-{}", FOREIGN[0]));
+    let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
+    let log = fixture.ours()?.join("by-hand");
+    fixture.run(cmd!(sh(), "{emulator} -D {log} -d strace {busybox} true"))?.succeeds()?;
     ensure!(log.exists(), "-D is not obeyed at all");
 
-    let dir = bench.theirs()?;
-    symlink(bench.setuid("busybox")?, dir.join("-D"))?;
-    let log = bench.ours()?.join("by-name");
+    let dir = fixture.theirs()?;
+    symlink(fixture.setuid("busybox")?, dir.join("-D"))?;
+    let log = fixture.ours()?.join("by-name");
     let (path, busybox) = (log.display().to_string(), busybox.display().to_string());
     // Without PATH, a program is looked for in the working folder, by the name as it stands.
     let command = ["-D", "-D", &path, "-d", "strace", &busybox, "true"];
-    let ended = bench.as_nobody(&dir, &["PATH=".to_owned()], &command)?;
+    let ended = fixture.as_nobody(&dir, &["PATH=".to_owned()], &command)?;
     ensure!(!log.exists(), "an ordinary user had {} written as root", log.display());
     ended.fails(127, &["D: applet not found"])
 }
 
-fn names(bench: &Bench<'_>) -> Result<()> {
-    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
-    let dir = bench.theirs()?;
+fn names(fixture: &KernelFixture<'_>) -> Result<()> {
+    let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
+    let dir = fixture.theirs()?;
     // As a shell of that name is a login shell, busybox looks for what is behind the dash.
     symlink(&busybox, dir.join("-uname"))?;
     for flags in [&[][..], &["--no-credentials", "--force"]] {
-        bench.install(&[&[FOREIGN[0]], flags].concat())?;
-        bench
+        fixture.install(&[&[FOREIGN[0]], flags].concat())?;
+        fixture
             .as_nobody(&dir, &["PATH=".to_owned()], &["-uname", "-m"])?
             .writes(&format!("{}\n", FOREIGN[0]))?;
     }
     Ok(())
 }
 
-fn core_file(bench: &Bench<'_>) -> Result<()> {
-    bench.install(&[FOREIGN[0]])?;
-    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?.display().to_string();
-    let dir = bench.theirs()?;
+fn core_file(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.install(&[FOREIGN[0]])?;
+    let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?.display().to_string();
+    let dir = fixture.theirs()?;
     let crash = "umask 0; kill -SEGV $$";
-    bench.as_nobody(&dir, &[], &["prlimit", "--core=unlimited", &busybox, "sh", "-c", crash])?;
+    fixture.as_nobody(&dir, &[], &["prlimit", "--core=unlimited", &busybox, "sh", "-c", crash])?;
     let core = fs::read_dir(&dir)?.filter_map(Result::ok).find(|entry| {
         let name = entry.file_name();
         name.to_string_lossy().starts_with("qemu_") && name.to_string_lossy().ends_with(".core")
@@ -160,19 +164,20 @@ fn core_file(bench: &Bench<'_>) -> Result<()> {
 }
 
 /// Whoever runs a program through a symbolic link can replace the link as soon as the kernel has opened the program.
-fn own_executable(bench: &Bench<'_>, guest: &'static Host) -> Result<()> {
+fn own_executable(fixture: &KernelFixture<'_>, guest: &'static Host) -> Result<()> {
     let compile = |host, name: &str, options: &[&str]| -> Result<String> {
-        let path = bench.path(&format!("{name}-{host}"));
-        compile(bench.cx, host, OWN_EXECUTABLE, options, &path)?;
+        let path = fixture.path(&format!("{name}-{host}"));
+        compile(fixture.cx, host, OWN_EXECUTABLE, options, &path)?;
         fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         Ok(path.display().to_string())
     };
     let attack = compile(hosts::own()?, "attack", &[])?;
     let (victim, other) = (compile(guest, "victim", &[])?, compile(guest, "other", &["-DOTHER"])?);
-    bench.make_setuid(Path::new(&victim))?;
-    bench.install(&[guest.arch.name, "--force"])?;
-    let said =
-        bench.as_nobody(&bench.theirs()?, &[], &[&attack, "attack", TRIES, &victim, &other])?.succeeds()?;
+    fixture.make_setuid(Path::new(&victim))?;
+    fixture.install(&[guest.arch.name, "--force"])?;
+    let said = fixture
+        .as_nobody(&fixture.theirs()?, &[], &[&attack, "attack", TRIES, &victim, &other])?
+        .succeeds()?;
     let wrong: Vec<_> =
         said.lines().filter(|line| !line.ends_with(&format!(": own {TRIES}, other 0 of {TRIES}"))).collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));

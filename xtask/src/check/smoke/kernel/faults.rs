@@ -17,12 +17,12 @@ use qus_core::binfmt::{MOUNT_POINT, Rule};
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY, guest_named};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY, guest_named};
 
 /// Longest time that something is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("not root", not_root)?;
     checks.check("binfmt_misc read-only, not there, not mounted, mounted twice; no /proc", not_writable)?;
     checks.check("switched off, and 1,000 handlers of others", crowded)?;
@@ -35,54 +35,54 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("two installs at once", twice_at_once)
 }
 
-fn not_root(bench: &Bench<'_>) -> Result<()> {
-    let qus = bench.for_everybody()?.join("qus");
+fn not_root(fixture: &KernelFixture<'_>) -> Result<()> {
+    let qus = fixture.unprivileged_dir()?.join("qus");
     let nobody = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
     let words = ["cannot write ", "hint: run it as root"];
     let arch = FOREIGN[0];
-    bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} install {arch}"))?.fails(1, &words)?;
-    bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} remove {arch}"))?.fails(1, &words)?;
-    bench.ends(cmd!(sh(), "setpriv {nobody...} {qus} status"))?.succeeds()?;
-    ensure!(bench.texts()?.is_empty(), "something was registered");
+    fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} install {arch}"))?.fails(1, &words)?;
+    fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} remove {arch}"))?.fails(1, &words)?;
+    fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} status"))?.succeeds()?;
+    ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
     Ok(())
 }
 
-fn not_writable(bench: &Bench<'_>) -> Result<()> {
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     // Each in a mount namespace of its own, where it cannot reach the others.
     let script = format!(r#"mount -o remount,bind,ro {MOUNT_POINT} && exec "$0" install {arch}"#);
     let words = ["is mounted read-only", "hint: remount it: `mount -o remount,rw"];
-    bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
-    bench
+    fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
+    fixture
         .qus(&["--mount", "/no/such/folder", "install", arch])?
         .fails(1, &["there is no directory /no/such/folder"])?;
     let script = r#"mount -t tmpfs none /proc && exec "$0" --mount /proc/sys/fs/binfmt_misc doctor"#;
-    let doctor = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
+    let doctor = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
     let words = ["/proc is not mounted", "hint: `mount -t proc proc /proc`"];
     ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
     ensure!(doctor.status == Some(1), "doctor ended with {:?}", doctor.status);
     let script = format!(r#"mount -t tmpfs none /proc && exec "$0" install --no-probe {arch}"#);
     let words = ["/proc is not mounted", "hint: mount it: `mount -t proc proc /proc`"];
-    bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
+    fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
     // Mounted where it was not, and where that is in vain, see `places`.
     let words = ["not mounted", "hint: `mount -t binfmt_misc"];
     let script =
         format!(r#"umount {MOUNT_POINT} && setpriv --bounding-set=-all --inh-caps=-all "$0" doctor"#);
-    let doctor = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
+    let doctor = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
     ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
     // A user namespace sees the host's mount, and covers it with its own.
-    bench.needs_instances()?;
+    fixture.require_instances()?;
     let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" doctor"#);
-    let doctor = bench.ends(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
+    let doctor = fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
     ensure!(doctor.stdout.contains("are mounted one over another"), "{}", doctor.stdout);
-    ensure!(bench.texts()?.is_empty(), "something was registered");
+    ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
     Ok(())
 }
 
 /// In a user namespace, whose own switch can be thrown.
-fn crowded(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn crowded(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let script = format!(
         r#"set -e
         mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
@@ -109,7 +109,7 @@ fn crowded(bench: &Bench<'_>) -> Result<()> {
         test "$before" = "$(cat other-* | cksum)"
         echo all are there"#
     );
-    let ended = bench.ends(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
+    let ended = fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
     for word in ["it is switched off", "1001 handlers, 1 working"] {
         ensure!(ended.stdout.contains(word), "`{word}` is not in {}", ended.stdout);
     }
@@ -119,17 +119,20 @@ fn crowded(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-fn unfit(bench: &Bench<'_>) -> Result<()> {
-    let emulator = |arch: &str| bench.bundle.join(format!("qemu-{arch}"));
+fn unfit(fixture: &KernelFixture<'_>) -> Result<()> {
+    let emulator = |arch: &str| fixture.bundle.join(format!("qemu-{arch}"));
     let mode = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
-    bench.copy(&emulator("sh4"), "unfit/qemu-sh4")?;
-    mode(&bench.copy(&emulator("alpha"), "unfit/qemu-alpha")?, 0o644)?;
-    bench.copy(Path::new("/bin/true"), "unfit/qemu-hppa")?;
-    mode(&bench.copy(&bench.guest(guest_named(bench.cx, "s390x")?, "busybox")?, "unfit/qemu-m68k")?, 0o755)?;
-    bench.copy(&emulator("riscv64"), "unfit/qemu-riscv32")?;
-    fs::write(bench.path("unfit/qemu-or1k"), "#!/bin/sh\n")?;
-    mode(&bench.path("unfit/qemu-or1k"), 0o755)?;
-    let dir = bench.path("unfit").to_string_lossy().into_owned();
+    fixture.copy(&emulator("sh4"), "unfit/qemu-sh4")?;
+    mode(&fixture.copy(&emulator("alpha"), "unfit/qemu-alpha")?, 0o644)?;
+    fixture.copy(Path::new("/bin/true"), "unfit/qemu-hppa")?;
+    mode(
+        &fixture.copy(&fixture.guest(guest_named(fixture.cx, "s390x")?, "busybox")?, "unfit/qemu-m68k")?,
+        0o755,
+    )?;
+    fixture.copy(&emulator("riscv64"), "unfit/qemu-riscv32")?;
+    fs::write(fixture.path("unfit/qemu-or1k"), "#!/bin/sh\n")?;
+    mode(&fixture.path("unfit/qemu-or1k"), 0o755)?;
+    let dir = fixture.path("unfit").to_string_lossy().into_owned();
     let archs = ["sh4", "alpha", "hppa", "m68k", "riscv32", "or1k", "sparc"];
     let words = [
         "qemu-alpha is not executable",
@@ -140,37 +143,37 @@ fn unfit(bench: &Bench<'_>) -> Result<()> {
         "there is no qemu-sparc in",
         "not installed: alpha hppa m68k or1k riscv32 sparc",
     ];
-    bench.qus(&[&["install", "--dir", &dir], &archs[..]].concat())?.fails(1, &words)?;
-    let names: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+    fixture.qus(&[&["install", "--dir", &dir], &archs[..]].concat())?.fails(1, &words)?;
+    let names: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
     ensure!(names == ["qemu-sh4"], "the good one is to be registered, and there are {names:?}");
-    bench
+    fixture
         .qus(&["install", "--dir", "/no/such/folder", "sh4"])?
         .fails(1, &["/no/such/folder", "No such file"])?;
-    let empty = bench.path("empty");
+    let empty = fixture.path("empty");
     fs::create_dir(&empty)?;
     let empty = empty.to_string_lossy().into_owned();
-    bench.qus(&["install", "--dir", &empty, "all"])?.fails(1, &["there is no emulator in", "--dir"])?;
+    fixture.qus(&["install", "--dir", &empty, "all"])?.fails(1, &["there is no emulator in", "--dir"])?;
 
-    let noexec = bench.path("noexec");
+    let noexec = fixture.path("noexec");
     fs::create_dir(&noexec)?;
     mount(Some("none"), &noexec, Some("tmpfs"), MsFlags::MS_NOEXEC, None::<&str>)?;
-    let checked = bench.copy(&emulator("arm"), "noexec/qemu-arm").and_then(|_| {
+    let checked = fixture.copy(&emulator("arm"), "noexec/qemu-arm").and_then(|_| {
         let dir = noexec.to_string_lossy().into_owned();
-        bench.qus(&["install", "--dir", &dir, "arm"])?.fails(1, &["mounted noexec", "--dir"])
+        fixture.qus(&["install", "--dir", &dir, "arm"])?.fails(1, &["mounted noexec", "--dir"])
     });
     umount2(&noexec, MntFlags::MNT_DETACH)?;
     checked
 }
 
 /// Whoever can change an emulator decides what root runs.
-fn changeable(bench: &Bench<'_>) -> Result<()> {
-    let (arch, qus, user) = (FOREIGN[0], bench.program(), Some(NOBODY.parse()?));
+fn changeable(fixture: &KernelFixture<'_>) -> Result<()> {
+    let (arch, qus, user) = (FOREIGN[0], fixture.program(), Some(NOBODY.parse()?));
     let emulator =
-        bench.copy(&bench.bundle.join(format!("qemu-{arch}")), &format!("theirs-bin/qemu-{arch}"))?;
-    let dir = bench.path("theirs-bin");
+        fixture.copy(&fixture.bundle.join(format!("qemu-{arch}")), &format!("theirs-bin/qemu-{arch}"))?;
+    let dir = fixture.path("theirs-bin");
     // As with sudo -E: the environment is that of somebody else.
     let install =
-        |qus: &Path| bench.ends(cmd!(sh(), "{qus} install {arch} --no-probe").env("QEMU_BIN_DIR", &dir));
+        |qus: &Path| fixture.run(cmd!(sh(), "{qus} install {arch} --no-probe").env("QEMU_BIN_DIR", &dir));
     let words = ["would decide what root runs", "--any-owner"];
     chown(&emulator, user, user)?;
     install(&qus)?.fails(1, &words)?;
@@ -180,23 +183,23 @@ fn changeable(bench: &Bench<'_>) -> Result<()> {
     fs::set_permissions(&emulator, Permissions::from_mode(0o755))?;
     chown(&dir, user, user)?;
     install(&qus)?.fails(1, &words)?;
-    ensure!(bench.texts()?.is_empty(), "something was registered");
-    bench.ends(cmd!(sh(), "{qus} install {arch} --any-owner --dir {dir}"))?.succeeds()?;
-    bench.qus(&["remove", arch])?.succeeds()?;
+    ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
+    fixture.run(cmd!(sh(), "{qus} install {arch} --any-owner --dir {dir}"))?.succeeds()?;
+    fixture.qus(&["remove", arch])?.succeeds()?;
 
     // What a user has built himself and runs with sudo: who owns qus has root's trust.
     chown(&emulator, user, user)?;
-    let theirs = bench.copy(&qus, "theirs-bin/qus")?;
+    let theirs = fixture.copy(&qus, "theirs-bin/qus")?;
     chown(&theirs, user, user)?;
     install(&theirs)?.fails(0, &["note: user 65534 can change the emulators in"])
 }
 
-fn swapped(bench: &Bench<'_>) -> Result<()> {
+fn swapped(fixture: &KernelFixture<'_>) -> Result<()> {
     for (_, arch) in [("one", "arm"), ("two", "sh4")] {
-        bench.copy(&bench.bundle.join(format!("qemu-{arch}")), &format!("swapped/qemu-{arch}"))?;
+        fixture.copy(&fixture.bundle.join(format!("qemu-{arch}")), &format!("swapped/qemu-{arch}"))?;
     }
-    let emulator = bench.path("swapped/qemu-arm");
-    let dir = bench.path("swapped").to_string_lossy().into_owned();
+    let emulator = fixture.path("swapped/qemu-arm");
+    let dir = fixture.path("swapped").to_string_lossy().into_owned();
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
         let swapper = scope.spawn(|| -> Result<()> {
@@ -210,12 +213,12 @@ fn swapped(bench: &Bench<'_>) -> Result<()> {
         let noticed = || -> Result<()> {
             let deadline = Instant::now() + PATIENCE;
             while Instant::now() < deadline {
-                let ended = bench.qus(&["install", "arm", "--no-probe", "--dir", &dir])?;
+                let ended = fixture.qus(&["install", "arm", "--no-probe", "--dir", &dir])?;
                 if ended.status == Some(0) {
-                    bench.qus(&["remove", "arm"])?.succeeds()?;
+                    fixture.qus(&["remove", "arm"])?.succeeds()?;
                     continue;
                 }
-                ensure!(bench.texts()?.is_empty(), "what was refused is registered");
+                ensure!(fixture.handler_contents()?.is_empty(), "what was refused is registered");
                 if ended.stderr.contains("was replaced while it was registered") {
                     return ended.fails(1, &["not installed: arm"]);
                 }
@@ -229,55 +232,56 @@ fn swapped(bench: &Bench<'_>) -> Result<()> {
     })
 }
 
-fn odd_path(bench: &Bench<'_>) -> Result<()> {
-    let dir = bench.dir.path().join(OsStr::from_bytes(b"a b:c,d\xff"));
+fn odd_path(fixture: &KernelFixture<'_>) -> Result<()> {
+    let dir = fixture.dir.path().join(OsStr::from_bytes(b"a b:c,d\xff"));
     fs::create_dir(&dir)?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let emulator = dir.join(format!("qemu-{arch}"));
-    fs::copy(bench.bundle.join(format!("qemu-{arch}")), &emulator)?;
-    bench.ends(cmd!(sh(), "{qus} install {arch} --json").arg("--dir").arg(&dir))?.succeeds()?;
-    bench.qus(&["status", "--json"])?.succeeds()?;
-    let entry = bench.binfmt.entry(OsStr::new(&format!("qemu-{arch}")))?.context("nothing is registered")?;
+    fs::copy(fixture.bundle.join(format!("qemu-{arch}")), &emulator)?;
+    fixture.run(cmd!(sh(), "{qus} install {arch} --json").arg("--dir").arg(&dir))?.succeeds()?;
+    fixture.qus(&["status", "--json"])?.succeeds()?;
+    let entry =
+        fixture.binfmt.entry(OsStr::new(&format!("qemu-{arch}")))?.context("nothing is registered")?;
     ensure!(entry.rule.interpreter == emulator, "the kernel has {:?}", entry.rule.interpreter);
-    bench.ends(cmd!(sh(), "{qus} install {arch}").arg("--dir").arg(&dir))?.fails(0, &["unchanged"])
+    fixture.run(cmd!(sh(), "{qus} install {arch}").arg("--dir").arg(&dir))?.fails(0, &["unchanged"])
 }
 
-fn unknown(bench: &Bench<'_>) -> Result<()> {
+fn unknown(fixture: &KernelFixture<'_>) -> Result<()> {
     let words = ["unknown architecture `aarch46`; did you mean aarch64", "not installed: aarch46"];
-    bench.qus(&["install", "sh4", "aarch46", "hppa"])?.fails(1, &words)?;
-    bench.qus(&["probe", "sh4", "hppa"])?.succeeds()?;
-    bench
+    fixture.qus(&["install", "sh4", "aarch46", "hppa"])?.fails(1, &words)?;
+    fixture.qus(&["probe", "sh4", "hppa"])?.succeeds()?;
+    fixture
         .qus(&["remove", "sh4", "aarch46"])?
         .fails(1, &["qemu-sh4 removed", "unknown architecture `aarch46`"])?;
-    bench.qus(&["install"])?.fails(2, &["<ARCH>"])
+    fixture.qus(&["install"])?.fails(2, &["<ARCH>"])
 }
 
-fn killed(bench: &Bench<'_>) -> Result<()> {
-    let qus = bench.program();
-    let mut child = exec::spawn(cmd!(sh(), "{qus} install all"), fs::File::create(bench.path("talk"))?)?;
+fn killed(fixture: &KernelFixture<'_>) -> Result<()> {
+    let qus = fixture.program();
+    let mut child = exec::spawn(cmd!(sh(), "{qus} install all"), fs::File::create(fixture.path("talk"))?)?;
     let deadline = Instant::now() + PATIENCE;
-    while bench.texts()?.len() < 3 {
+    while fixture.handler_contents()?.len() < 3 {
         ensure!(Instant::now() < deadline, "nothing was registered");
     }
     child.kill()?;
     child.wait()?;
-    let before = bench.texts()?.len();
+    let before = fixture.handler_contents()?.len();
     ensure!(before < 31, "all {before} were registered before the kill");
-    bench.qus(&["install", "all"])?.fails(0, &["unchanged", "installed"])?;
-    ensure!(bench.texts()?.len() > before, "nothing was added");
-    bench.qus(&["status", "arm", "xtensaeb"])?.succeeds()?;
+    fixture.qus(&["install", "all"])?.fails(0, &["unchanged", "installed"])?;
+    ensure!(fixture.handler_contents()?.len() > before, "nothing was added");
+    fixture.qus(&["status", "arm", "xtensaeb"])?.succeeds()?;
 
     // A replacement that was killed after its first or its second step.
-    let arm = bench.binfmt.entry(OsStr::new("qemu-arm"))?.context("arm is not registered")?;
+    let arm = fixture.binfmt.entry(OsStr::new("qemu-arm"))?.context("arm is not registered")?;
     let new = Rule { name: "qemu-arm.new".into(), ..arm.rule };
     for steps in 1..=2 {
-        bench.binfmt.register(&new)?;
+        fixture.binfmt.register(&new)?;
         if steps == 2 {
-            bench.binfmt.remove(OsStr::new("qemu-arm"))?;
+            fixture.binfmt.remove(OsStr::new("qemu-arm"))?;
         }
-        bench.qus(&["probe", "arm"])?.succeeds()?;
-        bench.qus(&["install", "arm"])?.succeeds()?;
-        let names: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+        fixture.qus(&["probe", "arm"])?.succeeds()?;
+        fixture.qus(&["install", "arm"])?.succeeds()?;
+        let names: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
         ensure!(
             names.contains(&"qemu-arm".to_owned()) && !names.contains(&"qemu-arm.new".to_owned()),
             "{names:?}"
@@ -286,22 +290,22 @@ fn killed(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-fn twice_at_once(bench: &Bench<'_>) -> Result<()> {
-    let qus = bench.program();
-    let talk = |name: &str| fs::File::create(bench.path(name));
+fn twice_at_once(fixture: &KernelFixture<'_>) -> Result<()> {
+    let qus = fixture.program();
+    let output = |name: &str| fs::File::create(fixture.path(name));
     let install = || cmd!(sh(), "{qus} install --force all");
-    let mut both = vec![exec::spawn(install(), talk("one")?)?, exec::spawn(install(), talk("two")?)?];
+    let mut both = vec![exec::spawn(install(), output("one")?)?, exec::spawn(install(), output("two")?)?];
     for child in &mut both {
         let status = child.wait()?;
         ensure!(status.success(), "one of two ended with {status}");
     }
-    let talks = fs::read_to_string(bench.path("one"))? + &fs::read_to_string(bench.path("two"))?;
+    let talks = fs::read_to_string(fixture.path("one"))? + &fs::read_to_string(fixture.path("two"))?;
     let count = |word: &str| talks.lines().filter(|line| line.contains(word)).count();
     ensure!(count(" installed ") == count(" unchanged "), "each was to be registered once: {talks}");
     ensure!(
-        !bench.texts()?.iter().any(|(name, _)| name.ends_with(".new")),
+        !fixture.handler_contents()?.iter().any(|(name, _)| name.ends_with(".new")),
         "a leftover: {:?}",
-        bench.texts()?
+        fixture.handler_contents()?
     );
     Ok(())
 }

@@ -6,13 +6,13 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
 use crate::base::exec::sh;
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
 use crate::check::smoke::kernel::places::{CONTAINER, MACHINE};
 
 /// Every command that looks, and one that removes what is not there. `$0` is qus.
 const LOOKS: &str = r#""$0" status; "$0" platforms; "$0" doctor; "$0" explain /bin/true; "$0" remove sh4"#;
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("looking mounts nothing that others see, and finds the host's handlers", unseen)?;
     checks.check("looking in a user namespace leaves the handlers that it inherits", inherited)?;
     checks.check("without memfd_create, fsmount, pidfd_open and others: all works", forbidden)?;
@@ -21,10 +21,10 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 }
 
 /// In a container, whose handlers the host has mounted.
-fn unseen(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
-    bench.install(&[arch])?;
+fn unseen(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
+    fixture.install(&[arch])?;
     let script = format!(
         r#"(while :; do test -e {MOUNT_POINT}/register && echo seen; done > "$1") &
         watcher=$!
@@ -33,16 +33,16 @@ fn unseen(bench: &Bench<'_>) -> Result<()> {
         "$0" status {arch} > /dev/null && "$0" doctor {arch} > /dev/null && "$0" platforms | grep -q qemu-{arch} || exit 10
         wc -l < "$1""#
     );
-    let log = bench.path("sightings");
+    let log = fixture.path("sightings");
     let namespaces = &CONTAINER[1..];
-    bench.ends(cmd!(sh(), "unshare {namespaces...} sh -c {script} {qus} {log}"))?.writes("0\n")
+    fixture.run(cmd!(sh(), "unshare {namespaces...} sh -c {script} {qus} {log}"))?.writes("0\n")
 }
 
 /// A user namespace uses the handlers of its parent until it has an instance of its own, which it keeps.
-fn inherited(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
-    bench.install(&[arch])?;
+fn inherited(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
+    fixture.install(&[arch])?;
     let looks = LOOKS.replace(r#"; "$0" remove sh4"#, "");
     let script = format!(
         r#"mount -t proc proc /proc
@@ -54,13 +54,13 @@ fn inherited(bench: &Bench<'_>) -> Result<()> {
         "$0" probe {arch} > /dev/null && exit 13
         echo kept"#
     );
-    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("kept\n")
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("kept\n")
 }
 
 /// In a container on a machine that has not mounted binfmt_misc: whatever is installed there would vanish.
-fn beside(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn beside(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let container = CONTAINER.join(" ");
     let script = format!(
         r#"mount -t proc proc /proc
@@ -84,8 +84,8 @@ fn beside(bench: &Bench<'_>) -> Result<()> {
             test ! -e {MOUNT_POINT}/register || exit 12
             echo refused each time' "$0" "$1""#
     );
-    let log = bench.path("beside");
-    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {log}"))?.writes("refused each time\n")
+    let log = fixture.path("beside");
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {log}"))?.writes("refused each time\n")
 }
 
 /// Runs a command without some system calls: the error they end with, and their names.
@@ -95,9 +95,9 @@ const FORBID: &str = include_str!("forbid.py");
 const UNKNOWN: &str = "38";
 const DENIED: &str = "1";
 
-fn forbidden(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let namespaces = &CONTAINER[1..];
     let script = format!(
         r#""$0" doctor {arch} > /dev/null && "$0" status {arch} && "$0" probe {arch} > /dev/null && "$0" remove {arch}"#
@@ -108,9 +108,9 @@ fn forbidden(bench: &Bench<'_>) -> Result<()> {
         (DENIED, "fsopen,fsconfig,fsmount,pidfd_open"),
     ] {
         let without = ["-c", FORBID, error, calls];
-        bench.ends(cmd!(sh(), "python3 {without...} {qus} install {arch}"))?.succeeds()?;
+        fixture.run(cmd!(sh(), "python3 {without...} {qus} install {arch}"))?.succeeds()?;
         let container = cmd!(sh(), "unshare {namespaces...} python3 {without...} /bin/sh -c {script} {qus}");
-        let ended = bench.ends(container)?;
+        let ended = fixture.run(container)?;
         ensure!(ended.stderr.contains(&format!("qemu-{arch} removed")), "{calls}: {}", ended.stderr);
         let said = ended.succeeds()?;
         ensure!(said.contains(&format!("qemu-{arch}")), "{calls}: handlers are not seen: {said}");
@@ -118,17 +118,17 @@ fn forbidden(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-fn not_to_mount(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn not_to_mount(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let words = ["error: cannot mount /: ", "hint: a security module or a container's seccomp profile"];
-    bench
-        .ends(cmd!(sh(), "python3 -c {FORBID} {DENIED} mount {qus} run {arch} -- /bin/true"))?
+    fixture
+        .run(cmd!(sh(), "python3 -c {FORBID} {DENIED} mount {qus} run {arch} -- /bin/true"))?
         .fails(1, &words)?;
     let script = format!(
         r#"mount -o remount,bind,ro /proc && setpriv --reuid 65534 --clear-groups "$0" run {arch} -- /bin/true"#
     );
-    let qus = bench.for_everybody()?.join("qus");
-    let ended = bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
+    let qus = fixture.unprivileged_dir()?.join("qus");
+    let ended = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
     ended.fails(1, &["Read-only file system", "hint: as root: `mount -o remount,rw /proc`"])
 }

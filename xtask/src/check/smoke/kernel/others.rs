@@ -18,8 +18,8 @@ use crate::base::cache;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::progress::say;
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
-use crate::check::smoke::fixture::ended::Ended;
+use crate::check::smoke::fixture::command_output::CommandOutput;
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
 use crate::check::smoke::kernel::places::MACHINE;
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
@@ -27,7 +27,7 @@ use crate::debian::packages;
 /// Rows with longer magic, and with two machine numbers.
 const MORE: &str = "mipsn32 microblaze";
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("install --persist, then systemd-binfmt; remove --persist", systemd)?;
     checks.check("install --persist, then OpenRC; remove --persist", openrc)?;
     checks.check("qus.service: systemd-analyze has nothing to say", unit)?;
@@ -38,9 +38,9 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("--persist where nothing would register at the next start", nothing_there)
 }
 
-impl Bench<'_> {
+impl KernelFixture<'_> {
     /// A copy of a root folder with the packages.
-    fn root_folder(&self, name: &str) -> Result<PathBuf> {
+    fn root_filesystem(&self, name: &str) -> Result<PathBuf> {
         let unpacked = self.packages().map_err(|error| Skip(format!("no packages to run: {error:#}")))?;
         let root = self.path(name);
         exec::read(cmd!(sh(), "cp --archive {unpacked} {root}"))?;
@@ -69,8 +69,8 @@ impl Bench<'_> {
 
     /// Runs a script on a machine of its own with the root folder `$root`, as which `inside` runs a program,
     /// `$qus`, and the architectures `$archs`.
-    fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<Ended> {
-        self.needs_instances()?;
+    fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<CommandOutput> {
+        self.require_instances()?;
         let qus = self.program();
         let script = format!(
             r#"set -e
@@ -86,7 +86,7 @@ impl Bench<'_> {
             {script}"#,
             FOREIGN[0]
         );
-        self.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {root}"))
+        self.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {root}"))
     }
 }
 
@@ -97,8 +97,8 @@ rm "$root/status"
 $qus doctor $archs
 "#;
 
-fn systemd(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.root_folder("systemd")?;
+fn systemd(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.root_filesystem("systemd")?;
     let script = format!(
         r#"
         $qus install $archs --persist --host-root "$root"
@@ -113,14 +113,14 @@ fn systemd(bench: &Bench<'_>) -> Result<()> {
         test "$(ls {MOUNT_POINT} | wc -l)" = 2
         unchanged"#
     );
-    bench.on_a_machine(&root, &script)?.fails(
+    fixture.on_a_machine(&root, &script)?.fails(
         0,
         &["registered at every boot", "would drop persistent handlers: ", "/etc/binfmt.d/qus.conf removed"],
     )
 }
 
-fn openrc(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.root_folder("openrc")?;
+fn openrc(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.root_filesystem("openrc")?;
     fs::remove_file(root.join("lib/systemd/systemd-binfmt"))?;
     // What OpenRC makes when it starts a machine.
     let folders = "daemons exclusive failed inactive options scheduled started starting stopping wasinactive";
@@ -138,12 +138,12 @@ fn openrc(bench: &Bench<'_>) -> Result<()> {
         $qus remove --persist --host-root "$root"
         unchanged"#
     );
-    bench.on_a_machine(&root, &script)?.fails(0, &["/etc/init.d/qus removed"])
+    fixture.on_a_machine(&root, &script)?.fails(0, &["/etc/init.d/qus removed"])
 }
 
 /// Spoilt, it has to have something to say.
-fn unit(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.root_folder("unit")?;
+fn unit(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.root_filesystem("unit")?;
     let units = root.join("etc/systemd/system");
     fs::create_dir_all(&units)?;
     // What a machine with docker has.
@@ -151,11 +151,11 @@ fn unit(bench: &Bench<'_>) -> Result<()> {
     fs::write(&docker, "#!/bin/sh\n")?;
     fs::set_permissions(&docker, Permissions::from_mode(0o755))?;
     fs::write(units.join("docker.service"), "[Service]\nExecStart=/usr/bin/docker\n")?;
-    let verify = |unit: &str| -> Result<Ended> {
+    let verify = |unit: &str| -> Result<CommandOutput> {
         fs::write(units.join("qus.service"), unit)?;
-        bench.on_a_machine(&root, "inside systemd-analyze verify /etc/systemd/system/qus.service")
+        fixture.on_a_machine(&root, "inside systemd-analyze verify /etc/systemd/system/qus.service")
     };
-    let unit = fs::read_to_string(bench.cx.paths.images().join("qus.service"))?;
+    let unit = fs::read_to_string(fixture.cx.paths.images().join("qus.service"))?;
     let verified = verify(&unit)?;
     ensure!(verified.stderr.is_empty(), "{}", verified.stderr);
     verified.succeeds()?;
@@ -172,8 +172,8 @@ fn unit(bench: &Bench<'_>) -> Result<()> {
     Ok(())
 }
 
-fn debian(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.root_folder("debian")?;
+fn debian(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.root_filesystem("debian")?;
     let script = format!(
         r#"
         mkdir "$root/emulators"
@@ -186,13 +186,13 @@ fn debian(bench: &Bench<'_>) -> Result<()> {
         test ! -e {MOUNT_POINT}/qemu-{0}"#,
         FOREIGN[0]
     );
-    let ended = bench.on_a_machine(&root, &script)?;
+    let ended = fixture.on_a_machine(&root, &script)?;
     ensure!(ended.stdout.contains("qemu-microblaze-47787"), "{}", ended.stdout);
     ended.succeeds().map(drop)
 }
 
-fn raw(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.path("raw");
+fn raw(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.path("raw");
     for folder in ["proc", "dev", "run"] {
         fs::create_dir_all(root.join(folder))?;
     }
@@ -204,18 +204,18 @@ fn raw(bench: &Bench<'_>) -> Result<()> {
         $qus install $archs
         {REGISTERED}"#
     );
-    bench.on_a_machine(&root, &script)?.fails(0, &["unchanged"])
+    fixture.on_a_machine(&root, &script)?.fails(0, &["unchanged"])
 }
 
 /// In the kernel's first user namespace: an automounter cannot be in another.
-fn automounter(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.root_folder("autofs")?;
+fn automounter(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.root_filesystem("autofs")?;
     fs::write(root.join("etc/auto.master"), "/- /etc/auto.direct\n")?;
     fs::write(root.join("etc/auto.direct"), format!("{MOUNT_POINT} -fstype=binfmt_misc :binfmt_misc\n"))?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     fs::create_dir_all(root.join("var/run"))?;
     fs::copy(&qus, root.join("tmp/qus"))?;
-    fs::copy(bench.bundle.join(format!("qemu-{arch}")), root.join(format!("tmp/qemu-{arch}")))?;
+    fs::copy(fixture.bundle.join(format!("qemu-{arch}")), root.join(format!("tmp/qemu-{arch}")))?;
     // Processes of the automounter's own group do not make it mount anything.
     let script = format!(
         r#"cd "$0"
@@ -240,12 +240,12 @@ fn automounter(bench: &Bench<'_>) -> Result<()> {
         wait $automounter
         echo $was_autofs $installed $is_mounted"#
     );
-    bench.ends(cmd!(sh(), "unshare --mount sh -c {script} {root}"))?.writes("0 0 0\n")
+    fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {root}"))?.writes("0 0 0\n")
 }
 
 /// What cannot be kept is not registered, and nothing of it is left.
-fn full_disk(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.path("full");
+fn full_disk(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.path("full");
     fs::create_dir(&root)?;
     mount(Some("none"), &root, Some("tmpfs"), MsFlags::empty(), Some("size=9m"))?;
     let kept = || -> Result<()> {
@@ -253,10 +253,10 @@ fn full_disk(bench: &Bench<'_>) -> Result<()> {
         fs::write(root.join("usr/lib/systemd/systemd-binfmt"), "")?;
         let root = root.to_string_lossy().into_owned();
         let words = ["cannot write", "No space left on device"];
-        bench.qus(&["install", "all", "--persist", "--host-root", &root])?.fails(1, &words)?;
-        ensure!(bench.texts()?.is_empty(), "something was registered");
-        bench.qus(&["remove", "--persist", "--host-root", &root])?.succeeds()?;
-        let left = bench.ends(cmd!(sh(), "find {root} -type f"))?;
+        fixture.qus(&["install", "all", "--persist", "--host-root", &root])?.fails(1, &words)?;
+        ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
+        fixture.qus(&["remove", "--persist", "--host-root", &root])?.succeeds()?;
+        let left = fixture.run(cmd!(sh(), "find {root} -type f"))?;
         left.writes(&format!("{root}/usr/lib/systemd/systemd-binfmt\n"))
     };
     let kept = kept();
@@ -264,13 +264,13 @@ fn full_disk(bench: &Bench<'_>) -> Result<()> {
     kept
 }
 
-fn nothing_there(bench: &Bench<'_>) -> Result<()> {
-    let root = bench.path("no-service");
+fn nothing_there(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.path("no-service");
     fs::create_dir(&root)?;
     let words = ["there is neither systemd-binfmt nor OpenRC", "hint: "];
     let root = root.to_string_lossy().into_owned();
-    bench.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.fails(1, &words)?;
-    ensure!(bench.texts()?.is_empty(), "something was registered");
+    fixture.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.fails(1, &words)?;
+    ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
     ensure!(fs::read_dir(&root)?.next().is_none(), "something was written");
     Ok(())
 }

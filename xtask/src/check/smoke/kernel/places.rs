@@ -9,7 +9,7 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::{Cmd, cmd};
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN, NOBODY};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY};
 
 /// What docker does, as far as it matters here: mounts and processes of its own, and an end.
 pub(super) const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];
@@ -17,7 +17,7 @@ pub(super) const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork"
 /// A machine on which binfmt_misc is not mounted: a user namespace has none at first.
 pub(super) const MACHINE: [&str; 5] = ["--user", "--map-root-user", "--mount", "--pid", "--fork"];
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("a container's handlers would vanish: refused; with the remedy they last", lasting)?;
     checks.check("a container with the host's processes: they last", host_processes)?;
     checks.check("a container with the host's root folder: they last", host_root)?;
@@ -28,9 +28,9 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("qus run where user namespaces are forbidden", forbidden)
 }
 
-fn lasting(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn lasting(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let container = CONTAINER.join(" ");
     // The kernel's own rule first, so that this check notices when it changes.
     let script = format!(
@@ -52,7 +52,7 @@ fn lasting(bench: &Bench<'_>) -> Result<()> {
         {container} "$0" remove all
         test "$(ls {MOUNT_POINT} | wc -l)" = 2"#
     );
-    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
+    let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
     let words = [
         "handlers would vanish when this container ends",
         "this user namespace cannot register any for the host",
@@ -63,9 +63,9 @@ fn lasting(bench: &Bench<'_>) -> Result<()> {
     ended.fails(0, &words)
 }
 
-fn host_processes(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn host_processes(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let script = format!(
         r#"set -e
         mount -t proc proc /proc
@@ -73,14 +73,14 @@ fn host_processes(bench: &Bench<'_>) -> Result<()> {
         test -e {MOUNT_POINT}/qemu-{arch}
         "$0" probe {arch}"#
     );
-    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
+    let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
     ended.fails(0, &["mounted binfmt_misc for process 1 too"])
 }
 
-fn host_root(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
-    let host = bench.path("host");
+fn host_root(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
+    let host = fixture.path("host");
     fs::create_dir(&host)?;
     let script = format!(
         r#"set -e
@@ -92,52 +92,54 @@ fn host_root(bench: &Bench<'_>) -> Result<()> {
         test -e {MOUNT_POINT}/qemu-{arch}
         "$0" probe {arch}"#
     );
-    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {host}"))?;
+    let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {host}"))?;
     ended.fails(0, &["which the host shares"])
 }
 
 /// With the host's instance, in one with its own, and in one inside that.
-fn whose(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus) = (FOREIGN[0], bench.program());
+fn whose(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
     let outer = "has no binfmt_misc of its own; handlers are changed in the one around it";
     let own = "these handlers belong to this user namespace; the host does not see them";
     let user = "unshare --user --map-root-user --mount";
-    let names = || -> Result<Vec<String>> { Ok(bench.texts()?.into_iter().map(|(name, _)| name).collect()) };
-    bench
-        .ends(cmd!(sh(), "unshare --user --map-root-user --mount {qus} install {arch}"))?
+    let names = || -> Result<Vec<String>> {
+        Ok(fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect())
+    };
+    fixture
+        .run(cmd!(sh(), "unshare --user --map-root-user --mount {qus} install {arch}"))?
         .fails(0, &[outer])?;
     ensure!(names()? == [format!("qemu-{arch}")], "the host has {:?}", names()?);
-    bench.ends(cmd!(sh(), "unshare --user --map-root-user --mount {qus} remove all"))?.fails(0, &[outer])?;
+    fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount {qus} remove all"))?.fails(0, &[outer])?;
     ensure!(names()?.is_empty(), "the host has {:?}", names()?);
     let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" install {arch}"#);
-    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[own])?;
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[own])?;
     let script = format!(
         r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && {user} "$0" install {arch} && test -e {MOUNT_POINT}/qemu-{arch}"#
     );
-    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[outer])?;
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[outer])?;
     ensure!(names()?.is_empty(), "the host has {:?}", names()?);
-    let here = bench.qus(&["install", arch])?;
+    let here = fixture.qus(&["install", arch])?;
     ensure!(!here.stderr.contains("user namespace"), "{}", here.stderr);
     here.succeeds().map(drop)
 }
 
-impl Bench<'_> {
+impl KernelFixture<'_> {
     /// `qus run` by an ordinary user, in a folder that he can read.
     fn run_as_nobody(&self, args: &[&str]) -> Result<Cmd<'_>> {
-        let qus = self.for_everybody()?.join("qus");
+        let qus = self.unprivileged_dir()?.join("qus");
         Ok(cmd!(sh(), "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {qus} run {args...}"))
     }
 }
 
-fn ordinary_user(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
+fn ordinary_user(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
     let arch = FOREIGN[0];
-    let foreign = bench.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
-    let before = bench.texts()?;
-    let dir = bench.for_everybody()?;
+    let foreign = fixture.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
+    let before = fixture.handler_contents()?;
+    let dir = fixture.unprivileged_dir()?;
     let busybox = dir.join("busybox").to_string_lossy().into_owned();
-    let nobody = |args: &[&str]| bench.ends(bench.run_as_nobody(args)?);
+    let nobody = |args: &[&str]| fixture.run(fixture.run_as_nobody(args)?);
     nobody(&[arch, "--", &busybox, "uname", "-m"])?.writes(&format!("{arch}\n"))?;
     let handlers = format!("qemu-{arch}\nregister\nstatus\n");
     nobody(&["--", &busybox, "ls", MOUNT_POINT])?.writes(&handlers)?;
@@ -148,56 +150,56 @@ fn ordinary_user(bench: &Bench<'_>) -> Result<()> {
     nobody(&["vax", "--", "true"])?.fails(1, &["unknown architecture `vax`"])?;
     let other = if arch == "riscv64" { "s390x" } else { "riscv64" };
     nobody(&[other, "--", "true"])?.fails(1, &[&format!("there is no qemu-{other} in")])?;
-    let killed = exec::output(bench.run_as_nobody(&["--", &busybox, "sh", "-c", "kill -TERM $$"])?)?;
+    let killed = exec::output(fixture.run_as_nobody(&["--", &busybox, "sh", "-c", "kill -TERM $$"])?)?;
     let signal = std::os::unix::process::ExitStatusExt::signal(&killed.status);
     ensure!(signal == Some(Signal::SIGTERM as i32), "killed, it ended with {}", killed.status);
-    ensure!(bench.texts()? == before, "the host's handlers have changed");
+    ensure!(fixture.handler_contents()? == before, "the host's handlers have changed");
     drop(foreign);
     Ok(())
 }
 
-fn as_root(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let qus = bench.program();
-    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
-    let file = bench.path("owned");
+fn as_root(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let qus = fixture.program();
+    let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
+    let file = fixture.path("owned");
     fs::write(&file, "")?;
     std::os::unix::fs::chown(&file, Some(1234), Some(4321))?;
     let arch = FOREIGN[0];
     let stat = cmd!(sh(), "{qus} run {arch} -- {busybox} stat -c %u:%g {file}");
-    bench.ends(stat)?.writes("1234:4321\n")?;
-    ensure!(bench.texts()?.is_empty(), "the host's handlers have changed");
+    fixture.run(stat)?.writes("1234:4321\n")?;
+    ensure!(fixture.handler_contents()?.is_empty(), "the host's handlers have changed");
     Ok(())
 }
 
-fn foreign_root(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let root = bench.path("foreign-root");
+fn foreign_root(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let root = fixture.path("foreign-root");
     for dir in ["bin", "proc", "dev"] {
         fs::create_dir_all(root.join(dir))?;
     }
-    bench.copy(&bench.foreign("busybox")?, "foreign-root/bin/busybox")?;
+    fixture.copy(&fixture.foreign("busybox")?, "foreign-root/bin/busybox")?;
     for applet in ["sh", "uname", "cat"] {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(applet))?;
     }
     let root = root.to_string_lossy().into_owned();
     let script = "uname -m; cat /proc/sys/kernel/ostype; echo gone > /dev/null; pwd";
     let expected = format!("{}\nLinux\n/\n", FOREIGN[0]);
-    let ended = bench.ends(bench.run_as_nobody(&["--root", &root, "--", "/bin/sh", "-c", script])?)?;
+    let ended = fixture.run(fixture.run_as_nobody(&["--root", &root, "--", "/bin/sh", "-c", script])?)?;
     ended.writes(&expected)?;
-    let missing = bench.run_as_nobody(&["--root", "/no/such/folder", "--", "/bin/sh"])?;
-    bench.ends(missing)?.fails(1, &["/no/such/folder is not a directory"])
+    let missing = fixture.run_as_nobody(&["--root", "/no/such/folder", "--", "/bin/sh"])?;
+    fixture.run(missing)?.fails(1, &["/no/such/folder is not a directory"])
 }
 
 /// Inside another user namespace, whose own limit can be set.
-fn forbidden(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let qus = bench.program();
+fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let qus = fixture.program();
     let arch = FOREIGN[0];
     let script = format!(
         r#"mount -t proc proc /proc && echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" run {arch} -- true"#
     );
-    let ended = bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
+    let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
     ended
         .fails(1, &["cannot create a user namespace", "hint: as root: `sysctl user.max_user_namespaces="])?;
     let limit = fs::read_to_string(Path::new("/proc/sys/user/max_user_namespaces")).context("no limit")?;

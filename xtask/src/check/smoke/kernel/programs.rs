@@ -14,13 +14,14 @@ use serde_json::Value;
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("install all: all 33 probes run", all_probes)?;
     for guest in &checks.cx.data.debian.guests {
-        checks
-            .check(format!("busybox {guest} by its name, and in a chroot"), |bench| busybox(bench, guest))?;
+        checks.check(format!("busybox {guest} by its name, and in a chroot"), |fixture| {
+            busybox(fixture, guest)
+        })?;
     }
     checks.check("argv[0], /proc/self/exe, scripts", arguments)?;
     checks.check("installing again changes nothing", idempotent)?;
@@ -31,8 +32,8 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("arguments of other tools", old_forms)
 }
 
-fn all_probes(bench: &Bench<'_>) -> Result<()> {
-    let rows = bench.install(&["all"])?;
+fn all_probes(fixture: &KernelFixture<'_>) -> Result<()> {
+    let rows = fixture.install(&["all"])?;
     let mut states: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for row in &rows {
         let text = |key: &str| row[key].as_str().context("install --json lacks a field");
@@ -45,80 +46,82 @@ fn all_probes(bench: &Bench<'_>) -> Result<()> {
     ensure!(native.contains(&std::env::consts::ARCH), "native are {native:?}");
     // What the machine runs itself can still be emulated, but for its own kind.
     if native.contains(&"i386") {
-        let forced = bench.install(&["--force", "i386"])?;
+        let forced = fixture.install(&["--force", "i386"])?;
         ensure!(forced[0]["state"] == "installed", "{forced:?}");
     }
-    let probes: Vec<Value> = serde_json::from_str(&bench.qus(&["probe", "--json"])?.succeeds()?)?;
+    let probes: Vec<Value> = serde_json::from_str(&fixture.qus(&["probe", "--json"])?.succeeds()?)?;
     let failing: Vec<_> = probes.iter().filter(|probe| probe["runs"] == "no").collect();
     ensure!(probes.len() == ARCHES.len() && failing.is_empty(), "{failing:?}");
-    bench.qus(&["remove", "all"])?.succeeds()?;
-    ensure!(bench.texts()?.is_empty(), "handlers are left: {:?}", bench.texts()?);
-    bench.qus(&["probe", FOREIGN[0]])?.fails(1, &["1 of 1 architectures do not run"])
+    fixture.qus(&["remove", "all"])?.succeeds()?;
+    ensure!(fixture.handler_contents()?.is_empty(), "handlers are left: {:?}", fixture.handler_contents()?);
+    fixture.qus(&["probe", FOREIGN[0]])?.fails(1, &["1 of 1 architectures do not run"])
 }
 
-fn busybox(bench: &Bench<'_>, guest: &Guest) -> Result<()> {
-    let program = bench.guest(guest, "busybox")?;
-    let rows = bench.install(&[&guest.debian])?;
+fn busybox(fixture: &KernelFixture<'_>, guest: &Guest) -> Result<()> {
+    let program = fixture.guest(guest, "busybox")?;
+    let rows = fixture.install(&[&guest.debian])?;
     let native = rows[0]["state"] == "native";
-    let copy = bench.copy(&program, "root/busybox")?;
-    let root = bench.path("root");
+    let copy = fixture.copy(&program, "root/busybox")?;
+    let root = fixture.path("root");
     // Nothing but the program is in there.
     ensure!(fs::read_dir(&root)?.count() == 1, "the root folder has more in it");
     let expected = if native { std::env::consts::ARCH } else { &guest.machine };
-    bench.ends(cmd!(sh(), "{copy} uname -m"))?.writes(&format!("{expected}\n"))?;
-    bench.ends(cmd!(sh(), "chroot {root} /busybox uname -m"))?.writes(&format!("{expected}\n"))
+    fixture.run(cmd!(sh(), "{copy} uname -m"))?.writes(&format!("{expected}\n"))?;
+    fixture.run(cmd!(sh(), "chroot {root} /busybox uname -m"))?.writes(&format!("{expected}\n"))
 }
 
-fn arguments(bench: &Bench<'_>) -> Result<()> {
-    bench.install(&[FOREIGN[0]])?;
-    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
+fn arguments(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.install(&[FOREIGN[0]])?;
+    let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
     // Bash can give a program another argv[0] than its path; by it busybox chooses what it is.
     let script = r#"exec -a echo "$0" kept"#;
-    bench.ends(cmd!(sh(), "bash -c {script} {busybox}"))?.writes("kept\n")?;
+    fixture.run(cmd!(sh(), "bash -c {script} {busybox}"))?.writes("kept\n")?;
     let exe = format!("{}\n", busybox.display());
-    bench.ends(cmd!(sh(), "{busybox} readlink /proc/self/exe"))?.writes(&exe)?;
-    let script = bench.path("script");
+    fixture.run(cmd!(sh(), "{busybox} readlink /proc/self/exe"))?.writes(&exe)?;
+    let script = fixture.path("script");
     fs::write(&script, format!("#!{} sh\necho ran by $(uname -m)\n", busybox.display()))?;
     fs::set_permissions(&script, Permissions::from_mode(0o755))?;
-    bench.ends(cmd!(sh(), "{script}"))?.writes("ran by aarch64\n".replace("aarch64", FOREIGN[0]).as_str())?;
+    fixture
+        .run(cmd!(sh(), "{script}"))?
+        .writes("ran by aarch64\n".replace("aarch64", FOREIGN[0]).as_str())?;
     // A program that it starts in turn goes through the kernel again.
-    symlink(&busybox, bench.path("uname"))?;
-    let nested = format!("{} -m", bench.path("uname").display());
-    bench.ends(cmd!(sh(), "{busybox} sh -c {nested}"))?.writes(&format!("{}\n", FOREIGN[0]))
+    symlink(&busybox, fixture.path("uname"))?;
+    let nested = format!("{} -m", fixture.path("uname").display());
+    fixture.run(cmd!(sh(), "{busybox} sh -c {nested}"))?.writes(&format!("{}\n", FOREIGN[0]))
 }
 
-fn idempotent(bench: &Bench<'_>) -> Result<()> {
-    bench.install(&["all"])?;
-    let before = bench.texts()?;
-    let again = bench.install(&["all"])?;
+fn idempotent(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.install(&["all"])?;
+    let before = fixture.handler_contents()?;
+    let again = fixture.install(&["all"])?;
     let changed: Vec<_> =
         again.iter().filter(|row| row["state"] != "unchanged" && row["state"] != "native").collect();
     ensure!(changed.is_empty(), "{changed:?}");
-    ensure!(bench.texts()? == before, "handlers have changed");
+    ensure!(fixture.handler_contents()? == before, "handlers have changed");
     Ok(())
 }
 
-fn replaced(bench: &Bench<'_>) -> Result<()> {
-    bench.install(&[FOREIGN[0]])?;
-    let before = bench.texts()?;
+fn replaced(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.install(&[FOREIGN[0]])?;
+    let before = fixture.handler_contents()?;
     let differs = [
         "flags: is POCF, should be PF",
         "`--force` to replace it",
         &format!("not installed: {}", FOREIGN[0]),
     ];
-    bench.qus(&["install", FOREIGN[0], "--no-credentials"])?.fails(1, &differs)?;
-    ensure!(bench.texts()? == before, "a refused install has changed something");
-    let other =
-        bench.copy(&bench.bundle.join(format!("qemu-{}", FOREIGN[0])), &format!("qemu-{}", FOREIGN[0]))?;
-    let dir = bench.dir.path().to_string_lossy().into_owned();
+    fixture.qus(&["install", FOREIGN[0], "--no-credentials"])?.fails(1, &differs)?;
+    ensure!(fixture.handler_contents()? == before, "a refused install has changed something");
+    let other = fixture
+        .copy(&fixture.bundle.join(format!("qemu-{}", FOREIGN[0])), &format!("qemu-{}", FOREIGN[0]))?;
+    let dir = fixture.dir.path().to_string_lossy().into_owned();
     let interpreter = format!("should be {}", other.display());
     let hash = "emulator's hash: is ";
-    bench
+    fixture
         .qus(&["install", FOREIGN[0], "--dir", &dir])?
         .fails(1, &["interpreter: is ", &interpreter, hash])?;
 
     // Programs are started all the while, and not one may miss its handler.
-    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
+    let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
     let (end, started, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
         let programs = scope.spawn(|| -> Result<()> {
@@ -131,9 +134,9 @@ fn replaced(bench: &Bench<'_>) -> Result<()> {
         });
         let replace = || -> Result<()> {
             while started.load(Ordering::Relaxed) < 200 && failed.load(Ordering::Relaxed) == 0 {
-                let rows = bench.install(&[FOREIGN[0], "--force", "--no-probe", "--no-credentials"])?;
+                let rows = fixture.install(&[FOREIGN[0], "--force", "--no-probe", "--no-credentials"])?;
                 ensure!(rows[0]["state"] == "replaced", "{rows:?}");
-                bench.install(&[FOREIGN[0], "--force", "--no-probe"])?;
+                fixture.install(&[FOREIGN[0], "--force", "--no-probe"])?;
             }
             Ok(())
         };
@@ -144,119 +147,121 @@ fn replaced(bench: &Bench<'_>) -> Result<()> {
     })?;
     let (started, failed) = (started.into_inner(), failed.into_inner());
     ensure!(failed == 0, "{failed} of {} programs found no handler", started + failed);
-    ensure!(bench.texts()? == before, "the handler is not what it was at first");
+    ensure!(fixture.handler_contents()? == before, "the handler is not what it was at first");
     Ok(())
 }
 
-fn foreign(bench: &Bench<'_>) -> Result<()> {
+fn foreign(fixture: &KernelFixture<'_>) -> Result<()> {
     // As QEMU's own script registers it: the padding is compared, and nobody keeps it open.
     let line = r":qemu-sh4:M::\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x2a\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/bin/false:OC";
-    let sh4 = bench.foreign_handler("qemu-sh4", line)?;
-    let jar = bench.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
+    let sh4 = fixture.foreign_handler("qemu-sh4", line)?;
+    let jar = fixture.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
     let before = (sh4.text()?, jar.text()?);
     let words = [
         "another program has registered a handler of this name",
         "interpreter: is /bin/false",
         "not installed: sh4",
     ];
-    bench.qus(&["install", "all"])?.fails(1, &words)?;
-    bench.qus(&["probe", "arm", "sh4"])?.fails(1, &["1 of 2"])?;
-    let rows = bench.install(&["sh4", "--force"])?;
+    fixture.qus(&["install", "all"])?.fails(1, &words)?;
+    fixture.qus(&["probe", "arm", "sh4"])?.fails(1, &["1 of 2"])?;
+    let rows = fixture.install(&["sh4", "--force"])?;
     ensure!(rows[0]["state"] == "shadowing" && rows[0]["handlers"][0] == "qemu-sh4-qus", "{rows:?}");
-    bench.qus(&["probe", "sh4"])?.succeeds()?;
+    fixture.qus(&["probe", "sh4"])?.succeeds()?;
     ensure!((sh4.text()?, jar.text()?) == before, "somebody else's handlers were changed");
-    ensure!(bench.install(&["sh4"])?[0]["state"] == "unchanged", "it is installed in front already");
-    bench
+    ensure!(fixture.install(&["sh4"])?[0]["state"] == "unchanged", "it is installed in front already");
+    fixture
         .qus(&["remove", "sh4"])?
         .fails(1, &["qemu-sh4-qus removed", "qemu-sh4 was not registered by qus, and stays"])?;
-    bench.install(&["sh4", "--force"])?;
-    bench.qus(&["remove", "all"])?.succeeds()?;
+    fixture.install(&["sh4", "--force"])?;
+    fixture.qus(&["remove", "all"])?.succeeds()?;
     ensure!((sh4.text()?, jar.text()?) == before, "somebody else's handlers were changed");
-    let names: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+    let names: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
     ensure!(names == ["qemu-sh4", "qus-smoke-jar"], "there are {names:?}");
     Ok(())
 }
 
-fn overlap(bench: &Bench<'_>) -> Result<()> {
+fn overlap(fixture: &KernelFixture<'_>) -> Result<()> {
     let magic = r"\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x2a\x00";
-    let probe = bench.path("sh4-probe");
+    let probe = fixture.path("sh4-probe");
     fs::write(&probe, qus_core::probe::image("sh4".parse()?))?;
     fs::set_permissions(&probe, Permissions::from_mode(0o755))?;
-    let first = bench.foreign_handler("qus-smoke-1", &format!(":qus-smoke-1:M::{magic}::/bin/echo:"))?;
-    bench.install(&["sh4"])?;
-    let called = bench.ends(cmd!(sh(), "{probe}"))?;
+    let first = fixture.foreign_handler("qus-smoke-1", &format!(":qus-smoke-1:M::{magic}::/bin/echo:"))?;
+    fixture.install(&["sh4"])?;
+    let called = fixture.run(cmd!(sh(), "{probe}"))?;
     ensure!(called.status == Some(qus_core::probe::STATUS), "ours is the latest, and was not called");
-    let second = bench.foreign_handler("qus-smoke-2", &format!(":qus-smoke-2:M::{magic}::/bin/echo:P"))?;
-    bench.ends(cmd!(sh(), "{probe}"))?.succeeds()?;
-    let explained = bench.qus(&["explain", "--json", &probe.to_string_lossy()])?;
+    let second = fixture.foreign_handler("qus-smoke-2", &format!(":qus-smoke-2:M::{magic}::/bin/echo:P"))?;
+    fixture.run(cmd!(sh(), "{probe}"))?.succeeds()?;
+    let explained = fixture.qus(&["explain", "--json", &probe.to_string_lossy()])?;
     let explained: Value = serde_json::from_str(&explained.stdout)?;
     ensure!(explained[0]["handler"] == "qus-smoke-2", "{explained}");
-    let told = bench.qus(&["doctor", "sh4"])?;
+    let told = fixture.qus(&["doctor", "sh4"])?;
     for expected in ["qemu-sh4: qus-smoke-2 shadows it", "qus-smoke-1: qemu-sh4 shadows it"] {
         ensure!(told.stdout.contains(expected), "`{expected}` is not in {}", told.stdout);
     }
     told.fails(1, &[" found\n"])?;
-    bench.qus(&["status", "sh4", "--probe"])?.fails(1, &["1 of 1 handlers do not work"])?;
+    fixture.qus(&["status", "sh4", "--probe"])?.fails(1, &["1 of 1 handlers do not work"])?;
     drop((first, second));
     Ok(())
 }
 
-fn reports(bench: &Bench<'_>) -> Result<()> {
+fn reports(fixture: &KernelFixture<'_>) -> Result<()> {
     let arch = FOREIGN[0];
-    let busybox = bench.copy(&bench.foreign("busybox")?, "busybox")?;
+    let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
     let path = busybox.to_string_lossy().into_owned();
-    bench.qus(&["status", arch])?.fails(1, &[&format!("hint: as root: `qus install {arch}`")])?;
+    fixture.qus(&["status", arch])?.fails(1, &[&format!("hint: as root: `qus install {arch}`")])?;
     let remedy = format!("qus install {arch}");
-    let told = bench.qus(&["explain", &path])?;
+    let told = fixture.qus(&["explain", &path])?;
     ensure!(told.status == Some(1) && told.stdout.contains(&remedy), "{}", told.stdout);
-    bench.qus(&["doctor", arch])?.fails(1, &[" found\n"])?;
+    fixture.qus(&["doctor", arch])?.fails(1, &[" found\n"])?;
 
-    bench.install(&[arch])?;
-    let told: Value = serde_json::from_str(&bench.qus(&["status", arch, "--probe", "--json"])?.succeeds()?)?;
+    fixture.install(&[arch])?;
+    let told: Value =
+        serde_json::from_str(&fixture.qus(&["status", arch, "--probe", "--json"])?.succeeds()?)?;
     let row = &told["handlers"][0];
     ensure!(row["owner"] == "qus" && row["flags"] == "POCF" && row["probe"] == true, "{row}");
-    let version = qus_core::emulator::version(&bench.bundle).context("bundle.json has no version")?;
+    let version = qus_core::emulator::version(&fixture.bundle).context("bundle.json has no version")?;
     ensure!(row["emulator_version"] == version.to_string(), "{row}");
-    bench.qus(&["doctor", arch])?.succeeds()?;
-    let told = bench.qus(&["explain", &path])?.succeeds()?;
+    fixture.qus(&["doctor", arch])?.succeeds()?;
+    let told = fixture.qus(&["explain", &path])?.succeeds()?;
     ensure!(told.contains(&format!("handler    qemu-{arch}")), "{told}");
-    let told: Value = serde_json::from_str(&bench.qus(&["platforms"])?.succeeds()?)?;
+    let told: Value = serde_json::from_str(&fixture.qus(&["platforms"])?.succeeds()?)?;
     ensure!(told["emulators"] == serde_json::json!([format!("qemu-{arch}")]), "{told}");
     let platform = Value::from(format!("linux/{}", FOREIGN[1]));
     ensure!(told["supported"].as_array().is_some_and(|list| list.contains(&platform)), "{told}");
-    fs::write(bench.binfmt.root().join(format!("qemu-{arch}")), "0")?;
-    let told = bench.qus(&["doctor"])?;
+    fs::write(fixture.binfmt.root().join(format!("qemu-{arch}")), "0")?;
+    let told = fixture.qus(&["doctor"])?;
     ensure!(told.stdout.contains("it is disabled"), "{}", told.stdout);
-    bench.qus(&["install", arch])?.fails(1, &["enabled: is false, should be true"])?;
-    bench.install(&[arch, "--force"])?;
-    bench.qus(&["doctor", arch])?.succeeds().map(drop)
+    fixture.qus(&["install", arch])?.fails(1, &["enabled: is false, should be true"])?;
+    fixture.install(&[arch, "--force"])?;
+    fixture.qus(&["doctor", arch])?.succeeds().map(drop)
 }
 
-fn old_forms(bench: &Bench<'_>) -> Result<()> {
+fn old_forms(fixture: &KernelFixture<'_>) -> Result<()> {
     let arch = FOREIGN[0];
-    let handlers =
-        || -> Result<Vec<String>> { Ok(bench.texts()?.into_iter().map(|(name, _)| name).collect()) };
+    let handlers = || -> Result<Vec<String>> {
+        Ok(fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect())
+    };
     let only = [format!("qemu-{arch}")];
     let none: [String; 0] = [];
-    let supported = |said: &str| -> Result<bool> {
+    let lists_platforms = |said: &str| -> Result<bool> {
         let said: Value = serde_json::from_str(said)?;
         Ok(said["supported"].is_array() && said["emulators"].is_array())
     };
-    ensure!(supported(&bench.qus(&[])?.succeeds()?)?, "no arguments");
-    let said = bench.qus(&["--install", FOREIGN[1]])?.succeeds()?;
-    ensure!(supported(&said)? && handlers()? == only, "--install: {said}");
-    let said = bench.qus(&["--uninstall", "qemu-*"])?.succeeds()?;
-    ensure!(supported(&said)? && handlers()? == none, "--uninstall: {said}");
-    bench.qus(&["-s", "--", "-p", arch])?.succeeds()?;
+    ensure!(lists_platforms(&fixture.qus(&[])?.succeeds()?)?, "no arguments");
+    let said = fixture.qus(&["--install", FOREIGN[1]])?.succeeds()?;
+    ensure!(lists_platforms(&said)? && handlers()? == only, "--install: {said}");
+    let said = fixture.qus(&["--uninstall", "qemu-*"])?.succeeds()?;
+    ensure!(lists_platforms(&said)? && handlers()? == none, "--uninstall: {said}");
+    fixture.qus(&["-s", "--", "-p", arch])?.succeeds()?;
     ensure!(handlers()? == only, "-s -- -p");
-    ensure!(bench.qus(&["-l"])?.succeeds()?.contains(&only[0]), "-l");
-    bench.qus(&["--", "-r"])?.succeeds()?;
+    ensure!(fixture.qus(&["-l"])?.succeeds()?.contains(&only[0]), "-l");
+    fixture.qus(&["--", "-r"])?.succeeds()?;
     ensure!(handlers()? == none, "-- -r");
-    bench.qus(&["-s", "--", "-t", arch])?.succeeds()?;
+    fixture.qus(&["-s", "--", "-t", arch])?.succeeds()?;
     ensure!(handlers()? == none, "-- -t");
-    bench.qus(&["--reset", "-p", "yes", "--credential", "yes"])?.succeeds()?;
+    fixture.qus(&["--reset", "-p", "yes", "--credential", "yes"])?.succeeds()?;
     ensure!(handlers()?.len() > 30, "--reset -p yes");
-    bench.qus(&["--uninstall", FOREIGN[1]])?.succeeds()?;
+    fixture.qus(&["--uninstall", FOREIGN[1]])?.succeeds()?;
     ensure!(!handlers()?.contains(&only[0]), "--uninstall of one");
-    bench.qus(&["--install", "vax"])?.fails(1, &["unknown architecture `vax`"])
+    fixture.qus(&["--install", "vax"])?.fails(1, &["unknown architecture `vax`"])
 }

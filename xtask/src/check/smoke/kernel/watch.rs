@@ -12,11 +12,11 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::bench::{Bench, Checks, FOREIGN};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
 use crate::check::smoke::fixture::process::until;
 use crate::check::smoke::kernel::places::MACHINE;
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("install --watch: what is taken away comes back; SIGTERM removes it", watched)?;
     checks.check("install --watch as process 1 of a container", first_process)?;
     checks.check("install --watch goes on where its messages cannot be written", unread)?;
@@ -25,9 +25,9 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
 }
 
 /// A running `qus`, which does not outlive its check.
-struct Running(Child);
+struct WatchProcess(Child);
 
-impl Drop for Running {
+impl Drop for WatchProcess {
     fn drop(&mut self) {
         // It has ended, or it cannot be helped.
         let _ = self.0.kill();
@@ -35,23 +35,23 @@ impl Drop for Running {
     }
 }
 
-fn watched(bench: &Bench<'_>) -> Result<()> {
-    let (arch, qus) = (FOREIGN[0], bench.program());
-    let jar = bench.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
+fn watched(fixture: &KernelFixture<'_>) -> Result<()> {
+    let (arch, qus) = (FOREIGN[0], fixture.program());
+    let jar = fixture.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
     let before = jar.text()?;
-    bench.install(&["hppa"])?;
-    let talk = bench.path("watch-talk");
-    let said = |word: &str| -> Result<usize> { Ok(fs::read_to_string(&talk)?.matches(word).count()) };
+    fixture.install(&["hppa"])?;
+    let output = fixture.path("watch-talk");
+    let said = |word: &str| -> Result<usize> { Ok(fs::read_to_string(&output)?.matches(word).count()) };
     let command = cmd!(sh(), "{qus} install {arch} sh4 --watch=1");
-    let mut running = Running(exec::spawn(command, File::create(&talk)?)?);
+    let mut running = WatchProcess(exec::spawn(command, File::create(&output)?)?);
     until("watching", || Ok(said("checking every 1 s")? == 1))?;
 
-    let handler = bench.binfmt.root().join(format!("qemu-{arch}"));
+    let handler = fixture.binfmt.root().join(format!("qemu-{arch}"));
     let text = fs::read(&handler)?;
     fs::write(&handler, "-1")?;
     until("coming back", || Ok(said(" installed ")? == 3))?;
     ensure!(fs::read(&handler)? == text, "another handler came back");
-    bench.qus(&["probe", arch])?.succeeds()?;
+    fixture.qus(&["probe", arch])?.succeeds()?;
     ensure!(said("qemu-sh4")? == 1, "what did not change was said again");
 
     // As `install`, it lets stay what differs, and it says so once.
@@ -70,7 +70,7 @@ fn watched(bench: &Bench<'_>) -> Result<()> {
     let status = running.0.wait()?;
     ensure!(status.success(), "by SIGTERM it ended with {status}");
     ensure!(jar.text()? == before, "somebody else's handler was changed");
-    let left: Vec<_> = bench.texts()?.into_iter().map(|(name, _)| name).collect();
+    let left: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
     ensure!(left == ["qemu-hppa", "qus-smoke-jar"], "what it was not asked for has gone, or: {left:?}");
     Ok(())
 }
@@ -95,9 +95,9 @@ fn begin() -> String {
 }
 
 /// The kernel gives process 1 no signal that it does not ask for.
-fn first_process(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus, begin) = (FOREIGN[0], bench.program(), begin());
+fn first_process(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus, begin) = (FOREIGN[0], fixture.program(), begin());
     let script = format!(
         r#"{begin}
         for signal in TERM INT HUP QUIT; do
@@ -114,13 +114,13 @@ fn first_process(bench: &Bench<'_>) -> Result<()> {
         done
         echo gone each time"#
     );
-    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("gone each time\n")
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("gone each time\n")
 }
 
 /// Whoever read its messages has gone, as after `| head -1`, or the disk of a log is full.
-fn unread(bench: &Bench<'_>) -> Result<()> {
-    bench.needs_instances()?;
-    let (arch, qus, begin) = (FOREIGN[0], bench.program(), begin());
+fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus, begin) = (FOREIGN[0], fixture.program(), begin());
     let script = format!(
         r#"{begin}
         watch() {{
@@ -147,27 +147,27 @@ fn unread(bench: &Bench<'_>) -> Result<()> {
         wait $!
         echo gone each time"#
     );
-    let pipe = bench.path("unread");
-    bench.ends(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {pipe}"))?.writes("gone each time\n")
+    let pipe = fixture.path("unread");
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {pipe}"))?.writes("gone each time\n")
 }
 
-fn in_vain(bench: &Bench<'_>) -> Result<()> {
-    bench.qus(&["install", "aarch46", "--watch"])?.fails(1, &["not installed: aarch46"])?;
+fn in_vain(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.qus(&["install", "aarch46", "--watch"])?.fails(1, &["not installed: aarch46"])?;
     let words = ["there is no directory /no/such/folder", "hint: "];
-    bench.qus(&["--mount", "/no/such/folder", "install", FOREIGN[0], "--watch"])?.fails(1, &words)
+    fixture.qus(&["--mount", "/no/such/folder", "install", FOREIGN[0], "--watch"])?.fails(1, &words)
 }
 
-fn at_hand(bench: &Bench<'_>) -> Result<()> {
+fn at_hand(fixture: &KernelFixture<'_>) -> Result<()> {
     let missing = ["no handler for ", FOREIGN[0], "hint: as root: `qus install"];
-    bench.qus(&["status", "all"])?.fails(1, &missing)?;
-    bench.qus(&["doctor", "all"])?.fails(1, &[" found\n"])?;
-    bench.install(&["all"])?;
-    bench.qus(&["status", "all"])?.succeeds()?;
-    bench.qus(&["doctor", "all"])?.succeeds()?;
-    bench.qus(&["remove", "sh4"])?.succeeds()?;
-    bench.qus(&["status", "all"])?.fails(1, &["no handler for sh4\n"])?;
+    fixture.qus(&["status", "all"])?.fails(1, &missing)?;
+    fixture.qus(&["doctor", "all"])?.fails(1, &[" found\n"])?;
+    fixture.install(&["all"])?;
+    fixture.qus(&["status", "all"])?.succeeds()?;
+    fixture.qus(&["doctor", "all"])?.succeeds()?;
+    fixture.qus(&["remove", "sh4"])?.succeeds()?;
+    fixture.qus(&["status", "all"])?.fails(1, &["no handler for sh4\n"])?;
     // An emulator that is not at hand is not missed.
-    bench.copy(&bench.bundle.join("qemu-hppa"), "at-hand/qemu-hppa")?;
-    let (qus, dir) = (bench.program(), bench.path("at-hand"));
-    bench.ends(cmd!(sh(), "{qus} status all").env("QEMU_BIN_DIR", dir))?.succeeds().map(drop)
+    fixture.copy(&fixture.bundle.join("qemu-hppa"), "at-hand/qemu-hppa")?;
+    let (qus, dir) = (fixture.program(), fixture.path("at-hand"));
+    fixture.run(cmd!(sh(), "{qus} status all").env("QEMU_BIN_DIR", dir))?.succeeds().map(drop)
 }

@@ -8,15 +8,15 @@ use xshell::cmd;
 
 use crate::base::error::Skip;
 use crate::base::exec::sh;
-use crate::check::smoke::fixture::bench::FOREIGN;
-use crate::check::smoke::fixture::dock::{Checks, Dock};
-use crate::check::smoke::fixture::handlers::supported;
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
+use crate::check::smoke::fixture::handlers::parse_platforms;
 use crate::check::smoke::fixture::handlers::{
-    all_stand, each_says, handlers, have_flags, none_is_left, privileged,
+    check_all_registered, check_each_handler, check_flags, check_none_registered, handlers, privileged,
 };
+use crate::check::smoke::fixture::kernel::FOREIGN;
 use crate::engine::throwaway::{Options, Throwaway};
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check(
         "a container without rights: tells platforms; installs nothing, and says why",
         without_rights,
@@ -30,46 +30,47 @@ pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
     checks.check("programs run when container and image are gone", image_gone)
 }
 
-fn without_rights(dock: &Dock<'_>) -> Result<()> {
-    let image = &*dock.full_image()?;
+fn without_rights(fixture: &EngineFixture<'_>) -> Result<()> {
+    let image = &*fixture.full_image()?;
     let foreign = format!("linux/{}", FOREIGN[1]);
-    let told = || supported(&dock.docker(&["run", "--rm", image])?.succeeds()?);
+    let told = || parse_platforms(&fixture.docker(&["run", "--rm", image])?.succeeds()?);
     ensure!(!told()?.contains(&foreign), "{foreign} is told before there is a handler");
     let words = ["cannot mount binfmt_misc", "hint: in a container, add `--privileged`"];
     for arch in ["all", FOREIGN[1]] {
-        let ended = dock.docker(&["run", "--rm", image, "install", arch])?;
+        let ended = fixture.docker(&["run", "--rm", image, "install", arch])?;
         ensure!(!ended.stderr.contains("run it as root"), "it is run by root: {}", ended.stderr);
         ended.fails(1, &words)?;
     }
     // The form in which setup-qemu-action asks.
-    dock.docker(&["run", "--rm", image, "--install", "all"])?.fails(1, &words)?;
-    dock.docker(&["run", "--rm", "--user=65534", "--privileged", image, "install", "all"])?
+    fixture.docker(&["run", "--rm", image, "--install", "all"])?.fails(1, &words)?;
+    fixture
+        .docker(&["run", "--rm", "--user=65534", "--privileged", image, "install", "all"])?
         .fails(1, &["hint: run it as root; in a container, add `--privileged`"])?;
-    none_is_left(dock)?;
-    privileged(dock, &["install", FOREIGN[1]])?.succeeds()?;
+    check_none_registered(fixture)?;
+    privileged(fixture, &["install", FOREIGN[1]])?.succeeds()?;
     ensure!(told()?.contains(&foreign), "{foreign} is not told without rights");
     Ok(())
 }
 
 /// As a volume that docker mounts, for a container that has no further right.
-fn mounted(dock: &Dock<'_>) -> Result<()> {
-    let image = &*dock.full_image()?;
+fn mounted(fixture: &EngineFixture<'_>) -> Result<()> {
+    let image = &*fixture.full_image()?;
     let mount = ["--opt", "type=binfmt_misc", "--opt", "device=binfmt_misc", "binfmt"];
-    dock.docker(&[&["volume", "create"], &mount[..]].concat())?.succeeds()?;
+    fixture.docker(&[&["volume", "create"], &mount[..]].concat())?.succeeds()?;
     let install = |volume: &str| {
-        dock.docker(&["run", "--rm", "-v", volume, image, "--mount", "/binfmt", "install", FOREIGN[1]])
+        fixture.docker(&["run", "--rm", "-v", volume, image, "--mount", "/binfmt", "install", FOREIGN[1]])
     };
     install("binfmt:/binfmt:ro")?.fails(1, &["/binfmt is mounted read-only", "hint: "])?;
-    none_is_left(dock)?;
+    check_none_registered(fixture)?;
     install("binfmt:/binfmt")?.succeeds()?;
-    ensure!(handlers(dock)? == [format!("qemu-{}", FOREIGN[0])], "it is not registered");
-    dock.bench.qus(&["probe", FOREIGN[0]])?.succeeds().map(drop)
+    ensure!(handlers(fixture)? == [format!("qemu-{}", FOREIGN[0])], "it is not registered");
+    fixture.kernel.qus(&["probe", FOREIGN[0]])?.succeeds().map(drop)
 }
 
 /// Root in its containers is nobody on the host, and a binfmt_misc that it mounts is its own.
-fn mapped_users(dock: &Dock<'_>) -> Result<()> {
-    let repo = dock.repo("mapped");
-    dock.push(&dock.small, &repo, &[])?.succeeds()?;
+fn mapped_users(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("mapped");
+    fixture.push(&fixture.small, &repo, &[])?.succeeds()?;
     let image = &*format!("{repo}:latest");
     let with = |name: &str, line: &str| -> Result<String> {
         Ok(fs::read_to_string(format!("/etc/{name}")).unwrap_or_default() + line)
@@ -78,7 +79,7 @@ fn mapped_users(dock: &Dock<'_>) -> Result<()> {
         // Docker 26 cannot map users with images in containerd.
         containerd_store: false,
         // Where the mapped root may look.
-        daemon: json!({"userns-remap": "qus-smoke", "data-root": dock.bench.path("mapped")}),
+        daemon: json!({"userns-remap": "qus-smoke", "data-root": fixture.kernel.path("mapped")}),
         etc: vec![
             ("passwd", with("passwd", "qus-smoke:x:654321:654321::/:/bin/false\n")?),
             ("group", with("group", "qus-smoke:x:654321:\n")?),
@@ -87,9 +88,9 @@ fn mapped_users(dock: &Dock<'_>) -> Result<()> {
         ],
         ..Options::default()
     };
-    let engine = Throwaway::start(dock.bench.cx, &dock.path("u/run"), &options)
+    let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("u/run"), &options)
         .map_err(|error| Skip(format!("no engine that maps users can be started here: {error:#}")))?;
-    let docker = |args: &[&str]| dock.bench.ends(engine.client().cmd(args));
+    let docker = |args: &[&str]| fixture.kernel.run(engine.client().cmd(args));
     docker(&["pull", image])?.succeeds()?;
     docker(&["run", "--rm", image])?.succeeds()?;
     let arch = FOREIGN[1];
@@ -97,39 +98,39 @@ fn mapped_users(dock: &Dock<'_>) -> Result<()> {
     {
         let run = [&["run", "--rm"], rights, &[image, "install", arch]].concat();
         docker(&run)?.fails(1, &["this user namespace", "hint: ", "--userns=host"])?;
-        none_is_left(dock)?;
+        check_none_registered(fixture)?;
     }
     docker(&["run", "--rm", "--privileged", "--userns=host", image, "install", arch])?.succeeds()?;
-    dock.bench.qus(&["probe", arch])?.succeeds().map(drop)
+    fixture.kernel.qus(&["probe", arch])?.succeeds().map(drop)
 }
 
-fn register_image(dock: &Dock<'_>) -> Result<()> {
-    let image = dock.full_image()?.replace(":latest", ":register");
+fn register_image(fixture: &EngineFixture<'_>) -> Result<()> {
+    let image = fixture.full_image()?.replace(":latest", ":register");
     let run = |options: &[&str], args: &[&str]| {
-        dock.docker(&[&["run", "--rm", "--privileged"], options, &[&image], args].concat())
+        fixture.docker(&[&["run", "--rm", "--privileged"], options, &[&image], args].concat())
     };
     run(&[], &["install", "all"])?.fails(1, &["emulator", "--dir"])?;
-    none_is_left(dock)?;
-    let volume = format!("{}:/emulators:ro", dock.bench.bundle.display());
+    check_none_registered(fixture)?;
+    let volume = format!("{}:/emulators:ro", fixture.kernel.bundle.display());
     let options = ["-v", &volume, "-e", "QEMU_BIN_DIR=/emulators"];
     run(&options, &["install", "all"])?.succeeds()?;
-    all_stand(dock, "POCF")?;
-    each_says(dock, "interpreter /emulators/qemu-")?;
+    check_all_registered(fixture, "POCF")?;
+    check_each_handler(fixture, "interpreter /emulators/qemu-")?;
     run(&options, &["status", "all"])?.succeeds()?;
     run(&[], &["remove", "all"])?.succeeds()?;
-    none_is_left(dock)
+    check_none_registered(fixture)
 }
 
-fn persist(dock: &Dock<'_>) -> Result<()> {
-    let host = dock.bench.path("host");
+fn persist(fixture: &EngineFixture<'_>) -> Result<()> {
+    let host = fixture.kernel.path("host");
     fs::create_dir_all(host.join("usr/lib/systemd"))?;
     fs::write(host.join("usr/lib/systemd/systemd-binfmt"), "")?;
-    let (volume, image) = (format!("{}:/host", host.display()), dock.full_image()?);
-    let files = || dock.bench.ends(cmd!(sh(), "find {host}").env("LC_ALL", "C"))?.succeeds();
+    let (volume, image) = (format!("{}:/host", host.display()), fixture.full_image()?);
+    let files = || fixture.kernel.run(cmd!(sh(), "find {host}").env("LC_ALL", "C"))?.succeeds();
     let before = files()?;
     let run = |args: &[&str]| {
         let options = ["run", "--rm", "--privileged", "-v", &volume, &image];
-        dock.docker(&[&options[..], args, &["--persist", "--host-root", "/host"]].concat())
+        fixture.docker(&[&options[..], args, &["--persist", "--host-root", "/host"]].concat())
     };
     run(&["install", FOREIGN[1], "hppa"])?.fails(0, &["registered at every boot"])?;
     let rules = fs::read_to_string(host.join("etc/binfmt.d/qus.conf"))?;
@@ -139,68 +140,70 @@ fn persist(dock: &Dock<'_>) -> Result<()> {
         let interpreter = rule.split(':').nth(6).context("a rule has an interpreter")?;
         ensure!(interpreter.starts_with("/usr/local/lib/qus/"), "not a path on the host: {rule}");
         let kept = host.join(interpreter.trim_start_matches('/'));
-        let emulator = dock.bench.bundle.join(format!("qemu-{arch}"));
+        let emulator = fixture.kernel.bundle.join(format!("qemu-{arch}"));
         ensure!(fs::read(&kept)? == fs::read(emulator)?, "{} is another file", kept.display());
     }
-    dock.bench.qus(&["probe", FOREIGN[0], "hppa"])?.succeeds()?;
+    fixture.kernel.qus(&["probe", FOREIGN[0], "hppa"])?.succeeds()?;
     run(&["remove", "all"])?.fails(0, &["/etc/binfmt.d/qus.conf removed"])?;
     ensure!(files()? == before, "something is left on the host: {}", files()?);
-    none_is_left(dock)
+    check_none_registered(fixture)
 }
 
-fn dbhi(dock: &Dock<'_>) -> Result<()> {
+fn dbhi(fixture: &EngineFixture<'_>) -> Result<()> {
     let handler = format!("qemu-{}", FOREIGN[0]);
-    privileged(dock, &["-s", "--", "-p", FOREIGN[0]])?.succeeds()?;
-    ensure!(handlers(dock)? == [&*handler], "-s -- -p {} has registered others", FOREIGN[0]);
+    privileged(fixture, &["-s", "--", "-p", FOREIGN[0]])?.succeeds()?;
+    ensure!(handlers(fixture)? == [&*handler], "-s -- -p {} has registered others", FOREIGN[0]);
     // Without credentials, as there.
-    have_flags(dock, "PF")?;
-    let listed = privileged(dock, &["-l"])?.succeeds()?;
+    check_flags(fixture, "PF")?;
+    let listed = privileged(fixture, &["-l"])?.succeeds()?;
     ensure!(listed.contains(&handler), "-l does not list {handler}: {listed}");
-    privileged(dock, &["-s", "--", "-t"])?.fails(0, &["would be installed"])?;
-    ensure!(handlers(dock)? == [&*handler], "-t has changed something");
-    privileged(dock, &["--", "-r"])?.succeeds()?;
-    none_is_left(dock)?;
-    privileged(dock, &["-s", "--", "-p"])?.succeeds()?;
-    all_stand(dock, "PF")?;
-    privileged(dock, &["--", "-r", FOREIGN[0]])?.succeeds()?;
-    ensure!(!handlers(dock)?.contains(&handler), "-r {} has not removed it", FOREIGN[0]);
-    ensure!(!handlers(dock)?.is_empty(), "-r {} has removed all", FOREIGN[0]);
+    privileged(fixture, &["-s", "--", "-t"])?.fails(0, &["would be installed"])?;
+    ensure!(handlers(fixture)? == [&*handler], "-t has changed something");
+    privileged(fixture, &["--", "-r"])?.succeeds()?;
+    check_none_registered(fixture)?;
+    privileged(fixture, &["-s", "--", "-p"])?.succeeds()?;
+    check_all_registered(fixture, "PF")?;
+    privileged(fixture, &["--", "-r", FOREIGN[0]])?.succeeds()?;
+    ensure!(!handlers(fixture)?.contains(&handler), "-r {} has not removed it", FOREIGN[0]);
+    ensure!(!handlers(fixture)?.is_empty(), "-r {} has removed all", FOREIGN[0]);
     Ok(())
 }
 
-fn others(dock: &Dock<'_>) -> Result<()> {
-    let told = privileged(dock, &["--version"])?.succeeds()?;
+fn others(fixture: &EngineFixture<'_>) -> Result<()> {
+    let told = privileged(fixture, &["--version"])?.succeeds()?;
     ensure!(told.starts_with("qus "), "--version tells {told}");
     let foreign = format!("linux/{}", FOREIGN[1]);
-    let told = supported(&privileged(dock, &["--install", "all"])?.succeeds()?)?;
+    let told = parse_platforms(&privileged(fixture, &["--install", "all"])?.succeeds()?)?;
     ensure!(told.contains(&foreign), "{foreign} is not told: {told:?}");
-    all_stand(dock, "POCF")?;
-    let told = supported(&privileged(dock, &["--uninstall", &format!("qemu-{}", FOREIGN[0])])?.succeeds()?)?;
+    check_all_registered(fixture, "POCF")?;
+    let told = parse_platforms(
+        &privileged(fixture, &["--uninstall", &format!("qemu-{}", FOREIGN[0])])?.succeeds()?,
+    )?;
     ensure!(!told.contains(&foreign), "{foreign} is still told: {told:?}");
-    ensure!(!handlers(dock)?.is_empty(), "one was to be removed");
-    privileged(dock, &["--uninstall", "qemu-*"])?.succeeds()?;
-    none_is_left(dock)?;
+    ensure!(!handlers(fixture)?.is_empty(), "one was to be removed");
+    privileged(fixture, &["--uninstall", "qemu-*"])?.succeeds()?;
+    check_none_registered(fixture)?;
     for (words, flags) in [
         (&["--reset", "-p", "yes"][..], "PF"),
         (&["--reset", "-p", "yes", "--credential", "yes"], "POCF"),
         // Also where others' flags stand.
         (&["--reset", "-p", "yes"], "PF"),
     ] {
-        privileged(dock, words)?.succeeds()?;
-        all_stand(dock, flags)?;
+        privileged(fixture, words)?.succeeds()?;
+        check_all_registered(fixture, flags)?;
     }
     Ok(())
 }
 
 /// The kernel keeps the emulators open.
-fn image_gone(dock: &Dock<'_>) -> Result<()> {
-    let repo = dock.repo("gone");
-    dock.push(&dock.small, &repo, &[])?.succeeds()?;
+fn image_gone(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("gone");
+    fixture.push(&fixture.small, &repo, &[])?.succeeds()?;
     let image = &*format!("{repo}:latest");
-    dock.docker(&["run", "--rm", "--privileged", image, "install", "all"])?.succeeds()?;
-    dock.docker(&["image", "rm", image])?.succeeds()?;
-    let left = dock.docker(&["image", "inspect", image])?;
+    fixture.docker(&["run", "--rm", "--privileged", image, "install", "all"])?.succeeds()?;
+    fixture.docker(&["image", "rm", image])?.succeeds()?;
+    let left = fixture.docker(&["image", "inspect", image])?;
     ensure!(left.status != Some(0), "the image is still there");
-    let program = dock.bench.foreign("busybox")?;
-    dock.bench.ends(cmd!(sh(), "{program} uname -m"))?.writes(&format!("{}\n", FOREIGN[0]))
+    let program = fixture.kernel.foreign("busybox")?;
+    fixture.kernel.run(cmd!(sh(), "{program} uname -m"))?.writes(&format!("{}\n", FOREIGN[0]))
 }

@@ -10,23 +10,25 @@ use serde_json::{Value, json};
 use crate::base::cache;
 use crate::base::error::Skip;
 use crate::check::schemas;
-use crate::check::smoke::fixture::bench::FOREIGN;
-use crate::check::smoke::fixture::dock::{Checks, Dock};
-use crate::check::smoke::fixture::ended::Ended;
-use crate::check::smoke::fixture::handlers::{all_stand, handlers, none_is_left, take_away};
+use crate::check::smoke::fixture::command_output::CommandOutput;
+use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
+use crate::check::smoke::fixture::handlers::{
+    check_all_registered, check_none_registered, handlers, unregister_externally,
+};
+use crate::check::smoke::fixture::kernel::FOREIGN;
 use crate::check::smoke::fixture::process::until;
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 
-pub(super) fn run(checks: &mut Checks<'_>) -> Result<()> {
+pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("compose.yaml: up, healthy; what is taken away comes back; down", compose)?;
     checks.check("daemonset.yaml: its pod is ready; what is taken away makes it unready; SIGTERM", pod)?;
     checks.check("qus.service: ExecStart twice, ExecStop", unit)
 }
 
 /// The plugin. Fetched here alone, since whoever has images made needs none of its 60 MB.
-fn plugin(dock: &Dock<'_>) -> Result<PathBuf> {
-    let cx = dock.bench.cx;
+fn plugin(fixture: &EngineFixture<'_>) -> Result<PathBuf> {
+    let cx = fixture.kernel.cx;
     let set = &cx.data.debian.packages.compose;
     let dir = cx.paths.rootfs(&format!("compose-{}", packages::id(set)));
     if !dir.exists() {
@@ -40,21 +42,21 @@ fn plugin(dock: &Dock<'_>) -> Result<PathBuf> {
     Ok(dir.join("usr/libexec/docker/cli-plugins/docker-compose"))
 }
 
-fn compose(dock: &Dock<'_>) -> Result<()> {
-    let plugin = plugin(dock).map_err(|error| Skip(format!("compose cannot be had: {error:#}")))?;
-    let (client, image) = (dock.engine.client(), dock.full_image()?);
-    let variables = client.variables(&dock.bench.cx.settings)?;
+fn compose(fixture: &EngineFixture<'_>) -> Result<()> {
+    let plugin = plugin(fixture).map_err(|error| Skip(format!("compose cannot be had: {error:#}")))?;
+    let (client, image) = (fixture.engine.client(), fixture.full_image()?);
+    let variables = client.variables(&fixture.kernel.cx.settings)?;
     let config = variables.iter().find(|(name, _)| *name == "DOCKER_CONFIG").context("it has a folder")?;
     let plugins = Path::new(&config.1).join("cli-plugins");
     fs::create_dir_all(&plugins)?;
     symlink(plugin, plugins.join("docker-compose"))?;
-    let file = dock.bench.cx.paths.images().join("compose.yaml").to_string_lossy().into_owned();
-    let unset = dock.docker(&["compose", "--file", &file, "up", "--detach"])?;
+    let file = fixture.kernel.cx.paths.images().join("compose.yaml").to_string_lossy().into_owned();
+    let unset = fixture.docker(&["compose", "--file", &file, "up", "--detach"])?;
     unset.fails(15, &["set it to an image of qus"])?;
 
     let client = client.env("QUS_IMAGE", &image);
-    let compose = |args: &[&str]| -> Result<Ended> {
-        dock.bench.ends(client.cmd(&[&["compose", "--file", &file], args].concat()))
+    let compose = |args: &[&str]| -> Result<CommandOutput> {
+        fixture.kernel.run(client.cmd(&[&["compose", "--file", &file], args].concat()))
     };
     // The same, more often.
     let config: Value = serde_json::from_str(&compose(&["config", "--format", "json"])?.succeeds()?)?;
@@ -62,13 +64,13 @@ fn compose(dock: &Dock<'_>) -> Result<()> {
     let watch = command.iter_mut().find(|word| *word == "--watch").context("it does not watch")?;
     *watch = "--watch=1".to_owned();
     let often = json!({"services": {"qus": {"command": command, "healthcheck": {"interval": "1s"}}}});
-    let faster = dock.path("faster.yaml").to_string_lossy().into_owned();
+    let faster = fixture.path("faster.yaml").to_string_lossy().into_owned();
     fs::write(&faster, often.to_string())?;
 
     let works = || -> Result<()> {
         compose(&["--file", &faster, "up", "--detach", "--wait"])?.succeeds()?;
-        all_stand(dock, "POCF")?;
-        comes_back(dock)?;
+        check_all_registered(fixture, "POCF")?;
+        comes_back(fixture)?;
         let listed = compose(&["ps", "--format", "{{.Health}}"])?;
         listed.writes("healthy\n")
     };
@@ -76,14 +78,14 @@ fn compose(dock: &Dock<'_>) -> Result<()> {
     let down = compose(&["down"])?;
     worked?;
     down.succeeds()?;
-    none_is_left(dock)
+    check_none_registered(fixture)
 }
 
-fn comes_back(dock: &Dock<'_>) -> Result<()> {
-    let before = handlers(dock)?;
-    take_away(FOREIGN[0])?;
-    ensure!(handlers(dock)?.len() + 1 == before.len(), "it was not taken away");
-    until("coming back", || Ok(handlers(dock)? == before))
+fn comes_back(fixture: &EngineFixture<'_>) -> Result<()> {
+    let before = handlers(fixture)?;
+    unregister_externally(FOREIGN[0])?;
+    ensure!(handlers(fixture)?.len() + 1 == before.len(), "it was not taken away");
+    until("coming back", || Ok(handlers(fixture)? == before))
 }
 
 fn words(list: &Value) -> Result<Vec<String>> {
@@ -93,20 +95,20 @@ fn words(list: &Value) -> Result<Vec<String>> {
 
 /// A container that does not outlive its check.
 struct Container<'a> {
-    dock: &'a Dock<'a>,
+    fixture: &'a EngineFixture<'a>,
     name: &'static str,
 }
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
         // It has gone, or it cannot be helped.
-        let _ = self.dock.docker(&["rm", "--force", self.name]);
+        let _ = self.fixture.docker(&["rm", "--force", self.name]);
     }
 }
 
 /// What a node's container runtime makes of the pod.
-fn pod(dock: &Dock<'_>) -> Result<()> {
-    let documents = schemas::documents(dock.bench.cx, "daemonset.yaml")?;
+fn pod(fixture: &EngineFixture<'_>) -> Result<()> {
+    let documents = schemas::documents(fixture.kernel.cx, "daemonset.yaml")?;
     let set = documents.iter().find(|document| document["kind"] == "DaemonSet").context("no DaemonSet")?;
     let pod = &set["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
@@ -118,47 +120,47 @@ fn pod(dock: &Dock<'_>) -> Result<()> {
         (&security["readOnlyRootFilesystem"], "--read-only"),
         (&pod["hostPID"], "--pid=host"),
     ];
-    let image = dock.full_image()?;
+    let image = fixture.full_image()?;
     let mut run = vec!["run", "--detach", "--name=pod"];
     run.extend(options.iter().filter(|(set, _)| **set == true).map(|(_, option)| *option));
     run.push(&image);
     run.extend(args.iter().map(|arg| &**arg));
     let ready = || {
         let command: Vec<_> = ["exec", "pod"].into_iter().chain(probe.iter().map(|word| &**word)).collect();
-        dock.docker(&command)
+        fixture.docker(&command)
     };
-    let container = Container { dock, name: "pod" };
-    dock.docker(&run)?.succeeds()?;
+    let container = Container { fixture, name: "pod" };
+    fixture.docker(&run)?.succeeds()?;
     until("being ready", || Ok(ready()?.status == Some(0))).with_context(|| {
-        let [probe, pod] = [ready(), dock.docker(&["logs", container.name])]
+        let [probe, pod] = [ready(), fixture.docker(&["logs", container.name])]
             .map(|ended| ended.map_or_else(|error| format!("{error:#}"), |ended| ended.stderr));
         format!("the probe says:\n{probe}the pod says:\n{pod}")
     })?;
-    all_stand(dock, "POCF")?;
-    take_away(FOREIGN[0])?;
+    check_all_registered(fixture, "POCF")?;
+    unregister_externally(FOREIGN[0])?;
     ready()?.fails(1, &[&format!("no handler for {}\n", FOREIGN[0])])?;
-    dock.docker(&["stop", "--time", &patience, container.name])?.succeeds()?;
-    dock.docker(&["inspect", "--format", "{{.State.ExitCode}}", container.name])?.writes("0\n")?;
-    none_is_left(dock)
+    fixture.docker(&["stop", "--time", &patience, container.name])?.succeeds()?;
+    fixture.docker(&["inspect", "--format", "{{.State.ExitCode}}", container.name])?.writes("0\n")?;
+    check_none_registered(fixture)
 }
 
 /// What systemd makes of the unit's lines.
-fn unit(dock: &Dock<'_>) -> Result<()> {
-    let image = dock.full_image()?;
-    let unit = fs::read_to_string(dock.bench.cx.paths.images().join("qus.service"))?;
-    let line = |name: &str| -> Result<Ended> {
+fn unit(fixture: &EngineFixture<'_>) -> Result<()> {
+    let image = fixture.full_image()?;
+    let unit = fs::read_to_string(fixture.kernel.cx.paths.images().join("qus.service"))?;
+    let line = |name: &str| -> Result<CommandOutput> {
         let line =
             unit.lines().find_map(|line| line.strip_prefix(name)).context("the unit has no such line")?;
         let line = line.replace("${QUS_IMAGE}", &image);
         let mut words = line.split(' ');
         ensure!(words.next() == Some("/usr/bin/docker"), "not a command of docker: {line}");
-        dock.docker(&words.collect::<Vec<_>>())
+        fixture.docker(&words.collect::<Vec<_>>())
     };
     line("ExecStart=")?.succeeds()?;
-    all_stand(dock, "POCF")?;
-    take_away(FOREIGN[0])?;
+    check_all_registered(fixture, "POCF")?;
+    unregister_externally(FOREIGN[0])?;
     line("ExecStart=")?.fails(0, &["installed", "unchanged"])?;
-    all_stand(dock, "POCF")?;
+    check_all_registered(fixture, "POCF")?;
     line("ExecStop=")?.succeeds()?;
-    none_is_left(dock)
+    check_none_registered(fixture)
 }
