@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 /// Every document with its text.
 pub(crate) fn documents() -> Vec<(PathBuf, String)> {
     let pages = fs::read_dir(workspace().join("docs")).unwrap().map(|entry| entry.unwrap().path());
-    let readmes = ["README.md", "CONTRIBUTING.md", "images/README.md", "qemu-src/patches/README.md", "xtask/README.md"];
+    let readmes =
+        ["README.md", "CONTRIBUTING.md", "images/README.md", "qemu-src/patches/README.md", "xtask/README.md"];
     let all = pages.chain(readmes.map(|file| workspace().join(file)));
     all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }

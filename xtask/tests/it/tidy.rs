@@ -43,10 +43,10 @@ fn every_source_file_has_a_header() {
 }
 
 #[test]
-fn files_have_at_most_500_lines() {
+fn files_have_at_most_400_lines() {
     for (path, text) in of_kind("rs") {
         let lines = text.lines().count();
-        assert!(lines <= 500, "{} has {lines} lines", path.display());
+        assert!(lines <= 400, "{} has {lines} lines", path.display());
     }
 }
 

@@ -80,7 +80,8 @@ fn content(line: &str) -> bool {
 fn down(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = repo(free_address(LOOPBACK)?);
     let registry = repo.trim_end_matches("/qus");
-    fixture.push(&fixture.small, &repo, &[])?
+    fixture
+        .push(&fixture.small, &repo, &[])?
         .fails(1, &["connection refused: ", &format!("hint: check the name and port {registry}")])
 }
 
