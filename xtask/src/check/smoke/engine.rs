@@ -24,9 +24,9 @@ use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 use crate::check::smoke::fixture::kernel::KernelFixture;
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
-    // Only this thread enters the mount namespace, and whatever it starts.
+    // Only this thread and its children enter the mount namespace.
     thread::scope(|scope| {
-        let checks = scope.spawn(|| {
+        let thread = scope.spawn(|| {
             let fixture = KernelFixture::new(cx).and_then(EngineFixture::new);
             let mut checks = EngineChecks { fixture, cx, report };
             lifecycle::run(&mut checks)?;
@@ -41,6 +41,6 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             }
             faults::run(&mut checks)
         });
-        checks.join().map_err(|_| anyhow!("a check of the engine level panicked"))?
+        thread.join().map_err(|_| anyhow!("a check of the engine level panicked"))?
     })
 }

@@ -1,4 +1,4 @@
-//! `qus` and the real kernel: handlers registered, programs called by name, every failure provoked.
+//! Checks `qus` with the real kernel: registration, running programs, and every failure.
 
 mod credentials;
 mod faults;
@@ -17,9 +17,9 @@ use crate::check::report::Report;
 use crate::check::smoke::fixture::kernel::{KernelChecks, KernelFixture};
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
-    // Only this thread enters the mount namespace, and whatever it starts.
+    // Only this thread and its children enter the mount namespace.
     thread::scope(|scope| {
-        let checks = scope.spawn(|| {
+        let thread = scope.spawn(|| {
             let fixture = KernelFixture::new(cx);
             let mut checks = KernelChecks { fixture, cx, report };
             programs::run(&mut checks)?;
@@ -30,6 +30,6 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             watch::run(&mut checks)?;
             others::run(&mut checks)
         });
-        checks.join().map_err(|_| anyhow!("a check of the kernel level panicked"))?
+        thread.join().map_err(|_| anyhow!("a check of the kernel level panicked"))?
     })
 }

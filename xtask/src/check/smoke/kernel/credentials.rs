@@ -1,7 +1,7 @@
-//! Setuid programs: whose credentials they have, and that whoever runs them has no say in the emulator.
+//! Checks the credentials of setuid programs, and that their callers cannot influence the emulator.
 //!
-//! With flag `C` the emulator has the credentials of a setuid program and the environment of its caller. What an
-//! ordinary user could write through it, root would have written.
+//! With flag `C`, the emulator runs with the credentials of a setuid program but in the environment of its caller. A caller
+//! who can influence the emulator can write files as root.
 
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
@@ -22,25 +22,25 @@ use crate::check::smoke::fixture::tools::compile;
 
 const OWN_EXECUTABLE: &str = include_str!("../programs/own-executable.c");
 
-/// How often each use and spelling of the path is tried. Where the path is resolved twice, nearly every try wins.
+/// Attempts for each use and spelling of the path. If the path is resolved twice, nearly every attempt succeeds.
 const TRIES: &str = "10";
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
-    checks.check("setuid with credentials and without", honoured)?;
-    checks.check("QEMU's variables are obeyed, but not for a setuid program", variables)?;
-    checks.check("QEMU's options are obeyed, but not for a setuid program named like one", options)?;
-    checks.check("a program named like an option of QEMU is a program", names)?;
-    checks.check("a core file is for its user alone", core_file)?;
-    // A compiler is at hand for hosts that are built.
+    checks.check("setuid programs with and without flag C", credentials)?;
+    checks.check("QEMU's environment variables have no effect on setuid programs", variables)?;
+    checks.check("a setuid program named like an option of QEMU is not parsed as one", options)?;
+    checks.check("a program named like an option of QEMU runs as a program", names)?;
+    checks.check("a core file is readable only by its user", core_file)?;
+    // Only for hosts that are built is a compiler available.
     for guest in hosts::built(checks.cx).filter(|host| Some(*host) != Host::current()) {
-        let name = format!("a setuid program for {guest} finds its own file behind /proc/self/exe");
+        let name = format!("a setuid program for {guest} reaches its own file through /proc/self/exe");
         checks.check(name, |fixture| own_executable(fixture, guest))?;
     }
     Ok(())
 }
 
 impl KernelFixture<'_> {
-    /// A setuid program of root that everybody may run.
+    /// Creates a setuid-root copy of a program that all users can execute.
     fn setuid(&self, program: &str) -> Result<PathBuf> {
         let path = self.copy(&self.foreign(program)?, &format!("setuid-{program}"))?;
         self.make_setuid(&path)?;
@@ -55,31 +55,31 @@ impl KernelFixture<'_> {
         Ok(fs::set_permissions(path, Permissions::from_mode(0o4755))?)
     }
 
-    /// The folder of an ordinary user.
-    fn theirs(&self) -> Result<PathBuf> {
+    /// Creates a directory that an unprivileged user owns.
+    fn user_dir(&self) -> Result<PathBuf> {
         let (dir, user) = (self.path("theirs"), Some(NOBODY.parse()?));
         fs::create_dir_all(&dir)?;
         chown(&dir, user, user)?;
         Ok(dir)
     }
 
-    /// A folder in which only root may write.
-    fn ours(&self) -> Result<PathBuf> {
+    /// Creates a directory that only root can write to.
+    fn root_dir(&self) -> Result<PathBuf> {
         let dir = self.path("ours");
         fs::create_dir_all(&dir)?;
         fs::set_permissions(&dir, Permissions::from_mode(0o755))?;
         Ok(dir)
     }
 
-    /// Runs a command as an ordinary user in a folder, with variables for `env`.
+    /// Runs a command as an unprivileged user in a directory, with environment variables.
     fn as_nobody(&self, dir: &Path, variables: &[String], command: &[&str]) -> Result<CommandOutput> {
         let user = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
         self.run(cmd!(sh(), "setpriv {user...} env --chdir {dir} {variables...} {command...}"))
     }
 }
 
-fn honoured(fixture: &KernelFixture<'_>) -> Result<()> {
-    // bash with -p keeps the user that it was made for and says who that is.
+fn credentials(fixture: &KernelFixture<'_>) -> Result<()> {
+    // With -p, bash keeps the effective user, and prints it.
     let bash = fixture.setuid("bash")?.display().to_string();
     let user = || fixture.as_nobody(Path::new("/"), &[], &[&bash, "-p", "-c", "echo $EUID"]);
     fixture.install(&[FOREIGN[0]])?;
@@ -98,46 +98,49 @@ fn variables(fixture: &KernelFixture<'_>) -> Result<()> {
             format!("QEMU_LOG_FILENAME={}", log.display()),
             "QEMU_SET_ENV=INJECTED=injected".to_owned(),
         ];
-        // Nor does the setuid program hand them on to those that it starts as root.
+        // Prints the variables that a setuid program would pass on to its children.
         fixture.as_nobody(
             Path::new("/"),
             &variables,
             &[program, "-p", "-c", "echo $EUID $INJECTED $QEMU_LOG"],
         )
     };
-    let log = fixture.theirs()?.join("log");
+    let log = fixture.user_dir()?.join("log");
     told(&plain, &log)?.writes(&format!("{NOBODY} injected strace\n"))?;
-    ensure!(fs::read_to_string(&log)?.contains("geteuid"), "QEMU_LOG_FILENAME is not obeyed at all");
-    let log = fixture.ours()?.join("log");
+    ensure!(
+        fs::read_to_string(&log)?.contains("geteuid"),
+        "QEMU_LOG_FILENAME has no effect on ordinary programs either"
+    );
+    let log = fixture.root_dir()?.join("log");
     let ended = told(&setuid, &log)?;
-    ensure!(!log.exists(), "an ordinary user had {} written as root", log.display());
+    ensure!(!log.exists(), "an unprivileged user caused {} to be written as root", log.display());
     ended.writes("0\n")
 }
 
-/// The kernel puts a program's path behind the emulator's name, then its `argv[0]`, then what else it was given.
+/// The kernel starts the emulator with the program's path, its `argv[0]`, and the other arguments.
 fn options(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.install(&[FOREIGN[0]])?;
     let emulator = fixture.bundle.join(format!("qemu-{}", FOREIGN[0]));
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
-    let log = fixture.ours()?.join("by-hand");
+    let log = fixture.root_dir()?.join("by-hand");
     fixture.run(cmd!(sh(), "{emulator} -D {log} -d strace {busybox} true"))?.succeeds()?;
-    ensure!(log.exists(), "-D is not obeyed at all");
+    ensure!(log.exists(), "-D has no effect on the command line either");
 
-    let dir = fixture.theirs()?;
+    let dir = fixture.user_dir()?;
     symlink(fixture.setuid("busybox")?, dir.join("-D"))?;
-    let log = fixture.ours()?.join("by-name");
+    let log = fixture.root_dir()?.join("by-name");
     let (path, busybox) = (log.display().to_string(), busybox.display().to_string());
-    // Without PATH, a program is looked for in the working folder, by the name as it stands.
+    // With an empty PATH, a program is searched in the working directory by its bare name.
     let command = ["-D", "-D", &path, "-d", "strace", &busybox, "true"];
     let ended = fixture.as_nobody(&dir, &["PATH=".to_owned()], &command)?;
-    ensure!(!log.exists(), "an ordinary user had {} written as root", log.display());
+    ensure!(!log.exists(), "an unprivileged user caused {} to be written as root", log.display());
     ended.fails(127, &["D: applet not found"])
 }
 
 fn names(fixture: &KernelFixture<'_>) -> Result<()> {
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
-    let dir = fixture.theirs()?;
-    // As a shell of that name is a login shell, busybox looks for what is behind the dash.
+    let dir = fixture.user_dir()?;
+    // Busybox skips a leading dash, which marks a login shell.
     symlink(&busybox, dir.join("-uname"))?;
     for flags in [&[][..], &["--no-credentials", "--force"]] {
         fixture.install(&[&[FOREIGN[0]], flags].concat())?;
@@ -151,7 +154,7 @@ fn names(fixture: &KernelFixture<'_>) -> Result<()> {
 fn core_file(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.install(&[FOREIGN[0]])?;
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?.display().to_string();
-    let dir = fixture.theirs()?;
+    let dir = fixture.user_dir()?;
     let crash = "umask 0; kill -SEGV $$";
     fixture.as_nobody(&dir, &[], &["prlimit", "--core=unlimited", &busybox, "sh", "-c", crash])?;
     let core = fs::read_dir(&dir)?.filter_map(Result::ok).find(|entry| {
@@ -163,7 +166,7 @@ fn core_file(fixture: &KernelFixture<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Whoever runs a program through a symbolic link can replace the link as soon as the kernel has opened the program.
+/// A caller who starts a program through a symbolic link can replace the link after the kernel has opened the program.
 fn own_executable(fixture: &KernelFixture<'_>, guest: &'static Host) -> Result<()> {
     let compile = |host, name: &str, options: &[&str]| -> Result<String> {
         let path = fixture.path(&format!("{name}-{host}"));
@@ -176,7 +179,7 @@ fn own_executable(fixture: &KernelFixture<'_>, guest: &'static Host) -> Result<(
     fixture.make_setuid(Path::new(&victim))?;
     fixture.install(&[guest.arch.name, "--force"])?;
     let said = fixture
-        .as_nobody(&fixture.theirs()?, &[], &[&attack, "attack", TRIES, &victim, &other])?
+        .as_nobody(&fixture.user_dir()?, &[], &[&attack, "attack", TRIES, &victim, &other])?
         .succeeds()?;
     let wrong: Vec<_> =
         said.lines().filter(|line| !line.ends_with(&format!(": own {TRIES}, other 0 of {TRIES}"))).collect();

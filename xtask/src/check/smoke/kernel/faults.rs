@@ -1,5 +1,5 @@
-//! What goes wrong, provoked in the real kernel: each time a clear message, the right exit status, and
-//! nothing half-done.
+//! Provokes failures with the real kernel. Each must give a clear message and the right exit status, and leave nothing
+//! incomplete.
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
@@ -19,20 +19,20 @@ use xshell::cmd;
 use crate::base::exec::{self, sh};
 use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY, guest_named};
 
-/// Longest time that something is waited for.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest time to wait.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("not root", not_root)?;
-    checks.check("binfmt_misc read-only, not there, not mounted, mounted twice; no /proc", not_writable)?;
-    checks.check("switched off, and 1,000 handlers of others", crowded)?;
-    checks.check("interpreters that are unfit", unfit)?;
-    checks.check("emulators that an ordinary user can change", changeable)?;
-    checks.check("an interpreter replaced while it is registered", swapped)?;
-    checks.check("a path with spaces, colons and bytes that are not text", odd_path)?;
-    checks.check("an unknown architecture among good ones", unknown)?;
-    checks.check("killed between two handlers, then continued", killed)?;
-    checks.check("two installs at once", twice_at_once)
+    checks.check("binfmt_misc read-only, missing, not mounted, mounted twice; no /proc", not_writable)?;
+    checks.check("binfmt_misc disabled, and 1,000 foreign handlers", crowded)?;
+    checks.check("unsuitable interpreters", unfit)?;
+    checks.check("emulators that an unprivileged user can change", changeable)?;
+    checks.check("an interpreter replaced during registration", swapped)?;
+    checks.check("a path with spaces, colons and non-UTF-8 bytes", odd_path)?;
+    checks.check("an unknown architecture among known ones", unknown)?;
+    checks.check("killed between two handlers, then resumed", killed)?;
+    checks.check("two concurrent installs", twice_at_once)
 }
 
 fn not_root(fixture: &KernelFixture<'_>) -> Result<()> {
@@ -49,7 +49,7 @@ fn not_root(fixture: &KernelFixture<'_>) -> Result<()> {
 
 fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
     let (arch, qus) = (FOREIGN[0], fixture.program());
-    // Each in a mount namespace of its own, where it cannot reach the others.
+    // Each command has its own mount namespace, so that it does not affect the others.
     let script = format!(r#"mount -o remount,bind,ro {MOUNT_POINT} && exec "$0" install {arch}"#);
     let words = ["is mounted read-only", "hint: remount it: `mount -o remount,rw"];
     fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
@@ -64,13 +64,13 @@ fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
     let script = format!(r#"mount -t tmpfs none /proc && exec "$0" install --no-probe {arch}"#);
     let words = ["/proc is not mounted", "hint: mount it: `mount -t proc proc /proc`"];
     fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
-    // Mounted where it was not, and where that is in vain, see `places`.
+    // For `install`, which mounts it, see `places`.
     let words = ["not mounted", "hint: `mount -t binfmt_misc"];
     let script =
         format!(r#"umount {MOUNT_POINT} && setpriv --bounding-set=-all --inh-caps=-all "$0" doctor"#);
     let doctor = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
     ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
-    // A user namespace sees the host's mount, and covers it with its own.
+    // A user namespace inherits the host's mount and mounts its own instance over it.
     fixture.require_instances()?;
     let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" doctor"#);
     let doctor = fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
@@ -79,7 +79,7 @@ fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
     Ok(())
 }
 
-/// In a user namespace, whose own switch can be thrown.
+/// Runs in a user namespace, where disabling binfmt_misc does not affect the host.
 fn crowded(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
@@ -107,7 +107,7 @@ fn crowded(fixture: &KernelFixture<'_>) -> Result<()> {
         "$0" remove all
         test "$(ls | grep -c '^other-')" = 1000
         test "$before" = "$(cat other-* | cksum)"
-        echo all are there"#
+        echo all are left"#
     );
     let ended = fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
     for word in ["it is switched off", "1001 handlers, 1 working"] {
@@ -115,7 +115,7 @@ fn crowded(fixture: &KernelFixture<'_>) -> Result<()> {
     }
     ensure!(ended.stderr.contains("registered, but no handler matches it"), "{}", ended.stderr);
     let said = ended.succeeds()?;
-    ensure!(said.ends_with("all are there\n"), "{said}");
+    ensure!(said.ends_with("all are left\n"), "{said}");
     Ok(())
 }
 
@@ -145,7 +145,7 @@ fn unfit(fixture: &KernelFixture<'_>) -> Result<()> {
     ];
     fixture.qus(&[&["install", "--dir", &dir], &archs[..]].concat())?.fails(1, &words)?;
     let names: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
-    ensure!(names == ["qemu-sh4"], "the good one is to be registered, and there are {names:?}");
+    ensure!(names == ["qemu-sh4"], "expected only the suitable emulator, found {names:?}");
     fixture
         .qus(&["install", "--dir", "/no/such/folder", "sh4"])?
         .fails(1, &["/no/such/folder", "No such file"])?;
@@ -165,13 +165,13 @@ fn unfit(fixture: &KernelFixture<'_>) -> Result<()> {
     checked
 }
 
-/// Whoever can change an emulator decides what root runs.
+/// A user who can change an emulator controls what root executes.
 fn changeable(fixture: &KernelFixture<'_>) -> Result<()> {
     let (arch, qus, user) = (FOREIGN[0], fixture.program(), Some(NOBODY.parse()?));
     let emulator =
         fixture.copy(&fixture.bundle.join(format!("qemu-{arch}")), &format!("theirs-bin/qemu-{arch}"))?;
     let dir = fixture.path("theirs-bin");
-    // As with sudo -E: the environment is that of somebody else.
+    // As with sudo -E, the environment comes from another user.
     let install =
         |qus: &Path| fixture.run(cmd!(sh(), "{qus} install {arch} --no-probe").env("QEMU_BIN_DIR", &dir));
     let words = ["would decide what root runs", "--any-owner"];
@@ -187,7 +187,7 @@ fn changeable(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(cmd!(sh(), "{qus} install {arch} --any-owner --dir {dir}"))?.succeeds()?;
     fixture.qus(&["remove", arch])?.succeeds()?;
 
-    // What a user has built himself and runs with sudo: who owns qus has root's trust.
+    // A user who runs their own build with sudo: root already trusts the owner of qus.
     chown(&emulator, user, user)?;
     let theirs = fixture.copy(&qus, "theirs-bin/qus")?;
     chown(&theirs, user, user)?;
@@ -211,23 +211,23 @@ fn swapped(fixture: &KernelFixture<'_>) -> Result<()> {
             Ok(())
         });
         let noticed = || -> Result<()> {
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + TIMEOUT;
             while Instant::now() < deadline {
                 let ended = fixture.qus(&["install", "arm", "--no-probe", "--dir", &dir])?;
                 if ended.status == Some(0) {
                     fixture.qus(&["remove", "arm"])?.succeeds()?;
                     continue;
                 }
-                ensure!(fixture.handler_contents()?.is_empty(), "what was refused is registered");
+                ensure!(fixture.handler_contents()?.is_empty(), "a refused handler is registered");
                 if ended.stderr.contains("was replaced while it was registered") {
                     return ended.fails(1, &["not installed: arm"]);
                 }
             }
-            bail!("a replaced interpreter was never noticed")
+            bail!("a replaced interpreter was not detected")
         };
         let noticed = noticed();
         end.store(true, Ordering::Relaxed);
-        swapper.join().map_err(|_| anyhow::anyhow!("the swapper panicked"))??;
+        swapper.join().map_err(|_| anyhow::anyhow!("the replacing thread panicked"))??;
         noticed
     })
 }
@@ -259,7 +259,7 @@ fn unknown(fixture: &KernelFixture<'_>) -> Result<()> {
 fn killed(fixture: &KernelFixture<'_>) -> Result<()> {
     let qus = fixture.program();
     let mut child = exec::spawn(cmd!(sh(), "{qus} install all"), fs::File::create(fixture.path("talk"))?)?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while fixture.handler_contents()?.len() < 3 {
         ensure!(Instant::now() < deadline, "nothing was registered");
     }
@@ -271,7 +271,7 @@ fn killed(fixture: &KernelFixture<'_>) -> Result<()> {
     ensure!(fixture.handler_contents()?.len() > before, "nothing was added");
     fixture.qus(&["status", "arm", "xtensaeb"])?.succeeds()?;
 
-    // A replacement that was killed after its first or its second step.
+    // Simulates a replacement that was killed after its first or second step.
     let arm = fixture.binfmt.entry(OsStr::new("qemu-arm"))?.context("arm is not registered")?;
     let new = Rule { name: "qemu-arm.new".into(), ..arm.rule };
     for steps in 1..=2 {
@@ -297,14 +297,17 @@ fn twice_at_once(fixture: &KernelFixture<'_>) -> Result<()> {
     let mut both = vec![exec::spawn(install(), output("one")?)?, exec::spawn(install(), output("two")?)?];
     for child in &mut both {
         let status = child.wait()?;
-        ensure!(status.success(), "one of two ended with {status}");
+        ensure!(status.success(), "a concurrent install ended with {status}");
     }
-    let talks = fs::read_to_string(fixture.path("one"))? + &fs::read_to_string(fixture.path("two"))?;
-    let count = |word: &str| talks.lines().filter(|line| line.contains(word)).count();
-    ensure!(count(" installed ") == count(" unchanged "), "each was to be registered once: {talks}");
+    let output = fs::read_to_string(fixture.path("one"))? + &fs::read_to_string(fixture.path("two"))?;
+    let count = |word: &str| output.lines().filter(|line| line.contains(word)).count();
+    ensure!(
+        count(" installed ") == count(" unchanged "),
+        "a handler was not registered exactly once: {output}"
+    );
     ensure!(
         !fixture.handler_contents()?.iter().any(|(name, _)| name.ends_with(".new")),
-        "a leftover: {:?}",
+        "temporary handlers are left: {:?}",
         fixture.handler_contents()?
     );
     Ok(())

@@ -1,4 +1,4 @@
-"""Runs a command without some system calls, as a kernel that is too old for them or a container that forbids them.
+"""Runs a command without some system calls, as on an old kernel or in a container with a seccomp filter.
 
 forbid.py ERRNO CALL,CALL... COMMAND...
 """

@@ -1,5 +1,5 @@
-//! Commands that only look change nothing, not even for a moment: no mount that others see, no instance that hides
-//! the handlers of a user namespace, and nothing that an `install` beside them takes for lasting.
+//! Checks that read-only commands change nothing, not even temporarily: they create no mount that other processes see, no
+//! instance that hides the handlers of a user namespace, and nothing that a concurrent `install` mistakes for permanent.
 
 use anyhow::{Result, ensure};
 use qus_core::binfmt::MOUNT_POINT;
@@ -9,18 +9,21 @@ use crate::base::exec::sh;
 use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
 use crate::check::smoke::kernel::places::{CONTAINER, MACHINE};
 
-/// Every command that looks, and one that removes what is not there. `$0` is qus.
+/// All read-only commands, and a removal without effect. `$0` is qus.
 const LOOKS: &str = r#""$0" status; "$0" platforms; "$0" doctor; "$0" explain /bin/true; "$0" remove sh4"#;
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
-    checks.check("looking mounts nothing that others see, and finds the host's handlers", unseen)?;
-    checks.check("looking in a user namespace leaves the handlers that it inherits", inherited)?;
-    checks.check("without memfd_create, fsmount, pidfd_open and others: all works", forbidden)?;
-    checks.check("without mount, or with /proc read-only: qus run says what to do", not_to_mount)?;
-    checks.check("install beside those who look: nothing is installed in vain", beside)
+    checks.check(
+        "read-only commands create no mount that other processes see, and find the host's handlers",
+        unseen,
+    )?;
+    checks.check("read-only commands in a user namespace keep its inherited handlers", inherited)?;
+    checks.check("without memfd_create, fsmount, pidfd_open and others: all commands work", forbidden)?;
+    checks.check("without mount, or with /proc read-only: qus run prints a hint", not_to_mount)?;
+    checks.check("install during read-only commands: handlers that would disappear are refused", beside)
 }
 
-/// In a container, whose handlers the host has mounted.
+/// Runs in a container on a host that has mounted binfmt_misc.
 fn unseen(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
@@ -38,7 +41,7 @@ fn unseen(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(cmd!(sh(), "unshare {namespaces...} sh -c {script} {qus} {log}"))?.writes("0\n")
 }
 
-/// A user namespace uses the handlers of its parent until it has an instance of its own, which it keeps.
+/// A user namespace uses its parent's handlers until it gets its own instance, which is permanent.
 fn inherited(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
@@ -49,7 +52,7 @@ fn inherited(fixture: &KernelFixture<'_>) -> Result<()> {
         "$0" probe {arch} > /dev/null || exit 10
         ({looks}; "$0" status {arch}) > /dev/null 2>&1 || exit 11
         "$0" probe {arch} > /dev/null || exit 12
-        # The kernel's own rule, so that this check notices when it changes.
+        # Verifies the kernel's rule, so that this check fails when the rule changes.
         mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && umount {MOUNT_POINT}
         "$0" probe {arch} > /dev/null && exit 13
         echo kept"#
@@ -57,7 +60,7 @@ fn inherited(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("kept\n")
 }
 
-/// In a container on a machine that has not mounted binfmt_misc: whatever is installed there would vanish.
+/// Runs in a container on a machine that has not mounted binfmt_misc, where handlers would disappear with the container.
 fn beside(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
@@ -76,7 +79,7 @@ fn beside(fixture: &KernelFixture<'_>) -> Result<()> {
                 round=$((round + 1))
             done
             kill $!
-            # One that is stopped while it looks.
+            # A read-only command that is stopped while it holds its lock.
             flock --shared /proc/self/ns/user sleep 1 &
             sleep 0.2
             refused "$1"
@@ -88,10 +91,10 @@ fn beside(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {log}"))?.writes("refused each time\n")
 }
 
-/// Runs a command without some system calls: the error they end with, and their names.
+/// Runs a command without some system calls; takes the error number and the names of the calls.
 const FORBID: &str = include_str!("forbid.py");
 
-/// What the kernel says to a call that it does not know, and a container's filter to one that it forbids.
+/// ENOSYS, from a kernel without the call, and EPERM, from a container's seccomp filter.
 const UNKNOWN: &str = "38";
 const DENIED: &str = "1";
 
@@ -113,7 +116,7 @@ fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
         let ended = fixture.run(container)?;
         ensure!(ended.stderr.contains(&format!("qemu-{arch} removed")), "{calls}: {}", ended.stderr);
         let said = ended.succeeds()?;
-        ensure!(said.contains(&format!("qemu-{arch}")), "{calls}: handlers are not seen: {said}");
+        ensure!(said.contains(&format!("qemu-{arch}")), "{calls}: handlers are not found: {said}");
     }
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! The programs that register handlers or mount binfmt_misc when a machine starts, from Debian's packages,
-//! with the rules that `qus` writes for them.
+//! Checks the rules that `qus` writes with the programs that read them: those that register handlers or mount
+//! binfmt_misc at boot, from Debian's packages.
 //!
-//! Each runs in a root folder of its own, and in a user namespace where it can: systemd-binfmt begins by
-//! removing every handler there is.
+//! Each program runs in its own root filesystem, and in a user namespace if possible, because systemd-binfmt first
+//! removes all handlers.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -24,24 +24,26 @@ use crate::check::smoke::kernel::places::MACHINE;
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 
-/// Rows with longer magic, and with two machine numbers.
+/// Architectures with a longer magic and with two machine numbers.
 const MORE: &str = "mipsn32 microblaze";
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("install --persist, then systemd-binfmt; remove --persist", systemd)?;
     checks.check("install --persist, then OpenRC; remove --persist", openrc)?;
-    checks.check("qus.service: systemd-analyze has nothing to say", unit)?;
+    checks.check("qus.service: systemd-analyze reports no problem", unit)?;
     checks.check("export debian, then update-binfmts", debian)?;
-    checks.check("export raw, then the kernel itself", raw)?;
-    checks.check("an automounter mounts binfmt_misc when qus looks", automounter)?;
+    checks.check("export raw, then direct registration in the kernel", raw)?;
+    checks.check("an automounter mounts binfmt_misc when qus accesses it", automounter)?;
     checks.check("--persist on a full disk", full_disk)?;
-    checks.check("--persist where nothing would register at the next start", nothing_there)
+    checks.check("--persist where no program would register handlers at boot", nothing_there)
 }
 
 impl KernelFixture<'_> {
-    /// A copy of a root folder with the packages.
+    /// Copies the root filesystem with the packages.
     fn root_filesystem(&self, name: &str) -> Result<PathBuf> {
-        let unpacked = self.packages().map_err(|error| Skip(format!("no packages to run: {error:#}")))?;
+        let unpacked = self.packages().map_err(|error| {
+            Skip(format!("the packages of the init systems are not available: {error:#}"))
+        })?;
         let root = self.path(name);
         exec::read(cmd!(sh(), "cp --archive {unpacked} {root}"))?;
         Ok(root)
@@ -57,8 +59,8 @@ impl KernelFixture<'_> {
                 packages::fetch(self.cx, &distribution, &set.from, None, what, partial, |apt, into| {
                     apt.unpack_all(&set.packages, into).map(drop)
                 })?;
-                for folder in ["proc", "dev", "run", "tmp"] {
-                    fs::create_dir_all(partial.join(folder))?;
+                for dir in ["proc", "dev", "run", "tmp"] {
+                    fs::create_dir_all(partial.join(dir))?;
                 }
                 Ok(())
             })?;
@@ -67,8 +69,8 @@ impl KernelFixture<'_> {
         Ok(dir)
     }
 
-    /// Runs a script on a machine of its own with the root folder `$root`, as which `inside` runs a program,
-    /// `$qus`, and the architectures `$archs`.
+    /// Runs a script in a user namespace like on a separate machine. `$root` is its root filesystem, in which `inside`
+    /// runs programs; `$qus` and `$archs` are also set.
     fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<CommandOutput> {
         self.require_instances()?;
         let qus = self.program();
@@ -90,7 +92,7 @@ impl KernelFixture<'_> {
     }
 }
 
-/// What all of them have to bring about: handlers that work, the same that `qus` has.
+/// Verifies that the handlers work and equal those that `qus` registers.
 const REGISTERED: &str = r#"$qus probe $archs
 $qus status $archs --json > "$root/status"
 rm "$root/status"
@@ -122,11 +124,11 @@ fn systemd(fixture: &KernelFixture<'_>) -> Result<()> {
 fn openrc(fixture: &KernelFixture<'_>) -> Result<()> {
     let root = fixture.root_filesystem("openrc")?;
     fs::remove_file(root.join("lib/systemd/systemd-binfmt"))?;
-    // What OpenRC makes when it starts a machine.
-    let folders = "daemons exclusive failed inactive options scheduled started starting stopping wasinactive";
+    // The directories that OpenRC creates at boot.
+    let dirs = "daemons exclusive failed inactive options scheduled started starting stopping wasinactive";
     let script = format!(
         r#"
-        for folder in {folders}; do mkdir -p "$root/run/openrc/$folder"; done
+        for dir in {dirs}; do mkdir -p "$root/run/openrc/$dir"; done
         touch "$root/run/openrc/softlevel"
         $qus install $archs --persist --host-root "$root"
         test -L "$root/etc/runlevels/boot/qus"
@@ -141,7 +143,7 @@ fn openrc(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.on_a_machine(&root, &script)?.fails(0, &["/etc/init.d/qus removed"])
 }
 
-/// Spoilt, it has to have something to say.
+/// Verifies that systemd-analyze accepts the unit, and rejects a damaged one.
 fn unit(fixture: &KernelFixture<'_>) -> Result<()> {
     let root = fixture.root_filesystem("unit")?;
     let units = root.join("etc/systemd/system");
@@ -166,8 +168,8 @@ fn unit(fixture: &KernelFixture<'_>) -> Result<()> {
         ("/usr/bin/docker", "/usr/bin/dokcer", "/usr/bin/dokcer is not executable"),
     ] {
         ensure!(unit.contains(from), "qus.service has no {from}");
-        let spoilt = verify(&unit.replace(from, to))?;
-        ensure!(spoilt.stderr.contains(word), "{to} is not noticed: {}", spoilt.stderr);
+        let damaged = verify(&unit.replace(from, to))?;
+        ensure!(damaged.stderr.contains(word), "{to} is not reported: {}", damaged.stderr);
     }
     Ok(())
 }
@@ -193,8 +195,8 @@ fn debian(fixture: &KernelFixture<'_>) -> Result<()> {
 
 fn raw(fixture: &KernelFixture<'_>) -> Result<()> {
     let root = fixture.path("raw");
-    for folder in ["proc", "dev", "run"] {
-        fs::create_dir_all(root.join(folder))?;
+    for dir in ["proc", "dev", "run"] {
+        fs::create_dir_all(root.join(dir))?;
     }
     let script = format!(
         r#"
@@ -207,7 +209,7 @@ fn raw(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.on_a_machine(&root, &script)?.fails(0, &["unchanged"])
 }
 
-/// In the kernel's first user namespace: an automounter cannot be in another.
+/// Runs in the initial user namespace, because autofs cannot be mounted in another.
 fn automounter(fixture: &KernelFixture<'_>) -> Result<()> {
     let root = fixture.root_filesystem("autofs")?;
     fs::write(root.join("etc/auto.master"), "/- /etc/auto.direct\n")?;
@@ -216,7 +218,7 @@ fn automounter(fixture: &KernelFixture<'_>) -> Result<()> {
     fs::create_dir_all(root.join("var/run"))?;
     fs::copy(&qus, root.join("tmp/qus"))?;
     fs::copy(fixture.bundle.join(format!("qemu-{arch}")), root.join(format!("tmp/qemu-{arch}")))?;
-    // Processes of the automounter's own group do not make it mount anything.
+    // Processes of the automounter's own process group do not trigger a mount.
     let script = format!(
         r#"cd "$0"
         umount {MOUNT_POINT}
@@ -243,7 +245,7 @@ fn automounter(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {root}"))?.writes("0 0 0\n")
 }
 
-/// What cannot be kept is not registered, and nothing of it is left.
+/// Handlers that cannot be saved are not registered, and no file is left.
 fn full_disk(fixture: &KernelFixture<'_>) -> Result<()> {
     let root = fixture.path("full");
     fs::create_dir(&root)?;

@@ -1,4 +1,4 @@
-//! Where handlers are seen and how long they last: containers, and users without any right.
+//! Checks where handlers are visible and how long they last: in containers, and for unprivileged users.
 
 use std::path::Path;
 
@@ -11,20 +11,23 @@ use xshell::{Cmd, cmd};
 use crate::base::exec::{self, sh};
 use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY};
 
-/// What docker does, as far as it matters here: mounts and processes of its own, and an end.
+/// Starts a command like a container: with its own mount and PID namespaces.
 pub(super) const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];
 
-/// A machine on which binfmt_misc is not mounted: a user namespace has none at first.
+/// Starts a command like a machine on which binfmt_misc is not mounted: a new user namespace has no instance.
 pub(super) const MACHINE: [&str; 5] = ["--user", "--map-root-user", "--mount", "--pid", "--fork"];
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
-    checks.check("a container's handlers would vanish: refused; with the remedy they last", lasting)?;
-    checks.check("a container with the host's processes: they last", host_processes)?;
-    checks.check("a container with the host's root folder: they last", host_root)?;
-    checks.check("in a user namespace: whose handlers are changed is said", whose)?;
-    checks.check("qus run as an ordinary user; the host sees nothing", ordinary_user)?;
+    checks.check(
+        "container whose handlers would disappear: refused; with the hint's command they last",
+        lasting,
+    )?;
+    checks.check("container with the host's processes: handlers last", host_processes)?;
+    checks.check("container with the host's root filesystem: handlers last", host_root)?;
+    checks.check("user namespace: qus reports whose handlers it changes", whose)?;
+    checks.check("qus run as an unprivileged user does not change the host's handlers", ordinary_user)?;
     checks.check("qus run as root: files keep their owners", as_root)?;
-    checks.check("qus run in a foreign root folder", foreign_root)?;
+    checks.check("qus run in a foreign root filesystem", foreign_root)?;
     checks.check("qus run where user namespaces are forbidden", forbidden)
 }
 
@@ -32,7 +35,7 @@ fn lasting(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let container = CONTAINER.join(" ");
-    // The kernel's own rule first, so that this check notices when it changes.
+    // Verifies the kernel's rule first, so that this check fails when the rule changes.
     let script = format!(
         r#"set -e
         mount -t proc proc /proc
@@ -96,7 +99,7 @@ fn host_root(fixture: &KernelFixture<'_>) -> Result<()> {
     ended.fails(0, &["which the host shares"])
 }
 
-/// With the host's instance, in one with its own, and in one inside that.
+/// Tests a user namespace that uses the host's instance, one with its own instance, and one nested in that.
 fn whose(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
@@ -125,7 +128,7 @@ fn whose(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 impl KernelFixture<'_> {
-    /// `qus run` by an ordinary user, in a folder that he can read.
+    /// `qus run` by an unprivileged user, from a directory that this user can read.
     fn run_as_nobody(&self, args: &[&str]) -> Result<Cmd<'_>> {
         let qus = self.unprivileged_dir()?.join("qus");
         Ok(cmd!(sh(), "setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups {qus} run {args...}"))
@@ -152,7 +155,7 @@ fn ordinary_user(fixture: &KernelFixture<'_>) -> Result<()> {
     nobody(&[other, "--", "true"])?.fails(1, &[&format!("there is no qemu-{other} in")])?;
     let killed = exec::output(fixture.run_as_nobody(&["--", &busybox, "sh", "-c", "kill -TERM $$"])?)?;
     let signal = std::os::unix::process::ExitStatusExt::signal(&killed.status);
-    ensure!(signal == Some(Signal::SIGTERM as i32), "killed, it ended with {}", killed.status);
+    ensure!(signal == Some(Signal::SIGTERM as i32), "after SIGTERM it ended with {}", killed.status);
     ensure!(fixture.handler_contents()? == before, "the host's handlers have changed");
     drop(foreign);
     Ok(())
@@ -191,7 +194,7 @@ fn foreign_root(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(missing)?.fails(1, &["/no/such/folder is not a directory"])
 }
 
-/// Inside another user namespace, whose own limit can be set.
+/// Runs inside a user namespace, because the limit of each namespace can be set separately.
 fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
     let qus = fixture.program();

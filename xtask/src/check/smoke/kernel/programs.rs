@@ -1,4 +1,4 @@
-//! Real programs through registered handlers, in every way in which programs are started.
+//! Runs guest programs through registered handlers, started in every way.
 
 use std::collections::BTreeMap;
 use std::fs::Permissions;
@@ -19,17 +19,20 @@ use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture}
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("install all: all 33 probes run", all_probes)?;
     for guest in &checks.cx.data.debian.guests {
-        checks.check(format!("busybox {guest} by its name, and in a chroot"), |fixture| {
+        checks.check(format!("busybox {guest} started directly and in a chroot"), |fixture| {
             busybox(fixture, guest)
         })?;
     }
     checks.check("argv[0], /proc/self/exe, scripts", arguments)?;
-    checks.check("installing again changes nothing", idempotent)?;
-    checks.check("a handler that differs is told, and replaced without a gap", replaced)?;
-    checks.check("somebody else's handlers stay as they are", foreign)?;
-    checks.check("the latest of two handlers is called, and doctor tells", overlap)?;
-    checks.check("status, doctor, explain and platforms tell the truth", reports)?;
-    checks.check("arguments of other tools", old_forms)
+    checks.check("a repeated install changes nothing", idempotent)?;
+    checks.check(
+        "a handler that differs is reported, and --force replaces it without interruption",
+        replaced,
+    )?;
+    checks.check("foreign handlers stay unchanged", foreign)?;
+    checks.check("the latest of two matching handlers is used, and doctor reports both", overlap)?;
+    checks.check("status, doctor, explain and platforms report the actual state", reports)?;
+    checks.check("arguments of compatible tools", old_forms)
 }
 
 fn all_probes(fixture: &KernelFixture<'_>) -> Result<()> {
@@ -42,9 +45,9 @@ fn all_probes(fixture: &KernelFixture<'_>) -> Result<()> {
     let native = states.remove("native").unwrap_or_default();
     let installed = states.remove("installed").unwrap_or_default();
     ensure!(states.is_empty(), "states other than installed and native: {states:?}");
-    ensure!(native.len() + installed.len() == ARCHES.len(), "{} rows", rows.len());
-    ensure!(native.contains(&std::env::consts::ARCH), "native are {native:?}");
-    // What the machine runs itself can still be emulated, but for its own kind.
+    ensure!(native.len() + installed.len() == ARCHES.len(), "{} architectures are reported", rows.len());
+    ensure!(native.contains(&std::env::consts::ARCH), "native architectures are {native:?}");
+    // An architecture that the machine runs natively can be emulated too, except for the machine's own.
     if native.contains(&"i386") {
         let forced = fixture.install(&["--force", "i386"])?;
         ensure!(forced[0]["state"] == "installed", "{forced:?}");
@@ -63,8 +66,8 @@ fn busybox(fixture: &KernelFixture<'_>, guest: &Guest) -> Result<()> {
     let native = rows[0]["state"] == "native";
     let copy = fixture.copy(&program, "root/busybox")?;
     let root = fixture.path("root");
-    // Nothing but the program is in there.
-    ensure!(fs::read_dir(&root)?.count() == 1, "the root folder has more in it");
+    // The kernel keeps the emulator open, so the root filesystem needs only the program.
+    ensure!(fs::read_dir(&root)?.count() == 1, "the root filesystem contains more than the program");
     let expected = if native { std::env::consts::ARCH } else { &guest.machine };
     fixture.run(cmd!(sh(), "{copy} uname -m"))?.writes(&format!("{expected}\n"))?;
     fixture.run(cmd!(sh(), "chroot {root} /busybox uname -m"))?.writes(&format!("{expected}\n"))
@@ -73,7 +76,7 @@ fn busybox(fixture: &KernelFixture<'_>, guest: &Guest) -> Result<()> {
 fn arguments(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.install(&[FOREIGN[0]])?;
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
-    // Bash can give a program another argv[0] than its path; by it busybox chooses what it is.
+    // Bash can set argv[0], by which busybox selects the applet.
     let script = r#"exec -a echo "$0" kept"#;
     fixture.run(cmd!(sh(), "bash -c {script} {busybox}"))?.writes("kept\n")?;
     let exe = format!("{}\n", busybox.display());
@@ -84,7 +87,7 @@ fn arguments(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture
         .run(cmd!(sh(), "{script}"))?
         .writes("ran by aarch64\n".replace("aarch64", FOREIGN[0]).as_str())?;
-    // A program that it starts in turn goes through the kernel again.
+    // A program that the guest starts goes through the kernel again.
     symlink(&busybox, fixture.path("uname"))?;
     let nested = format!("{} -m", fixture.path("uname").display());
     fixture.run(cmd!(sh(), "{busybox} sh -c {nested}"))?.writes(&format!("{}\n", FOREIGN[0]))
@@ -120,7 +123,7 @@ fn replaced(fixture: &KernelFixture<'_>) -> Result<()> {
         .qus(&["install", FOREIGN[0], "--dir", &dir])?
         .fails(1, &["interpreter: is ", &interpreter, hash])?;
 
-    // Programs are started all the while, and not one may miss its handler.
+    // Starts programs during the replacement: each must find a handler.
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
     let (end, started, failed) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     thread::scope(|scope| {
@@ -147,12 +150,12 @@ fn replaced(fixture: &KernelFixture<'_>) -> Result<()> {
     })?;
     let (started, failed) = (started.into_inner(), failed.into_inner());
     ensure!(failed == 0, "{failed} of {} programs found no handler", started + failed);
-    ensure!(fixture.handler_contents()? == before, "the handler is not what it was at first");
+    ensure!(fixture.handler_contents()? == before, "the handler differs from the first one");
     Ok(())
 }
 
 fn foreign(fixture: &KernelFixture<'_>) -> Result<()> {
-    // As QEMU's own script registers it: the padding is compared, and nobody keeps it open.
+    // As QEMU's own script registers it: the mask covers the padding, and there is no flag F.
     let line = r":qemu-sh4:M::\x7fELF\x01\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x2a\x00:\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff:/bin/false:OC";
     let sh4 = fixture.foreign_handler("qemu-sh4", line)?;
     let jar = fixture.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
@@ -167,14 +170,14 @@ fn foreign(fixture: &KernelFixture<'_>) -> Result<()> {
     let rows = fixture.install(&["sh4", "--force"])?;
     ensure!(rows[0]["state"] == "shadowing" && rows[0]["handlers"][0] == "qemu-sh4-qus", "{rows:?}");
     fixture.qus(&["probe", "sh4"])?.succeeds()?;
-    ensure!((sh4.text()?, jar.text()?) == before, "somebody else's handlers were changed");
-    ensure!(fixture.install(&["sh4"])?[0]["state"] == "unchanged", "it is installed in front already");
+    ensure!((sh4.text()?, jar.text()?) == before, "foreign handlers were changed");
+    ensure!(fixture.install(&["sh4"])?[0]["state"] == "unchanged", "a repeated install is not `unchanged`");
     fixture
         .qus(&["remove", "sh4"])?
         .fails(1, &["qemu-sh4-qus removed", "qemu-sh4 was not registered by qus, and stays"])?;
     fixture.install(&["sh4", "--force"])?;
     fixture.qus(&["remove", "all"])?.succeeds()?;
-    ensure!((sh4.text()?, jar.text()?) == before, "somebody else's handlers were changed");
+    ensure!((sh4.text()?, jar.text()?) == before, "foreign handlers were changed");
     let names: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
     ensure!(names == ["qemu-sh4", "qus-smoke-jar"], "there are {names:?}");
     Ok(())
@@ -188,7 +191,7 @@ fn overlap(fixture: &KernelFixture<'_>) -> Result<()> {
     let first = fixture.foreign_handler("qus-smoke-1", &format!(":qus-smoke-1:M::{magic}::/bin/echo:"))?;
     fixture.install(&["sh4"])?;
     let called = fixture.run(cmd!(sh(), "{probe}"))?;
-    ensure!(called.status == Some(qus_core::probe::STATUS), "ours is the latest, and was not called");
+    ensure!(called.status == Some(qus_core::probe::STATUS), "qus's handler is the latest, and was not used");
     let second = fixture.foreign_handler("qus-smoke-2", &format!(":qus-smoke-2:M::{magic}::/bin/echo:P"))?;
     fixture.run(cmd!(sh(), "{probe}"))?.succeeds()?;
     let explained = fixture.qus(&["explain", "--json", &probe.to_string_lossy()])?;
@@ -209,9 +212,9 @@ fn reports(fixture: &KernelFixture<'_>) -> Result<()> {
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
     let path = busybox.to_string_lossy().into_owned();
     fixture.qus(&["status", arch])?.fails(1, &[&format!("hint: as root: `qus install {arch}`")])?;
-    let remedy = format!("qus install {arch}");
+    let command = format!("qus install {arch}");
     let told = fixture.qus(&["explain", &path])?;
-    ensure!(told.status == Some(1) && told.stdout.contains(&remedy), "{}", told.stdout);
+    ensure!(told.status == Some(1) && told.stdout.contains(&command), "{}", told.stdout);
     fixture.qus(&["doctor", arch])?.fails(1, &[" found\n"])?;
 
     fixture.install(&[arch])?;

@@ -1,4 +1,4 @@
-//! `qus install --watch`, and what a cluster asks it whether it is ready.
+//! Checks `qus install --watch`, and the commands that serve as readiness probes.
 
 use std::process::Child;
 use std::thread::sleep;
@@ -17,11 +17,11 @@ use crate::check::smoke::fixture::process::until;
 use crate::check::smoke::kernel::places::MACHINE;
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
-    checks.check("install --watch: what is taken away comes back; SIGTERM removes it", watched)?;
+    checks.check("install --watch: re-registers handlers that disappear; SIGTERM removes them", watched)?;
     checks.check("install --watch as process 1 of a container", first_process)?;
-    checks.check("install --watch goes on where its messages cannot be written", unread)?;
-    checks.check("install --watch ends where nothing can be installed", in_vain)?;
-    checks.check("status all, doctor all: every emulator at hand", at_hand)
+    checks.check("install --watch continues if its messages cannot be written", unread)?;
+    checks.check("install --watch ends if no handler can be registered", nothing_to_watch)?;
+    checks.check("status all, doctor all: all available emulators", available_emulators)
 }
 
 /// A running `qus`, which does not outlive its check.
@@ -29,7 +29,7 @@ struct WatchProcess(Child);
 
 impl Drop for WatchProcess {
     fn drop(&mut self) {
-        // It has ended, or it cannot be helped.
+        // It may have ended already.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -44,39 +44,39 @@ fn watched(fixture: &KernelFixture<'_>) -> Result<()> {
     let said = |word: &str| -> Result<usize> { Ok(fs::read_to_string(&output)?.matches(word).count()) };
     let command = cmd!(sh(), "{qus} install {arch} sh4 --watch=1");
     let mut running = WatchProcess(exec::spawn(command, File::create(&output)?)?);
-    until("watching", || Ok(said("checking every 1 s")? == 1))?;
+    until("qus watches", || Ok(said("checking every 1 s")? == 1))?;
 
     let handler = fixture.binfmt.root().join(format!("qemu-{arch}"));
     let text = fs::read(&handler)?;
     fs::write(&handler, "-1")?;
-    until("coming back", || Ok(said(" installed ")? == 3))?;
-    ensure!(fs::read(&handler)? == text, "another handler came back");
+    until("the handler is re-registered", || Ok(said(" installed ")? == 3))?;
+    ensure!(fs::read(&handler)? == text, "the handler differs after re-registration");
     fixture.qus(&["probe", arch])?.succeeds()?;
-    ensure!(said("qemu-sh4")? == 1, "what did not change was said again");
+    ensure!(said("qemu-sh4")? == 1, "an unchanged handler was reported again");
 
-    // As `install`, it lets stay what differs, and it says so once.
+    // Like `install`, it leaves a handler that differs unchanged, and reports it once.
     let differs = "enabled: is false, should be true";
     fs::write(&handler, "0")?;
-    until("a difference told", || Ok(said(differs)? == 1))?;
+    until("the difference is reported", || Ok(said(differs)? == 1))?;
     sleep(Duration::from_millis(2500));
-    ensure!(said(differs)? == 1, "a difference was told again");
+    ensure!(said(differs)? == 1, "the difference was reported again");
     ensure!(fs::read(&handler)?.starts_with(b"disabled"), "it was changed without --force");
     fs::write(&handler, "-1")?;
-    until("coming back again", || Ok(said(" installed ")? == 4))?;
+    until("the handler is re-registered again", || Ok(said(" installed ")? == 4))?;
 
-    ensure!(running.0.try_wait()?.is_none(), "it has ended by itself");
+    ensure!(running.0.try_wait()?.is_none(), "it ended without a signal");
     kill(Pid::from_raw(running.0.id().try_into()?), Signal::SIGTERM)?;
-    until("the end", || Ok(running.0.try_wait()?.is_some()))?;
+    until("qus has ended", || Ok(running.0.try_wait()?.is_some()))?;
     let status = running.0.wait()?;
-    ensure!(status.success(), "by SIGTERM it ended with {status}");
-    ensure!(jar.text()? == before, "somebody else's handler was changed");
+    ensure!(status.success(), "after SIGTERM it ended with {status}");
+    ensure!(jar.text()? == before, "a foreign handler was changed");
     let left: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
-    ensure!(left == ["qemu-hppa", "qus-smoke-jar"], "what it was not asked for has gone, or: {left:?}");
+    ensure!(left == ["qemu-hppa", "qus-smoke-jar"], "the remaining handlers are {left:?}");
     Ok(())
 }
 
-/// The first lines of a script: an instance of its own, the path of a handler in it, and a wait for that.
-fn begin() -> String {
+/// The beginning of a script: mounts a separate instance, and defines the path of a handler and a function that waits for it.
+fn script_preamble() -> String {
     let arch = FOREIGN[0];
     format!(
         r#"set -e
@@ -94,10 +94,10 @@ fn begin() -> String {
     )
 }
 
-/// The kernel gives process 1 no signal that it does not ask for.
+/// The kernel delivers to process 1 only signals for which it has a signal handler.
 fn first_process(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
-    let (arch, qus, begin) = (FOREIGN[0], fixture.program(), begin());
+    let (arch, qus, begin) = (FOREIGN[0], fixture.program(), script_preamble());
     let script = format!(
         r#"{begin}
         for signal in TERM INT HUP QUIT; do
@@ -117,10 +117,10 @@ fn first_process(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("gone each time\n")
 }
 
-/// Whoever read its messages has gone, as after `| head -1`, or the disk of a log is full.
+/// The reader of the messages has ended, as with `| head -1`, or the disk of the log is full.
 fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_instances()?;
-    let (arch, qus, begin) = (FOREIGN[0], fixture.program(), begin());
+    let (arch, qus, begin) = (FOREIGN[0], fixture.program(), script_preamble());
     let script = format!(
         r#"{begin}
         watch() {{
@@ -136,7 +136,7 @@ fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
         mkfifo "$1"
         sleep 0.2 < "$1" &
         watch "$0" install {arch} --watch=1 2> "$1"
-        # Under nohup it stays when its terminal is closed.
+        # Under nohup it keeps running when its terminal is closed.
         watch nohup "$0" install {arch} --watch=1 2> /dev/null > /dev/null
         nohup "$0" install {arch} --watch=1 2> /dev/null > /dev/null &
         comes
@@ -151,13 +151,13 @@ fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {pipe}"))?.writes("gone each time\n")
 }
 
-fn in_vain(fixture: &KernelFixture<'_>) -> Result<()> {
+fn nothing_to_watch(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.qus(&["install", "aarch46", "--watch"])?.fails(1, &["not installed: aarch46"])?;
     let words = ["there is no directory /no/such/folder", "hint: "];
     fixture.qus(&["--mount", "/no/such/folder", "install", FOREIGN[0], "--watch"])?.fails(1, &words)
 }
 
-fn at_hand(fixture: &KernelFixture<'_>) -> Result<()> {
+fn available_emulators(fixture: &KernelFixture<'_>) -> Result<()> {
     let missing = ["no handler for ", FOREIGN[0], "hint: as root: `qus install"];
     fixture.qus(&["status", "all"])?.fails(1, &missing)?;
     fixture.qus(&["doctor", "all"])?.fails(1, &[" found\n"])?;
@@ -166,7 +166,7 @@ fn at_hand(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.qus(&["doctor", "all"])?.succeeds()?;
     fixture.qus(&["remove", "sh4"])?.succeeds()?;
     fixture.qus(&["status", "all"])?.fails(1, &["no handler for sh4\n"])?;
-    // An emulator that is not at hand is not missed.
+    // A handler is not missing if its emulator is not available.
     fixture.copy(&fixture.bundle.join("qemu-hppa"), "at-hand/qemu-hppa")?;
     let (qus, dir) = (fixture.program(), fixture.path("at-hand"));
     fixture.run(cmd!(sh(), "{qus} status all").env("QEMU_BIN_DIR", dir))?.succeeds().map(drop)
