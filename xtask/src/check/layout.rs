@@ -124,8 +124,7 @@ fn read_files(dir: &Path, above: &[&str], root: &str, texts: &mut BTreeMap<Modul
 
 /// The other modules that a file uses.
 fn used(module: &str, text: &str, modules: &BTreeSet<Module>) -> BTreeSet<Module> {
-    let code: String =
-        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let code = without_texts(text);
     // In the tests of a file, `super` is the file.
     let (code, tests) = code.split_once("\nmod tests {").unwrap_or((&code, ""));
     let own: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
@@ -138,6 +137,41 @@ fn used(module: &str, text: &str, modules: &BTreeSet<Module>) -> BTreeSet<Module
         }
     }
     used
+}
+
+/// Code without its comments and string literals, in which paths are only text.
+fn without_texts(text: &str) -> String {
+    let mut code = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['/', '"', 'r', '\'']) {
+        let (before, found) = rest.split_at(at);
+        code += before;
+        let in_word = before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+        let hashes = found[1..].len() - found[1..].trim_start_matches('#').len();
+        rest = if found.starts_with("//") {
+            &found[found.find('\n').unwrap_or(found.len())..]
+        } else if found.starts_with('r') && !in_word && found[1 + hashes..].starts_with('"') {
+            after(&found[2 + hashes..], &format!("\"{}", "#".repeat(hashes)))
+        } else if let Some(literal) = found.strip_prefix('"') {
+            let mut escaped = false;
+            let end = literal.find(|c: char| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            &literal[end.map_or(literal.len(), |end| end + 1)..]
+        } else if found.starts_with("'\"'") || found.starts_with("'\\\"'") {
+            after(&found[2..], "'")
+        } else {
+            code += &found[..1];
+            &found[1..]
+        };
+    }
+    code + rest
+}
+
+fn after<'a>(text: &'a str, end: &str) -> &'a str {
+    text.find(end).map_or("", |at| &text[at + end.len()..])
 }
 
 /// All paths of more than one part.
@@ -219,6 +253,11 @@ mod tests {
     }
 
     #[test]
+    fn this_workspace_is_in_order() {
+        check(&Context::new().unwrap()).unwrap();
+    }
+
+    #[test]
     fn paths_lead_to_files() {
         let layout = layout(&[
             ("main.rs", "mod a;\nmod b;\nfn main() { a::x::run(b::C) }"),
@@ -227,7 +266,10 @@ mod tests {
                 "a/x.rs",
                 "use super::y::{self, Z};\nuse std::fs;\n// crate::b\n\nmod tests {\n    use super::*;\n}",
             ),
-            ("a/y.rs", "use crate::{b::{C, D as E}, a};\nfn z() -> super::super::b::F { a::G }"),
+            (
+                "a/y.rs",
+                "const T: &str = \"crate::b::X \\\" super\"; const C: char = '\"';\nuse crate::{b::{C, D as E}, a};\nfn z() -> super::super::b::F { a::G }",
+            ),
             ("b.rs", ""),
         ]);
         assert_eq!(used(&layout, ""), ["a::x", "b"]);
