@@ -1,7 +1,6 @@
-//! Outcomes of checks: passed, failed, or skipped with a reason, and all of them counted.
+//! Runs checks and reports their outcomes: passed, failed, or skipped with a reason.
 //!
-//! A check that did not run has not passed. `--require` turns its skip into a failure, for machines
-//! that are known to be able to run it.
+//! A skipped check has not passed. `--require` turns a skip into a failure, for machines that can run the check.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -16,7 +15,7 @@ use crate::base::files;
 
 const NO_STDOUT: &str = "cannot write to standard output";
 
-/// What came of one check.
+/// The outcome of a check.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "outcome", content = "why")]
 pub(crate) enum Outcome {
@@ -45,7 +44,7 @@ pub(crate) struct Report {
     unwritable: Option<io::Error>,
 }
 
-/// The same for another check: a reason not to run stays one.
+/// Copies an error for another check; a reason to skip stays one.
 pub(crate) fn copy_error(why: &Error) -> Error {
     match hint::find::<Skip>(why) {
         Some(Skip(why)) => Skip(why.clone()).into(),
@@ -71,12 +70,12 @@ impl Report {
         }
     }
 
-    /// Leaves out, uncounted, what has another name.
+    /// Leaves out checks whose names do not contain a text, without counting them.
     pub(crate) fn only(self, text: &str) -> Self {
         Self { only: text.to_owned(), ..self }
     }
 
-    /// Makes a check and says how it went.
+    /// Runs a check and prints its outcome.
     pub(crate) fn check(
         &mut self,
         level: &'static str,
@@ -119,7 +118,7 @@ impl Report {
         }
     }
 
-    /// What came of a check that was made.
+    /// The outcome of a check that has run.
     pub(crate) fn outcome(&self, level: &str, name: &str) -> Option<&Outcome> {
         self.cases.iter().find(|case| case.level == level && case.name == name).map(|case| &case.outcome)
     }
@@ -140,7 +139,7 @@ impl Report {
             bail!("{failed} of {} checks failed", self.cases.len());
         }
         if passed == 0 {
-            bail!("not one check ran");
+            bail!("no check ran");
         }
         Ok(())
     }
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_are_made_though_nobody_can_read_of_them() {
+    fn checks_run_if_stdout_is_not_writable() {
         for (kind, fails) in [(io::ErrorKind::BrokenPipe, false), (io::ErrorKind::StorageFull, true)] {
             let mut report = Report::to(Box::new(Broken(kind)), "test", &[]);
             let mut made = 0;

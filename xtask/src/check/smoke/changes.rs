@@ -1,8 +1,7 @@
-//! Code that changes, that several threads come to, and that processes share: what an emulator has translated before has
-//! to follow.
+//! Checks that emulators retranslate code that changes, with several threads and with shared memory.
 //!
-//! The program is compiled for each host that is built, since its compiler is there, and run by our own emulator of it.
-//! It is no guest's busybox, since no program of a distribution does all of that on purpose.
+//! The test program is compiled for each host that is built, because its compiler is available, and runs under the bundle's
+//! emulator of that host.
 
 use anyhow::Result;
 use qus_core::arch::{Arch, Host};
@@ -34,7 +33,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     for host in hosts::built(cx) {
         report.check(
             LEVEL,
-            format!("{host}'s compiler: code that changes, threads, shared memory"),
+            format!("program for {host}: self-modifying code, threads, shared memory"),
             || check(cx, host),
         )?;
     }

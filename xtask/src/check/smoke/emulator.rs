@@ -44,7 +44,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
         report.check(LEVEL, name("sort"), || busybox()?.sort())?;
         report.check(LEVEL, name("tar"), || busybox()?.tar())?;
         report.check(LEVEL, name("sha256sum"), || busybox()?.sha256sum())?;
-        report.check(LEVEL, name("ordinary user"), || busybox()?.ordinary_user())?;
+        report.check(LEVEL, name("unprivileged user"), || busybox()?.ordinary_user())?;
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ pub(super) struct Busybox<'a> {
 }
 
 impl Busybox<'_> {
-    /// Runs an applet in a folder and compares all that it says.
+    /// Runs an applet in a directory and compares its stdout.
     fn expect_in(&self, dir: &Path, args: &[&str], stdout: &str) -> Result<()> {
         let Self { runner, emulator, program } = self;
         let runner = runner.words();
@@ -99,7 +99,7 @@ impl Busybox<'_> {
         self.expect_in(dir.path(), &["sort", "-n", "numbers"], &lines(&numbers))
     }
 
-    /// Packs and unpacks folders, a link and an executable, and compares.
+    /// Packs and unpacks directories, a link and an executable, and compares them.
     pub(super) fn tar(&self) -> Result<()> {
         let dir = tempfile::tempdir()?;
         let (before, after) = (dir.path().join("before"), dir.path().join("after"));
@@ -128,7 +128,7 @@ impl Busybox<'_> {
         self.expect(&["sha256sum", &*path], &format!("{expected}  {path}\n"))
     }
 
-    /// The same program run by somebody who is not root.
+    /// Runs the program as an unprivileged user.
     fn ordinary_user(&self) -> Result<()> {
         /// `nobody` on every distribution.
         const NOBODY: &str = "65534";
@@ -150,7 +150,7 @@ impl Busybox<'_> {
     }
 }
 
-/// Compares all that a program says, which has to succeed.
+/// Asserts that a program succeeds and prints this to stdout.
 pub(super) fn check_output(output: std::process::Output, what: &str, stdout: &str) -> Result<()> {
     let (got, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(output.status.success(), "{what} ended with {}: {}", output.status, stderr.trim());

@@ -27,8 +27,9 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let own = hosts::own()?;
     let others: Vec<_> = hosts::built(cx).filter(|host| *host != own).collect();
     if others.is_empty() {
-        return report.check(LEVEL, "hosts that this machine is not", || {
-            Err(Skip("none is built; build one: cargo xtask build-qemu --host arm64v8".to_owned()).into())
+        return report.check(LEVEL, "other hosts", || {
+            Err(Skip("none is built; to build one, run `cargo xtask build-qemu --host arm64v8`".to_owned())
+                .into())
         });
     }
     for host in std::iter::once(own).chain(others.iter().copied()) {
@@ -88,7 +89,7 @@ fn program(cx: &Context, host: &'static Host) -> Result<()> {
         return Err(Skip(why).into());
     }
     let version = exec::read(runner.cmd(&qus).arg("--version"))?;
-    ensure!(version.starts_with("qus "), "it says that it is {version:?}");
+    ensure!(version.starts_with("qus "), "--version prints {version:?}");
     // It finds the emulators beside it, and says of each that it is not registered here; but of those whose programs
     // this machine runs by itself, also when an emulator asks it to.
     let status = exec::output(runner.cmd(&qus).args(["status", "all"]))?;
@@ -107,16 +108,17 @@ fn unit_tests(cx: &Context, host: &'static Host) -> Result<()> {
     let rust = Rust::ensure(cx, host).map_err(|error| Skip(format!("{error:#}")))?;
     let cargo =
         cmd!(sh(), "cargo test --quiet --locked --package qus-core --lib --no-run --message-format json");
-    let told = exec::read(rust.enter(cargo, &[]).in_dir(cx.paths.root()))?;
-    let messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let output = exec::read(rust.enter(cargo, &[]).in_dir(cx.paths.root()))?;
+    let messages = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let program =
         messages.filter_map(|message| message["executable"].as_str().map(str::to_owned)).next_back();
     let program = program.context("cargo has built no tests")?;
     let tested = exec::read(runner.cmd(program.as_ref()).args(["--skip", "natively"]))?;
     let passed =
         tested.lines().rev().find_map(|line| line.strip_prefix("test result: ok. ")?.split_once(" passed"));
-    let passed: usize =
-        passed.and_then(|(count, _)| count.parse().ok()).context("they do not say how many passed")?;
+    let passed: usize = passed
+        .and_then(|(count, _)| count.parse().ok())
+        .context("the tests do not report how many passed")?;
     ensure!(passed > 0, "not one test ran");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A tarball as its users meet it: packed, unpacked with the system's tar, and run.
+//! Checks a tarball: packs it, unpacks it with the system's tar, and runs the emulator.
 
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;

@@ -19,9 +19,9 @@ use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 const CHANGED: &str = "cached file does not match its checksum";
 
 pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
-    report.check(LEVEL, "changed emulator in the cache is built again", || emulator(fixture))?;
-    report.check(LEVEL, "changed source in the cache is not used, whatever is given", || source(fixture))?;
-    report.check(LEVEL, "changed build dependency in the cache is fetched again", || dependency(fixture))
+    report.check(LEVEL, "a modified emulator in the cache is rebuilt", || emulator(fixture))?;
+    report.check(LEVEL, "a modified source in the cache is not used, with any option", || source(fixture))?;
+    report.check(LEVEL, "a modified build dependency in the cache is fetched again", || dependency(fixture))
 }
 
 /// Changes one byte of a finished emulator, in a copy of the cache.
@@ -59,7 +59,7 @@ fn source(fixture: &BuildFixture<'_>) -> Result<()> {
     let archive = fixture.archive()?;
     let place = archive.strip_prefix(fixture.cx.paths.cache()).context("an archive of the cache")?;
     let copy = fixture.path("changed-source/qus").join(place);
-    fs::create_dir_all(copy.parent().context("an archive lies in a folder")?)?;
+    fs::create_dir_all(copy.parent().context("the archive has no parent directory")?)?;
     let sysroots = fixture.path("changed-source/qus/sysroots");
     std::os::unix::fs::symlink(fixture.cx.paths.cache().join("sysroots"), sysroots)?;
     for options in [&["--source"][..], &["--locked", "--source"], &["--profile", "release", "--source"]] {

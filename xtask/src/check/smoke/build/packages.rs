@@ -1,4 +1,4 @@
-//! Packages that nobody vouches for.
+//! Checks that unsigned packages are refused.
 
 use anyhow::{Context, Result, bail, ensure};
 use fs_err as fs;
@@ -10,7 +10,9 @@ use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 use crate::debian::apt::Apt;
 
 pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
-    report.check(LEVEL, "unsigned packages, on a machine whose apt takes them", || unsigned(fixture))
+    report.check(LEVEL, "unsigned packages are refused even if apt's configuration allows them", || {
+        unsigned(fixture)
+    })
 }
 
 /// From a repository on this machine, which a configuration as administrators write it would allow.

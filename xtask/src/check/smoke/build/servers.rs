@@ -1,4 +1,4 @@
-//! Download servers that lie: more than there is, something else, somewhere else.
+//! Checks downloads from malicious servers: too much data, a wrong size, a redirect to a file.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -18,7 +18,7 @@ use crate::qemu::download;
 const SIZE: u64 = 100_000;
 
 pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
-    report.check(LEVEL, "download without an end, with a false size, from a file", || lies(fixture))
+    report.check(LEVEL, "endless download, wrong size, redirect to a file", || lies(fixture))
 }
 
 fn lies(fixture: &BuildFixture<'_>) -> Result<()> {
@@ -41,8 +41,8 @@ fn lies(fixture: &BuildFixture<'_>) -> Result<()> {
         let head = head.to_owned();
         thread::spawn(move || endless(&server, &head));
         let start = Instant::now();
-        let told = download::resume(&url, Some(SIZE), &partial, &log);
-        let message = told.err().map(|error| error.to_string()).unwrap_or_default();
+        let outcome = download::resume(&url, Some(SIZE), &partial, &log);
+        let message = outcome.err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(message.contains(expected), "`{expected}` is not in: {message}");
         ensure!(start.elapsed() < Duration::from_secs(30), "it took {:?}", start.elapsed());
         ensure!(!partial.exists(), "what was sent is kept");

@@ -23,9 +23,12 @@ use crate::check::smoke::fixture::kernel::FOREIGN;
 const OTHER: &str = if cfg!(target_arch = "s390x") { "ppc64le" } else { "s390x" };
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("docker/setup-qemu-action: its steps, and what buildx finds then", setup_qemu)?;
-    checks.check("the action: registers and tells; what differs is an error, reset replaces it", action)?;
-    checks.check("the action: the image is kept and loaded", kept)?;
+    checks.check("docker/setup-qemu-action: its steps, and the platforms that buildx lists", setup_qemu)?;
+    checks.check(
+        "the action: registers and reports handlers; a handler that differs is an error, reset replaces it",
+        action,
+    )?;
+    checks.check("the action: the image is cached and loaded", kept)?;
     checks.check("the action: every failure is an annotation", annotated)?;
     services::run(checks)?;
     entry::run(checks)

@@ -22,9 +22,9 @@ pub(super) const TAGS_OF_SMALL: usize = 11;
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("push from docker's classic image store, and again", classic)?;
-    checks.check("push through a builder elsewhere, one with two nodes", remote)?;
+    checks.check("push through a remote builder, and one with two nodes", remote)?;
     checks.check("load into the engine, and run", load)?;
-    checks.check("SBOM from a scanner; from one that cannot be had", sbom)
+    checks.check("SBOM from a scanner; from an unavailable one", sbom)
 }
 
 fn classic(fixture: &EngineFixture<'_>) -> Result<()> {

@@ -33,19 +33,19 @@ const KEY: &str = include_str!("faults/nobody.key");
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("registry is down", down)?;
-    checks.check("registry wants a login: none, wrong, right", login)?;
+    checks.check("registry requires a login: none, wrong, right", login)?;
     checks.check("registry forbids, has no such repository, is read-only", forbidden)?;
-    checks.check("too many requests: for a while, for ever", too_many)?;
-    checks.check("registry fails: for a while, for ever", failing)?;
-    checks.check("connection lost half-way through an upload", half_way)?;
-    checks.check("registry lies: another digest, without end, a redirect to a file", lying)?;
-    checks.check("certificate that nobody trusts; no https at all", tls)?;
+    checks.check("too many requests: temporarily, permanently", too_many)?;
+    checks.check("registry fails: temporarily, permanently", failing)?;
+    checks.check("connection lost during an upload", half_way)?;
+    checks.check("malicious registry: another digest, an endless manifest, a redirect to a file", lying)?;
+    checks.check("untrusted certificate; no HTTPS", tls)?;
     checks.check("registry's disk is full", full_registry)?;
     checks.check("engine's disk is full", full_engine)?;
-    checks.check("push killed half-way, and continued", killed)?;
-    checks.check("two pushes at once", twice)?;
+    checks.check("push killed, then resumed", killed)?;
+    checks.check("two concurrent pushes", twice)?;
     checks.check("no engine", no_engine)?;
-    checks.check("no buildx; one that is too old", no_buildx)
+    checks.check("no buildx; outdated buildx", no_buildx)
 }
 
 /// A push of the small bundle, to be run.

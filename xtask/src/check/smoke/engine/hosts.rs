@@ -15,7 +15,7 @@ use crate::check::smoke::engine::push::bundle_version;
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("every host that was built: added to an index, and qus of each answers", several)
+    checks.check("every built host: added to an index, and its qus runs", several)
 }
 
 fn several(fixture: &EngineFixture<'_>) -> Result<()> {

@@ -16,9 +16,9 @@ use crate::check::smoke::fixture::process::{BackgroundProcess, wait};
 use crate::engine::engine_dir::engine_id;
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("engine up, used by hand, down: nothing is left of it", by_hand)?;
-    checks.check("an engine that was killed: the next sweeps up after it", killed)?;
-    checks.check("an engine whose user was killed ends with him", left_alone)
+    checks.check("engine up, used manually, down: nothing is left", by_hand)?;
+    checks.check("an engine that was killed: the next one cleans up", killed)?;
+    checks.check("an engine ends if the process that uses it is killed", left_alone)
 }
 
 /// What of an engine could stay on the machine outside its folder.

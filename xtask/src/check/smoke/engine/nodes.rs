@@ -26,7 +26,7 @@ use crate::qus::rust;
 const GUEST: &str = "or1k";
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("two nodes of a builder build the hosts that they are", two_nodes)
+    checks.check("two nodes of a builder each build their own host", two_nodes)
 }
 
 fn two_nodes(fixture: &EngineFixture<'_>) -> Result<()> {

@@ -10,11 +10,11 @@ use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests}
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check(
-        "without a Docker: all kinds are pushed by a throwaway engine; again, no digest changes",
+        "without Docker: a throwaway engine pushes all kinds; a repeated push changes no digest",
         all_kinds,
     )?;
-    checks.check("what was pushed: indexes, labels, provenance, sizes", contents)?;
-    checks.check("a tag that has another content is not moved, but by force", immutable)?;
+    checks.check("pushed images: indexes, labels, provenance, sizes", contents)?;
+    checks.check("a tag with different content is moved only with --force", immutable)?;
     checks.check("layers as gzip, for engines that do not read zstd", gzip)
 }
 

@@ -19,29 +19,34 @@ use crate::check::smoke::fixture::tools;
 use crate::debian::{guests, packages};
 use crate::ship::tarballs;
 
-/// What the programs of such a root folder do: the linker's cache, threads, pipes, files.
+/// What the programs of such a root filesystem do: the linker's cache, threads, pipes, files.
 const WORK: &str = "set -e; uname -m; ldconfig; test -s /etc/ld.so.cache; \
                     seq 200000 | sort --parallel=4 --random-source=/bin/bash --random-sort | sort -n | sha256sum; \
                     mkdir /tmp/copy; tar -C /usr/bin -cf - . | tar -C /tmp/copy -xf -; \
                     test \"$(sha256sum < /usr/bin/bash)\" = \"$(sha256sum < /tmp/copy/bash)\"";
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("docker run REPO --install all; then images of six architectures run", containers)?;
-    checks.check("docker buildx build: steps of six platforms in one build", builds)?;
+    checks.check("docker run REPO --install all; then images of all guests run", containers)?;
+    checks.check("docker buildx build: steps of all guest platforms in one build", builds)?;
     for guest in container_guests(checks.cx) {
         checks.check(
-            format!("Debian's root folder of {guest} in a container: ldconfig, threads, tar"),
+            format!("Debian's root filesystem of {guest} in a container: ldconfig, threads, tar"),
             |fixture| root_filesystem(fixture, guest),
         )?;
     }
     checks.check("registered by the small image of one guest", small_image)?;
-    checks
-        .check("registered by the image without emulators: those of a folder of the host", register_image)?;
+    checks.check(
+        "registered by the image without emulators: emulators of a directory of the host",
+        register_image,
+    )?;
     checks.check("registered by qus on the host: emulators of a tarball", tarball)?;
     checks.check("registered by qus on the host: Debian's emulators", debians_emulators)?;
-    checks.check("registered by Debian: told and left; ours in front of it", debians_handler)?;
-    checks.check("registered without F: only where the guest's image has the emulator", inside_the_guest)?;
-    checks.check("an emulator called by its name, nothing registered", explicit)
+    checks.check("registered by Debian: reported and left unchanged; --force shadows it", debians_handler)?;
+    checks.check(
+        "registered without flag F: works only if the guest's image contains the emulator",
+        inside_the_guest,
+    )?;
+    checks.check("an emulator run directly, without a handler", explicit)
 }
 
 /// The platform of a guest's images.

@@ -18,16 +18,16 @@ use crate::engine::throwaway::{Options, Throwaway};
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check(
-        "a container without rights: tells platforms; installs nothing, and says why",
+        "an unprivileged container: reports platforms; cannot install, and prints a hint",
         without_rights,
     )?;
     checks.check("binfmt_misc mounted into a container: read-only, writable", mounted)?;
-    checks.check("an engine that maps users: never OK; --userns=host", mapped_users)?;
+    checks.check("an engine with user remapping: refused; works with --userns=host", mapped_users)?;
     checks.check("the image of qus alone, with emulators of the host", register_image)?;
-    checks.check("--persist with the host's root folder mounted", persist)?;
-    checks.check("the words of dbhi/qus", dbhi)?;
-    checks.check("the words of tonistiigi/binfmt and multiarch/qemu-user-static", others)?;
-    checks.check("programs run when container and image are gone", image_gone)
+    checks.check("--persist with the host's root filesystem mounted", persist)?;
+    checks.check("the arguments of dbhi/qus", dbhi)?;
+    checks.check("the arguments of tonistiigi/binfmt and multiarch/qemu-user-static", others)?;
+    checks.check("programs run after container and image are removed", image_gone)
 }
 
 fn without_rights(fixture: &EngineFixture<'_>) -> Result<()> {

@@ -21,8 +21,8 @@ use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("compose.yaml: up, healthy; what is taken away comes back; down", compose)?;
-    checks.check("daemonset.yaml: its pod is ready; what is taken away makes it unready; SIGTERM", pod)?;
+    checks.check("compose.yaml: up, healthy; re-registers handlers that disappear; down", compose)?;
+    checks.check("daemonset.yaml: its pod is ready; a missing handler makes it unready; SIGTERM", pod)?;
     checks.check("qus.service: ExecStart twice, ExecStop", unit)
 }
 
