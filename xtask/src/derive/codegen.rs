@@ -1,6 +1,6 @@
 //! `cargo xtask codegen`: writes the generated files that are committed, or checks that they are up to date.
 //!
-//! Generated are the probes from their assembler sources, the tables of the README files from the code, and the plot of
+//! Generated are the probes from their assembler sources, the tables of the documents from the code, and the plot of
 //! the benchmark from its recorded results. The ELF headers of the probes are written without a linker, since one segment
 //! and no sections suffice. Assemblers come from Debian packages, which are unpacked and not installed.
 
@@ -26,7 +26,7 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::derive::readme;
 
-/// Generate the committed files: probes, README tables, benchmark plot
+/// Generate the committed files: probes, tables of the documents, benchmark plot
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Write nothing; exit with status 1 if a file is not up to date
@@ -91,7 +91,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         })?;
     }
     out(&format!(
-        "{} probes ({by_hand} of them encoded by hand), tables of {tables} README files\n",
+        "{} probes ({by_hand} of them encoded by hand), tables of {tables} documents\n",
         ARCHES.len()
     ))
 }
