@@ -51,7 +51,7 @@ impl<'a> BenchFixture<'a> {
     fn measure(&self, against: &Path) -> Result<(Value, Option<i32>, String)> {
         let Self { bundle, guest, .. } = self;
         let (xtask, guest) = (std::env::current_exe()?, guest.name);
-        let cache = self.cx.paths.cache().parent().context("the cache lies in a folder")?;
+        let cache = self.cx.paths.cache().parent().context("the cache has a parent directory")?;
         let options = ["--only", "probe", "--rounds", "2", "--json"];
         let cmd =
             cmd!(sh(), "{xtask} bench {guest} {options...} --bundle {bundle} --against again={against}");

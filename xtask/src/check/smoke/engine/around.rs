@@ -132,8 +132,8 @@ fn kept(fixture: &EngineFixture<'_>) -> Result<()> {
     fixture.push(&fixture.small, &repo, &[])?.succeeds()?;
     let image = &*format!("{repo}:latest");
     let cache = fixture.path("kept");
-    let folder = &*cache.to_string_lossy();
-    let variables = [("QUS_IMAGE", image), ("QUS_PLATFORMS", "all"), ("QUS_CACHE", folder)];
+    let cache_dir = &*cache.to_string_lossy();
+    let variables = [("QUS_IMAGE", image), ("QUS_PLATFORMS", "all"), ("QUS_CACHE", cache_dir)];
     act(fixture, "install", &variables)?.0.succeeds()?;
     ensure!(cache.join("image.tar").is_file(), "the image was not kept");
     fixture.docker(&["image", "rm", image])?.succeeds()?;

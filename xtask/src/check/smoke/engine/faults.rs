@@ -281,7 +281,7 @@ fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
         Ok(push.env("DOCKER_CONFIG", &config))
     };
     {
-        // Where docker looks for plugins whatever it is told. Only we see these folders empty.
+        // The directories where docker always looks for plugins are hidden in this namespace only.
         let places = ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"];
         let places = places.map(|place| Path::new(place).join("docker/cli-plugins"));
         let hidden = places.iter().filter(|place| place.is_dir());

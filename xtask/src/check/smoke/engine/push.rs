@@ -127,7 +127,7 @@ fn immutable(fixture: &EngineFixture<'_>) -> Result<()> {
         ensure!(now["manifest"]["digest"] == **digest, "{tag} was moved all the same");
     }
     let forced = fixture.push(&target, &repo, &["--tag", "1", "--force"])?;
-    ensure!(forced.stderr.contains("warning: moving tags"), "nobody is told: {}", forced.stderr);
+    ensure!(forced.stderr.contains("warning: moving tags"), "no warning: {}", forced.stderr);
     let forced = digests(&forced.succeeds()?)?;
     ensure!(forced["1-register"] != first["1-register"] && forced["1-pkg"] == first["1-pkg"], "{forced:?}");
     Ok(())

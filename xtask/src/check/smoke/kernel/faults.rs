@@ -54,8 +54,8 @@ fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
     let words = ["is mounted read-only", "hint: remount it: `mount -o remount,rw"];
     fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
     fixture
-        .qus(&["--mount", "/no/such/folder", "install", arch])?
-        .fails(1, &["there is no directory /no/such/folder"])?;
+        .qus(&["--mount", "/no/such/directory", "install", arch])?
+        .fails(1, &["there is no directory /no/such/directory"])?;
     let script = r#"mount -t tmpfs none /proc && exec "$0" --mount /proc/sys/fs/binfmt_misc doctor"#;
     let doctor = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
     let words = ["/proc is not mounted", "hint: `mount -t proc proc /proc`"];
@@ -147,8 +147,8 @@ fn unfit(fixture: &KernelFixture<'_>) -> Result<()> {
     let names: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
     ensure!(names == ["qemu-sh4"], "expected only the suitable emulator, found {names:?}");
     fixture
-        .qus(&["install", "--dir", "/no/such/folder", "sh4"])?
-        .fails(1, &["/no/such/folder", "No such file"])?;
+        .qus(&["install", "--dir", "/no/such/directory", "sh4"])?
+        .fails(1, &["/no/such/directory", "No such file"])?;
     let empty = fixture.path("empty");
     fs::create_dir(&empty)?;
     let empty = empty.to_string_lossy().into_owned();

@@ -190,8 +190,8 @@ fn foreign_root(fixture: &KernelFixture<'_>) -> Result<()> {
     let expected = format!("{}\nLinux\n/\n", FOREIGN[0]);
     let ended = fixture.run(fixture.run_as_nobody(&["--root", &root, "--", "/bin/sh", "-c", script])?)?;
     ended.writes(&expected)?;
-    let missing = fixture.run_as_nobody(&["--root", "/no/such/folder", "--", "/bin/sh"])?;
-    fixture.run(missing)?.fails(1, &["/no/such/folder is not a directory"])
+    let missing = fixture.run_as_nobody(&["--root", "/no/such/directory", "--", "/bin/sh"])?;
+    fixture.run(missing)?.fails(1, &["/no/such/directory is not a directory"])
 }
 
 /// Runs inside a user namespace, because the limit of each namespace can be set separately.

@@ -153,8 +153,8 @@ fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
 
 fn nothing_to_watch(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.qus(&["install", "aarch46", "--watch"])?.fails(1, &["not installed: aarch46"])?;
-    let words = ["there is no directory /no/such/folder", "hint: "];
-    fixture.qus(&["--mount", "/no/such/folder", "install", FOREIGN[0], "--watch"])?.fails(1, &words)
+    let words = ["there is no directory /no/such/directory", "hint: "];
+    fixture.qus(&["--mount", "/no/such/directory", "install", FOREIGN[0], "--watch"])?.fails(1, &words)
 }
 
 fn available_emulators(fixture: &KernelFixture<'_>) -> Result<()> {

@@ -34,7 +34,7 @@ fn without_rights(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = &*fixture.full_image()?;
     let foreign = format!("linux/{}", FOREIGN[1]);
     let told = || parse_platforms(&fixture.docker(&["run", "--rm", image])?.succeeds()?);
-    ensure!(!told()?.contains(&foreign), "{foreign} is told before there is a handler");
+    ensure!(!told()?.contains(&foreign), "{foreign} is listed before there is a handler");
     let words = ["cannot mount binfmt_misc", "hint: in a container, add `--privileged`"];
     for arch in ["all", FOREIGN[1]] {
         let ended = fixture.docker(&["run", "--rm", image, "install", arch])?;
@@ -48,7 +48,7 @@ fn without_rights(fixture: &EngineFixture<'_>) -> Result<()> {
         .fails(1, &["hint: run it as root; in a container, add `--privileged`"])?;
     check_none_registered(fixture)?;
     privileged(fixture, &["install", FOREIGN[1]])?.succeeds()?;
-    ensure!(told()?.contains(&foreign), "{foreign} is not told without rights");
+    ensure!(told()?.contains(&foreign), "{foreign} is not listed without rights");
     Ok(())
 }
 
@@ -174,12 +174,12 @@ fn others(fixture: &EngineFixture<'_>) -> Result<()> {
     ensure!(told.starts_with("qus "), "--version tells {told}");
     let foreign = format!("linux/{}", FOREIGN[1]);
     let told = parse_platforms(&privileged(fixture, &["--install", "all"])?.succeeds()?)?;
-    ensure!(told.contains(&foreign), "{foreign} is not told: {told:?}");
+    ensure!(told.contains(&foreign), "{foreign} is not listed: {told:?}");
     check_all_registered(fixture, "POCF")?;
     let told = parse_platforms(
         &privileged(fixture, &["--uninstall", &format!("qemu-{}", FOREIGN[0])])?.succeeds()?,
     )?;
-    ensure!(!told.contains(&foreign), "{foreign} is still told: {told:?}");
+    ensure!(!told.contains(&foreign), "{foreign} is still listed: {told:?}");
     ensure!(!handlers(fixture)?.is_empty(), "one was to be removed");
     privileged(fixture, &["--uninstall", "qemu-*"])?.succeeds()?;
     check_none_registered(fixture)?;
