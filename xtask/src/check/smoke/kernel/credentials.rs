@@ -92,7 +92,7 @@ fn variables(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.install(&[FOREIGN[0]])?;
     let setuid = fixture.setuid("bash")?.display().to_string();
     let plain = fixture.copy(&fixture.foreign("bash")?, "plain")?.display().to_string();
-    let told = |program: &str, log: &Path| {
+    let traced = |program: &str, log: &Path| {
         let variables = [
             "QEMU_LOG=strace".to_owned(),
             format!("QEMU_LOG_FILENAME={}", log.display()),
@@ -106,13 +106,13 @@ fn variables(fixture: &KernelFixture<'_>) -> Result<()> {
         )
     };
     let log = fixture.user_dir()?.join("log");
-    told(&plain, &log)?.writes(&format!("{NOBODY} injected strace\n"))?;
+    traced(&plain, &log)?.writes(&format!("{NOBODY} injected strace\n"))?;
     ensure!(
         fs::read_to_string(&log)?.contains("geteuid"),
         "QEMU_LOG_FILENAME has no effect on ordinary programs either"
     );
     let log = fixture.root_dir()?.join("log");
-    let ended = told(&setuid, &log)?;
+    let ended = traced(&setuid, &log)?;
     ensure!(!log.exists(), "an unprivileged user caused {} to be written as root", log.display());
     ended.writes("0\n")
 }
@@ -178,15 +178,15 @@ fn own_executable(fixture: &KernelFixture<'_>, guest: &'static Host) -> Result<(
     let (victim, other) = (compile(guest, "victim", &[])?, compile(guest, "other", &["-DOTHER"])?);
     fixture.make_setuid(Path::new(&victim))?;
     fixture.install(&[guest.arch.name, "--force"])?;
-    let said = fixture
+    let results = fixture
         .as_nobody(&fixture.user_dir()?, &[], &[&attack, "attack", TRIES, &victim, &other])?
         .succeeds()?;
     let wrong: Vec<_> =
-        said.lines().filter(|line| !line.ends_with(&format!(": own {TRIES}, other 0 of {TRIES}"))).collect();
+        results.lines().filter(|line| !line.ends_with(&format!(": own {TRIES}, other 0 of {TRIES}"))).collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     for used in ["open", "readlink", "exec"] {
         let right = format!("{used} /proc/self/exe: own {TRIES}, other 0 of {TRIES}");
-        ensure!(said.lines().any(|line| line == right), "{right}: not in {said}");
+        ensure!(results.lines().any(|line| line == right), "{right}: not in {results}");
     }
     Ok(())
 }

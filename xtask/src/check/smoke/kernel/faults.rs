@@ -114,8 +114,8 @@ fn crowded(fixture: &KernelFixture<'_>) -> Result<()> {
         ensure!(ended.stdout.contains(word), "`{word}` is not in {}", ended.stdout);
     }
     ensure!(ended.stderr.contains("registered, but no handler matches it"), "{}", ended.stderr);
-    let said = ended.succeeds()?;
-    ensure!(said.ends_with("all are left\n"), "{said}");
+    let output = ended.succeeds()?;
+    ensure!(output.ends_with("all are left\n"), "{output}");
     Ok(())
 }
 
@@ -195,10 +195,7 @@ fn changeable(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn swapped(fixture: &KernelFixture<'_>) -> Result<()> {
-    for (_, arch) in [("one", "arm"), ("two", "sh4")] {
-        fixture.copy(&fixture.bundle.join(format!("qemu-{arch}")), &format!("swapped/qemu-{arch}"))?;
-    }
-    let emulator = fixture.path("swapped/qemu-arm");
+    let emulator = fixture.copy(&fixture.bundle.join("qemu-arm"), "swapped/qemu-arm")?;
     let dir = fixture.path("swapped").to_string_lossy().into_owned();
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -258,7 +255,7 @@ fn unknown(fixture: &KernelFixture<'_>) -> Result<()> {
 
 fn killed(fixture: &KernelFixture<'_>) -> Result<()> {
     let qus = fixture.program();
-    let mut child = exec::spawn(cmd!(sh(), "{qus} install all"), fs::File::create(fixture.path("talk"))?)?;
+    let mut child = exec::spawn(cmd!(sh(), "{qus} install all"), fs::File::create(fixture.path("output"))?)?;
     let deadline = Instant::now() + TIMEOUT;
     while fixture.handler_contents()?.len() < 3 {
         ensure!(Instant::now() < deadline, "nothing was registered");

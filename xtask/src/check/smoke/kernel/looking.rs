@@ -115,8 +115,8 @@ fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
         let container = cmd!(sh(), "unshare {namespaces...} python3 {without...} /bin/sh -c {script} {qus}");
         let ended = fixture.run(container)?;
         ensure!(ended.stderr.contains(&format!("qemu-{arch} removed")), "{calls}: {}", ended.stderr);
-        let said = ended.succeeds()?;
-        ensure!(said.contains(&format!("qemu-{arch}")), "{calls}: handlers are not found: {said}");
+        let output = ended.succeeds()?;
+        ensure!(output.contains(&format!("qemu-{arch}")), "{calls}: handlers are not found: {output}");
     }
     Ok(())
 }

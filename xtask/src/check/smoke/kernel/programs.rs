@@ -197,11 +197,11 @@ fn overlap(fixture: &KernelFixture<'_>) -> Result<()> {
     let explained = fixture.qus(&["explain", "--json", &probe.to_string_lossy()])?;
     let explained: Value = serde_json::from_str(&explained.stdout)?;
     ensure!(explained[0]["handler"] == "qus-smoke-2", "{explained}");
-    let told = fixture.qus(&["doctor", "sh4"])?;
+    let findings = fixture.qus(&["doctor", "sh4"])?;
     for expected in ["qemu-sh4: qus-smoke-2 shadows it", "qus-smoke-1: qemu-sh4 shadows it"] {
-        ensure!(told.stdout.contains(expected), "`{expected}` is not in {}", told.stdout);
+        ensure!(findings.stdout.contains(expected), "`{expected}` is not in {}", findings.stdout);
     }
-    told.fails(1, &[" found\n"])?;
+    findings.fails(1, &[" found\n"])?;
     fixture.qus(&["status", "sh4", "--probe"])?.fails(1, &["1 of 1 handlers do not work"])?;
     drop((first, second));
     Ok(())
@@ -213,27 +213,31 @@ fn reports(fixture: &KernelFixture<'_>) -> Result<()> {
     let path = busybox.to_string_lossy().into_owned();
     fixture.qus(&["status", arch])?.fails(1, &[&format!("hint: as root: `qus install {arch}`")])?;
     let command = format!("qus install {arch}");
-    let told = fixture.qus(&["explain", &path])?;
-    ensure!(told.status == Some(1) && told.stdout.contains(&command), "{}", told.stdout);
+    let explained = fixture.qus(&["explain", &path])?;
+    ensure!(
+        explained.status == Some(1) && explained.stdout.contains(&command),
+        "{}",
+        explained.stdout
+    );
     fixture.qus(&["doctor", arch])?.fails(1, &[" found\n"])?;
 
     fixture.install(&[arch])?;
-    let told: Value =
+    let status: Value =
         serde_json::from_str(&fixture.qus(&["status", arch, "--probe", "--json"])?.succeeds()?)?;
-    let row = &told["handlers"][0];
+    let row = &status["handlers"][0];
     ensure!(row["owner"] == "qus" && row["flags"] == "POCF" && row["probe"] == true, "{row}");
     let version = qus_core::emulator::version(&fixture.bundle).context("bundle.json has no version")?;
     ensure!(row["emulator_version"] == version.to_string(), "{row}");
     fixture.qus(&["doctor", arch])?.succeeds()?;
-    let told = fixture.qus(&["explain", &path])?.succeeds()?;
-    ensure!(told.contains(&format!("handler    qemu-{arch}")), "{told}");
-    let told: Value = serde_json::from_str(&fixture.qus(&["platforms"])?.succeeds()?)?;
-    ensure!(told["emulators"] == serde_json::json!([format!("qemu-{arch}")]), "{told}");
+    let explained = fixture.qus(&["explain", &path])?.succeeds()?;
+    ensure!(explained.contains(&format!("handler    qemu-{arch}")), "{explained}");
+    let platforms: Value = serde_json::from_str(&fixture.qus(&["platforms"])?.succeeds()?)?;
+    ensure!(platforms["emulators"] == serde_json::json!([format!("qemu-{arch}")]), "{platforms}");
     let platform = Value::from(format!("linux/{}", FOREIGN[1]));
-    ensure!(told["supported"].as_array().is_some_and(|list| list.contains(&platform)), "{told}");
+    ensure!(platforms["supported"].as_array().is_some_and(|list| list.contains(&platform)), "{platforms}");
     fs::write(fixture.binfmt.root().join(format!("qemu-{arch}")), "0")?;
-    let told = fixture.qus(&["doctor"])?;
-    ensure!(told.stdout.contains("it is disabled"), "{}", told.stdout);
+    let findings = fixture.qus(&["doctor"])?;
+    ensure!(findings.stdout.contains("it is disabled"), "{}", findings.stdout);
     fixture.qus(&["install", arch])?.fails(1, &["enabled: is false, should be true"])?;
     fixture.install(&[arch, "--force"])?;
     fixture.qus(&["doctor", arch])?.succeeds().map(drop)
@@ -246,15 +250,15 @@ fn old_forms(fixture: &KernelFixture<'_>) -> Result<()> {
     };
     let only = [format!("qemu-{arch}")];
     let none: [String; 0] = [];
-    let lists_platforms = |said: &str| -> Result<bool> {
-        let said: Value = serde_json::from_str(said)?;
-        Ok(said["supported"].is_array() && said["emulators"].is_array())
+    let lists_platforms = |output: &str| -> Result<bool> {
+        let platforms: Value = serde_json::from_str(output)?;
+        Ok(platforms["supported"].is_array() && platforms["emulators"].is_array())
     };
     ensure!(lists_platforms(&fixture.qus(&[])?.succeeds()?)?, "no arguments");
-    let said = fixture.qus(&["--install", FOREIGN[1]])?.succeeds()?;
-    ensure!(lists_platforms(&said)? && handlers()? == only, "--install: {said}");
-    let said = fixture.qus(&["--uninstall", "qemu-*"])?.succeeds()?;
-    ensure!(lists_platforms(&said)? && handlers()? == none, "--uninstall: {said}");
+    let output = fixture.qus(&["--install", FOREIGN[1]])?.succeeds()?;
+    ensure!(lists_platforms(&output)? && handlers()? == only, "--install: {output}");
+    let output = fixture.qus(&["--uninstall", "qemu-*"])?.succeeds()?;
+    ensure!(lists_platforms(&output)? && handlers()? == none, "--uninstall: {output}");
     fixture.qus(&["-s", "--", "-p", arch])?.succeeds()?;
     ensure!(handlers()? == only, "-s -- -p");
     ensure!(fixture.qus(&["-l"])?.succeeds()?.contains(&only[0]), "-l");

@@ -40,29 +40,29 @@ fn watched(fixture: &KernelFixture<'_>) -> Result<()> {
     let jar = fixture.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
     let before = jar.text()?;
     fixture.install(&["hppa"])?;
-    let output = fixture.path("watch-talk");
-    let said = |word: &str| -> Result<usize> { Ok(fs::read_to_string(&output)?.matches(word).count()) };
+    let output = fixture.path("watch-output");
+    let count = |word: &str| -> Result<usize> { Ok(fs::read_to_string(&output)?.matches(word).count()) };
     let command = cmd!(sh(), "{qus} install {arch} sh4 --watch=1");
     let mut running = WatchProcess(exec::spawn(command, File::create(&output)?)?);
-    until("qus watches", || Ok(said("checking every 1 s")? == 1))?;
+    until("qus watches", || Ok(count("checking every 1 s")? == 1))?;
 
     let handler = fixture.binfmt.root().join(format!("qemu-{arch}"));
     let text = fs::read(&handler)?;
     fs::write(&handler, "-1")?;
-    until("the handler is re-registered", || Ok(said(" installed ")? == 3))?;
+    until("the handler is re-registered", || Ok(count(" installed ")? == 3))?;
     ensure!(fs::read(&handler)? == text, "the handler differs after re-registration");
     fixture.qus(&["probe", arch])?.succeeds()?;
-    ensure!(said("qemu-sh4")? == 1, "an unchanged handler was reported again");
+    ensure!(count("qemu-sh4")? == 1, "an unchanged handler was reported again");
 
     // Like `install`, it leaves a handler that differs unchanged, and reports it once.
     let differs = "enabled: is false, should be true";
     fs::write(&handler, "0")?;
-    until("the difference is reported", || Ok(said(differs)? == 1))?;
+    until("the difference is reported", || Ok(count(differs)? == 1))?;
     sleep(Duration::from_millis(2500));
-    ensure!(said(differs)? == 1, "the difference was reported again");
+    ensure!(count(differs)? == 1, "the difference was reported again");
     ensure!(fs::read(&handler)?.starts_with(b"disabled"), "it was changed without --force");
     fs::write(&handler, "-1")?;
-    until("the handler is re-registered again", || Ok(said(" installed ")? == 4))?;
+    until("the handler is re-registered again", || Ok(count(" installed ")? == 4))?;
 
     ensure!(running.0.try_wait()?.is_none(), "it ended without a signal");
     kill(Pid::from_raw(running.0.id().try_into()?), Signal::SIGTERM)?;
@@ -83,7 +83,7 @@ fn script_preamble() -> String {
         mount -t proc proc /proc
         mount -t binfmt_misc binfmt_misc {MOUNT_POINT}
         handler={MOUNT_POINT}/qemu-{arch}
-        comes() {{
+        wait_for_handler() {{
             tries=0
             until test -e $handler; do
                 tries=$((tries + 1))
@@ -103,9 +103,9 @@ fn first_process(fixture: &KernelFixture<'_>) -> Result<()> {
         for signal in TERM INT HUP QUIT; do
             unshare --mount --pid --fork --mount-proc "$0" install {arch} --watch=1 &
             container=$!
-            comes
+            wait_for_handler
             echo -1 > $handler
-            comes
+            wait_for_handler
             watched=$(cat /proc/$container/task/$container/children)
             kill -$signal $watched
             (sleep 20; kill -KILL $watched) &
@@ -125,9 +125,9 @@ fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
         r#"{begin}
         watch() {{
             "$@" &
-            comes
+            wait_for_handler
             echo -1 > $handler
-            comes
+            wait_for_handler
             kill -TERM $!
             wait $!
             test ! -e $handler || exit 11
@@ -139,7 +139,7 @@ fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
         # Under nohup it keeps running when its terminal is closed.
         watch nohup "$0" install {arch} --watch=1 2> /dev/null > /dev/null
         nohup "$0" install {arch} --watch=1 2> /dev/null > /dev/null &
-        comes
+        wait_for_handler
         kill -HUP $!
         sleep 0.3
         test -e $handler || exit 12

@@ -1,14 +1,14 @@
 /*
- * Which file a set-user-ID program reaches as its own executable.
+ * Checks which file a setuid program reaches through /proc/self/exe.
  *
  * own-executable attack TRIES VICTIM OTHER
- *     As an ordinary user, in a directory of his: run VICTIM through a symbolic link that leads to OTHER as soon as
- *     it has been executed, TRIES times for each use and spelling of /proc/self/exe. Write a line for each that says
- *     how often which file was reached.
+ *     The attacker, an unprivileged user in a directory of their own: runs VICTIM through a symbolic link and then
+ *     points the link to OTHER, TRIES times for each use and spelling of the path. Prints a line for each with the
+ *     number of times each file was reached.
  * own-executable USE SPELLING VICTIM
- *     The victim: write "own", "other", or what else it found.
+ *     The victim: prints "own", "other", or an error.
  *
- * Compiled with -DOTHER it is OTHER. Without arguments it writes which of the two it is.
+ * Compiled with -DOTHER, the program is OTHER. Without arguments it prints which of the two it is.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -27,7 +27,7 @@
 #define WHOSE "own"
 #endif
 
-/* What a file of this program is told by. No file has what is looked for: the words begin with the wrong letter. */
+/* Marks the file. The search patterns begin with another character, so that the files do not contain them. */
 static const volatile char mark[] = "<" WHOSE " file>";
 static char own_mark[] = "-own file>", other_mark[] = "-other file>";
 
@@ -42,7 +42,7 @@ static const char *const spellings[] = {
 
 #define COUNT(list) (sizeof (list) / sizeof *(list))
 
-static const char *open_it(int dir, const char *path)
+static const char *open_path(int dir, const char *path)
 {
     static char text[1 << 24];
     size_t size = 0;
@@ -59,7 +59,7 @@ static const char *open_it(int dir, const char *path)
     return memmem(text, size, own_mark, strlen(own_mark)) ? "own" : "neither";
 }
 
-static const char *readlink_it(int dir, const char *path, const char *victim)
+static const char *read_link(int dir, const char *path, const char *victim)
 {
     static char target[4096];
 
@@ -68,7 +68,7 @@ static const char *readlink_it(int dir, const char *path, const char *victim)
     return strcmp(target, victim) ? target : "own";
 }
 
-static int be_victim(const char *use, const char *spelling, const char *victim)
+static int run_victim(const char *use, const char *spelling, const char *victim)
 {
     char path[256], *name = path, *space, *letter;
     char *const argv[] = { "again", NULL };
@@ -89,15 +89,15 @@ static int be_victim(const char *use, const char *spelling, const char *victim)
         syscall(SYS_execveat, dir, name, argv, environ, 0);
         puts(strerror(errno));
     } else {
-        puts(*use == 'o' ? open_it(dir, name) : readlink_it(dir, name, victim));
+        puts(*use == 'o' ? open_path(dir, name) : read_link(dir, name, victim));
     }
     return 0;
 }
 
-/* Runs the victim once, and returns what it writes. */
+/* Runs the victim once and returns the first line of its output. */
 static const char *attack(const char *use, const char *spelling, char **argv)
 {
-    static char said[4096];
+    static char output[4096];
     size_t size = 0;
     ssize_t got;
     int ends[2];
@@ -106,7 +106,7 @@ static const char *attack(const char *use, const char *spelling, char **argv)
     remove("evil");
     if (symlink(argv[3], "program") || symlink(argv[4], "evil") || pipe(ends))
         err(1, "cannot prepare");
-    /* This process goes on once the kernel has opened the program and the emulator. */
+    /* vfork() returns here when execl() has opened the program and the emulator. */
     pid_t pid = vfork();
     if (pid == 0) {
         dup2(ends[1], 1);
@@ -117,13 +117,13 @@ static const char *attack(const char *use, const char *spelling, char **argv)
     if (rename("evil", "program"))
         err(1, "cannot replace");
     close(ends[1]);
-    while (size < sizeof said - 1 && (got = read(ends[0], said + size, sizeof said - 1 - size)) > 0)
+    while (size < sizeof output - 1 && (got = read(ends[0], output + size, sizeof output - 1 - size)) > 0)
         size += got;
-    said[size] = '\0';
-    said[strcspn(said, "\n")] = '\0';
+    output[size] = '\0';
+    output[strcspn(output, "\n")] = '\0';
     close(ends[0]);
     waitpid(pid, NULL, 0);
-    return said;
+    return output;
 }
 
 int main(int argc, char **argv)
@@ -133,7 +133,7 @@ int main(int argc, char **argv)
         return 0;
     }
     if (argc == 4)
-        return be_victim(argv[1], argv[2], argv[3]);
+        return run_victim(argv[1], argv[2], argv[3]);
     if (argc != 5)
         errx(2, "wrong usage");
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -145,17 +145,17 @@ int main(int argc, char **argv)
             int own = 0, other = 0, tries = atoi(argv[2]);
             char neither[4096] = "";
 
-            /* It is itself what is read. */
+            /* readlink reads this link itself, not what it points to. */
             if (!strcmp(uses[use], "readlink") && !strcmp(spellings[i], "link"))
                 continue;
             for (int try = 0; try < tries; try++) {
-                const char *said = attack(uses[use], spellings[i], argv);
-                if (!strcmp(said, "own"))
+                const char *output = attack(uses[use], spellings[i], argv);
+                if (!strcmp(output, "own"))
                     own++;
-                else if (!strcmp(said, "other") || !strcmp(said, argv[4]))
+                else if (!strcmp(output, "other") || !strcmp(output, argv[4]))
                     other++;
                 else
-                    snprintf(neither, sizeof neither, ", but %s", said);
+                    snprintf(neither, sizeof neither, ", but %s", output);
             }
             printf("%s %s: own %d, other %d of %d%s\n", uses[use], spellings[i], own, other, tries, neither);
         }
