@@ -102,7 +102,7 @@ fn run_logged(mut command: Command, what: &str, log: &Path, mut on_line: impl Fn
 /// Runs a short command and returns its stdout without the last newline.
 ///
 /// # Errors
-/// As [`run`]; the message contains the program's stderr.
+/// As [`run`]; the message contains the program's stderr, or the end of its stdout if it wrote nothing there.
 pub(crate) fn read<'a>(cmd: impl Into<Invocation<'a>>) -> Result<String> {
     let cmd = cmd.into();
     let what = cmd.program();
@@ -128,9 +128,21 @@ pub(crate) fn read_limited<'a>(cmd: impl Into<Invocation<'a>>, bytes: u64) -> Re
 fn text(what: &str, output: Output) -> Result<String> {
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("{what} failed ({}): {}", output.status, stderr.trim());
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        // Test programs report failures on stdout.
+        let why = match stderr.trim() {
+            "" => last_lines(stdout.trim()),
+            stderr => stderr,
+        };
+        bail!("{what} failed ({}): {why}", output.status);
     }
     String::from_utf8(output.stdout).with_context(|| format!("the output of {what}"))
+}
+
+/// The end of a text, [`LAST_LINES`] lines at most.
+fn last_lines(text: &str) -> &str {
+    let start = text.rmatch_indices('\n').nth(LAST_LINES - 1);
+    start.map_or(text, |(newline, _)| &text[newline + 1..])
 }
 
 /// Runs a short command and returns its output, whatever the exit status.
@@ -303,6 +315,16 @@ mod tests {
         assert!(error.contains("line 50\n    to stderr") && !error.contains("line 1\n"), "{error}");
         let text = fs::read_to_string(log.path()).unwrap();
         assert!(text.starts_with("$ cd ") && text.contains("sh -c 'for i in"), "{text}");
+    }
+
+    #[test]
+    fn a_failed_command_is_explained_by_its_output() {
+        let sh = Shell::new().unwrap();
+        let error = |script: &str| read(cmd!(sh, "sh -c {script}")).unwrap_err().to_string();
+        assert_eq!(error("echo out; echo err >&2; exit 3"), "sh failed (exit status: 3): err");
+        assert_eq!(error("echo out; exit 3"), "sh failed (exit status: 3): out");
+        let last: Vec<_> = (51 - LAST_LINES..=50).map(|line| line.to_string()).collect();
+        assert_eq!(error("seq 50; exit 3"), format!("sh failed (exit status: 3): {}", last.join("\n")));
     }
 
     #[test]

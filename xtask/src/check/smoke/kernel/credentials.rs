@@ -181,8 +181,10 @@ fn own_executable(fixture: &KernelFixture<'_>, guest: &'static Host) -> Result<(
     let results = fixture
         .as_nobody(&fixture.user_dir()?, &[], &[&attack, "attack", TRIES, &victim, &other])?
         .succeeds()?;
-    let wrong: Vec<_> =
-        results.lines().filter(|line| !line.ends_with(&format!(": own {TRIES}, other 0 of {TRIES}"))).collect();
+    let wrong: Vec<_> = results
+        .lines()
+        .filter(|line| !line.ends_with(&format!(": own {TRIES}, other 0 of {TRIES}")))
+        .collect();
     ensure!(wrong.is_empty(), "{}", wrong.join("; "));
     for used in ["open", "readlink", "exec"] {
         let right = format!("{used} /proc/self/exe: own {TRIES}, other 0 of {TRIES}");

@@ -214,11 +214,7 @@ fn reports(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.qus(&["status", arch])?.fails(1, &[&format!("hint: as root: `qus install {arch}`")])?;
     let command = format!("qus install {arch}");
     let explained = fixture.qus(&["explain", &path])?;
-    ensure!(
-        explained.status == Some(1) && explained.stdout.contains(&command),
-        "{}",
-        explained.stdout
-    );
+    ensure!(explained.status == Some(1) && explained.stdout.contains(&command), "{}", explained.stdout);
     fixture.qus(&["doctor", arch])?.fails(1, &[" found\n"])?;
 
     fixture.install(&[arch])?;
