@@ -1,7 +1,7 @@
-//! Images on a real engine and a real registry: made, pushed, pulled, and run, and every failure provoked.
+//! Checks images with a real engine and a real registry: building, pushing, pulling, running, and every failure.
 //!
-//! All of it happens on throwaway engines, whatever Docker the machine has. As at the level `kernel`, handlers
-//! are registered in the machine's kernel, and removed again.
+//! Only throwaway engines are used, never the machine's Docker. As at the level `kernel`, handlers are registered in
+//! the machine's kernel and unregistered afterwards.
 
 mod around;
 mod builders;
@@ -35,7 +35,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             around::run(&mut checks)?;
             builders::run(&mut checks)?;
             hosts::run(&mut checks)?;
-            // Minutes of compiling: where more than one host was asked for.
+            // This compiles for minutes, so it runs only if at least three hosts are built.
             if built(cx).count() > 2 {
                 nodes::run(&mut checks)?;
             }

@@ -1,5 +1,4 @@
-//! What comes with the images, used as its users use it: the steps of docker/setup-qemu-action, our own
-//! action, and further below services and the entry point.
+//! Checks images as users run them: docker/setup-qemu-action, our own action, services, and the entry point.
 
 mod entry;
 mod services;
@@ -28,14 +27,14 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
         "the action: registers and reports handlers; a handler that differs is an error, reset replaces it",
         action,
     )?;
-    checks.check("the action: the image is cached and loaded", kept)?;
-    checks.check("the action: every failure is an annotation", annotated)?;
+    checks.check("the action: the image is cached and loaded", image_cached)?;
+    checks.check("the action: every failure is an annotation", failures_annotated)?;
     services::run(checks)?;
     entry::run(checks)
 }
 
-/// `src/main.ts` of docker/setup-qemu-action v3 and v4, and `Docker.pull` of docker/actions-toolkit with
-/// `cache-image`: their commands in their order, with their very arguments.
+/// Runs the commands of docker/setup-qemu-action v3 and v4 (`src/main.ts`), and of docker/actions-toolkit with
+/// `cache-image` (`Docker.pull`), in the same order and with the same arguments.
 fn setup_qemu(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = &*fixture.full_image()?;
     let archive = &*fixture.path("setup-qemu.tar").to_string_lossy().into_owned();
@@ -53,111 +52,114 @@ fn setup_qemu(fixture: &EngineFixture<'_>) -> Result<()> {
     privileged(fixture, &["--install", &format!("{foreign},{OTHER}")])?.succeeds()?;
     ensure!(
         handlers(fixture)? == [format!("qemu-{}", FOREIGN[0]), format!("qemu-{OTHER}")],
-        "others were registered"
+        "other handlers are registered"
     );
     let platforms = parse_platforms(&privileged(fixture, &[])?.succeeds()?)?;
-    let own: &Arch = ARCHES.iter().find(|arch| is_own(arch)).context("this machine has an architecture")?;
+    let own: &Arch =
+        ARCHES.iter().find(|arch| is_own(arch)).context("the table has no row for this machine")?;
     let first = format!("linux/{}", own.platforms[0]);
-    ensure!(platforms.first() == Some(&first), "the machine's own is not the first of {platforms:?}");
+    ensure!(platforms.first() == Some(&first), "the first platform is not the machine's own: {platforms:?}");
     let installed = [foreign, OTHER].map(|platform| format!("linux/{platform}"));
     for platform in &installed {
         ensure!(platforms.contains(platform), "{platform} is not supported: {platforms:?}");
     }
-    // The daemon looks anew whenever it is asked, and adds what it finds; what has gone it tells until it is
-    // restarted, and of what 64-bit processors may run besides it tells nothing (moby's `Worker.Platforms`).
+    // Only the new platforms are compared: the daemon detects new ones on every request, but lists removed ones until
+    // it is restarted, and never lists 32-bit platforms of a 64-bit processor (moby's `Worker.Platforms`).
     let inspected = fixture.docker(&["buildx", "inspect", "--bootstrap"])?.succeeds()?;
     let listed = inspected.lines().find_map(|line| line.strip_prefix("Platforms:"));
-    let listed: Vec<_> = listed.context("buildx tells no platforms")?.split(',').map(str::trim).collect();
+    let listed: Vec<_> = listed.context("buildx lists no platforms")?.split(',').map(str::trim).collect();
     for platform in &installed {
-        ensure!(listed.contains(&&**platform), "buildx does not tell {platform}: {listed:?}");
+        ensure!(listed.contains(&&**platform), "buildx does not list {platform}: {listed:?}");
     }
     // `all` is the action's default.
     privileged(fixture, &["--install", "all"])?.succeeds()?;
     check_all_registered(fixture, "POCF")
 }
 
-/// A step of our action, and what it adds to the outputs.
-fn act(
+/// Runs a step of our action, and returns its result and what it writes to `GITHUB_OUTPUT`.
+fn run_step(
     fixture: &EngineFixture<'_>,
     step: &str,
     variables: &[(&str, &str)],
 ) -> Result<(CommandOutput, String)> {
     let script = fixture.kernel.cx.paths.images().join("action/install.sh");
-    let output = fixture.path("output");
-    fs::write(&output, "")?;
-    let mut cmd = cmd!(sh(), "{script} {step}").env("GITHUB_OUTPUT", &output);
+    let outputs = fixture.path("output");
+    fs::write(&outputs, "")?;
+    let mut cmd = cmd!(sh(), "{script} {step}").env("GITHUB_OUTPUT", &outputs);
     for (name, value) in fixture.engine.client().variables(&fixture.kernel.cx.settings)? {
         cmd = cmd.env(name, value);
     }
     for (name, value) in variables {
         cmd = cmd.env(name, value);
     }
-    Ok((fixture.kernel.run(cmd)?, fs::read_to_string(output)?))
+    Ok((fixture.kernel.run(cmd)?, fs::read_to_string(outputs)?))
 }
 
 fn action(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = &*fixture.full_image()?;
-    let (ended, output) = act(fixture, "image", &[("QUS_IMAGE", image)])?;
-    ended.writes("")?;
-    ensure!(output == format!("image={image}\n"), "another image is meant: {output}");
+    let (step, outputs) = run_step(fixture, "image", &[("QUS_IMAGE", image)])?;
+    step.writes("")?;
+    ensure!(outputs == format!("image={image}\n"), "unexpected outputs: {outputs}");
 
     let platforms = format!("linux/{},\n {OTHER}", FOREIGN[1]);
     let variables = [("QUS_IMAGE", image), ("QUS_PLATFORMS", &platforms)];
-    let (ended, output) = act(fixture, "install", &variables)?;
+    let (step, outputs) = run_step(fixture, "install", &variables)?;
     for word in ["@sha256:", FOREIGN[0], OTHER] {
-        ensure!(ended.stderr.contains(word), "the log does not tell {word}: {}", ended.stderr);
+        ensure!(step.stderr.contains(word), "`{word}` is not in the log: {}", step.stderr);
     }
-    ended.writes("")?;
-    let (names, status) = output.split_once("\nstatus<<END\n").context("there is no output `status`")?;
-    let names: Vec<_> = names.strip_prefix("platforms=").context("no `platforms`")?.split(',').collect();
+    step.writes("")?;
+    let (platforms, status) = outputs.split_once("\nstatus<<END\n").context("no output `status`")?;
+    let platforms = platforms.strip_prefix("platforms=").context("no output `platforms`")?;
+    let platforms: Vec<_> = platforms.split(',').collect();
     for platform in [FOREIGN[1], OTHER].map(|platform| format!("linux/{platform}")) {
-        ensure!(names.contains(&&*platform), "{platform} is not among {names:?}");
+        ensure!(platforms.contains(&&*platform), "{platform} is not listed: {platforms:?}");
     }
-    let status: Value = serde_json::from_str(status.strip_suffix("END\n").context("`status` has no end")?)?;
-    ensure!(status["handlers"].as_array().is_some_and(|rows| rows.len() == 2), "other handlers: {status}");
+    let status: Value =
+        serde_json::from_str(status.strip_suffix("END\n").context("the output `status` has no end marker")?)?;
+    ensure!(status["handlers"].as_array().is_some_and(|rows| rows.len() == 2), "not two handlers: {status}");
 
-    // Ours, from elsewhere.
+    // A handler of qus with another path and other flags.
     privileged(fixture, &["remove", "all"])?.succeeds()?;
     fixture.kernel.install(&[FOREIGN[0], "--no-credentials"])?;
-    let (ended, output) = act(fixture, "install", &variables)?;
-    ended.fails(1, &["::error title=qus::qus install ", "flags: is ", "should be POCF"])?;
-    ensure!(output.is_empty(), "what has failed tells {output}");
+    let (step, outputs) = run_step(fixture, "install", &variables)?;
+    step.fails(1, &["::error title=qus::qus install ", "flags: is ", "should be POCF"])?;
+    ensure!(outputs.is_empty(), "the failed step has outputs: {outputs}");
     let variables = [&variables[..], &[("QUS_RESET", "true")]].concat();
-    act(fixture, "install", &variables)?.0.succeeds()?;
+    run_step(fixture, "install", &variables)?.0.succeeds()?;
     check_each_handler(fixture, "interpreter /usr/bin/qemu-")
 }
 
-fn kept(fixture: &EngineFixture<'_>) -> Result<()> {
-    let repo = fixture.repo("kept");
+fn image_cached(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("cached");
     fixture.push(&fixture.small, &repo, &[])?.succeeds()?;
     let image = &*format!("{repo}:latest");
-    let cache = fixture.path("kept");
+    let cache = fixture.path("cached");
     let cache_dir = &*cache.to_string_lossy();
     let variables = [("QUS_IMAGE", image), ("QUS_PLATFORMS", "all"), ("QUS_CACHE", cache_dir)];
-    act(fixture, "install", &variables)?.0.succeeds()?;
-    ensure!(cache.join("image.tar").is_file(), "the image was not kept");
+    run_step(fixture, "install", &variables)?.0.succeeds()?;
+    ensure!(cache.join("image.tar").is_file(), "the image is not in the cache directory");
     fixture.docker(&["image", "rm", image])?.succeeds()?;
     privileged(fixture, &["remove", "all"])?.succeeds()?;
-    let (ended, _) = act(fixture, "install", &variables)?;
-    ensure!(!ended.stderr.contains("Pulling"), "it was pulled again: {}", ended.stderr);
-    ended.succeeds()?;
-    ensure!(!handlers(fixture)?.is_empty(), "the image that was loaded has registered nothing");
+    let (step, _) = run_step(fixture, "install", &variables)?;
+    ensure!(!step.stderr.contains("Pulling"), "the image was pulled again: {}", step.stderr);
+    step.succeeds()?;
+    ensure!(!handlers(fixture)?.is_empty(), "the loaded image registered no handler");
     fs::write(cache.join("image.tar"), "no image")?;
-    let words = ["::error title=qus::docker cannot load ", "delete the cache"];
-    act(fixture, "install", &variables)?.0.fails(1, &words)
+    let expected = ["::error title=qus::docker cannot load ", "delete the cache"];
+    run_step(fixture, "install", &variables)?.0.fails(1, &expected)
 }
 
-fn annotated(fixture: &EngineFixture<'_>) -> Result<()> {
+fn failures_annotated(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = &*fixture.full_image()?;
-    let fails = |variables: &[(&str, &str)], words: &[&str]| -> Result<()> {
-        let (ended, output) = act(fixture, "install", variables)?;
-        ensure!(output.is_empty(), "what has failed tells {output}");
-        ended.fails(1, words)
+    let fails = |variables: &[(&str, &str)], expected: &[&str]| -> Result<()> {
+        let (step, outputs) = run_step(fixture, "install", variables)?;
+        ensure!(outputs.is_empty(), "the failed step has outputs: {outputs}");
+        step.fails(1, expected)
     };
-    let wrong = ["::error title=qus::qus install vax 100%25 failed%0A", "not installed: vax 100%25\n"];
-    fails(&[("QUS_IMAGE", image), ("QUS_PLATFORMS", "vax,100%")], &wrong)?;
-    let missing = &*fixture.repo("nobody:1");
-    let words = ["::error title=qus::docker cannot pull ", missing, "name another with `image`"];
-    fails(&[("QUS_IMAGE", missing), ("QUS_PLATFORMS", "all")], &words)?;
+    let expected = ["::error title=qus::qus install vax 100%25 failed%0A", "not installed: vax 100%25\n"];
+    fails(&[("QUS_IMAGE", image), ("QUS_PLATFORMS", "vax,100%")], &expected)?;
+    let missing = &*fixture.repo("missing:1");
+    let expected = ["::error title=qus::docker cannot pull ", missing, "name another with `image`"];
+    fails(&[("QUS_IMAGE", missing), ("QUS_PLATFORMS", "all")], &expected)?;
     check_none_registered(fixture)
 }

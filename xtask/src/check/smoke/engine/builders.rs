@@ -1,5 +1,5 @@
-//! Engines and builders of other kinds than the usual one: Docker's classic image store, builders elsewhere, images
-//! that are not pushed, and bills of materials.
+//! Checks other engines and builders: Docker's classic image store, remote builders, images that are only loaded, and
+//! SBOM scanners.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -16,18 +16,18 @@ use crate::base::{exec, files};
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests};
 use crate::engine::throwaway::{Options, Throwaway};
 
-/// What a push of the small bundle makes: of three kinds and a guest an image and an index each, and floating tags of
-/// the kinds.
+/// Number of tags that a push of the small bundle creates: an image and an index for each of three kinds and one guest,
+/// and a floating tag for each kind.
 pub(super) const TAGS_OF_SMALL: usize = 11;
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("push from docker's classic image store, and again", classic)?;
+    checks.check("push from docker's classic image store, and again", classic_store)?;
     checks.check("push through a remote builder, and one with two nodes", remote)?;
     checks.check("load into the engine, and run", load)?;
     checks.check("SBOM from a scanner; from an unavailable one", sbom)
 }
 
-fn classic(fixture: &EngineFixture<'_>) -> Result<()> {
+fn classic_store(fixture: &EngineFixture<'_>) -> Result<()> {
     let options = Options { containerd_store: false, ..Options::default() };
     let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("c/run"), &options)?;
     let repo = fixture.repo("classic");
@@ -37,7 +37,7 @@ fn classic(fixture: &EngineFixture<'_>) -> Result<()> {
     };
     let first = push()?;
     let note = "note: Docker's classic image store supports neither attestations nor zstd layers";
-    ensure!(first.stderr.contains(note), "it does not say what is missing: {}", first.stderr);
+    ensure!(first.stderr.contains(note), "`{note}` is not in: {}", first.stderr);
     let first = digests(&first.succeeds()?)?;
     let mut layers = 0;
     for digest in first.values() {
@@ -45,28 +45,32 @@ fn classic(fixture: &EngineFixture<'_>) -> Result<()> {
         let raw = fixture.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
         let raw: Value = serde_json::from_str(&raw)?;
         let types = raw["layers"].as_array().into_iter().flatten().map(|layer| layer["mediaType"].as_str());
-        for kind in types {
-            ensure!(kind.is_some_and(|kind| kind.ends_with("gzip")), "a layer of {name} is {kind:?}");
+        for media_type in types {
+            ensure!(
+                media_type.is_some_and(|media_type| media_type.ends_with("gzip")),
+                "a layer of {name} is {media_type:?}"
+            );
             layers += 1;
         }
         let attested = raw["manifests"]
             .as_array()
             .is_some_and(|listed| listed.iter().any(|manifest| manifest["platform"]["os"] == "unknown"));
-        ensure!(!attested, "{name} has an attestation, which the note denies");
+        ensure!(!attested, "{name} has an attestation, despite the note");
     }
     ensure!(layers > 0, "no image has a layer");
     let second = push()?.succeeds()?;
     let rows: Vec<Value> = serde_json::from_str(&second)?;
     ensure!(rows.iter().all(|row| row["state"] == "unchanged"), "the second push changed tags: {second}");
-    ensure!(digests(&second)? == first, "the second push tells other digests");
+    ensure!(digests(&second)? == first, "the second push reports other digests");
     Ok(())
 }
 
-/// A socket on which an engine's BuildKit answers, as a builder elsewhere does; it serves until this process ends.
-pub(super) fn socket(fixture: &EngineFixture<'_>, engine: &Throwaway, name: &str) -> Result<String> {
+/// Serves an engine's BuildKit on a socket, like a remote builder, until this process exits.
+pub(super) fn serve_buildkit(fixture: &EngineFixture<'_>, engine: &Throwaway, name: &str) -> Result<String> {
     let path = fixture.path(name);
-    let listener = UnixListener::bind(&path).with_context(|| format!("cannot make {}", path.display()))?;
-    // Whoever makes a builder holds a lock in buildx's folder, for which another buildx that he calls would wait.
+    let listener = UnixListener::bind(&path).with_context(|| format!("cannot create {}", path.display()))?;
+    // `buildx create` connects to this socket while it locks the configuration directory. With the same directory,
+    // `buildx dial-stdio` would wait for that lock.
     let client = engine.client().env("BUILDX_CONFIG", path.with_extension("buildx"));
     thread::spawn(move || {
         for connection in listener.incoming().flatten() {
@@ -81,7 +85,7 @@ pub(super) fn socket(fixture: &EngineFixture<'_>, engine: &Throwaway, name: &str
 }
 
 fn remote(fixture: &EngineFixture<'_>) -> Result<()> {
-    let here = socket(fixture, &fixture.engine, "here.sock")?;
+    let here = serve_buildkit(fixture, &fixture.engine, "here.sock")?;
     let create = |name: &str, args: &[&str]| -> Result<()> {
         let create = ["buildx", "create", "--driver", "remote", "--name", name];
         fixture.docker(&[&create, args].concat())?.succeeds().map(drop)
@@ -89,13 +93,13 @@ fn remote(fixture: &EngineFixture<'_>) -> Result<()> {
     create("one", &[&here])?;
     let pushed = fixture.push(&fixture.small, &fixture.repo("remote"), &["--builder", "one"])?;
     ensure!(pushed.stderr.contains("with the driver remote"), "another builder was used: {}", pushed.stderr);
-    // The engine that answers is not the builder, and runs what was pushed.
-    ensure!(!pushed.stderr.contains("images were not run"), "nothing was run: {}", pushed.stderr);
+    // The engine runs the pushed images, although it is not the builder.
+    ensure!(!pushed.stderr.contains("images were not run"), "the images were not run: {}", pushed.stderr);
     let pushed = digests(&pushed.succeeds()?)?;
-    ensure!(pushed.len() == TAGS_OF_SMALL, "not the usual tags: {pushed:?}");
+    ensure!(pushed.len() == TAGS_OF_SMALL, "unexpected tags: {pushed:?}");
 
-    // Images of another host, built on another engine. Nothing tells these emulators from real ones but running them,
-    // which no machine does that has no handler.
+    // Images of another host, built by another engine. They contain emulators of this host, which nothing detects because
+    // images of another host are not run without a handler.
     let there = Throwaway::start(fixture.kernel.cx, &fixture.path("r/run"), &Options::default())?;
     let other = other_host(fixture)?;
     let target = fixture.path("two");
@@ -104,23 +108,23 @@ fn remote(fixture: &EngineFixture<'_>) -> Result<()> {
     copy_dir(&bundles.join(fixture.host.name), &bundles.join(other.name))?;
     let platform = |host: &Host| format!("--platform=linux/{}", host.platform);
     create("two", &[&platform(fixture.host), &here])?;
-    let there_socket = socket(fixture, &there, "there.sock")?;
+    let there_socket = serve_buildkit(fixture, &there, "there.sock")?;
     create("two", &["--append", "--node", "there", &platform(other), &there_socket])?;
     let hosts = format!("{},{other}", fixture.host);
     let repo = fixture.repo("two");
     fixture.push(&target, &repo, &["--builder", "two", "--host", &hosts])?.succeeds()?;
     let found = fixture.inspect(&format!("{repo}:latest"))?;
-    let images = found["image"].as_object().context("latest is no index")?;
+    let images = found["image"].as_object().context("latest is not an index")?;
     for host in [fixture.host, other] {
         let platform = format!("linux/{}", host.platform);
-        ensure!(images.contains_key(&platform), "latest has nothing for {platform}: {found}");
+        ensure!(images.contains_key(&platform), "latest has no image for {platform}: {found}");
     }
     let cached = fixture.kernel.run(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
-    ensure!(cached.contains("true"), "the second node has built nothing: {cached}");
+    ensure!(cached.contains("true"), "the second node built nothing: {cached}");
     Ok(())
 }
 
-/// One that this machine does not run.
+/// Returns a host whose programs this machine does not run.
 fn other_host(fixture: &EngineFixture<'_>) -> Result<&'static Host> {
     let name = if fixture.host.name == "s390x" { "ppc64le" } else { "s390x" };
     HOSTS.iter().find(|host| host.name == name).context("the table has no such host")
@@ -147,14 +151,14 @@ fn load(fixture: &EngineFixture<'_>) -> Result<()> {
     for tag in ["latest", "register"] {
         let name = format!("loaded:{tag}");
         let run = ["run", "--rm", "--pull", "never", "--network", "none", &name, "--version"];
-        let told = fixture.docker(&run)?.succeeds()?;
-        ensure!(told.starts_with("qus "), "{name} answers {told:?}");
+        let version = fixture.docker(&run)?.succeeds()?;
+        ensure!(version.starts_with("qus "), "{name} prints {version:?}");
     }
     Ok(())
 }
 
 fn sbom(fixture: &EngineFixture<'_>) -> Result<()> {
-    let scanner = scanner(fixture)?;
+    let scanner = push_scanner(fixture)?;
     let repo = fixture.repo("sbom");
     let push = |repo: &str, scanner: &str| -> Result<_> {
         fixture.kernel.run(
@@ -163,25 +167,25 @@ fn sbom(fixture: &EngineFixture<'_>) -> Result<()> {
         )
     };
     push(&repo, &scanner)?.succeeds()?;
-    let of_latest = ["buildx", "imagetools", "inspect", "--format", "{{json .SBOM}}"];
-    let told = fixture.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
-    let told: Value = serde_json::from_str(&told)?;
-    ensure!(told["SPDX"]["name"] == "qus-smoke", "latest has another SBOM: {told}");
+    let inspect = ["buildx", "imagetools", "inspect", "--format", "{{json .SBOM}}"];
+    let sbom = fixture.docker(&[&inspect[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
+    let sbom: Value = serde_json::from_str(&sbom)?;
+    ensure!(sbom["SPDX"]["name"] == "qus-smoke", "latest has another SBOM: {sbom}");
 
     let absent = fixture.repo("no-scanner:1");
     let repo = fixture.repo("no-sbom");
     let note = format!("note: images have no SBOM, because {absent} is not available");
     push(&repo, &absent)?.fails(0, &[&note])?;
-    let told = fixture.docker(&[&of_latest[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
-    ensure!(!told.contains("SPDX"), "there is an SBOM from nowhere: {told}");
+    let sbom = fixture.docker(&[&inspect[..], &[&format!("{repo}:latest")]].concat())?.succeeds()?;
+    ensure!(!sbom.contains("SPDX"), "latest has an SBOM without a scanner: {sbom}");
     Ok(())
 }
 
-/// An image that says of everything that it is nothing.
-fn scanner(fixture: &EngineFixture<'_>) -> Result<String> {
+/// Pushes an SBOM scanner that writes the same empty SBOM for every image.
+fn push_scanner(fixture: &EngineFixture<'_>) -> Result<String> {
     let dir = fixture.path("scanner");
-    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|place| fixture.engine.program(place));
-    let busybox: &PathBuf = busybox.iter().find(|path| path.exists()).context("there is no busybox")?;
+    let busybox = ["usr/bin/busybox", "bin/busybox"].map(|path| fixture.engine.program(path));
+    let busybox: &PathBuf = busybox.iter().find(|path| path.exists()).context("the engine has no busybox")?;
     files::copy(busybox, &dir.join("busybox"))?;
     let statement = json!({
         "_type": "https://in-toto.io/Statement/v0.1",

@@ -1,6 +1,4 @@
-//! Registries and engines that fail, and what is said then.
-//!
-//! All of them are real but one: no buildx that is too old can be had.
+//! Checks the messages about registries and engines that fail.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -15,69 +13,73 @@ use xshell::Cmd;
 
 use crate::base::files;
 use crate::check::smoke::engine::builders::TAGS_OF_SMALL;
-use crate::check::smoke::engine::faulty::{Answer, FOR_EVER, Faulty, Real, free_address, repo};
+use crate::check::smoke::engine::faulty::{Fault, FaultyProxy, PERMANENT, Registry, free_address, repo};
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests};
 use crate::check::smoke::fixture::process::{BackgroundProcess, Tmpfs, wait};
 use crate::engine::throwaway::{Options, Throwaway};
 
 const LOOPBACK: &str = "127.0.0.1";
 
-/// The user `qus` with the password `right`, for a registry; with right and wrong password, for docker.
+/// The user `qus` with the password `right`, as a registry stores it.
 const HTPASSWD: &str = "qus:$2b$05$abcdefghijklmnopqrstuu8xaCxxL82bnl.UY74PMksDxIJShppPC\n";
+/// `qus:right` and `qus:wrong`, as docker stores logins.
 const RIGHT: &str = "cXVzOnJpZ2h0";
 const WRONG: &str = "cXVzOndyb25n";
 
-/// A certificate that nobody has signed, and its key, which guards nothing.
-const CERTIFICATE: &str = include_str!("faults/nobody.crt");
-const KEY: &str = include_str!("faults/nobody.key");
+/// A self-signed certificate and its key, which protects nothing.
+const CERTIFICATE: &str = include_str!("faults/self-signed.crt");
+const KEY: &str = include_str!("faults/self-signed.key");
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("registry is down", down)?;
-    checks.check("registry requires a login: none, wrong, right", login)?;
+    checks.check("registry is down", registry_down)?;
+    checks.check("registry requires a login: none, wrong, right", login_required)?;
     checks.check("registry forbids, has no such repository, is read-only", forbidden)?;
-    checks.check("too many requests: temporarily, permanently", too_many)?;
-    checks.check("registry fails: temporarily, permanently", failing)?;
-    checks.check("connection lost during an upload", half_way)?;
-    checks.check("malicious registry: another digest, an endless manifest, a redirect to a file", lying)?;
-    checks.check("untrusted certificate; no HTTPS", tls)?;
+    checks.check("too many requests: temporarily, permanently", too_many_requests)?;
+    checks.check("registry fails: temporarily, permanently", server_error)?;
+    checks.check("connection lost during an upload", connection_lost)?;
+    checks.check(
+        "malicious registry: wrong digest, endless manifest, redirect to a file",
+        malicious_registry,
+    )?;
+    checks.check("untrusted certificate; no HTTPS", untrusted_certificate)?;
     checks.check("registry's disk is full", full_registry)?;
     checks.check("engine's disk is full", full_engine)?;
-    checks.check("push killed, then resumed", killed)?;
-    checks.check("two concurrent pushes", twice)?;
+    checks.check("push killed, then resumed", push_killed)?;
+    checks.check("two concurrent pushes", concurrent_pushes)?;
     checks.check("no engine", no_engine)?;
     checks.check("no buildx; outdated buildx", no_buildx)
 }
 
-/// A push of the small bundle, to be run.
+/// Prepares a push of the small bundle.
 fn push<'a>(fixture: &EngineFixture<'a>, repo: &str) -> Result<Cmd<'a>> {
     fixture.xtask(&fixture.small, &["images", "--push", "--repo", repo, "--sbom", "none", "--json"])
 }
 
-/// A proxy before the engine's registry.
-fn faulty(
+/// Starts a faulty proxy on the loopback interface.
+fn faulty_proxy(
     fixture: &EngineFixture<'_>,
-    concerns: fn(&str) -> bool,
-    answer: Answer,
-    lasts: Duration,
-) -> Result<Faulty> {
-    Faulty::start(fixture, LOOPBACK, concerns, answer, lasts)
+    affects: fn(&str) -> bool,
+    fault: Fault,
+    duration: Duration,
+) -> Result<FaultyProxy> {
+    FaultyProxy::start(fixture, LOOPBACK, affects, fault, duration)
 }
 
-fn everything(_: &str) -> bool {
+fn any_request(_: &str) -> bool {
     true
 }
 
-/// An upload begins.
-fn upload(line: &str) -> bool {
+/// Whether a request with this first line starts an upload.
+fn starts_upload(line: &str) -> bool {
     line.starts_with("POST ") && line.contains("/blobs/uploads")
 }
 
-/// A part of a blob comes.
-fn content(line: &str) -> bool {
+/// Whether a request with this first line uploads a part of a blob.
+fn uploads_data(line: &str) -> bool {
     ["PUT ", "PATCH "].iter().any(|method| line.starts_with(method)) && line.contains("/blobs/uploads")
 }
 
-fn down(fixture: &EngineFixture<'_>) -> Result<()> {
+fn registry_down(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = repo(free_address(LOOPBACK)?);
     let registry = repo.trim_end_matches("/qus");
     fixture
@@ -85,10 +87,10 @@ fn down(fixture: &EngineFixture<'_>) -> Result<()> {
         .fails(1, &["connection refused: ", &format!("hint: check the name and port {registry}")])
 }
 
-fn login(fixture: &EngineFixture<'_>) -> Result<()> {
+fn login_required(fixture: &EngineFixture<'_>) -> Result<()> {
     let users = fixture.path("htpasswd");
     fs::write(&users, HTPASSWD)?;
-    let registry = Real::start(fixture, LOOPBACK, |config| {
+    let registry = Registry::start(fixture, LOOPBACK, |config| {
         config["auth"] = json!({ "htpasswd": { "realm": "qus", "path": users } });
     })?;
     let repo = registry.repo();
@@ -102,115 +104,115 @@ fn login(fixture: &EngineFixture<'_>) -> Result<()> {
         Ok(push(fixture, &repo)?.env("DOCKER_CONFIG", dir))
     };
     let hint = format!("hint: to log in, run `docker login {name}`");
-    let words = ["the registry requires a login: ", &hint];
-    fixture.push(&fixture.small, &repo, &[])?.fails(1, &words)?;
-    fixture.kernel.run(logged_in(WRONG)?)?.fails(1, &words)?;
+    let expected = ["the registry requires a login: ", &hint];
+    fixture.push(&fixture.small, &repo, &[])?.fails(1, &expected)?;
+    fixture.kernel.run(logged_in(WRONG)?)?.fails(1, &expected)?;
     fixture.kernel.run(logged_in(RIGHT)?)?.succeeds().map(drop)
 }
 
 fn forbidden(fixture: &EngineFixture<'_>) -> Result<()> {
-    let forbids = faulty(fixture, upload, Answer::Head("403 Forbidden"), FOR_EVER)?.repo();
-    let words = [
+    let forbids = faulty_proxy(fixture, starts_upload, Fault::Status("403 Forbidden"), PERMANENT)?.repo();
+    let expected = [
         "building images: the registry denies access: ",
         "403 Forbidden",
         &format!("needs permission to write to {forbids}"),
     ];
-    fixture.push(&fixture.small, &forbids, &[])?.fails(1, &words)?;
-    let lacks = faulty(fixture, upload, Answer::Head("404 Not Found"), FOR_EVER)?.repo();
-    let words = ["404 Not Found", &format!("hint: create the repository {lacks} in the registry first")];
-    fixture.push(&fixture.small, &lacks, &[])?.fails(1, &words)?;
-    let read_only = Real::start(fixture, LOOPBACK, |config| {
+    fixture.push(&fixture.small, &forbids, &[])?.fails(1, &expected)?;
+    let missing = faulty_proxy(fixture, starts_upload, Fault::Status("404 Not Found"), PERMANENT)?.repo();
+    let expected = ["404 Not Found", &format!("hint: create the repository {missing} in the registry first")];
+    fixture.push(&fixture.small, &missing, &[])?.fails(1, &expected)?;
+    let read_only = Registry::start(fixture, LOOPBACK, |config| {
         config["storage"]["maintenance"]["readonly"]["enabled"] = true.into();
     })?;
-    let words =
+    let expected =
         ["the registry denies access: ", "405 Method Not Allowed", "the registry may also be read-only"];
-    fixture.push(&fixture.small, &read_only.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &read_only.repo(), &[])?.fails(1, &expected)
 }
 
-fn too_many(fixture: &EngineFixture<'_>) -> Result<()> {
-    let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 3");
-    let while_ill = faulty(fixture, everything, answer, Duration::from_secs(3))?;
-    let words = ["too many requests; retrying in 3 s, as requested by the registry (retry 1 of 3)"];
-    fixture.push(&fixture.small, &while_ill.repo(), &[])?.fails(0, &words)?;
-    let answer = Answer::Head("429 Too Many Requests\r\nRetry-After: 1");
-    let for_ever = faulty(fixture, everything, answer, FOR_EVER)?;
-    let words = ["(retry 3 of 3)", "too many requests, 4 times: ", "hint: retry later: "];
-    fixture.push(&fixture.small, &for_ever.repo(), &[])?.fails(1, &words)
+fn too_many_requests(fixture: &EngineFixture<'_>) -> Result<()> {
+    let fault = Fault::Status("429 Too Many Requests\r\nRetry-After: 3");
+    let temporary = faulty_proxy(fixture, any_request, fault, Duration::from_secs(3))?;
+    let expected = ["too many requests; retrying in 3 s, as requested by the registry (retry 1 of 3)"];
+    fixture.push(&fixture.small, &temporary.repo(), &[])?.fails(0, &expected)?;
+    let fault = Fault::Status("429 Too Many Requests\r\nRetry-After: 1");
+    let permanent = faulty_proxy(fixture, any_request, fault, PERMANENT)?;
+    let expected = ["(retry 3 of 3)", "too many requests, 4 times: ", "hint: retry later: "];
+    fixture.push(&fixture.small, &permanent.repo(), &[])?.fails(1, &expected)
 }
 
-fn failing(fixture: &EngineFixture<'_>) -> Result<()> {
-    let answer = Answer::Head("503 Service Unavailable");
-    // Half-way between the second attempt and the third, so that a slow machine has time.
-    let while_ill = faulty(fixture, everything, answer, Duration::from_secs(4))?;
-    let words =
+fn server_error(fixture: &EngineFixture<'_>) -> Result<()> {
+    let fault = Fault::Status("503 Service Unavailable");
+    // The fault ends halfway between the second and the third attempt, so that slow machines have time.
+    let temporary = faulty_proxy(fixture, any_request, fault, Duration::from_secs(4))?;
+    let expected =
         ["the registry reports a server error; retrying in 2 s (retry 1 of 3)", "in 4 s (retry 2 of 3)"];
-    fixture.push(&fixture.small, &while_ill.repo(), &[])?.fails(0, &words)?;
-    let answer = Answer::Head("500 Internal Server Error\r\nRetry-After: 1");
-    let for_ever = faulty(fixture, everything, answer, FOR_EVER)?;
-    let words = [
+    fixture.push(&fixture.small, &temporary.repo(), &[])?.fails(0, &expected)?;
+    let fault = Fault::Status("500 Internal Server Error\r\nRetry-After: 1");
+    let permanent = faulty_proxy(fixture, any_request, fault, PERMANENT)?;
+    let expected = [
         "retrying in 1 s, as requested by the registry",
         "the registry reports a server error, 4 times: ",
         "500 Internal Server Error",
         "its disk may be full",
     ];
-    fixture.push(&fixture.small, &for_ever.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &permanent.repo(), &[])?.fails(1, &expected)
 }
 
-fn half_way(fixture: &EngineFixture<'_>) -> Result<()> {
-    // BuildKit itself tries again after a second.
-    let once = faulty(fixture, content, Answer::HangUp, Duration::from_millis(500))?;
-    fixture.push(&fixture.small, &once.repo(), &[])?.succeeds()?;
-    ensure!(once.has_struck(), "no upload was cut off");
-    // It is patient for 7 seconds, and we are after that.
-    let longer = faulty(fixture, content, Answer::HangUp, Duration::from_secs(9))?;
-    let words = ["building images: the connection was lost; retrying in 2 s (retry 1 of 3)"];
-    fixture.push(&fixture.small, &longer.repo(), &[])?.fails(0, &words)
+fn connection_lost(fixture: &EngineFixture<'_>) -> Result<()> {
+    // BuildKit itself retries after a second.
+    let short = faulty_proxy(fixture, uploads_data, Fault::CloseConnection, Duration::from_millis(500))?;
+    fixture.push(&fixture.small, &short.repo(), &[])?.succeeds()?;
+    ensure!(short.has_failed(), "no upload was interrupted");
+    // BuildKit retries for 7 seconds, and then xtask does.
+    let long = faulty_proxy(fixture, uploads_data, Fault::CloseConnection, Duration::from_secs(9))?;
+    let expected = ["building images: the connection was lost; retrying in 2 s (retry 1 of 3)"];
+    fixture.push(&fixture.small, &long.repo(), &[])?.fails(0, &expected)
 }
 
-fn lying(fixture: &EngineFixture<'_>) -> Result<()> {
-    let asked = |line: &str| line.contains("/manifests/");
-    let elsewhere = Answer::Head("307 Temporary Redirect\r\nLocation: file:///etc/passwd");
-    for (answer, word) in [
-        (Answer::OtherDigest, "unexpected digest"),
-        (Answer::Endless, "out of memory"),
-        (elsewhere, "unsupported protocol scheme"),
+fn malicious_registry(fixture: &EngineFixture<'_>) -> Result<()> {
+    let manifest_request = |line: &str| line.contains("/manifests/");
+    let redirect = Fault::Status("307 Temporary Redirect\r\nLocation: file:///etc/passwd");
+    for (fault, cause) in [
+        (Fault::WrongDigest, "unexpected digest"),
+        (Fault::EndlessManifest, "out of memory"),
+        (redirect, "unsupported protocol scheme"),
     ] {
-        let lies = faulty(fixture, asked, answer, FOR_EVER)?.repo();
-        let words = ["the registry sends an invalid response: ", word, "hint: check that "];
-        fixture.push(&fixture.small, &lies, &[])?.fails(1, &words)?;
+        let repo = faulty_proxy(fixture, manifest_request, fault, PERMANENT)?.repo();
+        let expected = ["the registry sends an invalid response: ", cause, "hint: check that "];
+        fixture.push(&fixture.small, &repo, &[])?.fails(1, &expected)?;
     }
     Ok(())
 }
 
-/// At an address that is not of the loopback interface, where docker does without https.
-fn tls(fixture: &EngineFixture<'_>) -> Result<()> {
+/// The registries are at the address of a bridge, because docker accepts HTTP on the loopback interface.
+fn untrusted_certificate(fixture: &EngineFixture<'_>) -> Result<()> {
     let gateway = "{{(index .IPAM.Config 0).Gateway}}";
     let ip = fixture.docker(&["network", "inspect", "--format", gateway, "bridge"])?.succeeds()?;
-    let [certificate, key] = [("nobody.crt", CERTIFICATE), ("nobody.key", KEY)]
+    let [certificate, key] = [("self-signed.crt", CERTIFICATE), ("self-signed.key", KEY)]
         .map(|(name, text)| files::write(&fixture.path(name), text.as_bytes()).map(|()| fixture.path(name)));
     let (certificate, key) = (certificate?, key?);
-    let registry = Real::start(fixture, ip.trim(), |config| {
+    let registry = Registry::start(fixture, ip.trim(), |config| {
         config["http"]["tls"] = json!({ "certificate": certificate, "key": key });
     })?;
-    let words = ["the registry's certificate is not trusted: ", "x509: ", "hint: add the certificate of "];
-    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &words)?;
-    let registry = Real::start(fixture, ip.trim(), |_| ())?;
-    let words = ["the registry does not support HTTPS: ", "configure it as an insecure registry"];
-    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &words)
+    let expected = ["the registry's certificate is not trusted: ", "x509: ", "hint: add the certificate of "];
+    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &expected)?;
+    let registry = Registry::start(fixture, ip.trim(), |_| ())?;
+    let expected = ["the registry does not support HTTPS: ", "configure it as an insecure registry"];
+    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &expected)
 }
 
 fn full_registry(fixture: &EngineFixture<'_>) -> Result<()> {
     let disk = Tmpfs::mount(&fixture.path("registry-disk"), "size=1m")?;
-    let registry = Real::start(fixture, LOOPBACK, |config| {
+    let registry = Registry::start(fixture, LOOPBACK, |config| {
         config["storage"]["filesystem"]["rootdirectory"] = json!(disk.dir);
     })?;
-    // A registry does not tell its clients why it has failed.
-    let words = [
+    // A registry does not report the cause of a server error to clients.
+    let expected = [
         "the registry reports a server error, 4 times: ",
         "500 Internal Server Error",
         "its disk may be full",
     ];
-    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &words)
+    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &expected)
 }
 
 fn full_engine(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -219,58 +221,58 @@ fn full_engine(fixture: &EngineFixture<'_>) -> Result<()> {
     let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("f/run"), &options)?;
     let repo = fixture.repo("full");
     let args = ["images", "--push", "--repo", &repo, "--sbom", "none"];
-    let ended = fixture.kernel.run(fixture.xtask_with(&engine, &fixture.small, &args)?)?;
-    // Of dockerd 26.1, one in a dozen panics where the others say that the disk is full.
-    let words: &[&str] = match ended.stderr.contains("the engine is not running") {
+    let output = fixture.kernel.run(fixture.xtask_with(&engine, &fixture.small, &args)?)?;
+    // In about one of twelve runs, dockerd 26.1 panics instead of reporting that the disk is full.
+    let expected: &[&str] = match output.stderr.contains("the engine is not running") {
         true => &["Cannot connect to the Docker daemon", "hint: restart the engine", "its disk may be full"],
         false => &["no space left on a disk: ", "no space left on device", "hint: free disk space"],
     };
-    ended.fails(1, words)
+    output.fails(1, expected)
 }
 
-fn killed(fixture: &EngineFixture<'_>) -> Result<()> {
-    let registry = faulty(fixture, content, Answer::Silence, FOR_EVER)?;
+fn push_killed(fixture: &EngineFixture<'_>) -> Result<()> {
+    let registry = faulty_proxy(fixture, uploads_data, Fault::NoResponse, PERMANENT)?;
     let mut first = BackgroundProcess::start(fixture.path("killed.log"), push(fixture, &registry.repo())?)?;
-    wait("nothing is uploaded", || Ok(registry.has_struck()))?;
+    wait("an upload starts", || Ok(registry.has_failed()))?;
     first.signal(Signal::SIGKILL)?;
     first.child.wait()?;
-    registry.heal();
+    registry.repair();
     let pushed = digests(&fixture.kernel.run(push(fixture, &registry.repo())?)?.succeeds()?)?;
-    ensure!(pushed.len() == TAGS_OF_SMALL, "not all tags are there: {pushed:?}");
+    ensure!(pushed.len() == TAGS_OF_SMALL, "unexpected tags: {pushed:?}");
     for (tag, digest) in pushed {
         let found = fixture.inspect(&format!("{}:{tag}", registry.repo()))?;
-        ensure!(found["manifest"]["digest"] == *digest, "{tag} is not {digest} but {found}");
+        ensure!(found["manifest"]["digest"] == *digest, "{tag} is not {digest}: {found}");
     }
     Ok(())
 }
 
-fn twice(fixture: &EngineFixture<'_>) -> Result<()> {
+fn concurrent_pushes(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = fixture.repo("twice");
     let mut first = BackgroundProcess::start(fixture.path("first.log"), push(fixture, &repo)?)?;
     first.wait_for_output("querying ")?;
     let second = fixture.kernel.run(push(fixture, &repo)?)?;
     ensure!(
         second.stderr.contains(&format!("waiting for another cargo xtask (process {})", first.child.id())),
-        "the second does not say that it waits: {}",
+        "the second push does not report that it waits: {}",
         second.stderr
     );
     let status = first.child.wait()?;
-    ensure!(status.success(), "the first ended with {status}");
+    ensure!(status.success(), "the first push failed: {status}");
     let rows: Vec<Value> = serde_json::from_str(&second.succeeds()?)?;
-    let stays = rows.iter().all(|row| row["state"] == "unchanged");
-    ensure!(stays && !rows.is_empty(), "the second has changed what the first pushed: {rows:?}");
+    let unchanged = rows.iter().all(|row| row["state"] == "unchanged");
+    ensure!(unchanged && !rows.is_empty(), "the second push changed tags: {rows:?}");
     Ok(())
 }
 
 fn no_engine(fixture: &EngineFixture<'_>) -> Result<()> {
-    let words = [
+    let expected = [
         "no container engine is available:",
         "installed: docker is not installed",
         "throwaway: ",
         "lacks apt-get or dpkg-deb",
         "hint: install and start Docker",
     ];
-    fixture.kernel.run(push(fixture, &fixture.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &words)
+    fixture.kernel.run(push(fixture, &fixture.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &expected)
 }
 
 fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -282,17 +284,17 @@ fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
     };
     {
         // The directories where docker always looks for plugins are hidden in this namespace only.
-        let places = ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"];
-        let places = places.map(|place| Path::new(place).join("docker/cli-plugins"));
-        let hidden = places.iter().filter(|place| place.is_dir());
-        let _hidden = hidden.map(|place| Tmpfs::mount(place, "ro")).collect::<Result<Vec<_>>>()?;
-        let words = [
+        let dirs = ["/usr/local/lib", "/usr/local/libexec", "/usr/lib", "/usr/libexec"];
+        let dirs = dirs.map(|dir| Path::new(dir).join("docker/cli-plugins"));
+        let hidden = dirs.iter().filter(|dir| dir.is_dir());
+        let _hidden = hidden.map(|dir| Tmpfs::mount(dir, "ro")).collect::<Result<Vec<_>>>()?;
+        let expected = [
             "cannot use the builder default: docker has no buildx",
             "hint: --builder needs docker with buildx",
         ];
-        fixture.kernel.run(push()?)?.fails(1, &words)?;
+        fixture.kernel.run(push()?)?.fails(1, &expected)?;
     }
-    // The only one that pretends: no distribution has one that is too old and runs with this docker.
+    // A script, because no distribution has a buildx that is too old and runs with this docker.
     let plugin = config.join("cli-plugins/docker-buildx");
     let metadata = json!({ "SchemaVersion": "0.1.0", "Vendor": "qus", "Version": "v0.9.1" });
     let script = format!(
@@ -300,9 +302,9 @@ fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
     );
     files::write(&plugin, script.as_bytes())?;
     fs::set_permissions(&plugin, Permissions::from_mode(0o755)).context("cannot change its mode")?;
-    let words = [
+    let expected = [
         "cannot use the builder default: buildx 0.9.1 is too old; 0.13.0 or newer is required",
         "hint: --builder needs docker with buildx 0.13.0",
     ];
-    fixture.kernel.run(push()?)?.fails(1, &words)
+    fixture.kernel.run(push()?)?.fails(1, &expected)
 }

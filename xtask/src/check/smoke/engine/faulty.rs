@@ -1,5 +1,5 @@
-//! Registries that fail as they are told to: real ones, set up so that they have to, and a proxy before a real one,
-//! which answers in its stead what it cannot be brought to answer.
+//! Registries that fail in a chosen way: real ones whose settings make them fail, and a proxy that answers some requests
+//! to a real one with faults that no setting causes.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -18,17 +18,17 @@ use crate::base::files;
 use crate::check::smoke::fixture::engine::EngineFixture;
 use crate::check::smoke::fixture::process::wait;
 
-/// For as long as nobody heals it.
-pub(super) const FOR_EVER: Duration = Duration::MAX;
+/// The fault lasts until [`FaultyProxy::repair`] is called.
+pub(super) const PERMANENT: Duration = Duration::MAX;
 
-/// What the engine's own registry is, once more, with other settings; it ends when dropped.
-pub(super) struct Real {
+/// Another registry of the engine's packages, with other settings. It is killed when dropped.
+pub(super) struct Registry {
     child: Child,
     address: SocketAddr,
 }
 
-impl Real {
-    /// Starts one at an address of this machine, and changes its settings first.
+impl Registry {
+    /// Starts a registry at an IP address of this machine, after its settings are changed.
     pub(super) fn start(
         fixture: &EngineFixture<'_>,
         ip: &str,
@@ -49,31 +49,31 @@ impl Real {
         let log = fs_err::File::create(dir.join("log"))?;
         let child = exec::spawn(cmd!(sh(), "{program} serve {file}"), log)?;
         let this = Self { child, address };
-        wait("the registry does not answer", || Ok(TcpStream::connect(address).is_ok()))?;
+        wait("the registry answers", || Ok(TcpStream::connect(address).is_ok()))?;
         Ok(this)
     }
 
-    /// A repository in it.
+    /// Name of a repository in this registry.
     pub(super) fn repo(&self) -> String {
         repo(self.address)
     }
 }
 
-impl Drop for Real {
+impl Drop for Registry {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// An address at which nobody listens now.
+/// Returns an address on which no process listens now.
 pub(super) fn free_address(ip: &str) -> Result<SocketAddr> {
     let listener = TcpListener::bind((ip, 0)).with_context(|| format!("cannot listen at {ip}"))?;
     Ok(listener.local_addr()?)
 }
 
-/// A repository in the registry at an address. That of the loopback interface has its name, since docker speaks http with
-/// it.
+/// Name of a repository in the registry at an address. The loopback address becomes `localhost`, with which docker uses
+/// HTTP.
 pub(super) fn repo(address: SocketAddr) -> String {
     match address.ip().is_loopback() {
         true => format!("localhost:{}/qus", address.port()),
@@ -81,26 +81,26 @@ pub(super) fn repo(address: SocketAddr) -> String {
     }
 }
 
-/// What is answered instead.
+/// What the proxy does instead of forwarding a request.
 #[derive(Clone, Copy)]
-pub(super) enum Answer {
-    /// The status, and further lines.
-    Head(&'static str),
-    /// Nothing, and the connection is closed in the midst of what is sent.
-    HangUp,
-    /// Nothing, for as long as it is ill.
-    Silence,
-    /// A manifest that does not have the digest that its head says.
-    OtherDigest,
-    /// A manifest that does not end.
-    Endless,
+pub(super) enum Fault {
+    /// Responds with a status and further header lines.
+    Status(&'static str),
+    /// Closes the connection in the middle of the request.
+    CloseConnection,
+    /// Sends nothing while the fault lasts.
+    NoResponse,
+    /// Responds with a manifest that does not match the digest in its header.
+    WrongDigest,
+    /// Responds with a manifest without end.
+    EndlessManifest,
 }
 
 const MANIFEST: &str =
     r#"{ "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [] }"#;
 
-/// The head of an answer with a manifest, with a further line.
-fn manifest(line: &str) -> Vec<u8> {
+/// The head of a response with a manifest, with a further header line.
+fn manifest_head(line: &str) -> Vec<u8> {
     let digest = "b".repeat(64);
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: application/vnd.oci.image.index.v1+json\r\n\
@@ -109,66 +109,67 @@ fn manifest(line: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A proxy before the engine's registry that is ill for a time, from the first request on to which it says so.
+/// A proxy in front of the engine's registry. Its fault starts with the first request that it affects.
 #[derive(Clone)]
-pub(super) struct Faulty {
+pub(super) struct FaultyProxy {
     address: SocketAddr,
     registry: String,
-    /// To which requests, by their first line.
-    concerns: fn(&str) -> bool,
-    answer: Answer,
-    lasts: Duration,
-    began: Arc<OnceLock<Instant>>,
-    healed: Arc<AtomicBool>,
+    /// Whether the fault affects a request with this first line.
+    affects: fn(&str) -> bool,
+    fault: Fault,
+    duration: Duration,
+    started: Arc<OnceLock<Instant>>,
+    repaired: Arc<AtomicBool>,
 }
 
-impl Faulty {
-    /// Starts one that serves until this process ends.
+impl FaultyProxy {
+    /// Starts a proxy that serves until this process exits.
     pub(super) fn start(
         fixture: &EngineFixture<'_>,
         ip: &str,
-        concerns: fn(&str) -> bool,
-        answer: Answer,
-        lasts: Duration,
+        affects: fn(&str) -> bool,
+        fault: Fault,
+        duration: Duration,
     ) -> Result<Self> {
         let listener = TcpListener::bind((ip, 0)).with_context(|| format!("cannot listen at {ip}"))?;
         let this = Self {
             address: listener.local_addr()?,
             registry: fixture.engine.registry(),
-            concerns,
-            answer,
-            lasts,
-            began: Arc::default(),
-            healed: Arc::default(),
+            affects,
+            fault,
+            duration,
+            started: Arc::default(),
+            repaired: Arc::default(),
         };
         let server = this.clone();
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let server = server.clone();
-                // Whoever hangs up has no answer to get.
+                // Errors are expected, because clients close connections early.
                 thread::spawn(move || server.serve(client).is_ok());
             }
         });
         Ok(this)
     }
 
-    /// A repository behind it.
+    /// Name of a repository behind this proxy.
     pub(super) fn repo(&self) -> String {
-        // Each has its own in the registry, which they share.
+        // The proxies share a registry, so that each needs its own repository.
         format!("{}-{}", repo(self.address), self.address.port())
     }
 
-    /// Whether it has failed to do what it was asked.
-    pub(super) fn has_struck(&self) -> bool {
-        self.began.get().is_some()
+    /// Whether the fault has affected a request.
+    pub(super) fn has_failed(&self) -> bool {
+        self.started.get().is_some()
     }
 
-    pub(super) fn heal(&self) {
-        self.healed.store(true, Ordering::Relaxed);
+    pub(super) fn repair(&self) {
+        self.repaired.store(true, Ordering::Relaxed);
     }
 
-    fn is_ill(&self) -> bool {
-        !self.healed.load(Ordering::Relaxed) && self.began.get_or_init(Instant::now).elapsed() < self.lasts
+    fn is_faulty(&self) -> bool {
+        !self.repaired.load(Ordering::Relaxed)
+            && self.started.get_or_init(Instant::now).elapsed() < self.duration
     }
 
     fn serve(&self, mut client: TcpStream) -> io::Result<()> {
@@ -176,18 +177,18 @@ impl Faulty {
         let mut byte = [0];
         client.peek(&mut byte)?;
         if byte == [TLS_HELLO] {
-            // As a server in Go says that it speaks http; docker then does too.
+            // The response of HTTP servers written in Go, after which docker falls back to HTTP.
             return client.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n");
         }
         let mut request = BufReader::new(client.try_clone()?);
         let mut head = String::new();
         while request.read_line(&mut head)? > 2 {}
         let (line, fields) = head.split_once("\r\n").unwrap_or((&head, ""));
-        if (self.concerns)(line) && self.is_ill() {
-            return self.strike(line, client, request);
+        if (self.affects)(line) && self.is_faulty() {
+            return self.fail(line, client, request);
         }
         let mut registry = TcpStream::connect(&self.registry)?;
-        // One request for each connection, so that every head is seen.
+        // One request for each connection, so that the proxy sees the head of every request.
         let fields: String = fields
             .split_inclusive("\r\n")
             .filter(|field| !field.to_ascii_lowercase().starts_with("connection:"))
@@ -199,32 +200,32 @@ impl Faulty {
         client.shutdown(Shutdown::Both)
     }
 
-    fn strike(&self, line: &str, mut client: TcpStream, mut request: BufReader<TcpStream>) -> io::Result<()> {
-        match self.answer {
-            Answer::Head(head) => {
+    fn fail(&self, line: &str, mut client: TcpStream, mut request: BufReader<TcpStream>) -> io::Result<()> {
+        match self.fault {
+            Fault::Status(head) => {
                 let head = format!("HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
                 client.write_all(head.as_bytes())?;
                 client.shutdown(Shutdown::Write)?;
-                // A connection that is closed with something unread is reset, and the answer lost.
+                // Closing a connection with unread data resets it, and the response is lost.
                 io::copy(&mut request, &mut io::sink()).map(drop)
             }
-            Answer::OtherDigest => {
+            Fault::WrongDigest => {
                 let length = format!("Content-Length: {}\r\n", MANIFEST.len());
-                client.write_all(&manifest(&length))?;
+                client.write_all(&manifest_head(&length))?;
                 client.write_all(if line.starts_with("HEAD") { b"" } else { MANIFEST.as_bytes() })
             }
-            Answer::Endless if line.starts_with("HEAD") => {
-                client.write_all(&manifest("Content-Length: 1000\r\n"))
+            Fault::EndlessManifest if line.starts_with("HEAD") => {
+                client.write_all(&manifest_head("Content-Length: 1000\r\n"))
             }
-            Answer::Endless => {
-                client.write_all(&manifest(""))?;
-                // Until whoever reads it has enough.
+            Fault::EndlessManifest => {
+                client.write_all(&manifest_head(""))?;
+                // Until the client closes the connection.
                 while client.write_all(&[b' '; 1 << 16]).is_ok() {}
                 Ok(())
             }
-            Answer::HangUp => request.read_exact(&mut [0; 100]),
-            Answer::Silence => {
-                while self.is_ill() {
+            Fault::CloseConnection => request.read_exact(&mut [0; 100]),
+            Fault::NoResponse => {
+                while self.is_faulty() {
                     thread::sleep(Duration::from_millis(20));
                 }
                 Ok(())

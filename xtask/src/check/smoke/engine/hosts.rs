@@ -1,4 +1,4 @@
-//! Images of several hosts: pushed from several machines into one index, and run under emulation.
+//! Checks images of several hosts: pushed separately to one index, and run under emulation.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,22 +15,24 @@ use crate::check::smoke::engine::push::bundle_version;
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("every built host: added to an index, and its qus runs", several)
+    checks.check("every built host: added to an index, and its qus runs", several_hosts)
 }
 
-fn several(fixture: &EngineFixture<'_>) -> Result<()> {
+fn several_hosts(fixture: &EngineFixture<'_>) -> Result<()> {
     let cx = fixture.kernel.cx;
     let others: Vec<_> = built(cx).filter(|host| *host != fixture.host).collect();
-    let without: Vec<_> = others
+    let without_qus: Vec<_> = others
         .iter()
         .filter(|host| !cx.paths.bundle(host).join("qus").exists())
         .map(|host| host.name)
         .collect();
-    if others.is_empty() || !without.is_empty() {
-        let hosts = if without.is_empty() { "arm64v8".to_owned() } else { without.join(",") };
-        let why =
-            format!("not built: cargo xtask build-qemu --host {hosts}; cargo xtask build-qus --host {hosts}");
-        return Err(Skip(why).into());
+    if others.is_empty() || !without_qus.is_empty() {
+        let hosts = if without_qus.is_empty() { "arm64v8".to_owned() } else { without_qus.join(",") };
+        return Err(Skip(format!(
+            "other hosts are not built; to build them, run `cargo xtask build-qemu --host {hosts}` and `cargo xtask \
+             build-qus --host {hosts}`"
+        ))
+        .into());
     }
     let target = fixture.path("hosts");
     let mut guests = BTreeSet::new();
@@ -41,7 +43,7 @@ fn several(fixture: &EngineFixture<'_>) -> Result<()> {
         fs::create_dir_all(target.join("qus/bundle"))?;
         std::os::unix::fs::symlink(&bundle, target.join("qus/bundle").join(host.name))?;
     }
-    // What others do not have need not be pushed twice.
+    // Targets that no other host has are left out, so that less is pushed.
     let guests: Vec<&str> = guests.into_iter().collect();
     fixture.small_bundle(&target, &guests, None)?;
 
@@ -49,19 +51,19 @@ fn several(fixture: &EngineFixture<'_>) -> Result<()> {
     let version = bundle_version(fixture)?;
     let images = |tag: &str| -> Result<BTreeMap<String, String>> {
         let index = fixture.inspect(&format!("{repo}:{tag}"))?;
-        let listed = index["manifest"]["manifests"].as_array().context("it is no index")?.iter();
+        let listed = index["manifest"]["manifests"].as_array().context("it is not an index")?.iter();
         let images = listed.filter(|manifest| manifest["platform"]["os"] == "linux");
-        images.map(|image| Ok((platform(&image["platform"]), text(&image["digest"])?))).collect()
+        images.map(|image| Ok((platform(&image["platform"]), digest(&image["digest"])?))).collect()
     };
     fixture.push(&target, &repo, &[])?.succeeds()?;
     let alone = images("latest")?;
-    ensure!(alone.len() == 1, "not one host: {alone:?}");
-    // As another machine would, which has only its own bundles.
+    ensure!(alone.len() == 1, "not exactly one host: {alone:?}");
+    // Like a push from another machine, which has only the bundles of other hosts.
     let names: Vec<_> = others.iter().map(|host| host.name).collect();
     let pushed = fixture.push(&target, &repo, &["--host", &names.join(","), "--qemu", &version])?;
     ensure!(
         pushed.stderr.contains(" platforms to the 1 of "),
-        "it does not say that an index grows: {}",
+        "the added platforms are not reported: {}",
         pushed.stderr
     );
     pushed.succeeds()?;
@@ -74,13 +76,13 @@ fn several(fixture: &EngineFixture<'_>) -> Result<()> {
     for tag in
         [version.clone(), format!("{version}-pkg"), format!("{version}-register"), format!("{version}-arm")]
     {
-        ensure!(images(&tag)?.len() == all.len(), "{tag} is not for all hosts");
+        ensure!(images(&tag)?.len() == all.len(), "{tag} does not have all hosts");
     }
     let again = fixture.push(&target, &repo, &["--host", "all"])?.succeeds()?;
     ensure!(!again.contains("\"pushed\""), "something was pushed again: {again}");
 
     let foreign = |host: &&&Host| !probe::is_native(host.arch);
-    // Two hosts are Arm.
+    // Two hosts are 32-bit Arm.
     let arches: BTreeSet<_> = others.iter().filter(foreign).map(|host| host.arch.name).collect();
     fixture.kernel.install(&arches.iter().copied().collect::<Vec<_>>())?;
     for host in &others {
@@ -98,14 +100,14 @@ fn several(fixture: &EngineFixture<'_>) -> Result<()> {
             &*platform,
         ];
         let name = format!("{repo}:latest");
-        let told = fixture.docker(&[&run[..], &[&*name, "--version"]].concat())?.succeeds()?;
-        ensure!(told.starts_with("qus "), "{host} answers {told:?}");
-        let told = fixture.docker(&[&run[..], &[&*name, "status", "--json"]].concat())?.succeeds()?;
-        let told: Value = serde_json::from_str(&told)?;
-        let handlers = told["handlers"].as_array().context("no handlers")?;
+        let version = fixture.docker(&[&run[..], &[&*name, "--version"]].concat())?.succeeds()?;
+        ensure!(version.starts_with("qus "), "{host} prints {version:?}");
+        let status = fixture.docker(&[&run[..], &[&*name, "status", "--json"]].concat())?.succeeds()?;
+        let status: Value = serde_json::from_str(&status)?;
+        let handlers = status["handlers"].as_array().context("no handlers")?;
         ensure!(
             handlers.len() >= arches.len(),
-            "{host} sees {} of {} handlers",
+            "{host} lists {} of {} handlers",
             handlers.len(),
             arches.len()
         );
@@ -118,6 +120,6 @@ fn platform(of: &Value) -> String {
     format!("{}/{}", field("architecture"), field("variant"))
 }
 
-fn text(value: &Value) -> Result<String> {
+fn digest(value: &Value) -> Result<String> {
     value.as_str().map(str::to_owned).context("no digest")
 }

@@ -1,4 +1,4 @@
-//! The throwaway engine: started, used, killed, and gone without a trace.
+//! Checks that a throwaway engine leaves nothing on the machine when it is stopped or killed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use crate::check::smoke::fixture::process::{BackgroundProcess, wait};
 use crate::engine::engine_dir::engine_id;
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
-    checks.check("engine up, used manually, down: nothing is left", by_hand)?;
-    checks.check("an engine that was killed: the next one cleans up", killed)?;
-    checks.check("an engine ends if the process that uses it is killed", left_alone)
+    checks.check("engine up, used manually, down: nothing is left", used_manually)?;
+    checks.check("an engine that was killed: the next one cleans up", engine_killed)?;
+    checks.check("an engine stops if the process that uses it is killed", user_killed)
 }
 
-/// What of an engine could stay on the machine outside its folder.
+/// What an engine could leave on the machine outside its directory.
 #[derive(Debug, PartialEq)]
 struct Traces {
     processes: BTreeSet<String>,
@@ -33,8 +33,8 @@ struct Traces {
 }
 
 impl Traces {
-    /// Looks around for what has to do with the engine of a target folder.
-    fn look(target: &Path) -> Result<Self> {
+    /// Finds everything that belongs to the engine of a target directory.
+    fn find(target: &Path) -> Result<Self> {
         let mark = format!("/{}", engine_id(&target.join("qus/engine/run")));
         let marked = |path: &PathBuf| path.to_string_lossy().ends_with(&mark);
         let dir = target.to_string_lossy();
@@ -80,18 +80,21 @@ fn list(dir: impl AsRef<Path>) -> Vec<PathBuf> {
     fs::read_dir(dir.as_ref()).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
 }
 
-fn by_hand(fixture: &EngineFixture<'_>) -> Result<()> {
-    let target = fixture.path("hand");
+fn used_manually(fixture: &EngineFixture<'_>) -> Result<()> {
+    let target = fixture.path("manual");
     let engine =
         |command: &str| fixture.kernel.run(fixture.xtask_without_docker(&target, &["engine", command])?);
-    let before = Traces::look(&target)?;
+    let before = Traces::find(&target)?;
     engine("status")?
         .fails(1, &["no throwaway engine is running", "hint: to start one, run `cargo xtask engine up`"])?;
     let variables = engine("up")?.succeeds()?;
-    ensure!(engine("up")?.succeeds()? == variables, "a second `up` has started another engine");
-    ensure!(engine("env")?.succeeds()? == variables, "`env` prints something else than `up`");
-    ensure!(engine("status")?.succeeds()?.contains("registry  localhost:"), "the registry is not named");
-    // As the user of a shell would, and with a container that still runs at the end.
+    ensure!(engine("up")?.succeeds()? == variables, "the second `up` started another engine");
+    ensure!(engine("env")?.succeeds()? == variables, "`env` and `up` print different variables");
+    ensure!(
+        engine("status")?.succeeds()?.contains("registry  localhost:"),
+        "`status` does not print the registry"
+    );
+    // As in a user's shell. The last container still runs when the engine is stopped.
     fixture.busybox_image(&fixture.path("box"), &fixture.engine.busybox())?;
     let script = r#"set -e
         eval "$1"
@@ -99,42 +102,42 @@ fn by_hand(fixture: &EngineFixture<'_>) -> Result<()> {
         docker run --rm "$QUS_REGISTRY/box" /bin/busybox true
         docker run --detach "$QUS_REGISTRY/box" /bin/busybox sleep 600
         docker ps --quiet | wc --lines"#;
-    let folder = fixture.path("box");
-    let used = fixture.kernel.run(cmd!(sh(), "sh -c {script} sh {variables} {folder}"))?.succeeds()?;
-    ensure!(used.ends_with("\n1\n"), "no container runs: {used}");
-    let during = Traces::look(&target)?;
+    let context = fixture.path("box");
+    let output = fixture.kernel.run(cmd!(sh(), "sh -c {script} sh {variables} {context}"))?.succeeds()?;
+    ensure!(output.ends_with("\n1\n"), "no container runs: {output}");
+    let during = Traces::find(&target)?;
     ensure!(
         !during.processes.is_empty() && during.interfaces != before.interfaces,
-        "this check would notice nothing"
+        "the processes or interfaces of a running engine are not detected"
     );
     engine("down")?.succeeds()?;
-    let after = Traces::look(&target)?;
-    ensure!(after == before, "left are {after:?}, before there were {before:?}");
-    ensure!(!target.join("qus/engine/run").exists(), "its folder is left");
+    let after = Traces::find(&target)?;
+    ensure!(after == before, "before: {before:?}; after: {after:?}");
+    ensure!(!target.join("qus/engine/run").exists(), "the engine's directory is left");
     engine("down")?.succeeds().map(drop)
 }
 
-fn killed(fixture: &EngineFixture<'_>) -> Result<()> {
+fn engine_killed(fixture: &EngineFixture<'_>) -> Result<()> {
     let target = fixture.path("killed");
     let engine =
         |command: &str| fixture.kernel.run(fixture.xtask_without_docker(&target, &["engine", command])?);
-    let before = Traces::look(&target)?;
+    let before = Traces::find(&target)?;
     engine("up")?.succeeds()?;
     let state = fs::read_to_string(target.join("qus/engine/run/engine.json"))?;
     let state: serde_json::Value = serde_json::from_str(&state)?;
-    let process = state["process"].as_i64().context("the engine's process is not written down")?;
+    let process = state["process"].as_i64().context("engine.json has no process")?;
     kill(Pid::from_raw(process.try_into()?), Signal::SIGKILL)?;
-    let first = Traces::look(&target)?.interfaces;
-    ensure!(first != before.interfaces, "there is nothing to sweep up");
-    wait("the engine does not end", || Ok(engine("status")?.status == Some(1)))?;
+    let interfaces = Traces::find(&target)?.interfaces;
+    ensure!(interfaces != before.interfaces, "the killed engine left nothing to clean up");
+    wait("the engine stops", || Ok(engine("status")?.status == Some(1)))?;
     engine("up")?.succeeds()?;
     engine("down")?.succeeds()?;
-    let after = Traces::look(&target)?;
-    ensure!(after == before, "left are {after:?}, before there were {before:?}");
+    let after = Traces::find(&target)?;
+    ensure!(after == before, "before: {before:?}; after: {after:?}");
     Ok(())
 }
 
-fn left_alone(fixture: &EngineFixture<'_>) -> Result<()> {
+fn user_killed(fixture: &EngineFixture<'_>) -> Result<()> {
     let target = fixture.path("orphan");
     fixture.small_bundle(&target, &[FOREIGN[0]], None)?;
     let push = fixture.xtask_without_docker(
@@ -144,13 +147,13 @@ fn left_alone(fixture: &EngineFixture<'_>) -> Result<()> {
     let mut user = BackgroundProcess::start(fixture.path("orphan.log"), push)?;
     user.wait_for_output("using a throwaway engine")?;
     let serving = || -> Result<bool> {
-        let processes = Traces::look(&target)?.processes;
+        let processes = Traces::find(&target)?.processes;
         Ok(processes.iter().any(|command| command.contains("dockerd")))
     };
-    ensure!(serving()?, "this check would notice nothing");
+    ensure!(serving()?, "the running dockerd is not detected");
     user.signal(Signal::SIGKILL)?;
     user.child.wait()?;
-    wait("the engine goes on", || Ok(!serving()?))?;
-    // What it has left outside its namespaces.
+    wait("the engine stops", || Ok(!serving()?))?;
+    // Removes what the engine left outside its namespaces.
     fixture.kernel.run(fixture.xtask_without_docker(&target, &["engine", "down"])?)?.succeeds().map(drop)
 }

@@ -1,5 +1,5 @@
-//! A builder of two nodes, each of which builds the host that it is: two throwaway engines on this machine, which is
-//! an amd64 and an i386 machine at once.
+//! Checks a builder with two nodes, each of which builds its own host: two throwaway engines on this machine, which
+//! runs amd64 and i386 natively.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -15,14 +15,14 @@ use crate::base::{cache, files};
 use crate::bundle::artefact;
 use crate::bundle::manifest;
 use crate::bundle::runner::Runner;
-use crate::check::smoke::engine::builders::socket;
+use crate::check::smoke::engine::builders::serve_buildkit;
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 use crate::engine::throwaway::{Options, Throwaway};
 use crate::qus::rust;
 
-/// Cheap to build, and to be had on both hosts.
+/// Quick to build, and supported by both hosts.
 const GUEST: &str = "or1k";
 
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
@@ -31,7 +31,7 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
 
 fn two_nodes(fixture: &EngineFixture<'_>) -> Result<()> {
     if fixture.host.name != "amd64" {
-        return Err(Skip("this machine is not two hosts at once, as amd64 and i386 are".to_owned()).into());
+        return Err(Skip("requires an amd64 machine, which runs amd64 and i386 natively".to_owned()).into());
     }
     let hosts: [&Host; 2] = [fixture.host, "i386".parse()?];
     let there = Throwaway::start(fixture.kernel.cx, &fixture.path("n/run"), &Options::default())?;
@@ -40,8 +40,14 @@ fn two_nodes(fixture: &EngineFixture<'_>) -> Result<()> {
         fixture.docker(&[&create, args].concat())?.succeeds().map(drop)
     };
     let platform = |host: &Host| format!("--platform=linux/{}", host.platform);
-    create(&[&platform(hosts[0]), &socket(fixture, &fixture.engine, "farm1.sock")?])?;
-    create(&["--append", "--node", "there", &platform(hosts[1]), &socket(fixture, &there, "farm2.sock")?])?;
+    create(&[&platform(hosts[0]), &serve_buildkit(fixture, &fixture.engine, "farm1.sock")?])?;
+    create(&[
+        "--append",
+        "--node",
+        "there",
+        &platform(hosts[1]),
+        &serve_buildkit(fixture, &there, "farm2.sock")?,
+    ])?;
 
     let base = fixture.repo("base");
     for host in hosts {
@@ -58,15 +64,15 @@ fn two_nodes(fixture: &EngineFixture<'_>) -> Result<()> {
     let guest: &Arch = GUEST.parse()?;
     for host in hosts {
         let dir = target.join("qus/bundle").join(host.name);
-        let bundle = manifest::read(&dir)?.with_context(|| format!("there is no bundle of {host}"))?;
-        ensure!(bundle.recipe.host == host && bundle.emulators.len() == 1, "another bundle: {bundle:?}");
+        let bundle = manifest::read(&dir)?.with_context(|| format!("there is no bundle for {host}"))?;
+        ensure!(bundle.recipe.host == host && bundle.emulators.len() == 1, "unexpected bundle: {bundle:?}");
         artefact::run_probe(&Runner::native(), &dir.join(guest.emulator()), guest)?;
         let qus = dir.join("qus");
         let version = exec::read(cmd!(sh(), "{qus} --version"))?;
-        ensure!(version.starts_with("qus "), "qus of {host} answers {version:?}");
+        ensure!(version.starts_with("qus "), "qus of {host} prints {version:?}");
     }
     let used = fixture.kernel.run(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
-    ensure!(used.contains("true"), "the second node has built nothing: {used}");
+    ensure!(used.contains("true"), "the second node built nothing: {used}");
     Ok(())
 }
 
@@ -74,7 +80,7 @@ fn two_nodes(fixture: &EngineFixture<'_>) -> Result<()> {
 fn base_image(fixture: &EngineFixture<'_>, host: &Host, name: &str) -> Result<()> {
     let root = base_root(fixture, host)?;
     let dir = fixture.path("base");
-    // What pip trusts is not what the system trusts.
+    // By default, pip does not use the system's certificates.
     let dockerfile = format!("FROM scratch\nCOPY --from=root / /\nENV PIP_CERT={CERTIFICATES}\n");
     files::write(&dir.join("Dockerfile"), dockerfile.as_bytes())?;
     let [platform, context, output] = [
@@ -92,13 +98,14 @@ fn base_image(fixture: &EngineFixture<'_>, host: &Host, name: &str) -> Result<()
 
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// A root folder with what a build needs: unpacked packages, what their scripts would have done, and this machine's
+/// Creates a root filesystem for builds: unpacked packages, files that their scripts would create, and this machine's
 /// mirrors and certificates.
 fn base_root(fixture: &EngineFixture<'_>, host: &Host) -> Result<PathBuf> {
     let cx = fixture.kernel.cx;
     let set = &cx.data.debian.packages.builder_rootfs;
-    let distribution = Distribution::detect()?
-        .ok_or_else(|| Skip("nodes are made from a Debian mirror, and this machine has no apt".to_owned()))?;
+    let distribution = Distribution::detect()?.ok_or_else(|| {
+        Skip("the nodes require packages from apt, which this machine does not have".to_owned())
+    })?;
     let id = format!("build-{}-{}-{}", distribution.codename, packages::id(set), host.debian);
     let dir = cx.paths.rootfs(&id);
     if dir.exists() {

@@ -1,4 +1,4 @@
-//! Images made, pushed, merged, and pushed again.
+//! Checks pushing images: all kinds, again, with different content, and with other compression.
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
@@ -14,7 +14,7 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
         all_kinds,
     )?;
     checks.check("pushed images: indexes, labels, provenance, sizes", contents)?;
-    checks.check("a tag with different content is moved only with --force", immutable)?;
+    checks.check("a tag with different content is moved only with --force", tags_immutable)?;
     checks.check("layers as gzip, for engines that do not read zstd", gzip)
 }
 
@@ -27,18 +27,18 @@ fn all_kinds(fixture: &EngineFixture<'_>) -> Result<()> {
         )
     };
     let first = push()?;
-    let said = first.stderr.clone();
+    let stderr = first.stderr.clone();
     let first = first.succeeds()?;
     ensure!(
-        said.contains("using a throwaway engine, because the installed one cannot be used"),
-        "it does not say so: {said}"
+        stderr.contains("using a throwaway engine, because the installed one cannot be used"),
+        "the throwaway engine is not reported: {stderr}"
     );
     let pushed = digests(&first)?;
-    // Each kind for this host, and an index over it; three of these have a floating tag too.
+    // An image and an index for each kind; three kinds also have a floating tag.
     let kinds = 3 + ARCHES.len();
     ensure!(pushed.len() == 2 * kinds + 3, "{} tags: {:?}", pushed.len(), pushed.keys());
     let second = push()?.succeeds()?;
-    ensure!(digests(&second)? == pushed, "digests have changed");
+    ensure!(digests(&second)? == pushed, "the second push changed digests");
     ensure!(!second.contains("\"pushed\""), "something was pushed again: {second}");
     Ok(())
 }
@@ -48,13 +48,13 @@ fn contents(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = fixture.repo("qus");
     let version = bundle_version(fixture)?;
     let index = fixture.inspect(&format!("{repo}:{version}"))?;
-    let manifests = index["manifest"]["manifests"].as_array().context("it is no index")?;
+    let manifests = index["manifest"]["manifests"].as_array().context("it is not an index")?;
     let platforms: Vec<_> =
         manifests.iter().filter_map(|manifest| manifest["platform"]["architecture"].as_str()).collect();
     ensure!(platforms.contains(&"unknown") && platforms.len() == 2, "no attestation: {platforms:?}");
     ensure!(
         fixture.inspect(&name)?["manifest"]["digest"] == index["manifest"]["digest"],
-        "latest is another image"
+        "latest is not the image of {version}"
     );
     let labels = &index["image"]["config"]["Labels"];
     let expected = [
@@ -78,9 +78,9 @@ fn contents(fixture: &EngineFixture<'_>) -> Result<()> {
     ensure!(provenance.contains("mobyproject.org/buildkit"), "no provenance: {provenance}");
     for path in [fixture.kernel.cx.paths.root(), fixture.kernel.cx.paths.cache(), &fixture.target] {
         let path = path.to_string_lossy();
-        ensure!(!provenance.contains(&*path), "the provenance tells of {path}");
+        ensure!(!provenance.contains(&*path), "the provenance contains {path}");
     }
-    // One layer with the program, one with the emulators, shared by all kinds.
+    // All kinds share one layer with the program and one with the emulators.
     let layers = |tag: &str| -> Result<Vec<Value>> {
         let layers = &fixture.inspect(&format!("{repo}:{tag}"))?["image"]["rootfs"]["diff_ids"];
         Ok(layers.as_array().context("no layers")?.clone())
@@ -89,24 +89,24 @@ fn contents(fixture: &EngineFixture<'_>) -> Result<()> {
     ensure!([layers("register")?, layers("pkg")?].concat() == full, "kinds do not share their layers");
     ensure!(
         layers(&format!("{version}-aarch64"))?.first() == full.first(),
-        "the small image has another program"
+        "the image of one guest has another program"
     );
     Ok(())
 }
 
-/// QEMU's, of the bundle's emulators.
+/// Returns the version of QEMU that the bundle was built from.
 pub(super) fn bundle_version(fixture: &EngineFixture<'_>) -> Result<String> {
     let bundle = manifest::read(&fixture.kernel.bundle)?.context("the bundle cannot be read")?;
     Ok(bundle.recipe.qemu.to_string())
 }
 
-fn immutable(fixture: &EngineFixture<'_>) -> Result<()> {
+fn tags_immutable(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = fixture.repo("immutable");
     let target = fixture.path("immutable");
     fixture.small_bundle(&target, &["aarch64"], None)?;
     let first = digests(&fixture.push(&target, &repo, &["--tag", "1"])?.succeeds()?)?;
-    ensure!(!first.contains_key("latest"), "a tag of one's own has moved latest");
-    // Another program is another content for all that have it, and the same for the emulators alone.
+    ensure!(!first.contains_key("latest"), "--tag moved latest");
+    // Another program changes all images except `pkg`, which has only the emulators.
     let program = fixture.path("another");
     let mut bytes = fs::read(fixture.kernel.program())?;
     bytes.push(0);
@@ -114,17 +114,21 @@ fn immutable(fixture: &EngineFixture<'_>) -> Result<()> {
     fs::set_permissions(&program, fs::metadata(fixture.kernel.program())?.permissions())?;
     fixture.small_bundle(&target, &["aarch64"], Some(&program))?;
     let host = fixture.host;
-    let words = [
+    let expected = [
         "exist with other content and are never moved",
         &format!("{host}-1-register is sha256:"),
         "hint: choose another --tag, or move the tags with --force",
     ];
     let refused = fixture.push(&target, &repo, &["--tag", "1"])?;
-    ensure!(!refused.stderr.contains("1-pkg"), "the emulators are the same: {}", refused.stderr);
-    refused.fails(1, &words)?;
+    ensure!(
+        !refused.stderr.contains("1-pkg"),
+        "pkg is refused, although it has not changed: {}",
+        refused.stderr
+    );
+    refused.fails(1, &expected)?;
     for (tag, digest) in &first {
         let now = fixture.inspect(&format!("{repo}:{tag}"))?;
-        ensure!(now["manifest"]["digest"] == **digest, "{tag} was moved all the same");
+        ensure!(now["manifest"]["digest"] == **digest, "{tag} was moved without --force");
     }
     let forced = fixture.push(&target, &repo, &["--tag", "1", "--force"])?;
     ensure!(forced.stderr.contains("warning: moving tags"), "no warning: {}", forced.stderr);
@@ -138,16 +142,16 @@ fn gzip(fixture: &EngineFixture<'_>) -> Result<()> {
     for (compression, args) in [("zstd", &["--tag", "zstd"][..]), ("gzip", &["--tag", "gzip", "--gzip"])] {
         fixture.push(&fixture.small, &repo, args)?.succeeds()?;
         let index = fixture.inspect(&format!("{repo}:{compression}"))?;
-        let digest = index["manifest"]["manifests"][0]["digest"].as_str().context("it is no index")?;
+        let digest = index["manifest"]["manifests"][0]["digest"].as_str().context("it is not an index")?;
         let name = format!("{repo}@{digest}");
         let raw = fixture.docker(&["buildx", "imagetools", "inspect", "--raw", &name])?.succeeds()?;
         let raw: Value = serde_json::from_str(&raw)?;
         let layers = raw["layers"].as_array().context("it has no layers")?;
-        let as_wanted = |layer: &Value| {
+        let has_compression = |layer: &Value| {
             layer["mediaType"].as_str().is_some_and(|kind| kind.ends_with(&format!("tar+{compression}")))
         };
         ensure!(
-            layers.len() == 2 && layers.iter().all(as_wanted),
+            layers.len() == 2 && layers.iter().all(has_compression),
             "not two layers of {compression}: {layers:?}"
         );
     }

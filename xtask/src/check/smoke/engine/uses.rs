@@ -1,6 +1,6 @@
-//! Emulators from every place, registered in every way, used in every way: the table that dbhi/qus tests.
+//! Checks emulators from every source, registered in every way that the tests of dbhi/qus cover.
 //!
-//! Used means: a foreign program called on the host, in a container, and in a step of a build.
+//! Each is used to run a guest's program on the host, in a container, and in a step of a build.
 
 use std::path::{Path, PathBuf};
 
@@ -19,7 +19,7 @@ use crate::check::smoke::fixture::tools;
 use crate::debian::{guests, packages};
 use crate::ship::tarballs;
 
-/// What the programs of such a root filesystem do: the linker's cache, threads, pipes, files.
+/// Runs programs of a root filesystem that use the loader's cache, threads, pipes and files.
 const WORK: &str = "set -e; uname -m; ldconfig; test -s /etc/ld.so.cache; \
                     seq 200000 | sort --parallel=4 --random-source=/bin/bash --random-sort | sort -n | sha256sum; \
                     mkdir /tmp/copy; tar -C /usr/bin -cf - . | tar -C /tmp/copy -xf -; \
@@ -46,7 +46,7 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
         "registered without flag F: works only if the guest's image contains the emulator",
         inside_the_guest,
     )?;
-    checks.check("an emulator run directly, without a handler", explicit)
+    checks.check("an emulator run directly, without a handler", run_directly)
 }
 
 /// The platform of a guest's images.
@@ -66,7 +66,7 @@ fn container_guests(cx: &Context) -> impl Iterator<Item = &Guest> {
 }
 
 impl EngineFixture<'_> {
-    /// An image with nothing but busybox, in the engine.
+    /// Loads an image with only busybox into the engine.
     fn guest_image(&self, guest: &Guest) -> Result<String> {
         let name = format!("box-{guest}");
         if self.docker(&["image", "inspect", &name])?.status != Some(0) {
@@ -90,8 +90,8 @@ impl EngineFixture<'_> {
         self.docker(&[&run, args].concat())
     }
 
-    /// Has the guest's busybox tell its machine: called on the host, in a container, and in a step of a build.
-    fn works(&self, guest: &Guest) -> Result<()> {
+    /// Asserts that the guest's busybox runs on the host, in a container, and in a step of a build.
+    fn check_works(&self, guest: &Guest) -> Result<()> {
         let expected = format!("{}\n", machine(guest));
         let busybox = self.kernel.guest(guest, "busybox")?;
         self.kernel.run(cmd!(sh(), "{busybox} uname -m"))?.writes(&expected).context("on the host")?;
@@ -109,21 +109,21 @@ impl EngineFixture<'_> {
         self.build(&dir, &platform(guest)?, &["--no-cache"]).context("in a step of a build")
     }
 
-    /// Fails where the guest's busybox runs though nothing is registered for it.
-    fn does_not_work(&self, guest: &Guest) -> Result<()> {
+    /// Asserts that the guest's busybox does not run without a handler.
+    fn check_does_not_work(&self, guest: &Guest) -> Result<()> {
         let image = self.guest_image(guest)?;
-        let ended = self.run_container(guest, &image, &["/bin/busybox", "uname", "-m"])?;
-        ensure!(ended.status != Some(0), "{guest} runs without a handler of ours");
+        let output = self.run_container(guest, &image, &["/bin/busybox", "uname", "-m"])?;
+        ensure!(output.status != Some(0), "{guest} runs without a handler");
         Ok(())
     }
 
-    /// `docker run --privileged` of an image of ours.
+    /// Runs one of our images with `--privileged`.
     fn privileged(&self, options: &[&str], image: &str, args: &[&str]) -> Result<CommandOutput> {
         let run = ["run", "--rm", "--privileged", "--network", "none"];
         self.docker(&[&run, options, &[image], args].concat())
     }
 
-    /// Emulators of Debian's package.
+    /// Fetches the emulators of Debian's package.
     fn debians_package(&self) -> Result<PathBuf> {
         let (cx, host) = (self.kernel.cx, self.host.debian);
         let set = &cx.data.debian.packages.emulators;
@@ -137,13 +137,13 @@ impl EngineFixture<'_> {
 
 fn containers(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = fixture.full_image()?;
-    let told = fixture.privileged(&[], &image, &["--install", "all"])?.succeeds()?;
+    let platforms = fixture.privileged(&[], &image, &["--install", "all"])?.succeeds()?;
     for guest in container_guests(fixture.kernel.cx) {
         let platform = platform(guest)?;
-        ensure!(told.contains(&format!("\"{platform}\"")), "{platform} is not among {told}");
+        ensure!(platforms.contains(&format!("\"{platform}\"")), "{platform} is not listed: {platforms}");
         let name = fixture.guest_image(guest)?;
-        let ran = fixture.run_container(guest, &name, &["/bin/busybox", "uname", "-m"])?;
-        ran.writes(&format!("{}\n", machine(guest))).with_context(|| guest.to_string())?;
+        let output = fixture.run_container(guest, &name, &["/bin/busybox", "uname", "-m"])?;
+        output.writes(&format!("{}\n", machine(guest))).with_context(|| guest.to_string())?;
     }
     Ok(())
 }
@@ -155,7 +155,7 @@ fn builds(fixture: &EngineFixture<'_>) -> Result<()> {
     fs::create_dir_all(&dir)?;
     let mut platforms = Vec::new();
     for guest in container_guests(fixture.kernel.cx) {
-        // Docker's name without its variant is what a Dockerfile sees.
+        // `TARGETARCH` is the platform's architecture without the variant.
         let platform = platform(guest)?;
         let name = platform.split('/').nth(1).context("no architecture")?;
         fs::copy(fixture.kernel.guest(guest, "busybox")?, dir.join(format!("busybox-{name}")))?;
@@ -163,33 +163,32 @@ fn builds(fixture: &EngineFixture<'_>) -> Result<()> {
     }
     fs::write(
         dir.join("Dockerfile"),
-        "FROM scratch AS made\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /bin/busybox\n\
+        "FROM scratch AS build\nARG TARGETARCH\nCOPY busybox-$TARGETARCH /bin/busybox\n\
          RUN [\"/bin/busybox\", \"sh\", \"-c\", \"/bin/busybox uname -m > /machine\"]\n\
-         FROM scratch\nCOPY --from=made /machine /machine\n",
+         FROM scratch\nCOPY --from=build /machine /machine\n",
     )?;
-    let to = fixture.path("steps-made");
-    let to_text = format!("type=local,dest={}", to.display());
-    fixture.build(&dir, &platforms.join(","), &["--no-cache", "--output", &to_text])?;
+    let output = fixture.path("steps-output");
+    let destination = format!("type=local,dest={}", output.display());
+    fixture.build(&dir, &platforms.join(","), &["--no-cache", "--output", &destination])?;
     for guest in container_guests(fixture.kernel.cx) {
-        let made = to.join(platform(guest)?.replace('/', "_")).join("machine");
-        let written = fs::read_to_string(&made).with_context(|| format!("no {}", made.display()))?;
-        ensure!(written.trim() == machine(guest), "{guest} has made {written:?}");
+        let written = fs::read_to_string(output.join(platform(guest)?.replace('/', "_")).join("machine"))?;
+        ensure!(written.trim() == machine(guest), "{guest} wrote {written:?}");
     }
     let tag = fixture.repo("steps:1");
     let push = || fixture.build(&dir, &platforms.join(","), &["--tag", &tag, "--push"]);
-    // Seen once, and not explained: the registry fails when it is asked for a tag that it has just taken. Docker does not
-    // try again, where `cargo xtask images` does.
+    // Observed once, cause unknown: the registry reports an error for a tag that was just pushed. Unlike `cargo xtask
+    // images`, Docker does not retry.
     match push() {
         Err(error) if format!("{error:#}").contains("500 Internal Server Error") => push()?,
         pushed => pushed?,
     }
     let index = fixture.inspect(&tag)?;
     let count = index["manifest"]["manifests"].as_array().map_or(0, Vec::len);
-    ensure!(count == platforms.len(), "the index has {count} images");
+    ensure!(count == platforms.len(), "the index has {count} images instead of {}", platforms.len());
     Ok(())
 }
 
-/// The emulators' work when a container image is made: dynamic programs, and those that crashed most often.
+/// Runs what builds of images often run: dynamic programs, and those that crashed most often.
 fn root_filesystem(fixture: &EngineFixture<'_>, guest: &Guest) -> Result<()> {
     fixture.privileged(&[], &fixture.full_image()?, &["install", guest.target.name])?.succeeds()?;
     let cx = fixture.kernel.cx;
@@ -203,12 +202,12 @@ fn root_filesystem(fixture: &EngineFixture<'_>, guest: &Guest) -> Result<()> {
         &["--build-context", &context, "--tag", &name, "--load"],
     )?;
     let expected = exec::read(cmd!(sh(), "sh -c {EXPECTED}"))?;
-    let ended = fixture.run_container(guest, &name, &["/bin/bash", "-c", WORK])?;
-    ended.writes(&format!("{}\n{expected}\n", machine(guest)))?;
+    let output = fixture.run_container(guest, &name, &["/bin/bash", "-c", WORK])?;
+    output.writes(&format!("{}\n{expected}\n", machine(guest)))?;
     fixture.docker(&["image", "rm", &name])?.succeeds().map(drop)
 }
 
-/// What the host computes of the same numbers.
+/// Computes on the host the checksum that [`WORK`] prints.
 const EXPECTED: &str = "seq 200000 | sha256sum";
 
 fn small_image(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -216,23 +215,23 @@ fn small_image(fixture: &EngineFixture<'_>) -> Result<()> {
     fixture.full_image()?;
     let version = crate::check::smoke::engine::push::bundle_version(fixture)?;
     let image = format!("{}:{version}-{}", fixture.repo("qus"), guest.target);
-    fixture.does_not_work(guest)?;
+    fixture.check_does_not_work(guest)?;
     fixture.privileged(&[], &image, &["install", "all"])?.succeeds()?;
-    // F has the kernel keep the emulator open when container and image are gone.
+    // With the flag F, the kernel keeps the emulator open after container and image are removed.
     fixture.docker(&["image", "rm", &image])?.succeeds()?;
-    fixture.works(guest)
+    fixture.check_works(guest)
 }
 
 fn register_image(fixture: &EngineFixture<'_>) -> Result<()> {
     let guest = guest_named(fixture.kernel.cx, FOREIGN[1])?;
     fixture.full_image()?;
     let image = format!("{}:register", fixture.repo("qus"));
-    let none = fixture.privileged(&[], &image, &["install", "all"])?;
-    none.fails(1, &["there is no emulator in", "QEMU_BIN_DIR"])?;
+    let output = fixture.privileged(&[], &image, &["install", "all"])?;
+    output.fails(1, &["there is no emulator in", "QEMU_BIN_DIR"])?;
     let volume = format!("{}:/emulators:ro", fixture.kernel.bundle.display());
     let options = ["--volume", &volume, "--env", "QEMU_BIN_DIR=/emulators"];
     fixture.privileged(&options, &image, &["install", guest.target.name])?.succeeds()?;
-    fixture.works(guest)
+    fixture.check_works(guest)
 }
 
 fn tarball(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -240,7 +239,8 @@ fn tarball(fixture: &EngineFixture<'_>) -> Result<()> {
     let log = fixture.kernel.cx.start_log("smoke-tarball")?;
     let file = format!("{}-static_{}.tar.zst", guest.target.emulator(), fixture.host);
     let tarballs = tarballs::plan(fixture.host, &fixture.kernel.bundle)?;
-    let tarball = tarballs.iter().find(|tarball| tarball.file == file).context("it is not planned")?;
+    let tarball =
+        tarballs.iter().find(|tarball| tarball.file == file).context("no such tarball is planned")?;
     let dir = fixture.path("unpacked");
     fs::create_dir_all(&dir)?;
     let zstd = tools::zstd(fixture.kernel.cx)?;
@@ -248,7 +248,7 @@ fn tarball(fixture: &EngineFixture<'_>) -> Result<()> {
     exec::run(cmd!(sh(), "tar -I {zstd} -xf {packed} -C {dir}"), &log, |_| {})?;
     let dir = dir.to_string_lossy();
     fixture.kernel.qus(&["install", guest.target.name, "--dir", &dir])?.succeeds()?;
-    fixture.works(guest)
+    fixture.check_works(guest)
 }
 
 fn debians_emulators(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -256,10 +256,10 @@ fn debians_emulators(fixture: &EngineFixture<'_>) -> Result<()> {
     let dir = fixture.debians_package()?.join("usr/bin");
     let dir = dir.to_string_lossy();
     fixture.kernel.qus(&["install", guest.target.name, "--dir", &dir])?.succeeds()?;
-    fixture.works(guest)
+    fixture.check_works(guest)
 }
 
-/// What systemd-binfmt does on a Debian machine with its package, for one architecture.
+/// Registers Debian's handler of one architecture as systemd-binfmt does.
 fn debians_handler(fixture: &EngineFixture<'_>) -> Result<()> {
     let guest = guest_named(fixture.kernel.cx, FOREIGN[1])?;
     let package = fixture.debians_package()?;
@@ -269,51 +269,54 @@ fn debians_handler(fixture: &EngineFixture<'_>) -> Result<()> {
     let unpacked = format!(":{}/usr/", package.display());
     let handler = fixture.kernel.foreign_handler(&name, &rule.trim().replace(":/usr/", &unpacked))?;
     let before = handler.text()?;
-    fixture.works(guest)?;
+    fixture.check_works(guest)?;
     let image = fixture.full_image()?;
     fixture
         .privileged(&[], &image, &["install", guest.target.name])?
         .fails(1, &["another program has registered a handler", "--force"])?;
     fixture.privileged(&[], &image, &["install", guest.target.name, "--force"])?.succeeds()?;
-    fixture.works(guest)?;
+    fixture.check_works(guest)?;
     fixture.privileged(&[], &image, &["remove", "all"])?.succeeds()?;
     ensure!(handler.text()? == before, "Debian's handler was changed");
-    fixture.works(guest)
+    fixture.check_works(guest)
 }
 
 fn inside_the_guest(fixture: &EngineFixture<'_>) -> Result<()> {
     let guest = guest_named(fixture.kernel.cx, FOREIGN[1])?;
     let name = guest.target.emulator();
-    let without = fixture.guest_image(guest)?;
+    let plain = fixture.guest_image(guest)?;
     let dir = fixture.path("with-emulator");
     fs::create_dir_all(&dir)?;
     fs::copy(fixture.kernel.bundle.join(&name), dir.join("emulator"))?;
-    fs::write(dir.join("Dockerfile"), format!("FROM {without}\nCOPY emulator /qus-smoke-emulator\n"))?;
+    fs::write(dir.join("Dockerfile"), format!("FROM {plain}\nCOPY emulator /qus-smoke-emulator\n"))?;
     fixture.build(&dir, &platform(guest)?, &["--tag", "with-emulator", "--load"])?;
-    // As old tools did: the path counts where the program is started.
+    // As older tools do: without F, the kernel opens the interpreter in the root directory of the process.
     let raw = fixture.kernel.qus(&["export", "raw", guest.target.name])?.succeeds()?;
     let emulator = fixture.kernel.bundle.join(&name);
     let rule =
         raw.lines().next().context("no rule")?.replace(&*emulator.to_string_lossy(), "/qus-smoke-emulator");
-    let (rule, flags) = rule.rsplit_once(':').context("a rule ends in flags")?;
+    let (rule, flags) = rule.rsplit_once(':').context("the rule has no flags")?;
     let _handler = fixture.kernel.foreign_handler(&name, &format!("{rule}:{}", flags.replace('F', "")))?;
     let args = ["/bin/busybox", "uname", "-m"];
     fixture.run_container(guest, "with-emulator", &args)?.writes(&format!("{}\n", machine(guest)))?;
-    ensure!(fixture.run_container(guest, &without, &args)?.status != Some(0), "it runs without an emulator");
+    ensure!(
+        fixture.run_container(guest, &plain, &args)?.status != Some(0),
+        "the program runs without an emulator"
+    );
     Ok(())
 }
 
-fn explicit(fixture: &EngineFixture<'_>) -> Result<()> {
+fn run_directly(fixture: &EngineFixture<'_>) -> Result<()> {
     let guest = guest_named(fixture.kernel.cx, FOREIGN[1])?;
     let dir = fixture.path("explicit");
     fs::create_dir_all(&dir)?;
     fs::copy(fixture.kernel.guest(guest, "busybox")?, dir.join("busybox"))?;
     fixture.full_image()?;
-    let from = format!("FROM {}:pkg\nCOPY busybox /busybox\n", fixture.repo("qus"));
-    fs::write(dir.join("Dockerfile"), from)?;
+    let dockerfile = format!("FROM {}:pkg\nCOPY busybox /busybox\n", fixture.repo("qus"));
+    fs::write(dir.join("Dockerfile"), dockerfile)?;
     let host = format!("linux/{}", fixture.host.platform);
     fixture.build(&dir, &host, &["--tag", "explicit", "--load"])?;
-    fixture.does_not_work(guest)?;
+    fixture.check_does_not_work(guest)?;
     let emulator = format!("/usr/bin/{}", guest.target.emulator());
     let run = ["run", "--rm", "--network", "none", "explicit", &emulator, "/busybox", "uname", "-m"];
     fixture.docker(&run)?.writes(&format!("{}\n", machine(guest)))

@@ -1,5 +1,5 @@
-//! The entry point in containers of every kind: what it says without rights, where handlers cannot be the
-//! host's, and the words that other images are run with.
+//! Checks the entry point of images: without privileges, with other mounts and user namespaces, and with the arguments
+//! of other images.
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
@@ -19,84 +19,85 @@ use crate::engine::throwaway::{Options, Throwaway};
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check(
         "an unprivileged container: reports platforms; cannot install, and prints a hint",
-        without_rights,
+        unprivileged,
     )?;
-    checks.check("binfmt_misc mounted into a container: read-only, writable", mounted)?;
-    checks.check("an engine with user remapping: refused; works with --userns=host", mapped_users)?;
+    checks.check("binfmt_misc mounted into a container: read-only, writable", mounted_binfmt)?;
+    checks.check("an engine with user remapping: refused; works with --userns=host", remapped_users)?;
     checks.check("the image of qus alone, with emulators of the host", register_image)?;
     checks.check("--persist with the host's root filesystem mounted", persist)?;
-    checks.check("the arguments of dbhi/qus", dbhi)?;
-    checks.check("the arguments of tonistiigi/binfmt and multiarch/qemu-user-static", others)?;
-    checks.check("programs run after container and image are removed", image_gone)
+    checks.check("the arguments of dbhi/qus", dbhi_arguments)?;
+    checks.check("the arguments of tonistiigi/binfmt and multiarch/qemu-user-static", other_arguments)?;
+    checks.check("programs run after container and image are removed", image_removed)
 }
 
-fn without_rights(fixture: &EngineFixture<'_>) -> Result<()> {
+fn unprivileged(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = &*fixture.full_image()?;
     let foreign = format!("linux/{}", FOREIGN[1]);
-    let told = || parse_platforms(&fixture.docker(&["run", "--rm", image])?.succeeds()?);
-    ensure!(!told()?.contains(&foreign), "{foreign} is listed before there is a handler");
-    let words = ["cannot mount binfmt_misc", "hint: in a container, add `--privileged`"];
+    let platforms = || parse_platforms(&fixture.docker(&["run", "--rm", image])?.succeeds()?);
+    ensure!(!platforms()?.contains(&foreign), "{foreign} is listed without a handler");
+    let expected = ["cannot mount binfmt_misc", "hint: in a container, add `--privileged`"];
     for arch in ["all", FOREIGN[1]] {
-        let ended = fixture.docker(&["run", "--rm", image, "install", arch])?;
-        ensure!(!ended.stderr.contains("run it as root"), "it is run by root: {}", ended.stderr);
-        ended.fails(1, &words)?;
+        let output = fixture.docker(&["run", "--rm", image, "install", arch])?;
+        ensure!(!output.stderr.contains("run it as root"), "wrong hint, root runs it: {}", output.stderr);
+        output.fails(1, &expected)?;
     }
-    // The form in which setup-qemu-action asks.
-    fixture.docker(&["run", "--rm", image, "--install", "all"])?.fails(1, &words)?;
+    // The arguments of docker/setup-qemu-action.
+    fixture.docker(&["run", "--rm", image, "--install", "all"])?.fails(1, &expected)?;
     fixture
         .docker(&["run", "--rm", "--user=65534", "--privileged", image, "install", "all"])?
         .fails(1, &["hint: run it as root; in a container, add `--privileged`"])?;
     check_none_registered(fixture)?;
     privileged(fixture, &["install", FOREIGN[1]])?.succeeds()?;
-    ensure!(told()?.contains(&foreign), "{foreign} is not listed without rights");
+    ensure!(platforms()?.contains(&foreign), "{foreign} is not listed without privileges");
     Ok(())
 }
 
-/// As a volume that docker mounts, for a container that has no further right.
-fn mounted(fixture: &EngineFixture<'_>) -> Result<()> {
+/// Mounts binfmt_misc as a volume into a container without other privileges.
+fn mounted_binfmt(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = &*fixture.full_image()?;
-    let mount = ["--opt", "type=binfmt_misc", "--opt", "device=binfmt_misc", "binfmt"];
-    fixture.docker(&[&["volume", "create"], &mount[..]].concat())?.succeeds()?;
+    let options = ["--opt", "type=binfmt_misc", "--opt", "device=binfmt_misc", "binfmt"];
+    fixture.docker(&[&["volume", "create"], &options[..]].concat())?.succeeds()?;
     let install = |volume: &str| {
         fixture.docker(&["run", "--rm", "-v", volume, image, "--mount", "/binfmt", "install", FOREIGN[1]])
     };
     install("binfmt:/binfmt:ro")?.fails(1, &["/binfmt is mounted read-only", "hint: "])?;
     check_none_registered(fixture)?;
     install("binfmt:/binfmt")?.succeeds()?;
-    ensure!(handlers(fixture)? == [format!("qemu-{}", FOREIGN[0])], "it is not registered");
+    ensure!(handlers(fixture)? == [format!("qemu-{}", FOREIGN[0])], "the handler is not registered");
     fixture.kernel.qus(&["probe", FOREIGN[0]])?.succeeds().map(drop)
 }
 
-/// Root in its containers is nobody on the host, and a binfmt_misc that it mounts is its own.
-fn mapped_users(fixture: &EngineFixture<'_>) -> Result<()> {
+/// Root of these containers is an unprivileged user of the host, and binfmt_misc that it mounts is another instance.
+fn remapped_users(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = fixture.repo("mapped");
     fixture.push(&fixture.small, &repo, &[])?.succeeds()?;
     let image = &*format!("{repo}:latest");
-    let with = |name: &str, line: &str| -> Result<String> {
+    let extended = |name: &str, line: &str| -> Result<String> {
         Ok(fs::read_to_string(format!("/etc/{name}")).unwrap_or_default() + line)
     };
     let options = Options {
-        // Docker 26 cannot map users with images in containerd.
+        // Docker 26 does not support user remapping with the containerd image store.
         containerd_store: false,
-        // Where the mapped root may look.
+        // The default directory is not accessible to the remapped root.
         daemon: json!({"userns-remap": "qus-smoke", "data-root": fixture.kernel.path("mapped")}),
         etc: vec![
-            ("passwd", with("passwd", "qus-smoke:x:654321:654321::/:/bin/false\n")?),
-            ("group", with("group", "qus-smoke:x:654321:\n")?),
+            ("passwd", extended("passwd", "qus-smoke:x:654321:654321::/:/bin/false\n")?),
+            ("group", extended("group", "qus-smoke:x:654321:\n")?),
             ("subuid", "qus-smoke:700000:65536\n".to_owned()),
             ("subgid", "qus-smoke:700000:65536\n".to_owned()),
         ],
         ..Options::default()
     };
     let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("u/run"), &options)
-        .map_err(|error| Skip(format!("no engine that maps users can be started here: {error:#}")))?;
+        .map_err(|error| Skip(format!("cannot start an engine with user remapping: {error:#}")))?;
     let docker = |args: &[&str]| fixture.kernel.run(engine.client().cmd(args));
     docker(&["pull", image])?.succeeds()?;
     docker(&["run", "--rm", image])?.succeeds()?;
     let arch = FOREIGN[1];
-    for rights in [&["--cap-add=ALL", "--security-opt=seccomp=unconfined"][..], &["--cap-add=SYS_ADMIN"], &[]]
+    for privileges in
+        [&["--cap-add=ALL", "--security-opt=seccomp=unconfined"][..], &["--cap-add=SYS_ADMIN"], &[]]
     {
-        let run = [&["run", "--rm"], rights, &[image, "install", arch]].concat();
+        let run = [&["run", "--rm"], privileges, &[image, "install", arch]].concat();
         docker(&run)?.fails(1, &["this user namespace", "hint: ", "--userns=host"])?;
         check_none_registered(fixture)?;
     }
@@ -137,73 +138,73 @@ fn persist(fixture: &EngineFixture<'_>) -> Result<()> {
     for arch in [FOREIGN[0], "hppa"] {
         let rule = rules.lines().find(|line| line.starts_with(&format!(":qemu-{arch}:")));
         let rule = rule.with_context(|| format!("there is no rule for {arch}: {rules}"))?;
-        let interpreter = rule.split(':').nth(6).context("a rule has an interpreter")?;
+        let interpreter = rule.split(':').nth(6).context("the rule has no interpreter")?;
         ensure!(interpreter.starts_with("/usr/local/lib/qus/"), "not a path on the host: {rule}");
-        let kept = host.join(interpreter.trim_start_matches('/'));
+        let persisted = host.join(interpreter.trim_start_matches('/'));
         let emulator = fixture.kernel.bundle.join(format!("qemu-{arch}"));
-        ensure!(fs::read(&kept)? == fs::read(emulator)?, "{} is another file", kept.display());
+        ensure!(fs::read(&persisted)? == fs::read(emulator)?, "wrong emulator: {}", persisted.display());
     }
     fixture.kernel.qus(&["probe", FOREIGN[0], "hppa"])?.succeeds()?;
     run(&["remove", "all"])?.fails(0, &["/etc/binfmt.d/qus.conf removed"])?;
-    ensure!(files()? == before, "something is left on the host: {}", files()?);
+    ensure!(files()? == before, "files are left on the host: {}", files()?);
     check_none_registered(fixture)
 }
 
-fn dbhi(fixture: &EngineFixture<'_>) -> Result<()> {
+fn dbhi_arguments(fixture: &EngineFixture<'_>) -> Result<()> {
     let handler = format!("qemu-{}", FOREIGN[0]);
     privileged(fixture, &["-s", "--", "-p", FOREIGN[0]])?.succeeds()?;
-    ensure!(handlers(fixture)? == [&*handler], "-s -- -p {} has registered others", FOREIGN[0]);
-    // Without credentials, as there.
+    ensure!(handlers(fixture)? == [&*handler], "-s -- -p {} registered other handlers", FOREIGN[0]);
+    // Like dbhi/qus, without the flag C.
     check_flags(fixture, "PF")?;
     let listed = privileged(fixture, &["-l"])?.succeeds()?;
     ensure!(listed.contains(&handler), "-l does not list {handler}: {listed}");
     privileged(fixture, &["-s", "--", "-t"])?.fails(0, &["would be installed"])?;
-    ensure!(handlers(fixture)? == [&*handler], "-t has changed something");
+    ensure!(handlers(fixture)? == [&*handler], "-t changed the handlers");
     privileged(fixture, &["--", "-r"])?.succeeds()?;
     check_none_registered(fixture)?;
     privileged(fixture, &["-s", "--", "-p"])?.succeeds()?;
     check_all_registered(fixture, "PF")?;
     privileged(fixture, &["--", "-r", FOREIGN[0]])?.succeeds()?;
-    ensure!(!handlers(fixture)?.contains(&handler), "-r {} has not removed it", FOREIGN[0]);
-    ensure!(!handlers(fixture)?.is_empty(), "-r {} has removed all", FOREIGN[0]);
+    ensure!(!handlers(fixture)?.contains(&handler), "-r {} did not remove the handler", FOREIGN[0]);
+    ensure!(!handlers(fixture)?.is_empty(), "-r {} removed all handlers", FOREIGN[0]);
     Ok(())
 }
 
-fn others(fixture: &EngineFixture<'_>) -> Result<()> {
-    let told = privileged(fixture, &["--version"])?.succeeds()?;
-    ensure!(told.starts_with("qus "), "--version tells {told}");
+fn other_arguments(fixture: &EngineFixture<'_>) -> Result<()> {
+    let version = privileged(fixture, &["--version"])?.succeeds()?;
+    ensure!(version.starts_with("qus "), "--version prints {version:?}");
     let foreign = format!("linux/{}", FOREIGN[1]);
-    let told = parse_platforms(&privileged(fixture, &["--install", "all"])?.succeeds()?)?;
-    ensure!(told.contains(&foreign), "{foreign} is not listed: {told:?}");
+    let platforms = parse_platforms(&privileged(fixture, &["--install", "all"])?.succeeds()?)?;
+    ensure!(platforms.contains(&foreign), "{foreign} is not listed: {platforms:?}");
     check_all_registered(fixture, "POCF")?;
-    let told = parse_platforms(
+    let platforms = parse_platforms(
         &privileged(fixture, &["--uninstall", &format!("qemu-{}", FOREIGN[0])])?.succeeds()?,
     )?;
-    ensure!(!told.contains(&foreign), "{foreign} is still listed: {told:?}");
-    ensure!(!handlers(fixture)?.is_empty(), "one was to be removed");
+    ensure!(!platforms.contains(&foreign), "{foreign} is still listed: {platforms:?}");
+    ensure!(!handlers(fixture)?.is_empty(), "all handlers were removed");
     privileged(fixture, &["--uninstall", "qemu-*"])?.succeeds()?;
     check_none_registered(fixture)?;
-    for (words, flags) in [
+    for (args, flags) in [
         (&["--reset", "-p", "yes"][..], "PF"),
         (&["--reset", "-p", "yes", "--credential", "yes"], "POCF"),
-        // Also where others' flags stand.
+        // Again, to replace handlers that have other flags.
         (&["--reset", "-p", "yes"], "PF"),
     ] {
-        privileged(fixture, words)?.succeeds()?;
+        privileged(fixture, args)?.succeeds()?;
         check_all_registered(fixture, flags)?;
     }
     Ok(())
 }
 
-/// The kernel keeps the emulators open.
-fn image_gone(fixture: &EngineFixture<'_>) -> Result<()> {
-    let repo = fixture.repo("gone");
+/// With the flag F, the kernel keeps the emulators open.
+fn image_removed(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("removed");
     fixture.push(&fixture.small, &repo, &[])?.succeeds()?;
     let image = &*format!("{repo}:latest");
     fixture.docker(&["run", "--rm", "--privileged", image, "install", "all"])?.succeeds()?;
     fixture.docker(&["image", "rm", image])?.succeeds()?;
-    let left = fixture.docker(&["image", "inspect", image])?;
-    ensure!(left.status != Some(0), "the image is still there");
+    let inspected = fixture.docker(&["image", "inspect", image])?;
+    ensure!(inspected.status != Some(0), "the image is still there");
     let program = fixture.kernel.foreign("busybox")?;
     fixture.kernel.run(cmd!(sh(), "{program} uname -m"))?.writes(&format!("{}\n", FOREIGN[0]))
 }

@@ -1,4 +1,4 @@
-//! What stays: compose.yaml, daemonset.yaml and qus.service, each run as its text says.
+//! Checks compose.yaml, daemonset.yaml and qus.service by running the commands that they contain.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -23,11 +23,11 @@ use crate::debian::packages;
 pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     checks.check("compose.yaml: up, healthy; re-registers handlers that disappear; down", compose)?;
     checks.check("daemonset.yaml: its pod is ready; a missing handler makes it unready; SIGTERM", pod)?;
-    checks.check("qus.service: ExecStart twice, ExecStop", unit)
+    checks.check("qus.service: ExecStart twice, ExecStop", systemd_unit)
 }
 
-/// The plugin. Fetched here alone, since whoever has images made needs none of its 60 MB.
-fn plugin(fixture: &EngineFixture<'_>) -> Result<PathBuf> {
+/// Fetches the compose plugin, which is not part of throwaway engines because it has 60 MB.
+fn compose_plugin(fixture: &EngineFixture<'_>) -> Result<PathBuf> {
     let cx = fixture.kernel.cx;
     let set = &cx.data.debian.packages.compose;
     let dir = cx.paths.rootfs(&format!("compose-{}", packages::id(set)));
@@ -43,57 +43,59 @@ fn plugin(fixture: &EngineFixture<'_>) -> Result<PathBuf> {
 }
 
 fn compose(fixture: &EngineFixture<'_>) -> Result<()> {
-    let plugin = plugin(fixture).map_err(|error| Skip(format!("compose cannot be had: {error:#}")))?;
+    let plugin =
+        compose_plugin(fixture).map_err(|error| Skip(format!("cannot fetch docker compose: {error:#}")))?;
     let (client, image) = (fixture.engine.client(), fixture.full_image()?);
     let variables = client.variables(&fixture.kernel.cx.settings)?;
-    let config = variables.iter().find(|(name, _)| *name == "DOCKER_CONFIG").context("it has a folder")?;
-    let plugins = Path::new(&config.1).join("cli-plugins");
+    let config_dir = variables.iter().find(|(name, _)| *name == "DOCKER_CONFIG");
+    let (_, config_dir) = config_dir.context("the engine's client has no DOCKER_CONFIG")?;
+    let plugins = Path::new(config_dir).join("cli-plugins");
     fs::create_dir_all(&plugins)?;
     symlink(plugin, plugins.join("docker-compose"))?;
     let file = fixture.kernel.cx.paths.images().join("compose.yaml").to_string_lossy().into_owned();
-    let unset = fixture.docker(&["compose", "--file", &file, "up", "--detach"])?;
-    unset.fails(15, &["set it to an image of qus"])?;
+    let without_image = fixture.docker(&["compose", "--file", &file, "up", "--detach"])?;
+    without_image.fails(15, &["set it to an image of qus"])?;
 
     let client = client.env("QUS_IMAGE", &image);
     let compose = |args: &[&str]| -> Result<CommandOutput> {
         fixture.kernel.run(client.cmd(&[&["compose", "--file", &file], args].concat()))
     };
-    // The same, more often.
+    // Short intervals, so that the check does not wait long.
     let config: Value = serde_json::from_str(&compose(&["config", "--format", "json"])?.succeeds()?)?;
-    let mut command = words(&config["services"]["qus"]["command"])?;
-    let watch = command.iter_mut().find(|word| *word == "--watch").context("it does not watch")?;
+    let mut command = strings(&config["services"]["qus"]["command"])?;
+    let watch = command.iter_mut().find(|word| *word == "--watch").context("the command has no --watch")?;
     *watch = "--watch=1".to_owned();
-    let often = json!({"services": {"qus": {"command": command, "healthcheck": {"interval": "1s"}}}});
+    let overrides = json!({"services": {"qus": {"command": command, "healthcheck": {"interval": "1s"}}}});
     let faster = fixture.path("faster.yaml").to_string_lossy().into_owned();
-    fs::write(&faster, often.to_string())?;
+    fs::write(&faster, overrides.to_string())?;
 
-    let works = || -> Result<()> {
+    let check_running = || -> Result<()> {
         compose(&["--file", &faster, "up", "--detach", "--wait"])?.succeeds()?;
         check_all_registered(fixture, "POCF")?;
-        comes_back(fixture)?;
-        let listed = compose(&["ps", "--format", "{{.Health}}"])?;
-        listed.writes("healthy\n")
+        check_reregistered(fixture)?;
+        compose(&["ps", "--format", "{{.Health}}"])?.writes("healthy\n")
     };
-    let worked = works();
+    let checked = check_running();
     let down = compose(&["down"])?;
-    worked?;
+    checked?;
     down.succeeds()?;
     check_none_registered(fixture)
 }
 
-fn comes_back(fixture: &EngineFixture<'_>) -> Result<()> {
+/// Asserts that a handler that another program unregisters is registered again.
+fn check_reregistered(fixture: &EngineFixture<'_>) -> Result<()> {
     let before = handlers(fixture)?;
     unregister_externally(FOREIGN[0])?;
-    ensure!(handlers(fixture)?.len() + 1 == before.len(), "it was not taken away");
-    until("coming back", || Ok(handlers(fixture)? == before))
+    ensure!(handlers(fixture)?.len() + 1 == before.len(), "the handler was not unregistered");
+    until("the handler is re-registered", || Ok(handlers(fixture)? == before))
 }
 
-fn words(list: &Value) -> Result<Vec<String>> {
-    let list = list.as_array().context("there is a list of words")?;
+fn strings(list: &Value) -> Result<Vec<String>> {
+    let list = list.as_array().context("not a list of strings")?;
     Ok(list.iter().filter_map(Value::as_str).map(str::to_owned).collect())
 }
 
-/// A container that does not outlive its check.
+/// A container. It is removed when dropped.
 struct Container<'a> {
     fixture: &'a EngineFixture<'a>,
     name: &'static str,
@@ -101,20 +103,19 @@ struct Container<'a> {
 
 impl Drop for Container<'_> {
     fn drop(&mut self) {
-        // It has gone, or it cannot be helped.
         let _ = self.fixture.docker(&["rm", "--force", self.name]);
     }
 }
 
-/// What a node's container runtime makes of the pod.
+/// Runs the pod's container with the options that a node's container runtime would use.
 fn pod(fixture: &EngineFixture<'_>) -> Result<()> {
     let documents = schemas::documents(fixture.kernel.cx, "daemonset.yaml")?;
-    let set = documents.iter().find(|document| document["kind"] == "DaemonSet").context("no DaemonSet")?;
-    let pod = &set["spec"]["template"]["spec"];
+    let daemonset = documents.iter().find(|document| document["kind"] == "DaemonSet");
+    let pod = &daemonset.context("no DaemonSet")?["spec"]["template"]["spec"];
     let container = &pod["containers"][0];
     let (security, probe) = (&container["securityContext"], &container["readinessProbe"]["exec"]["command"]);
-    let (args, probe) = (words(&container["args"])?, words(probe)?);
-    let patience = pod["terminationGracePeriodSeconds"].to_string();
+    let (args, probe) = (strings(&container["args"])?, strings(probe)?);
+    let grace_period = pod["terminationGracePeriodSeconds"].to_string();
     let options = [
         (&security["privileged"], "--privileged"),
         (&security["readOnlyRootFilesystem"], "--read-only"),
@@ -122,7 +123,7 @@ fn pod(fixture: &EngineFixture<'_>) -> Result<()> {
     ];
     let image = fixture.full_image()?;
     let mut run = vec!["run", "--detach", "--name=pod"];
-    run.extend(options.iter().filter(|(set, _)| **set == true).map(|(_, option)| *option));
+    run.extend(options.iter().filter(|(value, _)| **value == true).map(|(_, option)| *option));
     run.push(&image);
     run.extend(args.iter().map(|arg| &**arg));
     let ready = || {
@@ -131,29 +132,28 @@ fn pod(fixture: &EngineFixture<'_>) -> Result<()> {
     };
     let container = Container { fixture, name: "pod" };
     fixture.docker(&run)?.succeeds()?;
-    until("being ready", || Ok(ready()?.status == Some(0))).with_context(|| {
+    until("the pod is ready", || Ok(ready()?.status == Some(0))).with_context(|| {
         let [probe, pod] = [ready(), fixture.docker(&["logs", container.name])]
-            .map(|ended| ended.map_or_else(|error| format!("{error:#}"), |ended| ended.stderr));
-        format!("the probe says:\n{probe}the pod says:\n{pod}")
+            .map(|output| output.map_or_else(|error| format!("{error:#}"), |output| output.stderr));
+        format!("stderr of the probe:\n{probe}stderr of the pod:\n{pod}")
     })?;
     check_all_registered(fixture, "POCF")?;
     unregister_externally(FOREIGN[0])?;
     ready()?.fails(1, &[&format!("no handler for {}\n", FOREIGN[0])])?;
-    fixture.docker(&["stop", "--time", &patience, container.name])?.succeeds()?;
+    fixture.docker(&["stop", "--time", &grace_period, container.name])?.succeeds()?;
     fixture.docker(&["inspect", "--format", "{{.State.ExitCode}}", container.name])?.writes("0\n")?;
     check_none_registered(fixture)
 }
 
-/// What systemd makes of the unit's lines.
-fn unit(fixture: &EngineFixture<'_>) -> Result<()> {
+/// Runs the unit's commands as systemd would.
+fn systemd_unit(fixture: &EngineFixture<'_>) -> Result<()> {
     let image = fixture.full_image()?;
     let unit = fs::read_to_string(fixture.kernel.cx.paths.images().join("qus.service"))?;
     let line = |name: &str| -> Result<CommandOutput> {
-        let line =
-            unit.lines().find_map(|line| line.strip_prefix(name)).context("the unit has no such line")?;
-        let line = line.replace("${QUS_IMAGE}", &image);
+        let line = unit.lines().find_map(|line| line.strip_prefix(name));
+        let line = line.with_context(|| format!("the unit has no {name}"))?.replace("${QUS_IMAGE}", &image);
         let mut words = line.split(' ');
-        ensure!(words.next() == Some("/usr/bin/docker"), "not a command of docker: {line}");
+        ensure!(words.next() == Some("/usr/bin/docker"), "not a docker command: {line}");
         fixture.docker(&words.collect::<Vec<_>>())
     };
     line("ExecStart=")?.succeeds()?;
