@@ -1,6 +1,6 @@
-//! Builds that are interrupted, starved and broken, with the real program, the real compiler and real
-//! kernel limits. Nothing is built to its end here: what counts is what a failure says and what it
-//! leaves behind.
+//! Checks builds that fail or are interrupted, with the real program, the real compiler and real kernel limits.
+//!
+//! No build completes: only the messages of a failure and what it leaves behind are checked.
 
 mod cached;
 mod packages;
@@ -29,8 +29,8 @@ use crate::qemu::download;
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let fixture = BuildFixture::new(cx)?;
-    let broken = "compiler fails, SIGKILL, second instance, Ctrl-C: resumed each time";
-    report.check(LEVEL, broken, || fixture.interrupted())?;
+    let interrupted = "compiler fails, SIGKILL, second instance, Ctrl-C: resumed each time";
+    report.check(LEVEL, interrupted, || fixture.interrupted())?;
     cached::run(&fixture, report)?;
     packages::run(&fixture, report)?;
     servers::run(&fixture, report)?;
@@ -42,27 +42,27 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 
 impl BuildFixture<'_> {
     fn interrupted(&self) -> Result<()> {
-        // A compiler that can be fails on purpose at the first file of a target.
-        let (cc, broken) = (self.path("cc"), self.path("cc-is-broken"));
+        // A compiler that fails at the first file of a target while a marker file exists.
+        let (cc, marker) = (self.path("cc"), self.path("cc-fails"));
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in *-linux-user.a.p/*) test -e {} && echo fails on purpose >&2 && exit 1;; esac\nexec cc \"$@\"\n",
-            broken.display()
+            marker.display()
         );
         fs::write(&cc, script)?;
         fs::set_permissions(&cc, Permissions::from_mode(0o755))?;
         let build = || Ok::<_, anyhow::Error>(self.build_qemu()?.env("CC", &cc));
 
-        fs::write(&broken, "")?;
+        fs::write(&marker, "")?;
         let output = self.fails(build()?)?;
         for expected in ["ninja failed (exit status: 1); the end of", "logs/ninja.log", "fails on purpose"] {
             ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
         let all = self.steps()?;
-        fs::remove_file(&broken)?;
+        fs::remove_file(&marker)?;
 
         let mut first = self.start("first", build()?)?;
         first.wait_for_output("building qemu-hexagon")?;
-        wait("ninja has not continued", || Ok(self.steps().is_ok_and(|steps| steps < all)))?;
+        wait("ninja resumes", || Ok(self.steps().is_ok_and(|steps| steps < all)))?;
         let mut second = self.start("second", build()?)?;
         second.wait_for_output(&format!("waiting for another cargo xtask (process {})", first.child.id()))?;
         first.signal(Signal::SIGKILL)?;
@@ -71,11 +71,11 @@ impl BuildFixture<'_> {
 
         second.signal(Signal::SIGINT)?;
         let status = second.child.wait()?;
-        ensure!(status.code() == Some(130), "interrupted, it ended with {status}");
+        ensure!(status.code() == Some(130), "{status} after SIGINT instead of exit status 130");
         second.wait_for_output("run the same command again to resume")?;
         self.wait_for_compilers()?;
-        let finished = self.path("cache/qus/emulators");
-        ensure!(!finished.exists(), "an unfinished emulator is in the cache");
+        let emulators = self.path("cache/qus/emulators");
+        ensure!(!emulators.exists(), "an unfinished emulator is in the cache");
         Ok(())
     }
 
@@ -88,7 +88,7 @@ impl BuildFixture<'_> {
         Ok(())
     }
 
-    /// The source in the real cache, so that the network has no part in it.
+    /// Finds the source in the real cache, so that no network is needed.
     fn archive(&self) -> Result<PathBuf> {
         let archives = fs::read_dir(self.cx.paths.cache().join("downloads"))?;
         let archives = archives.filter_map(|entry| fs::read_dir(entry.ok()?.path()).ok()).flatten();
@@ -103,17 +103,17 @@ impl BuildFixture<'_> {
         let build = self.build_qemu()?;
         let archive = self.archive()?;
         let output = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
-        ensure!(output.contains("No space left on device"), "it does not say so: {output}");
+        ensure!(output.contains("No space left on device"), "unexpected message: {output}");
         let name = archive.file_name().unwrap_or_default();
-        let kept = fs::read_dir(mounted.dir.join("qus/downloads"))?.filter_map(Result::ok);
+        let downloads = fs::read_dir(mounted.dir.join("qus/downloads"))?.filter_map(Result::ok);
         ensure!(
-            !kept.into_iter().any(|entry| entry.path().join(name).exists()),
-            "half an archive has its final name"
+            !downloads.into_iter().any(|entry| entry.path().join(name).exists()),
+            "an incomplete archive has its final name"
         );
         Ok(())
     }
 
-    /// From a server that hangs up half-way, once.
+    /// Downloads from a server that closes the first connection halfway.
     fn download(&self) -> Result<()> {
         if !is_installed("curl") {
             bail!(Skip("curl is not installed".to_owned()));
@@ -124,18 +124,21 @@ impl BuildFixture<'_> {
         let served = content.clone();
         thread::spawn(move || serve(&server, &served));
         let (partial, log) = (self.path("content.partial"), self.path("download.log"));
-        let cut = download::resume(&format!("{base}/content"), None, &partial, &log);
-        let arrived = fs::metadata(&partial)?.len();
-        ensure!(cut.is_err() && arrived > 0, "the cut was not noticed: {cut:?}, {arrived} bytes");
+        let interrupted = download::resume(&format!("{base}/content"), None, &partial, &log);
+        let received = fs::metadata(&partial)?.len();
+        ensure!(
+            interrupted.is_err() && received > 0,
+            "the interruption is not reported: {interrupted:?}, {received} bytes"
+        );
         download::resume(&format!("{base}/content"), None, &partial, &log)?;
-        ensure!(fs::read(&partial)? == content, "what was continued is not what is served");
+        ensure!(fs::read(&partial)? == content, "the resumed file is not what the server has");
         let absent = download::resume(&format!("{base}/absent"), None, &self.path("absent"), &log);
         let message = absent.err().map(|error| error.to_string()).unwrap_or_default();
-        ensure!(message.contains("404"), "it does not say 404: {message}");
+        ensure!(message.contains("404"), "unexpected message: {message}");
         Ok(())
     }
 
-    /// In a network namespace without a network, and with an empty cache.
+    /// Builds in a network namespace without a network, with an empty cache.
     fn no_network(&self) -> Result<()> {
         let xtask = std::env::current_exe()?;
         let root: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--map-root-user"] };
@@ -148,20 +151,20 @@ impl BuildFixture<'_> {
             .env_remove("QUS_SOURCE");
         let output = self.fails(build)?;
         let Release { version, upstream, debian, .. } = &self.release;
-        let mut told = vec![
+        let mut messages = vec![
             format!("QEMU's source, version {version}, is not available from any location"),
             "--source".to_owned(),
         ];
-        told.extend(upstream.iter().map(|upstream| upstream.url.clone()));
-        told.extend(debian.iter().map(|debian| format!("Debian {}", debian.suite)));
-        for expected in &told {
+        messages.extend(upstream.iter().map(|upstream| upstream.url.clone()));
+        messages.extend(debian.iter().map(|debian| format!("Debian {}", debian.suite)));
+        for expected in &messages {
             ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
         Ok(())
     }
 }
 
-/// Serves three requests: half of the content, the rest from the byte that is asked for, nothing.
+/// Serves three requests: half of the content, the rest from the requested byte, status 404.
 fn serve(server: &TcpListener, content: &[u8]) -> Result<()> {
     for request in 0..3 {
         let (mut stream, _) = server.accept()?;
@@ -178,9 +181,9 @@ fn serve(server: &TcpListener, content: &[u8]) -> Result<()> {
                 let from = head
                     .lines()
                     .find_map(|line| line.strip_prefix("Range: bytes=")?.strip_suffix('-')?.parse().ok());
-                let from: usize = from.context("the request asks for no range")?;
-                let (last, left) = (size - 1, size - from);
-                let range = format!("Content-Range: bytes {from}-{last}/{size}\r\nContent-Length: {left}");
+                let from: usize = from.context("the request has no range")?;
+                let (last, length) = (size - 1, size - from);
+                let range = format!("Content-Range: bytes {from}-{last}/{size}\r\nContent-Length: {length}");
                 write!(stream, "HTTP/1.1 206 Partial Content\r\n{range}\r\n\r\n")?;
                 stream.write_all(&content[from..])?;
             }

@@ -18,16 +18,16 @@ const LEVEL: &str = "emulator";
 
 const PROGRAM: &str = include_str!("programs/changes.c");
 
-/// What it writes after two lines that count.
+/// The output after the two lines with counts.
 const JUMPS: &str = "a jump to another page: 1\n\
                      made writable, written, made executable: 2\n\
-                     another in its place: 3\n\
+                     replaced by another mapping: 3\n\
                      written while executable: 4\n\
                      not accessible: a signal\n\
                      executable again: 4\n\
                      unmapped: a signal\n\
                      mapped again: 5\n\
-                     moved there: 6\n";
+                     another mapping moved there: 6\n";
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     for host in hosts::built(cx) {
@@ -48,11 +48,11 @@ fn check(cx: &Context, host: &'static Host) -> Result<()> {
     compile(cx, host, PROGRAM, &["-pthread"], &program)?;
     let modes = [
         ("processes", "four processes: 8000000", ""),
-        ("threads", "four more: 10000000", "the first thread ends first\n"),
+        ("threads", "four more threads: 10000000", "the first thread exits first\n"),
     ];
-    for (mode, counted, end) in modes {
+    for (mode, count, end) in modes {
         let run = exec::output(cmd!(sh(), "timeout 120 {emulator} {program} {mode}"))?;
-        check_output(run, mode, &format!("one thread: 2000000\n{counted}\n{JUMPS}{end}"))?;
+        check_output(run, mode, &format!("one thread: 2000000\n{count}\n{JUMPS}{end}"))?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Emulators on their own: every probe, and real programs of every architecture that Debian builds.
+//! Checks emulators without handlers: every probe, and busybox of every guest that Debian has.
 
 use std::fmt::Write as _;
 use std::fs::Permissions;
@@ -22,7 +22,7 @@ use crate::debian::guests;
 const LEVEL: &str = "emulator";
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
-    let host = Host::current().context("qus builds no emulators for this kind of machine")?;
+    let host = Host::current().context("qus has no emulators for this host")?;
     let (bundle, native) = (cx.paths.bundle(host), Runner::native());
     for arch in &ARCHES {
         report.check(LEVEL, format!("probe {arch}"), || {
@@ -30,7 +30,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
         })?;
     }
     for guest in &cx.data.debian.guests {
-        // Fetched once, and a failure to is the reason of every skip of this guest.
+        // Fetched once for each guest. If that fails, all its checks are skipped with the same reason.
         let program = guests::program(cx, guest, "busybox").map_err(|error| format!("{error:#}"));
         let busybox = || -> Result<Busybox<'_>> {
             let program = program.clone().map_err(Skip)?;
@@ -44,21 +44,23 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
         report.check(LEVEL, name("sort"), || busybox()?.sort())?;
         report.check(LEVEL, name("tar"), || busybox()?.tar())?;
         report.check(LEVEL, name("sha256sum"), || busybox()?.sha256sum())?;
-        report.check(LEVEL, name("unprivileged user"), || busybox()?.ordinary_user())?;
+        report.check(LEVEL, name("unprivileged user"), || busybox()?.unprivileged_user())?;
     }
     Ok(())
 }
 
-/// An emulator of the bundle, or the reason why there is none.
+/// Finds an emulator of the bundle; skips the check if there is none.
 pub(super) fn emulator(bundle: &Path, arch: &Arch) -> Result<PathBuf> {
     let path = bundle.join(arch.emulator());
     if !path.exists() {
-        return Err(Skip(format!("not in the bundle; build it: cargo xtask build-qemu {arch}")).into());
+        return Err(
+            Skip(format!("not in the bundle; to build it, run `cargo xtask build-qemu {arch}`")).into()
+        );
     }
     Ok(path)
 }
 
-/// A foreign busybox under an emulator, which may take one itself.
+/// A guest's busybox and an emulator, which may itself run under another emulator.
 pub(super) struct Busybox<'a> {
     pub(super) runner: &'a Runner,
     pub(super) emulator: PathBuf,
@@ -78,7 +80,7 @@ impl Busybox<'_> {
         self.expect_in(Path::new("/"), args, stdout)
     }
 
-    /// Thousands of translated blocks, and a fork with a pipe.
+    /// Runs a loop of thousands of iterations, and a fork with a pipe.
     pub(super) fn shell_loop(&self) -> Result<()> {
         let script =
             "i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done; echo $i; echo forked | { read x; echo $x; }";
@@ -112,12 +114,12 @@ impl Busybox<'_> {
         self.expect_in(dir.path(), &["tar", "-cf", "all.tar", "-C", "before", "."], "")?;
         self.expect_in(dir.path(), &["tar", "-xf", "all.tar", "-C", "after"], "")?;
         let unpacked = after.join("deep/er/script");
-        ensure!(fs::read(&unpacked)? == fs::read(&script)?, "the file has another content");
+        ensure!(fs::read(&unpacked)? == fs::read(&script)?, "the file has different content");
         let mode = fs::metadata(&unpacked)?.permissions().mode() & 0o777;
         ensure!(mode == 0o750, "the file has mode {mode:o}");
         ensure!(
             fs::read_link(after.join("link"))? == Path::new("deep/er/script"),
-            "the link has another target"
+            "the link has a different target"
         );
         Ok(())
     }
@@ -129,10 +131,10 @@ impl Busybox<'_> {
     }
 
     /// Runs the program as an unprivileged user.
-    fn ordinary_user(&self) -> Result<()> {
+    fn unprivileged_user(&self) -> Result<()> {
         /// `nobody` on every distribution.
         const NOBODY: &str = "65534";
-        // The clone and the cache may lie where nobody else can look.
+        // Other users may not have access to the clone and the cache.
         let dir = tempfile::tempdir()?;
         fs::set_permissions(dir.path(), Permissions::from_mode(0o755))?;
         let (emulator, program) = (dir.path().join("emulator"), dir.path().join("busybox"));
@@ -152,8 +154,9 @@ impl Busybox<'_> {
 
 /// Asserts that a program succeeds and prints this to stdout.
 pub(super) fn check_output(output: std::process::Output, what: &str, stdout: &str) -> Result<()> {
-    let (got, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{what} ended with {}: {}", output.status, stderr.trim());
-    ensure!(got == stdout, "{what} wrote {got:?} instead of {stdout:?}");
+    let (printed, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{what} failed ({}): {}", output.status, stderr.trim());
+    ensure!(printed == stdout, "{what} printed {printed:?} instead of {stdout:?}");
     Ok(())
 }

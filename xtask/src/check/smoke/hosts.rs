@@ -1,5 +1,7 @@
-//! Every host that was built, on this machine: its emulators run each guest's probe and programs, and `qus` its unit
-//! tests, under our own emulator of the host. An emulator in an emulator is slow, so that programs are few.
+//! Checks all hosts that are built, under our own emulators of them: emulators run each guest's probe and programs, and
+//! `qus` runs its unit tests.
+//!
+//! An emulator under another emulator is slow, so that only a few programs run.
 
 use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
@@ -28,8 +30,11 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let others: Vec<_> = hosts::built(cx).filter(|host| *host != own).collect();
     if others.is_empty() {
         return report.check(LEVEL, "other hosts", || {
-            Err(Skip("none is built; to build one, run `cargo xtask build-qemu --host arm64v8`".to_owned())
-                .into())
+            Err(Skip(
+                "no other host is built; to build one, run `cargo xtask build-qemu --host arm64v8`"
+                    .to_owned(),
+            )
+            .into())
         });
     }
     for host in std::iter::once(own).chain(others.iter().copied()) {
@@ -42,7 +47,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     out(&overview(report))
 }
 
-/// How a host's programs run here, and what of it is built.
+/// Returns how programs of a host run on this machine, and its bundle.
 fn runner_and_bundle(cx: &Context, host: &'static Host) -> Result<(Runner, Bundle)> {
     let runner = Runner::new(host, |arch| emulator(&cx.paths.bundle(hosts::own()?), arch))?;
     let bundle = manifest::read(&cx.paths.bundle(host))?.context("the bundle cannot be read")?;
@@ -80,29 +85,29 @@ fn emulators(cx: &Context, host: &'static Host, report: &mut Report) -> Result<(
     Ok(())
 }
 
-/// The program of a host, called as a user would call it.
+/// Runs `qus` of a host as a user would.
 fn program(cx: &Context, host: &'static Host) -> Result<()> {
     let (runner, bundle) = runner_and_bundle(cx, host)?;
     let qus = cx.paths.bundle(host).join("qus");
     if !qus.exists() {
-        let why = format!("not in the bundle; build it: cargo xtask build-qus --host {host}");
-        return Err(Skip(why).into());
+        let command = format!("cargo xtask build-qus --host {host}");
+        return Err(Skip(format!("qus is not in the bundle; to build it, run `{command}`")).into());
     }
     let version = exec::read(runner.cmd(&qus).arg("--version"))?;
     ensure!(version.starts_with("qus "), "--version prints {version:?}");
-    // It finds the emulators beside it, and says of each that it is not registered here; but of those whose programs
-    // this machine runs by itself, also when an emulator asks it to.
+    // `status` finds the emulators in its own directory and reports each as not registered, except those of targets that
+    // this machine runs natively, even when an emulator starts them.
     let status = exec::output(runner.cmd(&qus).args(["status", "all"]))?;
-    let said = String::from_utf8_lossy(&status.stderr);
-    let named = |target: &Arch| said.split_whitespace().any(|word| word == target.name);
+    let stderr = String::from_utf8_lossy(&status.stderr);
+    let named = |target: &Arch| stderr.split_whitespace().any(|word| word == target.name);
     let targets = bundle.emulators.iter().map(|emulator| emulator.target);
-    let lost = targets.filter(|target| !named(target) && !probe::is_native(target));
-    let lost: Vec<_> = lost.map(|target| target.name).collect();
-    ensure!(lost.is_empty(), "status does not name {}: {said}", lost.join(", "));
+    let missing = targets.filter(|target| !named(target) && !probe::is_native(target));
+    let missing: Vec<_> = missing.map(|target| target.name).collect();
+    ensure!(missing.is_empty(), "status does not report {}: {stderr}", missing.join(", "));
     Ok(())
 }
 
-/// The unit tests of the library, but those that are about the machine they run on.
+/// Runs the unit tests of the library, except those that depend on what the machine runs natively.
 fn unit_tests(cx: &Context, host: &'static Host) -> Result<()> {
     let (runner, _) = runner_and_bundle(cx, host)?;
     let rust = Rust::ensure(cx, host).map_err(|error| Skip(format!("{error:#}")))?;
@@ -112,23 +117,23 @@ fn unit_tests(cx: &Context, host: &'static Host) -> Result<()> {
     let messages = output.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let program =
         messages.filter_map(|message| message["executable"].as_str().map(str::to_owned)).next_back();
-    let program = program.context("cargo has built no tests")?;
-    let tested = exec::read(runner.cmd(program.as_ref()).args(["--skip", "natively"]))?;
+    let program = program.context("cargo built no tests")?;
+    let output = exec::read(runner.cmd(program.as_ref()).args(["--skip", "natively"]))?;
     let passed =
-        tested.lines().rev().find_map(|line| line.strip_prefix("test result: ok. ")?.split_once(" passed"));
+        output.lines().rev().find_map(|line| line.strip_prefix("test result: ok. ")?.split_once(" passed"));
     let passed: usize = passed
         .and_then(|(count, _)| count.parse().ok())
         .context("the tests do not report how many passed")?;
-    ensure!(passed > 0, "not one test ran");
+    ensure!(passed > 0, "no test ran");
     Ok(())
 }
 
-/// All hosts and guests, and what came of their probes.
+/// Formats a table of all hosts and guests with the outcomes of their probes.
 fn overview(report: &Report) -> String {
     const COLUMNS: usize = HOSTS.len() + 1;
     let cell = |host: &Host, arch: &Arch| match report.outcome(LEVEL, &probe_name(host, arch)) {
-        Some(Outcome::Passed) => "Passed",
-        Some(Outcome::Failed(_)) => "Failed",
+        Some(Outcome::Passed) => "passed",
+        Some(Outcome::Failed(_)) => "failed",
         Some(Outcome::Skipped(_)) => "skipped",
         None if !host.can_emulate(arch) => "not possible",
         None => "not built",

@@ -1,5 +1,6 @@
-//! `cargo xtask bench` in seconds: with the emulators of the bundle twice, and with one that cannot do the work. No root
-//! folder is fetched, and nothing is registered where others see it.
+//! Checks `cargo xtask bench` within seconds: the bundle is compared with itself, and with an emulator that fails.
+//!
+//! No root filesystem is fetched, and handlers are registered only in a user namespace.
 
 use std::path::{Path, PathBuf};
 
@@ -20,13 +21,13 @@ use crate::check::smoke::fixture::kernel::FOREIGN;
 
 const LEVEL: &str = "emulator";
 
-/// An emulator that does not know [`FOREIGN`]'s programs.
+/// An emulator that cannot run [`FOREIGN`]'s programs.
 const WRONG: &str = "s390x";
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let bench = || BenchFixture::new(cx);
     report.check(LEVEL, "bench: the bundle against itself", || bench()?.against_itself())?;
-    report.check(LEVEL, "bench: an emulator that fails", || bench()?.against_a_wrong_one())
+    report.check(LEVEL, "bench: an emulator that fails", || bench()?.against_wrong_emulator())
 }
 
 struct BenchFixture<'a> {
@@ -39,7 +40,7 @@ struct BenchFixture<'a> {
 impl<'a> BenchFixture<'a> {
     fn new(cx: &'a Context) -> Result<Self> {
         if kernel().is_some_and(|version| version < (6, 7)) {
-            bail!(Skip("before Linux 6.7 there is one binfmt_misc for all".to_owned()));
+            bail!(Skip("binfmt_misc in user namespaces requires Linux 6.7".to_owned()));
         }
         let bundle = cx.paths.bundle(hosts::own()?);
         let guest = FOREIGN[0].parse()?;
@@ -47,51 +48,54 @@ impl<'a> BenchFixture<'a> {
         Ok(Self { cx, bundle, guest, dir: tempfile::tempdir()? })
     }
 
-    /// Runs it on the probe. What it prints as JSON, its exit status, and what it says.
+    /// Measures the probe, and returns the JSON output, the exit status and stderr.
     fn measure(&self, against: &Path) -> Result<(Value, Option<i32>, String)> {
         let Self { bundle, guest, .. } = self;
         let (xtask, guest) = (std::env::current_exe()?, guest.name);
-        let cache = self.cx.paths.cache().parent().context("the cache has a parent directory")?;
+        let cache = self.cx.paths.cache().parent().context("the cache has no parent directory")?;
         let options = ["--only", "probe", "--rounds", "2", "--json"];
         let cmd =
             cmd!(sh(), "{xtask} bench {guest} {options...} --bundle {bundle} --against again={against}");
-        // Whoever runs these checks may hold the usual target folder.
+        // The process that runs these checks may have locked the usual target directory.
         let target = self.dir.path().join("target");
         let output = exec::output(cmd.env("CARGO_TARGET_DIR", target).env("XDG_CACHE_HOME", cache))?;
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        if said.contains("user namespace") || said.contains("in a namespace of your own") {
-            bail!(Skip(said));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        if stderr.contains("user namespace") || stderr.contains("in a namespace of your own") {
+            bail!(Skip(stderr));
         }
-        let results = serde_json::from_slice(&output.stdout).with_context(|| said.clone())?;
-        Ok((results, output.status.code(), said))
+        let results = serde_json::from_slice(&output.stdout).with_context(|| stderr.clone())?;
+        Ok((results, output.status.code(), stderr))
     }
 
     fn against_itself(&self) -> Result<()> {
-        let (results, status, said) = self.measure(&self.bundle)?;
-        ensure!(status == Some(0), "it ended with {status:?}: {said}");
+        let (results, status, stderr) = self.measure(&self.bundle)?;
+        ensure!(status == Some(0), "exited with status {status:?}: {stderr}");
         for at in 0..2 {
             let samples = outcome(&results, at)["measured"]["wall"].clone();
             let samples: Vec<u64> = serde_json::from_value(samples).context("there are no samples")?;
-            ensure!(samples.len() == 2 && samples.iter().all(|&sample| sample > 0), "measured: {samples:?}");
+            ensure!(
+                samples.len() == 2 && samples.iter().all(|&sample| sample > 0),
+                "unexpected samples: {samples:?}"
+            );
         }
         Ok(())
     }
 
-    fn against_a_wrong_one(&self) -> Result<()> {
+    fn against_wrong_emulator(&self) -> Result<()> {
         let other = emulator(&self.bundle, WRONG.parse()?)?;
         let dir = self.dir.path().join("wrong");
         fs::create_dir_all(&dir)?;
         fs::copy(other, dir.join(self.guest.emulator()))?;
-        let (results, status, said) = self.measure(&dir)?;
-        ensure!(status == Some(1), "it ended with {status:?}: {said}");
-        ensure!(said.contains("probe under again: exit status"), "it does not say what has failed: {said}");
-        ensure!(outcome(&results, 0)["measured"].is_object(), "the bundle's has failed: {results}");
-        ensure!(outcome(&results, 1)["failed"].is_string(), "the wrong one has not failed: {results}");
+        let (results, status, stderr) = self.measure(&dir)?;
+        ensure!(status == Some(1), "exited with status {status:?}: {stderr}");
+        ensure!(stderr.contains("probe under again: exit status"), "the failure is not reported: {stderr}");
+        ensure!(outcome(&results, 0)["measured"].is_object(), "the emulator of the bundle failed: {results}");
+        ensure!(outcome(&results, 1)["failed"].is_string(), "the wrong emulator did not fail: {results}");
         Ok(())
     }
 }
 
-/// What came of the probe under one of both.
+/// The outcome of the probe with one of the two emulators.
 fn outcome(results: &Value, emulator: usize) -> &Value {
     &results["guests"][0]["workloads"][0]["outcomes"][emulator]
 }

@@ -23,7 +23,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 }
 
 fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
-    let host = Host::current().context("qus builds no emulators for this kind of machine")?;
+    let host = Host::current().context("qus has no emulators for this host")?;
     let arch: &Arch = GUEST.parse()?;
     let zstd = tools::zstd(cx)?;
     let bundle = cx.paths.bundle(host);
@@ -31,13 +31,15 @@ fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
         [(arch.emulator(), format!("build-qemu {arch}")), ("qus".into(), "build-qus".into())]
     {
         if !bundle.join(&file).exists() {
-            return Err(Skip(format!("{file} is not in the bundle; build it: cargo xtask {command}")).into());
+            let why = format!("{file} is not in the bundle; to build it, run `cargo xtask {command}`");
+            return Err(Skip(why).into());
         }
     }
     let name = format!("{}-static", arch.emulator());
     let file = format!("{name}_{host}.tar.zst");
     let tarballs = tarballs::plan(host, &bundle)?;
-    let tarball = tarballs.iter().find(|tarball| tarball.file == file).context("it is not planned")?;
+    let tarball =
+        tarballs.iter().find(|tarball| tarball.file == file).context("no such tarball is planned")?;
     let log = cx.start_log("smoke-tarball")?;
     let dir = tempfile::tempdir()?;
     let (first, second) = (dir.path().join("first"), dir.path().join("second"));
@@ -45,7 +47,7 @@ fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
     fs::create_dir(&second)?;
     let packed = tarball.write(&first)?;
     let again = tarball.write(&second)?;
-    ensure!(files::sha256(&packed)? == files::sha256(&again)?, "packed twice, it differs");
+    ensure!(files::sha256(&packed)? == files::sha256(&again)?, "packing again yields a different tarball");
     let out = dir.path();
     exec::run(cmd!(sh(), "tar -I {zstd} -xf {packed} -C {out}"), &log, |_| {})?;
     artefact::run_probe(&Runner::native(), &out.join(name), arch)

@@ -1,4 +1,4 @@
-//! Caches in which something was changed: nothing of it is used, and it is made again.
+//! Checks that a modified file in the cache is not used, but built or fetched again.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::bundle::manifest;
 use crate::check::report::Report;
 use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 
-const CHANGED: &str = "cached file does not match its checksum";
+const MISMATCH: &str = "cached file does not match its checksum";
 
 pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
     report.check(LEVEL, "a modified emulator in the cache is rebuilt", || emulator(fixture))?;
@@ -26,56 +26,58 @@ pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()>
 
 /// Changes one byte of a finished emulator, in a copy of the cache.
 fn emulator(fixture: &BuildFixture<'_>) -> Result<()> {
-    let host = Host::current().context("qus builds no emulators for this kind of machine")?;
-    // The cache may have emulators of other recipes too; the one that is looked for is the bundle's.
+    let host = Host::current().context("qus has no emulators for this host")?;
+    // The cache may also have emulators of other recipes; the build looks for that of the bundle.
     let bundle = manifest::read(&fixture.cx.paths.bundle(host))?.filter(|bundle| {
         bundle.recipe.qemu == fixture.release.version && bundle.recipe.profile == Profile::Dev
     });
     let hexagon: &Arch = "hexagon".parse()?;
     let key = bundle.map(|bundle| bundle.recipe.key(hexagon));
-    let kept = key.map(|key| fixture.cx.paths.emulator(&key)).filter(|dir| dir.exists());
-    let Some(kept) = kept else {
+    let cached = key.map(|key| fixture.cx.paths.emulator(&key)).filter(|dir| dir.exists());
+    let Some(cached) = cached else {
         bail!(Skip(
-            "no emulator of hexagon in bundle and cache; build it: cargo xtask build-qemu hexagon".to_owned()
+            "bundle and cache have no emulator of hexagon; to build it, run `cargo xtask build-qemu hexagon`"
+                .to_owned()
         ));
     };
-    let copy = fixture.path("cache/qus/emulators").join(kept.file_name().unwrap_or_default());
+    let copy = fixture.path("cache/qus/emulators").join(cached.file_name().unwrap_or_default());
     fs::create_dir_all(&copy)?;
     for file in ["qemu-hexagon", "emulator.json"] {
-        fs::copy(kept.join(file), copy.join(file))?;
+        fs::copy(cached.join(file), copy.join(file))?;
     }
-    change(&copy.join("qemu-hexagon"))?;
-    let mut run = fixture.start("talk", fixture.build_qemu()?)?;
-    run.wait_for_output(CHANGED)?;
+    flip_byte(&copy.join("qemu-hexagon"))?;
+    let mut run = fixture.start("log", fixture.build_qemu()?)?;
+    run.wait_for_output(MISMATCH)?;
     run.wait_for_output("building qemu-hexagon")?;
     run.signal(Signal::SIGKILL)?;
     run.child.wait()?;
-    ensure!(!copy.exists(), "the changed emulator is still there");
+    ensure!(!copy.exists(), "the modified emulator is still in the cache");
     fixture.wait_for_compilers()
 }
 
-/// Changes one byte of the archive, where only the one that is given is right.
+/// Changes one byte of the archive in the cache; that of `--source` is intact.
 fn source(fixture: &BuildFixture<'_>) -> Result<()> {
     let archive = fixture.archive()?;
-    let place = archive.strip_prefix(fixture.cx.paths.cache()).context("an archive of the cache")?;
-    let copy = fixture.path("changed-source/qus").join(place);
+    let relative =
+        archive.strip_prefix(fixture.cx.paths.cache()).context("the archive is not in the cache")?;
+    let copy = fixture.path("changed-source/qus").join(relative);
     fs::create_dir_all(copy.parent().context("the archive has no parent directory")?)?;
     let sysroots = fixture.path("changed-source/qus/sysroots");
     std::os::unix::fs::symlink(fixture.cx.paths.cache().join("sysroots"), sysroots)?;
     for options in [&["--source"][..], &["--locked", "--source"], &["--profile", "release", "--source"]] {
         fs::copy(&archive, &copy)?;
-        change(&copy)?;
-        // Else the tree of an earlier run would do.
+        flip_byte(&copy)?;
+        // Otherwise the unpacked source of an earlier run would be used.
         files::remove_dir(&fixture.path("target/qus/src"))?;
         let build = fixture.build_qemu()?.args(options).arg(&archive);
-        let mut run = fixture.start("talk", build.env("XDG_CACHE_HOME", fixture.path("changed-source")))?;
-        run.wait_for_output(CHANGED)?;
+        let mut run = fixture.start("log", build.env("XDG_CACHE_HOME", fixture.path("changed-source")))?;
+        run.wait_for_output(MISMATCH)?;
         run.wait_for_output("unpacking QEMU")?;
         run.signal(Signal::SIGKILL)?;
         run.child.wait()?;
         ensure!(
             files::sha256(&copy)? == files::sha256(&archive)?,
-            "the changed archive is still in the cache"
+            "the modified archive is still in the cache"
         );
     }
     fixture.wait_for_compilers()
@@ -83,31 +85,33 @@ fn source(fixture: &BuildFixture<'_>) -> Result<()> {
 
 /// Changes one byte of a program that a build runs.
 fn dependency(fixture: &BuildFixture<'_>) -> Result<()> {
-    let place = fixture.path("changed-dependency/qus");
+    let cache = fixture.path("changed-dependency/qus");
     let Some(sysroot) = sysroot(&fixture.cx.paths.cache().join("sysroots"))? else {
-        bail!(Skip("no build dependencies in the cache; fetch them: cargo xtask build-qemu".to_owned()));
+        bail!(Skip(
+            "the cache has no build dependencies; to fetch them, run `cargo xtask build-qemu`".to_owned()
+        ));
     };
-    let copy = place.join("sysroots");
+    let copy = cache.join("sysroots");
     fs::create_dir_all(&copy)?;
-    std::os::unix::fs::symlink(fixture.cx.paths.cache().join("downloads"), place.join("downloads"))?;
+    std::os::unix::fs::symlink(fixture.cx.paths.cache().join("downloads"), cache.join("downloads"))?;
     for from in [sysroot.with_extension("sha256"), sysroot.clone()] {
         exec::read(cmd!(sh(), "cp --archive {from} {copy}"))?;
     }
     let program = copy.join(sysroot.file_name().unwrap_or_default()).join("programs/usr/bin/m4");
     let before = files::sha256(&program)?;
-    change(&program)?;
+    flip_byte(&program)?;
     let build = fixture.build_qemu()?.env("XDG_CACHE_HOME", fixture.path("changed-dependency"));
-    let mut run = fixture.start("talk", build)?;
-    run.wait_for_output(&format!("m4: {CHANGED}"))?;
+    let mut run = fixture.start("log", build)?;
+    run.wait_for_output(&format!("m4: {MISMATCH}"))?;
     run.wait_for_output("fetching build dependencies")?;
     run.wait_for_output("QEMU")?;
     run.signal(Signal::SIGKILL)?;
     run.child.wait()?;
-    ensure!(files::sha256(&program)? == before, "the changed program is still there");
+    ensure!(files::sha256(&program)? == before, "the modified program is still in the cache");
     fixture.wait_for_compilers()
 }
 
-/// The unpacked packages for this machine.
+/// Finds the unpacked packages for this machine.
 fn sysroot(dir: &Path) -> Result<Option<PathBuf>> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
@@ -118,7 +122,7 @@ fn sysroot(dir: &Path) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn change(file: &Path) -> Result<()> {
+fn flip_byte(file: &Path) -> Result<()> {
     let mut bytes = fs::read(file)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;

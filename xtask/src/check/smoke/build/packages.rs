@@ -15,24 +15,24 @@ pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()>
     })
 }
 
-/// From a repository on this machine, which a configuration as administrators write it would allow.
+/// Uses an unsigned repository on this machine, with a configuration that would allow it.
 fn unsigned(fixture: &BuildFixture<'_>) -> Result<()> {
     if !is_installed("apt-get") {
         bail!(Skip("this machine has no apt".to_owned()));
     }
-    let [repository, state, log, careless] =
-        ["repository", "apt-state", "apt.log", "careless.conf"].map(|name| fixture.path(name));
+    let [repository, state, log, permissive] =
+        ["repository", "apt-state", "apt.log", "permissive.conf"].map(|name| fixture.path(name));
     fs::create_dir_all(&repository)?;
     fs::write(repository.join("Packages"), "")?;
     fs::write(
-        &careless,
+        &permissive,
         "APT::Get::AllowUnauthenticated \"true\";\nAcquire::AllowInsecureRepositories \"true\";\n\
          Acquire::AllowDowngradeToInsecureRepositories \"true\";\nAcquire::AllowWeakRepositories \"true\";\n",
     )?;
-    let _careless = sh().push_env("APT_CONFIG", &careless);
+    let _permissive = sh().push_env("APT_CONFIG", &permissive);
     let line = format!("deb [] file:{} ./", repository.display());
-    let refused = Apt::with(&state, &log, &[line], &[]).err().context("it was taken")?;
+    let refused = Apt::with(&state, &log, &[line], &[]).err().context("the repository was accepted")?;
     let message = format!("{refused:#}");
-    ensure!(message.contains("does not have a Release file"), "it failed otherwise: {message}");
+    ensure!(message.contains("does not have a Release file"), "unexpected message: {message}");
     Ok(())
 }

@@ -14,26 +14,26 @@ use crate::check::report::Report;
 use crate::check::smoke::fixture::build::{BuildFixture, LEVEL};
 use crate::qemu::download;
 
-/// What is asked for, in bytes.
+/// The expected size of the download, in bytes.
 const SIZE: u64 = 100_000;
 
 pub(super) fn run(fixture: &BuildFixture<'_>, report: &mut Report) -> Result<()> {
-    report.check(LEVEL, "endless download, wrong size, redirect to a file", || lies(fixture))
+    report.check(LEVEL, "endless download, wrong size, redirect to a file", || malicious_servers(fixture))
 }
 
-fn lies(fixture: &BuildFixture<'_>) -> Result<()> {
+fn malicious_servers(fixture: &BuildFixture<'_>) -> Result<()> {
     if !is_installed("curl") {
         bail!(Skip("curl is not installed".to_owned()));
     }
-    let (partial, log) = (fixture.path("lies.partial"), fixture.path("lies.log"));
+    let (partial, log) = (fixture.path("malicious.partial"), fixture.path("malicious.log"));
     let secret = fixture.path("secret");
     fs::write(&secret, "of this machine")?;
-    let elsewhere = format!("HTTP/1.1 302 Found\r\nLocation: file://{}\r\n", secret.display());
-    let more = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", SIZE + 1);
+    let redirect = format!("HTTP/1.1 302 Found\r\nLocation: file://{}\r\n", secret.display());
+    let too_large = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n", SIZE + 1);
     let cases = [
         ("HTTP/1.1 200 OK\r\n", "the server sends more than the maximum of 100000 bytes"),
-        (&*more, "the server sends more than the maximum of 100000 bytes"),
-        (&*elsewhere, "\"file\""),
+        (&*too_large, "the server sends more than the maximum of 100000 bytes"),
+        (&*redirect, "\"file\""),
     ];
     for (head, expected) in cases {
         let server = TcpListener::bind("127.0.0.1:0")?;
@@ -45,12 +45,12 @@ fn lies(fixture: &BuildFixture<'_>) -> Result<()> {
         let message = outcome.err().map(|error| error.to_string()).unwrap_or_default();
         ensure!(message.contains(expected), "`{expected}` is not in: {message}");
         ensure!(start.elapsed() < Duration::from_secs(30), "it took {:?}", start.elapsed());
-        ensure!(!partial.exists(), "what was sent is kept");
+        ensure!(!partial.exists(), "the partial file is kept");
     }
     Ok(())
 }
 
-/// Answers a request with this head, and zeros for as long as they are taken.
+/// Answers a request with this head, and then with zeros until the connection is closed.
 fn endless(server: &TcpListener, head: &str) -> Result<()> {
     let (mut stream, _) = server.accept()?;
     let mut request = BufReader::new(stream.try_clone()?);

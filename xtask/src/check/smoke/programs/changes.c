@@ -1,6 +1,6 @@
 /*
- * What an emulator keeps of code that it has translated has to follow what becomes of that code, and a thread ends by
- * itself. Every line that this writes is one case; a machine of its own writes the same.
+ * Changes code that an emulator has translated, with several threads and processes, and exits the first thread before
+ * another. Each line of output is one case; without an emulator, the output is the same.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* Larger than any machine's page. */
+/* A multiple of the page size of every host. */
 #define SIZE 65536
 #define ALL (PROT_READ | PROT_WRITE | PROT_EXEC)
 #define TIMES 2000000
@@ -26,7 +26,7 @@ static void put32(char *at, uint32_t word)
     memcpy(at, &word, 4);
 }
 
-/* A jump to another page, by a distance. */
+/* Writes a jump to the code that is `by` bytes away. */
 static void put_jump(char *at, uint32_t by)
 {
 #if defined(__aarch64__)
@@ -49,7 +49,7 @@ static void put_jump(char *at, uint32_t by)
     __builtin___clear_cache(at, at + 8);
 }
 
-/* A function that returns a small number. */
+/* Writes a function that returns a small number. */
 static void put_function(char *at, uint32_t number)
 {
 #if defined(__aarch64__)
@@ -91,7 +91,7 @@ static void call(const char *what)
         printf("%s: a signal\n", what);
         return;
     }
-    /* Often enough for one page's code to be joined to the other's. */
+    /* Often enough for an emulator to chain the translated code of both pages. */
     for (int i = 0; i < 1000; i++)
         number = ((int (*)(void))first)();
     printf("%s: %d\n", what, number);
@@ -116,7 +116,7 @@ static void jumps(void)
     call("made writable, written, made executable");
     mmap(second, SIZE, ALL, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
     put_function(second, 3);
-    call("another in its place");
+    call("replaced by another mapping");
     put_function(second, 4);
     call("written while executable");
     mprotect(second, SIZE, PROT_NONE);
@@ -131,26 +131,26 @@ static void jumps(void)
     moved = mmap(0, SIZE, ALL, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     put_function(moved, 6);
     mremap(moved, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, second);
-    call("moved there");
+    call("another mapping moved there");
 }
 
-/* One place of code, for one thread first and then for several. */
+/* The same code for one thread first, and then for several. */
 __attribute__((noinline)) static void count(int *counter)
 {
     for (int i = 0; i < TIMES; i++)
         __atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST);
 }
 
-static void *counting(void *counter)
+static void *count_in_thread(void *counter)
 {
     count(counter);
     return 0;
 }
 
-static void *outliving(void *other)
+static void *outlive(void *other)
 {
     pthread_join(*(pthread_t *)other, 0);
-    printf("the first thread ends first\n");
+    printf("the first thread exits first\n");
     return 0;
 }
 
@@ -165,13 +165,13 @@ int main(int argc, char **argv)
     printf("one thread: %d\n", counter);
     if (argc > 1 && !strcmp(argv[1], "threads")) {
         for (int i = 0; i < 4; i++)
-            pthread_create(&threads[i], 0, counting, &counter);
+            pthread_create(&threads[i], 0, count_in_thread, &counter);
         for (int i = 0; i < 4; i++)
             pthread_join(threads[i], 0);
-        printf("four more: %d\n", counter);
+        printf("four more threads: %d\n", counter);
         jumps();
         self = pthread_self();
-        pthread_create(&last, 0, outliving, &self);
+        pthread_create(&last, 0, outlive, &self);
         pthread_exit(0);
     } else {
         shared = mmap(0, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
