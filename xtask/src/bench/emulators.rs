@@ -1,5 +1,5 @@
-//! The emulators to compare: those of the bundle, of other directories, and Debian's packages. Packages are unpacked into
-//! the cache and not installed.
+//! Finds the emulators to compare: those of the bundle, of other directories, and of Debian's packages, which are
+//! unpacked into the cache and not installed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -57,25 +57,25 @@ impl fmt::Display for EmulatorSource<'_> {
 }
 
 impl EmulatorSource<'_> {
-    /// The directory of its emulators, which may not have been downloaded yet.
+    /// The directory of the emulators, which may not be downloaded yet.
     fn dir(&self, cx: &Context) -> PathBuf {
         match self {
             Self::Directory(_, dir) => dir.clone(),
-            Self::Debian(suite) => cached(cx, suite).join("usr/bin"),
+            Self::Debian(suite) => cached_package(cx, suite).join("usr/bin"),
         }
     }
 
-    /// Describes what must be downloaded before it can be used.
+    /// Names the package that must be downloaded first, if any.
     pub(super) fn missing_download(&self, cx: &Context) -> Option<String> {
         match self {
-            Self::Debian(suite) if !cached(cx, suite).exists() => {
+            Self::Debian(suite) if !cached_package(cx, suite).exists() => {
                 Some(format!("{} of Debian {}", suite.emulators, suite.name))
             }
             _ => None,
         }
     }
 
-    /// Opens its emulators, and downloads them if necessary.
+    /// Opens the emulators, and downloads them if necessary.
     ///
     /// # Errors
     /// The directory has no emulator, or Debian's package is not available.
@@ -103,13 +103,13 @@ impl EmulatorSource<'_> {
     }
 }
 
-fn cached(cx: &Context, suite: &Suite) -> PathBuf {
+fn cached_package(cx: &Context, suite: &Suite) -> PathBuf {
     cx.paths.rootfs(&format!("{}-{}", suite.emulators, suite.name))
 }
 
 /// Downloads and unpacks a suite's package into the cache, or verifies the cached copy.
 fn fetch(cx: &Context, suite: &Suite) -> Result<()> {
-    let dir = cached(cx, suite);
+    let dir = cached_package(cx, suite);
     let Suite { name: suite, emulators: package } = suite;
     let distribution = Distribution::detect()?
         .with_context(|| format!("deb:{suite} requires apt, which this machine does not have"))?;

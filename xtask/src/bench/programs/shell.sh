@@ -2,7 +2,7 @@
 i=0
 while [ $i -lt 3 ]; do
     i=$((i + 1))
-    name=$(basename "/some/folder/file$i.txt" .txt)
+    name=$(basename "/some/directory/file$i.txt" .txt)
     echo "$name" | sed "s/file/$i /" | cut -d' ' -f1
     (cd /usr/bin && expr "$i" \* 2)
     test -x "$(command -v env)" && env true
