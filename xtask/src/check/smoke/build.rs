@@ -53,7 +53,7 @@ impl BuildFixture<'_> {
         let build = || Ok::<_, anyhow::Error>(self.build_qemu()?.env("CC", &cc));
 
         fs::write(&marker, "")?;
-        let output = self.fails(build()?)?;
+        let output = self.exits(build()?)?;
         for expected in ["ninja failed (exit status: 1); the end of", "logs/ninja.log", "fails on purpose"] {
             ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
@@ -81,7 +81,7 @@ impl BuildFixture<'_> {
 
     fn read_only_cache(&self) -> Result<()> {
         let mounted = Tmpfs::mount(&self.path("cache-read-only"), "ro")?;
-        let output = self.fails(self.build_qemu()?.env("XDG_CACHE_HOME", &mounted.dir))?;
+        let output = self.exits(self.build_qemu()?.env("XDG_CACHE_HOME", &mounted.dir))?;
         for expected in ["Read-only file system", "set XDG_CACHE_HOME"] {
             ensure!(output.contains(expected), "`{expected}` is not in: {output}");
         }
@@ -102,7 +102,7 @@ impl BuildFixture<'_> {
         let mounted = Tmpfs::mount(&self.path("cache-full"), "size=4m")?;
         let build = self.build_qemu()?;
         let archive = self.archive()?;
-        let output = self.fails(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
+        let output = self.exits(build.arg("--source").arg(&archive).env("XDG_CACHE_HOME", &mounted.dir))?;
         ensure!(output.contains("No space left on device"), "unexpected message: {output}");
         let name = archive.file_name().unwrap_or_default();
         let downloads = fs::read_dir(mounted.dir.join("qus/downloads"))?.filter_map(Result::ok);
@@ -149,7 +149,7 @@ impl BuildFixture<'_> {
             .env("XDG_CACHE_HOME", self.path("empty"))
             .env("CARGO_TARGET_DIR", self.path("target"))
             .env_remove("QUS_SOURCE");
-        let output = self.fails(build)?;
+        let output = self.exits(build)?;
         let Release { version, upstream, debian, .. } = &self.release;
         let mut messages = vec![
             format!("QEMU's source, version {version}, is not available from any location"),

@@ -16,7 +16,7 @@ use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
 use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
-use crate::check::report::Report;
+use crate::check::report::{self, Report};
 use crate::debian::guests;
 
 const LEVEL: &str = "emulator";
@@ -30,10 +30,10 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
         })?;
     }
     for guest in &cx.data.debian.guests {
-        // Fetched once for each guest. If that fails, all its checks are skipped with the same reason.
-        let program = guests::program(cx, guest, "busybox").map_err(|error| format!("{error:#}"));
+        // Fetched once for each guest. If that fails, all its checks have the same result.
+        let program = guests::program(cx, guest, "busybox");
         let busybox = || -> Result<Busybox<'_>> {
-            let program = program.clone().map_err(Skip)?;
+            let program = program.as_ref().map_err(report::copy_error)?.clone();
             Ok(Busybox { runner: &native, emulator: emulator(&bundle, guest.target)?, program })
         };
         let name = |what: &str| format!("busybox {guest}: {what}");

@@ -99,7 +99,8 @@ fn program(cx: &Context, host: &'static Host) -> Result<()> {
     // this machine runs natively, even when an emulator starts them.
     let status = exec::output(runner.cmd(&qus).args(["status", "all"]))?;
     let stderr = String::from_utf8_lossy(&status.stderr);
-    let named = |target: &Arch| stderr.split_whitespace().any(|word| word == target.name);
+    let names = stderr.lines().find_map(|line| line.strip_prefix("error: no handler for "));
+    let named = |target: &Arch| names.is_some_and(|names| names.split(' ').any(|name| name == target.name));
     let targets = bundle.emulators.iter().map(|emulator| emulator.target);
     let missing = targets.filter(|target| !named(target) && !probe::is_native(target));
     let missing: Vec<_> = missing.map(|target| target.name).collect();

@@ -122,7 +122,7 @@ fn action(fixture: &EngineFixture<'_>) -> Result<()> {
     privileged(fixture, &["remove", "all"])?.succeeds()?;
     fixture.kernel.install(&[FOREIGN[0], "--no-credentials"])?;
     let (step, outputs) = run_step(fixture, "install", &variables)?;
-    step.fails(1, &["::error title=qus::qus install ", "flags: is ", "should be POCF"])?;
+    step.exits(1, &["::error title=qus::qus install ", "flags: is ", "should be POCF"])?;
     ensure!(outputs.is_empty(), "the failed step has outputs: {outputs}");
     let variables = [&variables[..], &[("QUS_RESET", "true")]].concat();
     run_step(fixture, "install", &variables)?.0.succeeds()?;
@@ -146,7 +146,7 @@ fn image_cached(fixture: &EngineFixture<'_>) -> Result<()> {
     ensure!(!handlers(fixture)?.is_empty(), "the loaded image registered no handler");
     fs::write(cache.join("image.tar"), "no image")?;
     let expected = ["::error title=qus::docker cannot load ", "delete the cache"];
-    run_step(fixture, "install", &variables)?.0.fails(1, &expected)
+    run_step(fixture, "install", &variables)?.0.exits(1, &expected)
 }
 
 fn failures_annotated(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -154,7 +154,7 @@ fn failures_annotated(fixture: &EngineFixture<'_>) -> Result<()> {
     let fails = |variables: &[(&str, &str)], expected: &[&str]| -> Result<()> {
         let (step, outputs) = run_step(fixture, "install", variables)?;
         ensure!(outputs.is_empty(), "the failed step has outputs: {outputs}");
-        step.fails(1, expected)
+        step.exits(1, expected)
     };
     let expected = ["::error title=qus::qus install vax 100%25 failed%0A", "not installed: vax 100%25\n"];
     fails(&[("QUS_IMAGE", image), ("QUS_PLATFORMS", "vax,100%")], &expected)?;

@@ -84,7 +84,7 @@ fn registry_down(fixture: &EngineFixture<'_>) -> Result<()> {
     let registry = repo.trim_end_matches("/qus");
     fixture
         .push(&fixture.small, &repo, &[])?
-        .fails(1, &["connection refused: ", &format!("hint: check the name and port {registry}")])
+        .exits(1, &["connection refused: ", &format!("hint: check the name and port {registry}")])
 }
 
 fn login_required(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -105,8 +105,8 @@ fn login_required(fixture: &EngineFixture<'_>) -> Result<()> {
     };
     let hint = format!("hint: to log in, run `docker login {name}`");
     let expected = ["the registry requires a login: ", &hint];
-    fixture.push(&fixture.small, &repo, &[])?.fails(1, &expected)?;
-    fixture.kernel.run(logged_in(WRONG)?)?.fails(1, &expected)?;
+    fixture.push(&fixture.small, &repo, &[])?.exits(1, &expected)?;
+    fixture.kernel.run(logged_in(WRONG)?)?.exits(1, &expected)?;
     fixture.kernel.run(logged_in(RIGHT)?)?.succeeds().map(drop)
 }
 
@@ -117,27 +117,27 @@ fn forbidden(fixture: &EngineFixture<'_>) -> Result<()> {
         "403 Forbidden",
         &format!("needs permission to write to {forbids}"),
     ];
-    fixture.push(&fixture.small, &forbids, &[])?.fails(1, &expected)?;
+    fixture.push(&fixture.small, &forbids, &[])?.exits(1, &expected)?;
     let missing = faulty_proxy(fixture, starts_upload, Fault::Status("404 Not Found"), PERMANENT)?.repo();
     let expected = ["404 Not Found", &format!("hint: create the repository {missing} in the registry first")];
-    fixture.push(&fixture.small, &missing, &[])?.fails(1, &expected)?;
+    fixture.push(&fixture.small, &missing, &[])?.exits(1, &expected)?;
     let read_only = Registry::start(fixture, LOOPBACK, |config| {
         config["storage"]["maintenance"]["readonly"]["enabled"] = true.into();
     })?;
     let expected =
         ["the registry denies access: ", "405 Method Not Allowed", "the registry may also be read-only"];
-    fixture.push(&fixture.small, &read_only.repo(), &[])?.fails(1, &expected)
+    fixture.push(&fixture.small, &read_only.repo(), &[])?.exits(1, &expected)
 }
 
 fn too_many_requests(fixture: &EngineFixture<'_>) -> Result<()> {
     let fault = Fault::Status("429 Too Many Requests\r\nRetry-After: 3");
     let temporary = faulty_proxy(fixture, any_request, fault, Duration::from_secs(3))?;
     let expected = ["too many requests; retrying in 3 s, as requested by the registry (retry 1 of 3)"];
-    fixture.push(&fixture.small, &temporary.repo(), &[])?.fails(0, &expected)?;
+    fixture.push(&fixture.small, &temporary.repo(), &[])?.exits(0, &expected)?;
     let fault = Fault::Status("429 Too Many Requests\r\nRetry-After: 1");
     let permanent = faulty_proxy(fixture, any_request, fault, PERMANENT)?;
     let expected = ["(retry 3 of 3)", "too many requests, 4 times: ", "hint: retry later: "];
-    fixture.push(&fixture.small, &permanent.repo(), &[])?.fails(1, &expected)
+    fixture.push(&fixture.small, &permanent.repo(), &[])?.exits(1, &expected)
 }
 
 fn server_error(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -146,7 +146,7 @@ fn server_error(fixture: &EngineFixture<'_>) -> Result<()> {
     let temporary = faulty_proxy(fixture, any_request, fault, Duration::from_secs(4))?;
     let expected =
         ["the registry reports a server error; retrying in 2 s (retry 1 of 3)", "in 4 s (retry 2 of 3)"];
-    fixture.push(&fixture.small, &temporary.repo(), &[])?.fails(0, &expected)?;
+    fixture.push(&fixture.small, &temporary.repo(), &[])?.exits(0, &expected)?;
     let fault = Fault::Status("500 Internal Server Error\r\nRetry-After: 1");
     let permanent = faulty_proxy(fixture, any_request, fault, PERMANENT)?;
     let expected = [
@@ -155,7 +155,7 @@ fn server_error(fixture: &EngineFixture<'_>) -> Result<()> {
         "500 Internal Server Error",
         "its disk may be full",
     ];
-    fixture.push(&fixture.small, &permanent.repo(), &[])?.fails(1, &expected)
+    fixture.push(&fixture.small, &permanent.repo(), &[])?.exits(1, &expected)
 }
 
 fn connection_lost(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -166,7 +166,7 @@ fn connection_lost(fixture: &EngineFixture<'_>) -> Result<()> {
     // BuildKit retries for 7 seconds, and then xtask does.
     let long = faulty_proxy(fixture, uploads_data, Fault::CloseConnection, Duration::from_secs(9))?;
     let expected = ["building images: the connection was lost; retrying in 2 s (retry 1 of 3)"];
-    fixture.push(&fixture.small, &long.repo(), &[])?.fails(0, &expected)
+    fixture.push(&fixture.small, &long.repo(), &[])?.exits(0, &expected)
 }
 
 fn malicious_registry(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -179,7 +179,7 @@ fn malicious_registry(fixture: &EngineFixture<'_>) -> Result<()> {
     ] {
         let repo = faulty_proxy(fixture, manifest_request, fault, PERMANENT)?.repo();
         let expected = ["the registry sends an invalid response: ", cause, "hint: check that "];
-        fixture.push(&fixture.small, &repo, &[])?.fails(1, &expected)?;
+        fixture.push(&fixture.small, &repo, &[])?.exits(1, &expected)?;
     }
     Ok(())
 }
@@ -195,10 +195,10 @@ fn untrusted_certificate(fixture: &EngineFixture<'_>) -> Result<()> {
         config["http"]["tls"] = json!({ "certificate": certificate, "key": key });
     })?;
     let expected = ["the registry's certificate is not trusted: ", "x509: ", "hint: add the certificate of "];
-    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &expected)?;
+    fixture.push(&fixture.small, &registry.repo(), &[])?.exits(1, &expected)?;
     let registry = Registry::start(fixture, ip.trim(), |_| ())?;
     let expected = ["the registry does not support HTTPS: ", "configure it as an insecure registry"];
-    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &expected)
+    fixture.push(&fixture.small, &registry.repo(), &[])?.exits(1, &expected)
 }
 
 fn full_registry(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -212,7 +212,7 @@ fn full_registry(fixture: &EngineFixture<'_>) -> Result<()> {
         "500 Internal Server Error",
         "its disk may be full",
     ];
-    fixture.push(&fixture.small, &registry.repo(), &[])?.fails(1, &expected)
+    fixture.push(&fixture.small, &registry.repo(), &[])?.exits(1, &expected)
 }
 
 fn full_engine(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -227,7 +227,7 @@ fn full_engine(fixture: &EngineFixture<'_>) -> Result<()> {
         true => &["Cannot connect to the Docker daemon", "hint: restart the engine", "its disk may be full"],
         false => &["no space left on a disk: ", "no space left on device", "hint: free disk space"],
     };
-    output.fails(1, expected)
+    output.exits(1, expected)
 }
 
 fn push_killed(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -272,7 +272,7 @@ fn no_engine(fixture: &EngineFixture<'_>) -> Result<()> {
         "lacks apt-get or dpkg-deb",
         "hint: install and start Docker",
     ];
-    fixture.kernel.run(push(fixture, &fixture.repo("none"))?.env("PATH", "/nonexistent"))?.fails(1, &expected)
+    fixture.kernel.run(push(fixture, &fixture.repo("none"))?.env("PATH", "/nonexistent"))?.exits(1, &expected)
 }
 
 fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
@@ -292,7 +292,7 @@ fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
             "cannot use the builder default: docker has no buildx",
             "hint: --builder needs docker with buildx",
         ];
-        fixture.kernel.run(push()?)?.fails(1, &expected)?;
+        fixture.kernel.run(push()?)?.exits(1, &expected)?;
     }
     // A script, because no distribution has a buildx that is too old and runs with this docker.
     let plugin = config.join("cli-plugins/docker-buildx");
@@ -306,5 +306,5 @@ fn no_buildx(fixture: &EngineFixture<'_>) -> Result<()> {
         "cannot use the builder default: buildx 0.9.1 is too old; 0.13.0 or newer is required",
         "hint: --builder needs docker with buildx 0.13.0",
     ];
-    fixture.kernel.run(push()?)?.fails(1, &expected)
+    fixture.kernel.run(push()?)?.exits(1, &expected)
 }

@@ -86,7 +86,7 @@ fn used_manually(fixture: &EngineFixture<'_>) -> Result<()> {
         |command: &str| fixture.kernel.run(fixture.xtask_without_docker(&target, &["engine", command])?);
     let before = Traces::find(&target)?;
     engine("status")?
-        .fails(1, &["no throwaway engine is running", "hint: to start one, run `cargo xtask engine up`"])?;
+        .exits(1, &["no throwaway engine is running", "hint: to start one, run `cargo xtask engine up`"])?;
     let variables = engine("up")?.succeeds()?;
     ensure!(engine("up")?.succeeds()? == variables, "the second `up` started another engine");
     ensure!(engine("env")?.succeeds()? == variables, "`env` and `up` print different variables");

@@ -15,7 +15,7 @@ use crate::base::{cache, files};
 use crate::bundle::artefact;
 use crate::bundle::manifest;
 use crate::bundle::runner::Runner;
-use crate::check::smoke::engine::builders::serve_buildkit;
+use crate::check::smoke::engine::builders::{check_has_built, serve_buildkit};
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
@@ -71,9 +71,7 @@ fn two_nodes(fixture: &EngineFixture<'_>) -> Result<()> {
         let version = exec::read(cmd!(sh(), "{qus} --version"))?;
         ensure!(version.starts_with("qus "), "qus of {host} prints {version:?}");
     }
-    let used = fixture.kernel.run(there.client().cmd(&["buildx", "du"]))?.succeeds()?;
-    ensure!(used.contains("true"), "the second node built nothing: {used}");
-    Ok(())
+    check_has_built(fixture, &there)
 }
 
 /// Pushes an image for one host in which this project can be built.

@@ -125,7 +125,7 @@ fn tags_immutable(fixture: &EngineFixture<'_>) -> Result<()> {
         "pkg is refused, although it has not changed: {}",
         refused.stderr
     );
-    refused.fails(1, &expected)?;
+    refused.exits(1, &expected)?;
     for (tag, digest) in &first {
         let now = fixture.inspect(&format!("{repo}:{tag}"))?;
         ensure!(now["manifest"]["digest"] == **digest, "{tag} was moved without --force");
@@ -155,5 +155,5 @@ fn gzip(fixture: &EngineFixture<'_>) -> Result<()> {
             "not two layers of {compression}: {layers:?}"
         );
     }
-    fixture.push(&fixture.small, &repo, &["--gzip"])?.fails(2, &["--tag"])
+    fixture.push(&fixture.small, &repo, &["--gzip"])?.exits(2, &["--tag"])
 }

@@ -134,7 +134,7 @@ fn options(fixture: &KernelFixture<'_>) -> Result<()> {
     let command = ["-D", "-D", &path, "-d", "strace", &busybox, "true"];
     let ended = fixture.as_nobody(&dir, &["PATH=".to_owned()], &command)?;
     ensure!(!log.exists(), "an unprivileged user caused {} to be written as root", log.display());
-    ended.fails(127, &["D: applet not found"])
+    ended.exits(127, &["D: applet not found"])
 }
 
 fn names(fixture: &KernelFixture<'_>) -> Result<()> {

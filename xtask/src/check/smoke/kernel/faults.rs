@@ -40,8 +40,8 @@ fn not_root(fixture: &KernelFixture<'_>) -> Result<()> {
     let nobody = ["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"];
     let words = ["cannot write ", "hint: run it as root"];
     let arch = FOREIGN[0];
-    fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} install {arch}"))?.fails(1, &words)?;
-    fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} remove {arch}"))?.fails(1, &words)?;
+    fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} install {arch}"))?.exits(1, &words)?;
+    fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} remove {arch}"))?.exits(1, &words)?;
     fixture.run(cmd!(sh(), "setpriv {nobody...} {qus} status"))?.succeeds()?;
     ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
     Ok(())
@@ -52,10 +52,10 @@ fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
     // Each command has its own mount namespace, so that it does not affect the others.
     let script = format!(r#"mount -o remount,bind,ro {MOUNT_POINT} && exec "$0" install {arch}"#);
     let words = ["is mounted read-only", "hint: remount it: `mount -o remount,rw"];
-    fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
+    fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.exits(1, &words)?;
     fixture
         .qus(&["--mount", "/no/such/directory", "install", arch])?
-        .fails(1, &["there is no directory /no/such/directory"])?;
+        .exits(1, &["there is no directory /no/such/directory"])?;
     let script = r#"mount -t tmpfs none /proc && exec "$0" --mount /proc/sys/fs/binfmt_misc doctor"#;
     let doctor = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
     let words = ["/proc is not mounted", "hint: `mount -t proc proc /proc`"];
@@ -63,7 +63,7 @@ fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
     ensure!(doctor.status == Some(1), "doctor ended with {:?}", doctor.status);
     let script = format!(r#"mount -t tmpfs none /proc && exec "$0" install --no-probe {arch}"#);
     let words = ["/proc is not mounted", "hint: mount it: `mount -t proc proc /proc`"];
-    fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.fails(1, &words)?;
+    fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?.exits(1, &words)?;
     // For `install`, which mounts it, see `places`.
     let words = ["not mounted", "hint: `mount -t binfmt_misc"];
     let script =
@@ -143,23 +143,23 @@ fn unfit(fixture: &KernelFixture<'_>) -> Result<()> {
         "there is no qemu-sparc in",
         "not installed: alpha hppa m68k or1k riscv32 sparc",
     ];
-    fixture.qus(&[&["install", "--dir", &dir], &archs[..]].concat())?.fails(1, &words)?;
+    fixture.qus(&[&["install", "--dir", &dir], &archs[..]].concat())?.exits(1, &words)?;
     let names: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
     ensure!(names == ["qemu-sh4"], "expected only the suitable emulator, found {names:?}");
     fixture
         .qus(&["install", "--dir", "/no/such/directory", "sh4"])?
-        .fails(1, &["/no/such/directory", "No such file"])?;
+        .exits(1, &["/no/such/directory", "No such file"])?;
     let empty = fixture.path("empty");
     fs::create_dir(&empty)?;
     let empty = empty.to_string_lossy().into_owned();
-    fixture.qus(&["install", "--dir", &empty, "all"])?.fails(1, &["there is no emulator in", "--dir"])?;
+    fixture.qus(&["install", "--dir", &empty, "all"])?.exits(1, &["there is no emulator in", "--dir"])?;
 
     let noexec = fixture.path("noexec");
     fs::create_dir(&noexec)?;
     mount(Some("none"), &noexec, Some("tmpfs"), MsFlags::MS_NOEXEC, None::<&str>)?;
     let checked = fixture.copy(&emulator("arm"), "noexec/qemu-arm").and_then(|_| {
         let dir = noexec.to_string_lossy().into_owned();
-        fixture.qus(&["install", "--dir", &dir, "arm"])?.fails(1, &["mounted noexec", "--dir"])
+        fixture.qus(&["install", "--dir", &dir, "arm"])?.exits(1, &["mounted noexec", "--dir"])
     });
     umount2(&noexec, MntFlags::MNT_DETACH)?;
     checked
@@ -176,13 +176,13 @@ fn changeable(fixture: &KernelFixture<'_>) -> Result<()> {
         |qus: &Path| fixture.run(cmd!(sh(), "{qus} install {arch} --no-probe").env("QEMU_BIN_DIR", &dir));
     let words = ["would decide what root runs", "--any-owner"];
     chown(&emulator, user, user)?;
-    install(&qus)?.fails(1, &words)?;
+    install(&qus)?.exits(1, &words)?;
     chown(&emulator, Some(0), Some(0))?;
     fs::set_permissions(&emulator, Permissions::from_mode(0o777))?;
-    install(&qus)?.fails(1, &words)?;
+    install(&qus)?.exits(1, &words)?;
     fs::set_permissions(&emulator, Permissions::from_mode(0o755))?;
     chown(&dir, user, user)?;
-    install(&qus)?.fails(1, &words)?;
+    install(&qus)?.exits(1, &words)?;
     ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
     fixture.run(cmd!(sh(), "{qus} install {arch} --any-owner --dir {dir}"))?.succeeds()?;
     fixture.qus(&["remove", arch])?.succeeds()?;
@@ -191,7 +191,7 @@ fn changeable(fixture: &KernelFixture<'_>) -> Result<()> {
     chown(&emulator, user, user)?;
     let theirs = fixture.copy(&qus, "theirs-bin/qus")?;
     chown(&theirs, user, user)?;
-    install(&theirs)?.fails(0, &["note: user 65534 can change the emulators in"])
+    install(&theirs)?.exits(0, &["note: user 65534 can change the emulators in"])
 }
 
 fn swapped(fixture: &KernelFixture<'_>) -> Result<()> {
@@ -217,7 +217,7 @@ fn swapped(fixture: &KernelFixture<'_>) -> Result<()> {
                 }
                 ensure!(fixture.handler_contents()?.is_empty(), "a refused handler is registered");
                 if ended.stderr.contains("was replaced while it was registered") {
-                    return ended.fails(1, &["not installed: arm"]);
+                    return ended.exits(1, &["not installed: arm"]);
                 }
             }
             bail!("a replaced interpreter was not detected")
@@ -240,17 +240,17 @@ fn odd_path(fixture: &KernelFixture<'_>) -> Result<()> {
     let entry =
         fixture.binfmt.entry(OsStr::new(&format!("qemu-{arch}")))?.context("nothing is registered")?;
     ensure!(entry.rule.interpreter == emulator, "the kernel has {:?}", entry.rule.interpreter);
-    fixture.run(cmd!(sh(), "{qus} install {arch}").arg("--dir").arg(&dir))?.fails(0, &["unchanged"])
+    fixture.run(cmd!(sh(), "{qus} install {arch}").arg("--dir").arg(&dir))?.exits(0, &["unchanged"])
 }
 
 fn unknown(fixture: &KernelFixture<'_>) -> Result<()> {
     let words = ["unknown architecture `aarch46`; did you mean aarch64", "not installed: aarch46"];
-    fixture.qus(&["install", "sh4", "aarch46", "hppa"])?.fails(1, &words)?;
+    fixture.qus(&["install", "sh4", "aarch46", "hppa"])?.exits(1, &words)?;
     fixture.qus(&["probe", "sh4", "hppa"])?.succeeds()?;
     fixture
         .qus(&["remove", "sh4", "aarch46"])?
-        .fails(1, &["qemu-sh4 removed", "unknown architecture `aarch46`"])?;
-    fixture.qus(&["install"])?.fails(2, &["<ARCH>"])
+        .exits(1, &["qemu-sh4 removed", "unknown architecture `aarch46`"])?;
+    fixture.qus(&["install"])?.exits(2, &["<ARCH>"])
 }
 
 fn killed(fixture: &KernelFixture<'_>) -> Result<()> {
@@ -264,7 +264,7 @@ fn killed(fixture: &KernelFixture<'_>) -> Result<()> {
     child.wait()?;
     let before = fixture.handler_contents()?.len();
     ensure!(before < 31, "all {before} were registered before the kill");
-    fixture.qus(&["install", "all"])?.fails(0, &["unchanged", "installed"])?;
+    fixture.qus(&["install", "all"])?.exits(0, &["unchanged", "installed"])?;
     ensure!(fixture.handler_contents()?.len() > before, "nothing was added");
     fixture.qus(&["status", "arm", "xtensaeb"])?.succeeds()?;
 

@@ -127,11 +127,11 @@ fn not_to_mount(fixture: &KernelFixture<'_>) -> Result<()> {
     let words = ["error: cannot mount /: ", "hint: a security module or a container's seccomp profile"];
     fixture
         .run(cmd!(sh(), "python3 -c {FORBID} {DENIED} mount {qus} run {arch} -- /bin/true"))?
-        .fails(1, &words)?;
+        .exits(1, &words)?;
     let script = format!(
         r#"mount -o remount,bind,ro /proc && setpriv --reuid 65534 --clear-groups "$0" run {arch} -- /bin/true"#
     );
     let qus = fixture.unprivileged_dir()?.join("qus");
     let ended = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
-    ended.fails(1, &["Read-only file system", "hint: as root: `mount -o remount,rw /proc`"])
+    ended.exits(1, &["Read-only file system", "hint: as root: `mount -o remount,rw /proc`"])
 }

@@ -115,7 +115,7 @@ fn systemd(fixture: &KernelFixture<'_>) -> Result<()> {
         test "$(ls {MOUNT_POINT} | wc -l)" = 2
         unchanged"#
     );
-    fixture.on_a_machine(&root, &script)?.fails(
+    fixture.on_a_machine(&root, &script)?.exits(
         0,
         &["registered at every boot", "would drop persistent handlers: ", "/etc/binfmt.d/qus.conf removed"],
     )
@@ -140,7 +140,7 @@ fn openrc(fixture: &KernelFixture<'_>) -> Result<()> {
         $qus remove --persist --host-root "$root"
         unchanged"#
     );
-    fixture.on_a_machine(&root, &script)?.fails(0, &["/etc/init.d/qus removed"])
+    fixture.on_a_machine(&root, &script)?.exits(0, &["/etc/init.d/qus removed"])
 }
 
 /// Verifies that systemd-analyze accepts the unit, and rejects a damaged one.
@@ -206,7 +206,7 @@ fn raw(fixture: &KernelFixture<'_>) -> Result<()> {
         $qus install $archs
         {REGISTERED}"#
     );
-    fixture.on_a_machine(&root, &script)?.fails(0, &["unchanged"])
+    fixture.on_a_machine(&root, &script)?.exits(0, &["unchanged"])
 }
 
 /// Runs in the initial user namespace, because autofs cannot be mounted in another.
@@ -255,7 +255,7 @@ fn full_disk(fixture: &KernelFixture<'_>) -> Result<()> {
         fs::write(root.join("usr/lib/systemd/systemd-binfmt"), "")?;
         let root = root.to_string_lossy().into_owned();
         let words = ["cannot write", "No space left on device"];
-        fixture.qus(&["install", "all", "--persist", "--host-root", &root])?.fails(1, &words)?;
+        fixture.qus(&["install", "all", "--persist", "--host-root", &root])?.exits(1, &words)?;
         ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
         fixture.qus(&["remove", "--persist", "--host-root", &root])?.succeeds()?;
         let left = fixture.run(cmd!(sh(), "find {root} -type f"))?;
@@ -271,7 +271,7 @@ fn nothing_there(fixture: &KernelFixture<'_>) -> Result<()> {
     fs::create_dir(&root)?;
     let words = ["there is neither systemd-binfmt nor OpenRC", "hint: "];
     let root = root.to_string_lossy().into_owned();
-    fixture.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.fails(1, &words)?;
+    fixture.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.exits(1, &words)?;
     ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
     ensure!(fs::read_dir(&root)?.next().is_none(), "something was written");
     Ok(())

@@ -63,7 +63,7 @@ fn lasting(fixture: &KernelFixture<'_>) -> Result<()> {
         "mounted binfmt_misc here; the host has it mounted too",
         "these handlers belong to this user namespace; the host does not see them",
     ];
-    ended.fails(0, &words)
+    ended.exits(0, &words)
 }
 
 fn host_processes(fixture: &KernelFixture<'_>) -> Result<()> {
@@ -77,7 +77,7 @@ fn host_processes(fixture: &KernelFixture<'_>) -> Result<()> {
         "$0" probe {arch}"#
     );
     let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
-    ended.fails(0, &["mounted binfmt_misc for process 1 too"])
+    ended.exits(0, &["mounted binfmt_misc for process 1 too"])
 }
 
 fn host_root(fixture: &KernelFixture<'_>) -> Result<()> {
@@ -96,7 +96,7 @@ fn host_root(fixture: &KernelFixture<'_>) -> Result<()> {
         "$0" probe {arch}"#
     );
     let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus} {host}"))?;
-    ended.fails(0, &["which the host shares"])
+    ended.exits(0, &["which the host shares"])
 }
 
 /// Tests a user namespace that uses the host's instance, one with its own instance, and one nested in that.
@@ -111,16 +111,16 @@ fn whose(fixture: &KernelFixture<'_>) -> Result<()> {
     };
     fixture
         .run(cmd!(sh(), "unshare --user --map-root-user --mount {qus} install {arch}"))?
-        .fails(0, &[outer])?;
+        .exits(0, &[outer])?;
     ensure!(names()? == [format!("qemu-{arch}")], "the host has {:?}", names()?);
-    fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount {qus} remove all"))?.fails(0, &[outer])?;
+    fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount {qus} remove all"))?.exits(0, &[outer])?;
     ensure!(names()?.is_empty(), "the host has {:?}", names()?);
     let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" install {arch}"#);
-    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[own])?;
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.exits(0, &[own])?;
     let script = format!(
         r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && {user} "$0" install {arch} && test -e {MOUNT_POINT}/qemu-{arch}"#
     );
-    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.fails(0, &[outer])?;
+    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.exits(0, &[outer])?;
     ensure!(names()?.is_empty(), "the host has {:?}", names()?);
     let here = fixture.qus(&["install", arch])?;
     ensure!(!here.stderr.contains("user namespace"), "{}", here.stderr);
@@ -149,10 +149,10 @@ fn ordinary_user(fixture: &KernelFixture<'_>) -> Result<()> {
     nobody(&["--", &busybox, "id", "-u"])?.writes(&format!("{NOBODY}\n"))?;
     nobody(&["--map-root", "--", &busybox, "id", "-u"])?.writes("0\n")?;
     ensure!(nobody(&["--", &busybox, "sh", "-c", "exit 7"])?.status == Some(7), "the exit status is lost");
-    nobody(&["--", "/no/such/program"])?.fails(127, &["cannot run /no/such/program"])?;
-    nobody(&["vax", "--", "true"])?.fails(1, &["unknown architecture `vax`"])?;
+    nobody(&["--", "/no/such/program"])?.exits(127, &["cannot run /no/such/program"])?;
+    nobody(&["vax", "--", "true"])?.exits(1, &["unknown architecture `vax`"])?;
     let other = if arch == "riscv64" { "s390x" } else { "riscv64" };
-    nobody(&[other, "--", "true"])?.fails(1, &[&format!("there is no qemu-{other} in")])?;
+    nobody(&[other, "--", "true"])?.exits(1, &[&format!("there is no qemu-{other} in")])?;
     let killed = exec::output(fixture.run_as_nobody(&["--", &busybox, "sh", "-c", "kill -TERM $$"])?)?;
     let signal = std::os::unix::process::ExitStatusExt::signal(&killed.status);
     ensure!(signal == Some(Signal::SIGTERM as i32), "after SIGTERM it ended with {}", killed.status);
@@ -191,7 +191,7 @@ fn foreign_root(fixture: &KernelFixture<'_>) -> Result<()> {
     let ended = fixture.run(fixture.run_as_nobody(&["--root", &root, "--", "/bin/sh", "-c", script])?)?;
     ended.writes(&expected)?;
     let missing = fixture.run_as_nobody(&["--root", "/no/such/directory", "--", "/bin/sh"])?;
-    fixture.run(missing)?.fails(1, &["/no/such/directory is not a directory"])
+    fixture.run(missing)?.exits(1, &["/no/such/directory is not a directory"])
 }
 
 /// Runs inside a user namespace, because the limit of each namespace can be set separately.
@@ -204,7 +204,7 @@ fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
     );
     let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
     ended
-        .fails(1, &["cannot create a user namespace", "hint: as root: `sysctl user.max_user_namespaces="])?;
+        .exits(1, &["cannot create a user namespace", "hint: as root: `sysctl user.max_user_namespaces="])?;
     let limit = fs::read_to_string(Path::new("/proc/sys/user/max_user_namespaces")).context("no limit")?;
     ensure!(limit.trim() != "0", "the limit of this machine was changed");
     Ok(())

@@ -57,7 +57,7 @@ fn all_probes(fixture: &KernelFixture<'_>) -> Result<()> {
     ensure!(probes.len() == ARCHES.len() && failing.is_empty(), "{failing:?}");
     fixture.qus(&["remove", "all"])?.succeeds()?;
     ensure!(fixture.handler_contents()?.is_empty(), "handlers are left: {:?}", fixture.handler_contents()?);
-    fixture.qus(&["probe", FOREIGN[0]])?.fails(1, &["1 of 1 architectures do not run"])
+    fixture.qus(&["probe", FOREIGN[0]])?.exits(1, &["1 of 1 architectures do not run"])
 }
 
 fn busybox(fixture: &KernelFixture<'_>, guest: &Guest) -> Result<()> {
@@ -112,7 +112,7 @@ fn replaced(fixture: &KernelFixture<'_>) -> Result<()> {
         "`--force` to replace it",
         &format!("not installed: {}", FOREIGN[0]),
     ];
-    fixture.qus(&["install", FOREIGN[0], "--no-credentials"])?.fails(1, &differs)?;
+    fixture.qus(&["install", FOREIGN[0], "--no-credentials"])?.exits(1, &differs)?;
     ensure!(fixture.handler_contents()? == before, "a refused install has changed something");
     let other = fixture
         .copy(&fixture.bundle.join(format!("qemu-{}", FOREIGN[0])), &format!("qemu-{}", FOREIGN[0]))?;
@@ -121,7 +121,7 @@ fn replaced(fixture: &KernelFixture<'_>) -> Result<()> {
     let hash = "emulator's hash: is ";
     fixture
         .qus(&["install", FOREIGN[0], "--dir", &dir])?
-        .fails(1, &["interpreter: is ", &interpreter, hash])?;
+        .exits(1, &["interpreter: is ", &interpreter, hash])?;
 
     // Starts programs during the replacement: each must find a handler.
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
@@ -165,8 +165,8 @@ fn foreign(fixture: &KernelFixture<'_>) -> Result<()> {
         "interpreter: is /bin/false",
         "not installed: sh4",
     ];
-    fixture.qus(&["install", "all"])?.fails(1, &words)?;
-    fixture.qus(&["probe", "arm", "sh4"])?.fails(1, &["1 of 2"])?;
+    fixture.qus(&["install", "all"])?.exits(1, &words)?;
+    fixture.qus(&["probe", "arm", "sh4"])?.exits(1, &["1 of 2"])?;
     let rows = fixture.install(&["sh4", "--force"])?;
     ensure!(rows[0]["state"] == "shadowing" && rows[0]["handlers"][0] == "qemu-sh4-qus", "{rows:?}");
     fixture.qus(&["probe", "sh4"])?.succeeds()?;
@@ -174,7 +174,7 @@ fn foreign(fixture: &KernelFixture<'_>) -> Result<()> {
     ensure!(fixture.install(&["sh4"])?[0]["state"] == "unchanged", "a repeated install is not `unchanged`");
     fixture
         .qus(&["remove", "sh4"])?
-        .fails(1, &["qemu-sh4-qus removed", "qemu-sh4 was not registered by qus, and stays"])?;
+        .exits(1, &["qemu-sh4-qus removed", "qemu-sh4 was not registered by qus, and stays"])?;
     fixture.install(&["sh4", "--force"])?;
     fixture.qus(&["remove", "all"])?.succeeds()?;
     ensure!((sh4.text()?, jar.text()?) == before, "foreign handlers were changed");
@@ -201,8 +201,8 @@ fn overlap(fixture: &KernelFixture<'_>) -> Result<()> {
     for expected in ["qemu-sh4: qus-smoke-2 shadows it", "qus-smoke-1: qemu-sh4 shadows it"] {
         ensure!(findings.stdout.contains(expected), "`{expected}` is not in {}", findings.stdout);
     }
-    findings.fails(1, &[" found\n"])?;
-    fixture.qus(&["status", "sh4", "--probe"])?.fails(1, &["1 of 1 handlers do not work"])?;
+    findings.exits(1, &[" found\n"])?;
+    fixture.qus(&["status", "sh4", "--probe"])?.exits(1, &["1 of 1 handlers do not work"])?;
     drop((first, second));
     Ok(())
 }
@@ -211,11 +211,11 @@ fn reports(fixture: &KernelFixture<'_>) -> Result<()> {
     let arch = FOREIGN[0];
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
     let path = busybox.to_string_lossy().into_owned();
-    fixture.qus(&["status", arch])?.fails(1, &[&format!("hint: as root: `qus install {arch}`")])?;
+    fixture.qus(&["status", arch])?.exits(1, &[&format!("hint: as root: `qus install {arch}`")])?;
     let command = format!("qus install {arch}");
     let explained = fixture.qus(&["explain", &path])?;
     ensure!(explained.status == Some(1) && explained.stdout.contains(&command), "{}", explained.stdout);
-    fixture.qus(&["doctor", arch])?.fails(1, &[" found\n"])?;
+    fixture.qus(&["doctor", arch])?.exits(1, &[" found\n"])?;
 
     fixture.install(&[arch])?;
     let status: Value =
@@ -234,7 +234,7 @@ fn reports(fixture: &KernelFixture<'_>) -> Result<()> {
     fs::write(fixture.binfmt.root().join(format!("qemu-{arch}")), "0")?;
     let findings = fixture.qus(&["doctor"])?;
     ensure!(findings.stdout.contains("it is disabled"), "{}", findings.stdout);
-    fixture.qus(&["install", arch])?.fails(1, &["enabled: is false, should be true"])?;
+    fixture.qus(&["install", arch])?.exits(1, &["enabled: is false, should be true"])?;
     fixture.install(&[arch, "--force"])?;
     fixture.qus(&["doctor", arch])?.succeeds().map(drop)
 }
@@ -266,5 +266,5 @@ fn old_forms(fixture: &KernelFixture<'_>) -> Result<()> {
     ensure!(handlers()?.len() > 30, "--reset -p yes");
     fixture.qus(&["--uninstall", FOREIGN[1]])?.succeeds()?;
     ensure!(!handlers()?.contains(&only[0]), "--uninstall of one");
-    fixture.qus(&["--install", "vax"])?.fails(1, &["unknown architecture `vax`"])
+    fixture.qus(&["--install", "vax"])?.exits(1, &["unknown architecture `vax`"])
 }

@@ -152,20 +152,20 @@ fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn nothing_to_watch(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.qus(&["install", "aarch46", "--watch"])?.fails(1, &["not installed: aarch46"])?;
+    fixture.qus(&["install", "aarch46", "--watch"])?.exits(1, &["not installed: aarch46"])?;
     let words = ["there is no directory /no/such/directory", "hint: "];
-    fixture.qus(&["--mount", "/no/such/directory", "install", FOREIGN[0], "--watch"])?.fails(1, &words)
+    fixture.qus(&["--mount", "/no/such/directory", "install", FOREIGN[0], "--watch"])?.exits(1, &words)
 }
 
 fn available_emulators(fixture: &KernelFixture<'_>) -> Result<()> {
     let missing = ["no handler for ", FOREIGN[0], "hint: as root: `qus install"];
-    fixture.qus(&["status", "all"])?.fails(1, &missing)?;
-    fixture.qus(&["doctor", "all"])?.fails(1, &[" found\n"])?;
+    fixture.qus(&["status", "all"])?.exits(1, &missing)?;
+    fixture.qus(&["doctor", "all"])?.exits(1, &[" found\n"])?;
     fixture.install(&["all"])?;
     fixture.qus(&["status", "all"])?.succeeds()?;
     fixture.qus(&["doctor", "all"])?.succeeds()?;
     fixture.qus(&["remove", "sh4"])?.succeeds()?;
-    fixture.qus(&["status", "all"])?.fails(1, &["no handler for sh4\n"])?;
+    fixture.qus(&["status", "all"])?.exits(1, &["no handler for sh4\n"])?;
     // A handler is not missing if its emulator is not available.
     fixture.copy(&fixture.bundle.join("qemu-hppa"), "at-hand/qemu-hppa")?;
     let (qus, dir) = (fixture.program(), fixture.path("at-hand"));

@@ -54,7 +54,7 @@ fn compose(fixture: &EngineFixture<'_>) -> Result<()> {
     symlink(plugin, plugins.join("docker-compose"))?;
     let file = fixture.kernel.cx.paths.images().join("compose.yaml").to_string_lossy().into_owned();
     let without_image = fixture.docker(&["compose", "--file", &file, "up", "--detach"])?;
-    without_image.fails(15, &["set it to an image of qus"])?;
+    without_image.exits(15, &["set it to an image of qus"])?;
 
     let client = client.env("QUS_IMAGE", &image);
     let compose = |args: &[&str]| -> Result<CommandOutput> {
@@ -139,7 +139,7 @@ fn pod(fixture: &EngineFixture<'_>) -> Result<()> {
     })?;
     check_all_registered(fixture, "POCF")?;
     unregister_externally(FOREIGN[0])?;
-    ready()?.fails(1, &[&format!("no handler for {}\n", FOREIGN[0])])?;
+    ready()?.exits(1, &[&format!("no handler for {}\n", FOREIGN[0])])?;
     fixture.docker(&["stop", "--time", &grace_period, container.name])?.succeeds()?;
     fixture.docker(&["inspect", "--format", "{{.State.ExitCode}}", container.name])?.writes("0\n")?;
     check_none_registered(fixture)
@@ -159,7 +159,7 @@ fn systemd_unit(fixture: &EngineFixture<'_>) -> Result<()> {
     line("ExecStart=")?.succeeds()?;
     check_all_registered(fixture, "POCF")?;
     unregister_externally(FOREIGN[0])?;
-    line("ExecStart=")?.fails(0, &["installed", "unchanged"])?;
+    line("ExecStart=")?.exits(0, &["installed", "unchanged"])?;
     check_all_registered(fixture, "POCF")?;
     line("ExecStop=")?.succeeds()?;
     check_none_registered(fixture)
