@@ -1,9 +1,8 @@
 //! The argument forms of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static, as commands of qus.
 //!
-//! They are recognised without a mode switch: none of our own commands begins with an option other than `--mount`.
-//! They do what they did there, except that a failure has exit status 1, that handlers
-//! always have the flags P and F, and that only our own are removed. Options that run a shell or write
-//! other programs' files are refused.
+//! They are recognised without a mode switch, because our own arguments begin with a command, or with `--mount` before
+//! one. They have the same effect as there, except that a failure has exit status 1, that handlers always have the flags
+//! P and F, and that only our own are removed. Options that run a shell or write files of other programs are refused.
 //!
 //! ```
 //! let args = ["--install", "arm64"].map(str::to_owned);
@@ -35,28 +34,32 @@ impl std::error::Error for CompatError {}
 /// # Errors
 /// They are in an old form, and request something that is not supported or not understood.
 pub fn translate(args: &[String]) -> Option<Result<Commands, CompatError>> {
+    // `--mount` is in both forms: in ours a command follows, in the old one another option.
+    let after_mount = match args {
+        [mount, _, rest @ ..] if mount == "--mount" => rest,
+        [mount, rest @ ..] if mount.starts_with("--mount=") => rest,
+        _ => args,
+    };
+    let is_ours =
+        |first: &str| !first.starts_with('-') || ["--help", "-h", "--version", "-V"].contains(&first);
     match args {
-        [] => return Some(Ok(vec![words(&["platforms"])])),
-        [only] if only == "-version" => return Some(Ok(vec![words(&["--version"])])),
-        [only] if ["--help", "-h", "--version", "-V"].contains(&&**only) => return None,
-        [first, ..] if !first.starts_with('-') => return None,
-        // Our form has it before a command, the old one before another option.
-        [mount, _, command, ..] if mount == "--mount" && !command.starts_with('-') => return None,
-        [mount, command, ..] if mount.starts_with("--mount=") && !command.starts_with('-') => return None,
-        _ => {}
+        [] => Some(Ok(vec![words(&["platforms"])])),
+        [only] if only == "-version" => Some(Ok(vec![words(&["--version"])])),
+        _ if after_mount.first().is_some_and(|first| is_ours(first)) => None,
+        _ => Some(Request::read(args).map(Request::commands)),
     }
-    Some(Request::read(args).map(Request::commands))
 }
 
 /// What was requested in an old form.
 #[derive(Debug, Default)]
 struct Request {
-    /// tonistiigi's: it ends with a list of platforms, and registers with credentials.
+    /// The form of tonistiigi/binfmt: it ends with a list of platforms, and registers with credentials.
     platforms: bool,
     list: bool,
-    remove: Option<Vec<String>>,
+    /// What is removed; nothing if it is empty.
+    remove: Vec<String>,
     install: bool,
-    /// Nothing is registered, whatever else is requested.
+    /// Takes precedence over `install`.
     no_install: bool,
     force: bool,
     credentials: bool,
@@ -72,17 +75,21 @@ impl Request {
         let mut args = Args { rest: args, value: None };
         // After `--` dbhi/qus has arguments for another script, where -r and -t have other meanings.
         let mut after_dashes = false;
+        // `-- -r` removes the architectures that follow, or all.
+        let mut clear = false;
         while let Some(name) = args.next() {
             match (name, after_dashes) {
                 ("--", false) => after_dashes = true,
                 ("--install" | "-install", _) => {
-                    (this.platforms, this.install) = (true, true);
-                    this.targets.extend(list(args.value(name)?));
+                    this.platforms = true;
+                    // An empty value, as of an unset variable, installs nothing; no target at all would mean all.
+                    let targets: Vec<_> = list(args.value(name)?).collect();
+                    this.install |= !targets.is_empty();
+                    this.targets.extend(targets);
                 }
                 ("--uninstall" | "-uninstall", _) => {
                     this.platforms = true;
-                    let removed = list(args.value(name)?).flat_map(|pattern| architectures(&pattern));
-                    this.remove.get_or_insert_default().extend(removed);
+                    this.remove.extend(list(args.value(name)?).flat_map(|pattern| architectures(&pattern)));
                 }
                 ("--mount" | "-mount", _) => {
                     this.platforms = true;
@@ -95,14 +102,14 @@ impl Request {
                 ("-l" | "--list" | "-list", false) => this.list = true,
                 ("-e" | "--exit" | "-exit", false) => this.no_install = true,
                 ("-r" | "--reset" | "-reset", false) => {
-                    this.remove = Some(words(&["all"]));
+                    this.remove = words(&["all"]);
                     (this.install, this.force) = (true, true);
                 }
                 ("-t" | "--targets" | "-targets", false) => {
                     this.install = true;
                     this.targets.extend(list(args.value(name)?));
                 }
-                ("-r" | "--clear", true) => (this.remove, this.no_install) = (Some(Vec::new()), true),
+                ("-r" | "--clear", true) => (clear, this.no_install) = (true, true),
                 ("-t" | "--test", true) => (this.install, this.dry_run) = (true, true),
                 // Handlers always have the flag F.
                 ("-p" | "--persistent", _) => (this.install, _) = (true, args.yes()),
@@ -122,21 +129,20 @@ impl Request {
                 _ => return Err(CompatError(format!("unknown argument `{name}`: see `qus --help`"))),
             }
         }
-        if after_dashes && this.remove.as_ref().is_some_and(Vec::is_empty) {
-            this.remove = Some(std::mem::take(&mut this.targets));
+        if clear {
+            this.remove = all_if_none(std::mem::take(&mut this.targets));
         }
         this.install &= !this.no_install;
         Ok(this)
     }
 
     fn commands(self) -> Commands {
-        let all_if_none = |names: Vec<String>| if names.is_empty() { words(&["all"]) } else { names };
         let mut commands = Commands::new();
         if self.list {
             commands.push(words(&["status"]));
         }
-        if let Some(remove) = self.remove {
-            commands.push([words(&["remove"]), all_if_none(remove)].concat());
+        if !self.remove.is_empty() {
+            commands.push([words(&["remove"]), self.remove].concat());
         }
         if self.install {
             let mut command = words(&["install"]);
@@ -187,25 +193,36 @@ impl<'a> Args<'a> {
 
     /// An optional `yes` or `no`; without one it is yes.
     fn yes(&mut self) -> bool {
-        let next = self.value.take().or_else(|| self.rest.first().map(|next| &**next));
-        if let Some("yes" | "no") = self.rest.first().map(|next| &**next) {
-            self.rest = &self.rest[1..];
+        if let Some(value) = self.value.take() {
+            return value != "no";
         }
-        next != Some("no")
+        match self.rest.split_first() {
+            Some((next, rest)) if next == "yes" || next == "no" => {
+                self.rest = rest;
+                next == "yes"
+            }
+            _ => true,
+        }
     }
 }
 
-/// The architectures whose handlers match a pattern of tonistiigi/binfmt: a handler's name, with a star at its
-/// end or not, or any spelling of an architecture. `remove` refuses what matches none.
+/// The architectures whose handlers match a pattern of tonistiigi/binfmt: the name of a handler, perhaps with a star at
+/// its end, or any spelling of an architecture. A pattern that matches nothing is returned as it is, so that `remove`
+/// reports it.
 fn architectures(pattern: &str) -> Vec<String> {
-    match pattern.strip_suffix('*') {
+    let matching: Vec<String> = match pattern.strip_suffix('*') {
         Some("qemu-" | "") => words(&["all"]),
         Some(prefix) => {
             let begins = |arch: &&Arch| arch.emulator().starts_with(prefix);
             ARCHES.iter().filter(begins).map(|arch| arch.name.to_owned()).collect()
         }
         None => vec![pattern.strip_prefix("qemu-").unwrap_or(pattern).to_owned()],
-    }
+    };
+    if matching.is_empty() { vec![pattern.to_owned()] } else { matching }
+}
+
+fn all_if_none(names: Vec<String>) -> Vec<String> {
+    if names.is_empty() { words(&["all"]) } else { names }
 }
 
 fn list(value: &str) -> impl Iterator<Item = String> {
@@ -279,7 +296,18 @@ mod tests {
             "remove all; install --no-credentials --force --dir=/b all"
         );
         assert_eq!(translated("-version"), "--version");
+        assert_eq!(translated("-p=no sh4"), "error: unknown argument `sh4`: see `qus --help`");
+        assert_eq!(translated("-- -c=no yes"), "install --no-credentials yes", "it has a value already");
         assert_eq!(translated("--credential yes"), "install all");
+    }
+
+    #[test]
+    fn what_matches_nothing_is_not_all() {
+        assert_eq!(translated("--uninstall vax*"), "remove vax*; platforms");
+        assert_eq!(translated("--uninstall="), "platforms");
+        assert_eq!(translated("--install="), "platforms");
+        assert_eq!(translated("--uninstall= --install arm"), "install arm; platforms");
+        assert_eq!(translated("-- -r"), "remove all");
     }
 
     #[test]
@@ -293,6 +321,9 @@ mod tests {
             "--mount /m status",
             "--mount=/m status",
             "run -- a",
+            "--help install",
+            "--mount /m --help",
+            "--mount=/m -V",
         ] {
             assert_eq!(translated(line), "ours", "{line}");
         }
