@@ -56,7 +56,8 @@ pub fn names(arch: &Arch) -> impl Iterator<Item = OsString> {
 /// The architecture whose handler has this name, ours or another program's in the usual form.
 pub fn arch_of(name: &OsStr) -> Option<&'static Arch> {
     let name = name.to_str().filter(|name| name.starts_with("qemu-"))?;
-    let base = name.strip_suffix(NEW).or_else(|| name.strip_suffix(SHADOWING)).unwrap_or(name);
+    let name = name.strip_suffix(NEW).unwrap_or(name);
+    let base = name.strip_suffix(SHADOWING).unwrap_or(name);
     ARCHES.iter().find(|arch| names(arch).any(|known| known == base))
 }
 
@@ -166,8 +167,8 @@ pub fn register(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, Hand
         HandlerChange::Unchanged => {}
         HandlerChange::Registered => {
             binfmt.register(&rule)?;
-            // There is nothing any more that it would shadow.
-            binfmt.remove(&renamed(&rule, SHADOWING).name)?;
+            // The handler that it shadowed does not exist any more.
+            remove_if_ours(binfmt, &renamed(&rule, SHADOWING).name)?;
         }
         HandlerChange::Shadowing => binfmt.register(&rule)?,
         HandlerChange::Replaced => {
@@ -179,9 +180,17 @@ pub fn register(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, Hand
             binfmt.register(&rule)?;
         }
     }
-    // It is no longer needed, or remains of an interrupted replacement.
-    binfmt.remove(&new.name)?;
+    // It is no longer needed, or is left over from an interrupted replacement.
+    remove_if_ours(binfmt, &new.name)?;
     Ok((rule, change))
+}
+
+/// Removes a handler unless another program has registered it, which does not matter to a handler of another name.
+fn remove_if_ours(binfmt: &Binfmt, name: &OsStr) -> Result<(), BinfmtError> {
+    match binfmt.remove(name) {
+        Ok(_) | Err(BinfmtError::Foreign(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Verifies that the kernel has a rule as it was registered.
@@ -210,42 +219,6 @@ fn renamed(rule: &Rule, suffix: &str) -> Rule {
     Rule { name, ..rule.clone() }
 }
 
-/// Removes our handlers of an architecture. Returns the names of those that were removed, and of other programs'
-/// that have such a name and stay.
-///
-/// # Errors
-/// The kernel's answer.
-pub fn remove(binfmt: &Binfmt, arch: &Arch) -> Result<(Vec<OsString>, Vec<OsString>), BinfmtError> {
-    let (mut removed, mut foreign) = (Vec::new(), Vec::new());
-    for base in names(arch) {
-        for suffix in [NEW, SHADOWING, ""] {
-            let mut name = base.clone();
-            name.push(suffix);
-            match binfmt.remove(&name) {
-                Ok(true) => removed.push(name),
-                Ok(false) => {}
-                Err(BinfmtError::Foreign(name)) => foreign.push(name),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-    Ok((removed, foreign))
-}
-
-/// Removes all our handlers, also those of an interrupted run.
-///
-/// # Errors
-/// The kernel's answer.
-pub fn remove_all(binfmt: &Binfmt) -> Result<Vec<OsString>, BinfmtError> {
-    let mut removed = Vec::new();
-    for (name, entry) in binfmt.entries()? {
-        if entry.is_ok_and(|entry| entry.is_ours()) && binfmt.remove(&name)? {
-            removed.push(name);
-        }
-    }
-    Ok(removed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,13 +231,29 @@ mod tests {
         for arch in &ARCHES {
             assert_eq!(rules(arch, Path::new("/i"), [0; 4], Flags::DEFAULT).len(), arch.machines.len());
             for name in names(arch.name) {
-                assert_eq!(arch_of(&name), Some(arch));
-                assert_eq!(
-                    arch_of(&renamed(&rules(arch, Path::new("/i"), [0; 4], Flags::DEFAULT)[0], NEW).name),
-                    Some(arch)
-                );
+                let rule = Rule { name, ..rules(arch, Path::new("/i"), [0; 4], Flags::DEFAULT).remove(0) };
+                let shadowing = renamed(&rule, SHADOWING);
+                for rule in [&rule, &shadowing, &renamed(&rule, NEW), &renamed(&shadowing, NEW)] {
+                    assert_eq!(arch_of(&rule.name), Some(arch), "{:?}", rule.name);
+                }
             }
         }
         assert_eq!(arch_of(OsStr::new("WSLInterop")), None);
+    }
+
+    #[test]
+    fn a_foreign_handler_with_a_temporary_name_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("register"), "").unwrap();
+        let foreign = "enabled\ninterpreter /i\nflags: \noffset 0\nmagic 00\n";
+        for name in ["qemu-arm.new", "qemu-arm-qus"] {
+            std::fs::write(dir.path().join(name), foreign).unwrap();
+        }
+        let binfmt = Binfmt::at(dir.path());
+        let rule = &rules("arm".parse().unwrap(), Path::new("/i"), [0; 4], Flags::DEFAULT)[0];
+        assert_eq!(register(&binfmt, rule, false).unwrap().1, HandlerChange::Registered);
+        let written = std::fs::read(dir.path().join("register")).unwrap();
+        assert_eq!(written, rule.line().unwrap());
+        assert_eq!(std::fs::read_to_string(dir.path().join("qemu-arm.new")).unwrap(), foreign);
     }
 }

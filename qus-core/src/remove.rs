@@ -14,18 +14,19 @@
 use std::ffi::OsString;
 use std::fmt;
 
-use crate::binfmt::{Binfmt, BinfmtError, Entry, ListedHandler, MountState, refusal};
+use crate::arch::Arch;
+use crate::binfmt::{Binfmt, BinfmtError, MountState};
 use crate::handler;
 use crate::mount::MountError;
 use crate::mount::detached::DetachedMount;
 use crate::selection::Selection;
 
-/// The names of handlers that were removed, and that stay.
+/// The names of handlers that were removed, or would be in a dry run, and of those that were not.
 #[derive(Debug, Default)]
 pub struct RemovedHandlers {
-    /// Ours.
+    /// Handlers of qus, the latest first.
     pub removed: Vec<OsString>,
-    /// Handlers of other programs that have such a name and stay.
+    /// Handlers of other programs that have a name of a selected architecture; they are left unchanged.
     pub foreign: Vec<OsString>,
 }
 
@@ -36,7 +37,7 @@ pub enum RemoveError {
     Mount(MountError),
     /// Handlers cannot be listed or locked.
     Binfmt(BinfmtError),
-    /// The kernel does not remove a handler.
+    /// A handler cannot be read, or the kernel does not remove it.
     Refused(BinfmtError),
 }
 
@@ -44,7 +45,6 @@ impl fmt::Display for RemoveError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mount(error) => error.fmt(f),
-            Self::Refused(error @ BinfmtError::Io(_, _, cause)) => write!(f, "{error}: {}", refusal(cause)),
             Self::Binfmt(error) | Self::Refused(error) => error.fmt(f),
         }
     }
@@ -69,11 +69,12 @@ impl RemoveError {
     }
 }
 
-/// Removes our handlers of the selected architectures. Where binfmt_misc is not mounted, as in a container, they are
-/// reached by a mount that nothing else sees; otherwise `visible` is called before anything is changed.
+/// Removes our handlers of the selected architectures, including those that an interrupted call has left. Where
+/// binfmt_misc is not mounted, as in a container, they are reached by a mount that no other process sees; otherwise
+/// `visible` is called before anything is changed.
 ///
 /// # Errors
-/// See [`RemoveError`].
+/// See [`RemoveError`]. Handlers before the one that failed are removed.
 pub fn remove_handlers(
     binfmt: &Binfmt,
     selection: &Selection,
@@ -103,23 +104,66 @@ pub fn remove_handlers(
         visible(binfmt);
     }
     let _lock = binfmt.lock().map_err(RemoveError::Binfmt)?;
-    if dry_run {
-        let is_ours = |(_, entry): &ListedHandler| entry.as_ref().is_ok_and(Entry::is_ours);
-        let is_selected = |(name, _): &ListedHandler| {
-            selection.all || handler::arch_of(name).is_some_and(|arch| selection.archs.contains(&arch))
-        };
-        let entries = binfmt.entries().map_err(RemoveError::Binfmt)?.into_iter();
-        let would = entries.filter(|listed| is_ours(listed) && is_selected(listed));
-        done.removed = would.map(|(name, _)| name).collect();
-        return Ok(done);
-    }
-    if selection.all {
-        done.removed = handler::remove_all(binfmt).map_err(RemoveError::Refused)?;
-    }
-    for arch in &selection.archs {
-        let (removed, foreign) = handler::remove(binfmt, arch).map_err(RemoveError::Refused)?;
-        done.removed.extend(removed);
-        done.foreign.extend(foreign);
+    let is_selected = |arch: &'static Arch| selection.archs.contains(&arch);
+    for (name, entry) in binfmt.entries().map_err(RemoveError::Binfmt)? {
+        let named = handler::arch_of(&name).is_some_and(is_selected);
+        match entry {
+            Ok(entry) if entry.is_ours() && (selection.all || named) => {
+                if dry_run || binfmt.remove(&name).map_err(RemoveError::Refused)? {
+                    done.removed.push(name);
+                }
+            }
+            Ok(_) if named => done.foreign.push(name),
+            Err(error) if named => return Err(RemoveError::Refused(error)),
+            Ok(_) | Err(_) => {}
+        }
     }
     Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::binfmt::{Flags, entry};
+
+    fn names(names: &[OsString]) -> Vec<&str> {
+        let mut names: Vec<_> = names.iter().map(|name| name.to_str().unwrap()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    #[test]
+    fn a_dry_run_reports_what_is_then_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let alpha: &Arch = "alpha".parse().unwrap();
+        let ours = entry::text(&handler::rules(alpha, Path::new("/i"), [0; 4], Flags::DEFAULT)[0]);
+        for (name, text) in [
+            ("status", "enabled\n"),
+            ("register", ""),
+            ("qemu-alpha", &ours.replace("717573", "000000")),
+            ("qemu-alpha-qus", &ours),
+            ("qemu-alpha-qus.new", &ours),
+            ("qemu-sh4", &ours),
+            ("unreadable", "?"),
+        ] {
+            fs::write(dir.path().join(name), text).unwrap();
+        }
+        let binfmt = Binfmt::at(dir.path());
+        let selection = Selection::new(&["alpha"]);
+        for dry_run in [true, false] {
+            let done = remove_handlers(&binfmt, &selection, dry_run, &mut |_| {}).unwrap();
+            assert_eq!(names(&done.removed), ["qemu-alpha-qus", "qemu-alpha-qus.new"]);
+            assert_eq!(names(&done.foreign), ["qemu-alpha"]);
+            let text = fs::read_to_string(dir.path().join("qemu-alpha-qus.new")).unwrap();
+            assert_eq!(text == ours, dry_run, "{text}");
+        }
+        let all = remove_handlers(&binfmt, &Selection::new(&["all"]), true, &mut |_| {}).unwrap();
+        assert_eq!((names(&all.removed), all.foreign.len()), (vec!["qemu-sh4"], 0));
+        fs::write(dir.path().join("qemu-alpha"), "?").unwrap();
+        let error = remove_handlers(&binfmt, &selection, true, &mut |_| {}).unwrap_err();
+        assert!(matches!(error, RemoveError::Refused(BinfmtError::Entry(..))), "{error}");
+    }
 }
