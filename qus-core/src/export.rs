@@ -18,6 +18,7 @@ use crate::binfmt::rule::escape;
 use crate::binfmt::{BadRule, Files, Flags, Rule};
 use crate::emulator::Emulator;
 use crate::handler::rules_of;
+use crate::text::single_quoted;
 
 /// The first line of what we write.
 const HEAD: &str = "# Written by qus; `qus remove --persist` removes it.\n";
@@ -107,7 +108,7 @@ pub fn debian(emulators: &[Emulator], flags: Flags) -> Result<String, BadRule> {
             "update-binfmts --package qus --install {} {} \\\n  --offset {offset} --magic '{}' \\\n  --mask '{}' \\\n  \
              --credentials {} --preserve {} --fix-binary {}\n",
             rule.name.to_string_lossy(),
-            quoted(&text(rule.interpreter.into_os_string().into_encoded_bytes())?),
+            single_quoted(&text(rule.interpreter.into_os_string().into_encoded_bytes())?),
             text(escape(&magic.magic))?,
             text(escape(&magic.mask))?,
             yes(flags.credentials),
@@ -120,10 +121,6 @@ pub fn debian(emulators: &[Emulator], flags: Flags) -> Result<String, BadRule> {
 
 fn text(bytes: Vec<u8>) -> Result<String, BadRule> {
     String::from_utf8(bytes).map_err(|_| BadRule::Line("a path is not UTF-8"))
-}
-
-fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

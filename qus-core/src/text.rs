@@ -25,12 +25,26 @@ impl fmt::Display for Shown<'_> {
 pub trait Show {
     /// The text, on one line.
     fn shown(&self) -> Shown<'_>;
+
+    /// The text as a word of a shell, for commands in hints: in quotes if it needs them.
+    fn quoted(&self) -> String;
 }
 
 impl<T: AsRef<OsStr> + ?Sized> Show for T {
     fn shown(&self) -> Shown<'_> {
         Shown(self.as_ref().to_string_lossy())
     }
+
+    fn quoted(&self) -> String {
+        let text = self.shown().to_string();
+        let is_plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=".contains(c);
+        if !text.is_empty() && text.chars().all(is_plain) { text } else { single_quoted(&text) }
+    }
+}
+
+/// Text as a word of a shell, always in quotes.
+pub fn single_quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Bytes as hexadecimal, two lower-case digits for each.
@@ -65,6 +79,19 @@ mod tests {
         assert_eq!(hostile.shown().to_string(), shown);
         assert_eq!(lines(hostile), shown.replace(r"\n", "\n").replace(r"\t", "\t"));
         assert_eq!(OsStr::new("a b").shown().to_string(), "a b");
+    }
+
+    #[test]
+    fn words_of_a_shell_are_quoted_where_they_need_it() {
+        for (text, word) in [
+            ("/usr/bin/qemu-arm", "/usr/bin/qemu-arm"),
+            ("", "''"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$(x)\x1b", r"'$(x)\u{1b}'"),
+        ] {
+            assert_eq!(text.quoted(), word);
+        }
     }
 
     #[test]
