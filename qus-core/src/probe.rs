@@ -16,9 +16,10 @@
 //! assert!(probe::is_native(own));
 //! ```
 
+use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -26,7 +27,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::Mode;
 use nix::sys::statvfs::{FsFlags, fstatvfs};
@@ -75,7 +76,7 @@ pub fn is_native(arch: &Arch) -> bool {
 
 /// The version that an emulator prints; `None` if it prints none.
 pub fn version_of(emulator: &Path) -> Option<String> {
-    let (_, stdout, _) = execute(Some(emulator), Path::new("--version")).ok()?;
+    let (_, stdout, _) = execute(emulator, &["--version".as_ref()]).ok()?;
     let line = String::from_utf8_lossy(&stdout).lines().next()?.to_owned();
     let (_, version) = line.split_once(" version ")?;
     Some(version.split([' ', '(']).next()?.to_owned())
@@ -90,7 +91,11 @@ pub(crate) fn disguised(arch: &Arch) -> Vec<u8> {
 
 fn run_image(arch: &Arch, image: &[u8], emulator: Option<&Path>) -> Result<(), String> {
     let (path, _open) = prepare(image).map_err(|error| format!("cannot prepare the probe: {error}"))?;
-    let (status, stdout, stderr) = execute(emulator, &path).map_err(|error| explain(&error))?;
+    let ended = match emulator {
+        Some(emulator) => execute(emulator, &[path.as_os_str()]),
+        None => execute(&path, &[]),
+    };
+    let (status, stdout, stderr) = ended.map_err(|error| explain(&error, emulator))?;
     if status == Some(STATUS) && stdout == line(arch).as_bytes() {
         return Ok(());
     }
@@ -100,8 +105,11 @@ fn run_image(arch: &Arch, image: &[u8], emulator: Option<&Path>) -> Result<(), S
     Err(format!("the probe {ended}{message}"))
 }
 
-fn explain(error: &io::Error) -> String {
+/// What the kernel means when it does not start a probe, through its handlers or with an emulator.
+fn explain(error: &io::Error, emulator: Option<&Path>) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) if emulator.is_some() => "the emulator does not exist".to_owned(),
+        _ if emulator.is_some() => format!("the emulator cannot be started: {error}"),
         Some(Errno::ENOEXEC) => "no handler matches it, and the machine does not run it natively".to_owned(),
         Some(Errno::ENOENT) => "the handler's interpreter does not exist".to_owned(),
         Some(Errno::ELOOP) => "a handler matches the handler's interpreter itself".to_owned(),
@@ -146,15 +154,14 @@ fn unnamed() -> Option<File> {
     })
 }
 
+/// Exit status, `None` after a signal; the first bytes of standard output and of standard error.
 type Ended = (Option<i32>, Vec<u8>, Vec<u8>);
 
-#[expect(clippy::disallowed_methods, reason = "the only program that this crate starts is the probe")]
-fn execute(emulator: Option<&Path>, program: &Path) -> io::Result<Ended> {
-    let mut command = Command::new(emulator.unwrap_or(program));
-    if emulator.is_some() {
-        command.arg(program);
-    }
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+#[expect(clippy::disallowed_methods, reason = "this crate starts only probes and emulators")]
+fn execute(program: &Path, args: &[&OsStr]) -> io::Result<Ended> {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
     let deadline = Instant::now() + PATIENCE;
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -167,15 +174,19 @@ fn execute(emulator: Option<&Path>, program: &Path) -> io::Result<Ended> {
         }
         sleep(Duration::from_micros(200));
     };
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    // A grandchild may hold the pipe's other end; the output of a probe is short.
-    let read = |pipe: Option<&mut dyn Read>, into: &mut Vec<u8>| match pipe {
-        Some(pipe) => pipe.take(4096).read_to_end(into).map(drop),
-        None => Ok(()),
-    };
-    read(child.stdout.as_mut().map(|pipe| pipe as &mut dyn Read), &mut stdout)?;
-    read(child.stderr.as_mut().map(|pipe| pipe as &mut dyn Read), &mut stderr)?;
-    Ok((status.code(), stdout, stderr))
+    Ok((status.code(), written(child.stdout.take())?, written(child.stderr.take())?))
+}
+
+/// What a program that has ended wrote to a pipe, at most 4096 bytes. The end of the pipe is not waited for: a process
+/// that the program left in the background may hold it.
+fn written(pipe: Option<impl Read + AsFd>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let Some(pipe) = pipe else { return Ok(bytes) };
+    fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    match pipe.take(4096).read_to_end(&mut bytes) {
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+        _ => Ok(bytes),
+    }
 }
 
 macro_rules! images {
@@ -221,5 +232,14 @@ mod tests {
         assert_eq!(run_with(Path::new("/bin/true"), arch), Err("the probe exited with 0".to_owned()));
         let error = run_with(Path::new("/no/such/emulator"), arch).unwrap_err();
         assert!(error.contains("does not exist"), "{error}");
+    }
+
+    #[test]
+    fn a_process_in_the_background_is_not_waited_for() {
+        let begin = Instant::now();
+        let args = ["-c", "sleep 30 & echo out; echo err >&2; exit 3"].map(OsStr::new);
+        let ended = execute(Path::new("/bin/sh"), &args).unwrap();
+        assert_eq!(ended, (Some(3), b"out\n".to_vec(), b"err\n".to_vec()));
+        assert!(begin.elapsed() < Duration::from_secs(20), "it waited for `sleep`");
     }
 }
