@@ -24,13 +24,13 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::unistd::{AccessFlags, faccessat};
 
+use crate::file;
 use crate::text::Show;
 
 pub use entry::{BadEntry, Entry};
@@ -41,8 +41,7 @@ pub use rule::{BadRule, Difference, Files, Rule};
 /// Where the kernel expects binfmt_misc to be mounted.
 pub const MOUNT_POINT: &str = "/proc/sys/fs/binfmt_misc";
 
-/// How long another program may hold the lock: registering all handlers takes less than a second. Every user may lock a
-/// file that he may read, and must not be able to block us forever.
+/// How long another program may hold the lock: registering all handlers takes less than a second.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What can be done with binfmt_misc at a path.
@@ -65,8 +64,8 @@ pub enum BinfmtError {
     Io(&'static str, PathBuf, io::Error),
     /// The rule cannot be written down.
     Rule(BadRule),
-    /// The kernel's text cannot be understood.
-    Entry(BadEntry),
+    /// What the kernel shows for the handler of this name cannot be understood.
+    Entry(OsString, BadEntry),
     /// The handler is not ours, so it is left unchanged.
     Foreign(OsString),
 }
@@ -76,7 +75,7 @@ impl fmt::Display for BinfmtError {
         match self {
             Self::Io(what, path, _) => write!(f, "cannot {what} {}", path.shown()),
             Self::Rule(bad) => bad.fmt(f),
-            Self::Entry(bad) => bad.fmt(f),
+            Self::Entry(name, bad) => write!(f, "cannot understand the handler {}: {bad}", name.shown()),
             Self::Foreign(name) => {
                 write!(f, "the handler {} was not registered by qus", name.shown())
             }
@@ -96,12 +95,6 @@ impl std::error::Error for BinfmtError {
 impl From<BadRule> for BinfmtError {
     fn from(bad: BadRule) -> Self {
         Self::Rule(bad)
-    }
-}
-
-impl From<BadEntry> for BinfmtError {
-    fn from(bad: BadEntry) -> Self {
-        Self::Entry(bad)
     }
 }
 
@@ -182,7 +175,10 @@ impl Binfmt {
     pub fn entry(&self, name: &OsStr) -> Result<Option<Entry>, BinfmtError> {
         rule::check_name(name)?;
         match self.read(name) {
-            Ok(text) => Ok(Some(Entry::parse(name, &text)?)),
+            Ok(text) => {
+                let entry = Entry::parse(name, &text);
+                Ok(Some(entry.map_err(|bad| BinfmtError::Entry(name.to_owned(), bad))?))
+            }
             Err(BinfmtError::Io(_, _, error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -230,24 +226,11 @@ impl Binfmt {
     /// Waits until no other qus changes handlers, and excludes others as long as the value lives.
     ///
     /// # Errors
-    /// There is nothing to lock.
+    /// There is nothing to lock, or another program holds the lock for too long.
     pub fn lock(&self) -> Result<Flock<File>, BinfmtError> {
         let failed = |error| BinfmtError::Io("lock", self.root.join("status"), error);
-        let mut file = File::open(self.dir.join("status")).map_err(failed)?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = unlocked,
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    return Err(failed(io::Error::new(
-                        io::ErrorKind::WouldBlock,
-                        "another program holds the lock and does not end",
-                    )));
-                }
-                locked => return locked.map_err(|(_, errno)| failed(errno.into())),
-            }
-            sleep(Duration::from_millis(2));
-        }
+        let status = File::open(self.dir.join("status")).map_err(failed)?;
+        file::lock(status, FlockArg::LockExclusiveNonblock, PATIENCE).map_err(failed)
     }
 
     fn read(&self, name: &OsStr) -> Result<Vec<u8>, BinfmtError> {
@@ -343,7 +326,7 @@ mod tests {
         let mut entries = binfmt.entries().unwrap();
         entries.sort_by(|a, b| a.0.cmp(&b.0));
         assert_eq!(entries.len(), 2);
-        assert!(matches!(&entries[0], (name, Err(BinfmtError::Entry(_))) if name == "bad"));
+        assert!(matches!(&entries[0], (name, Err(BinfmtError::Entry(..))) if name == "bad"));
         assert!(entries[1].1.as_ref().unwrap().is_ours());
     }
 }

@@ -1,4 +1,4 @@
-//! Opens files of unknown origin without blocking, and reads them within bounds.
+//! Opens files of unknown origin without blocking, reads them within bounds, and locks them without waiting forever.
 //!
 //! ```
 //! use qus_core::file;
@@ -10,8 +10,11 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, Flockable, OFlag};
 
 /// The largest file that is read, in bytes; larger than any that is expected.
 const LIMIT: u64 = 16 << 20;
@@ -48,9 +51,45 @@ pub(crate) fn read_all(file: &File) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > LIMIT { Err(ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
+/// Locks a file, and tries again for a limited time while another process holds a lock that excludes this one: every
+/// user can lock a file that is readable for all, and must not be able to block us forever. `kind` is one of the
+/// non-blocking kinds.
+///
+/// # Errors
+/// [`ErrorKind::WouldBlock`] when the time is up; otherwise the kernel's answer.
+pub(crate) fn lock<T: Flockable>(mut file: T, kind: FlockArg, patience: Duration) -> io::Result<Flock<T>> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match Flock::lock(file, kind) {
+            Ok(lock) => return Ok(lock),
+            Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < deadline => file = unlocked,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err(io::Error::new(
+                    ErrorKind::WouldBlock,
+                    "another program holds the lock and does not release it",
+                ));
+            }
+            Err((_, errno)) => return Err(errno.into()),
+        }
+        sleep(Duration::from_millis(2));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lock_is_not_waited_for_forever() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let lock = |kind| lock(File::open(file.path()).unwrap(), kind, Duration::from_millis(5));
+        let shared =
+            (lock(FlockArg::LockSharedNonblock).unwrap(), lock(FlockArg::LockSharedNonblock).unwrap());
+        let refused = lock(FlockArg::LockExclusiveNonblock).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+        drop(shared);
+        assert!(lock(FlockArg::LockExclusiveNonblock).is_ok());
+    }
 
     #[test]
     fn only_regular_files_are_opened() {

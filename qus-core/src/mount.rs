@@ -23,6 +23,7 @@ pub mod detached;
 mod error;
 mod kernel;
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -165,15 +166,8 @@ fn mount_where_it_lasts(root: &Path) -> Result<Mounted, MountError> {
     Ok(mounted)
 }
 
-/// Removes a mount and looks whether a handler survives it.
+/// Whether another mount keeps the instance: registers a handler, removes our mount, and looks for the handler.
 fn is_kept_elsewhere(root: &Path) -> Result<bool, MountError> {
-    let failed = |error: BinfmtError| {
-        let errno = match error {
-            BinfmtError::Io(_, _, error) => Errno::from_raw(error.raw_os_error().unwrap_or(0)),
-            _ => Errno::EINVAL,
-        };
-        MountError::Mount(root.to_owned(), errno)
-    };
     let sentinel = Rule {
         name: format!("qemu-lasts-{}", std::process::id()).into(),
         files: Files::Magic(
@@ -185,17 +179,17 @@ fn is_kept_elsewhere(root: &Path) -> Result<bool, MountError> {
     };
     let mut detached = DetachedMount::unlocked(root)?;
     // A process that was killed may have had the same number.
-    detached.binfmt().remove(&sentinel.name).map_err(failed)?;
-    detached.binfmt().register(&sentinel).map_err(failed)?;
+    detached.binfmt().remove(&sentinel.name).map_err(MountError::Test)?;
+    detached.binfmt().register(&sentinel).map_err(MountError::Test)?;
     for pause in PAUSES {
         drop(detached);
         sleep(Duration::from_millis(pause));
         detached = DetachedMount::unlocked(root)?;
-        if detached.binfmt().entry(&sentinel.name).map_err(failed)?.is_none() {
+        if detached.binfmt().entry(&sentinel.name).map_err(MountError::Test)?.is_none() {
             return Ok(false);
         }
     }
-    detached.binfmt().remove(&sentinel.name).map_err(failed)
+    detached.binfmt().remove(&sentinel.name).map_err(MountError::Test)
 }
 
 /// Mounts in the mount namespace of process 1, if that is not ours. A container has a process 1 of its own,
@@ -220,18 +214,17 @@ fn shared_proc() -> Option<PathBuf> {
     shared_proc_in(&mounts)
 }
 
-/// See `Documentation/filesystems/proc.rst`, 3.5. Public for fuzzing.
+/// The one in a text of the form of `/proc/self/mountinfo` (`Documentation/filesystems/proc.rst`, 3.5). Public for
+/// fuzzing.
 #[doc(hidden)]
 pub fn shared_proc_in(mountinfo: &[u8]) -> Option<PathBuf> {
     mountinfo.split(|&byte| byte == b'\n').find_map(|line| {
         let fields: Vec<&[u8]> = line.split(|&byte| byte == b' ').collect();
         let dash = fields.iter().position(|field| *field == b"-")?;
-        let [point, optional, kind] =
-            [fields.get(4)?, fields.get(6..dash)?.concat().as_slice(), fields.get(dash + 1)?]
-                .map(<[u8]>::to_vec);
-        let shared = optional.windows(7).any(|part| part == b"shared:");
-        let path = Path::new(std::ffi::OsStr::from_bytes(&point)).to_owned();
-        (shared && kind == b"proc" && path != Path::new("/proc") && path.ends_with("proc")).then_some(path)
+        let (point, kind) = (Path::new(OsStr::from_bytes(fields.get(4)?)), fields.get(dash + 1)?);
+        let is_shared = fields.get(6..dash)?.iter().any(|field| field.starts_with(b"shared:"));
+        let is_foreign = *kind == b"proc" && point != Path::new("/proc") && point.ends_with("proc");
+        (is_shared && is_foreign).then(|| point.to_owned())
     })
 }
 

@@ -30,7 +30,7 @@ pub struct BadEntry(&'static str);
 
 impl fmt::Display for BadEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the kernel's text for it cannot be read: {}", self.0)
+        f.write_str(self.0)
     }
 }
 

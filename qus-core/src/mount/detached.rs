@@ -1,17 +1,16 @@
 //! A mount of binfmt_misc that nothing else sees.
 //!
-//! It is attached to no directory, so that no other process takes a mount that is about to go for one that lasts. It
-//! keeps its instance alive for as long as it exists. So its owner holds a shared lock, and [`super::ensure`] an
-//! exclusive one while it finds out whether other mounts keep the instance. The lock is on the user namespace, which an
-//! instance belongs to: it is held before anything is mounted, and all containers of the namespace share it.
+//! It is attached to no directory, so that other processes do not mistake it for a mount that lasts. It keeps its
+//! instance alive for as long as it exists. Therefore its owner holds a shared lock, and [`super::ensure`] an exclusive
+//! one while it tests whether other mounts keep the instance. The lock is on the user namespace that the instance belongs
+//! to: it can be taken before anything is mounted, and all containers of the namespace share it.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag, open};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::stat::Mode;
@@ -19,6 +18,7 @@ use nix::sys::stat::Mode;
 use super::error::MountError;
 use super::kernel::{in_private_mount_namespace, mount_at};
 use crate::binfmt::Binfmt;
+use crate::file;
 use crate::syscall::mount_unattached;
 
 /// How long other processes may read handlers, which takes milliseconds, or decide where to mount.
@@ -62,16 +62,11 @@ impl DetachedMount {
 
 /// The lock, if there can be one: kernels without user namespaces have nothing to lock, and one instance for all.
 pub(super) fn lock(kind: FlockArg) -> Result<Option<Flock<File>>, MountError> {
-    let deadline = Instant::now() + PATIENCE;
-    let Ok(mut file) = File::open("/proc/self/ns/user") else { return Ok(None) };
-    loop {
-        match Flock::lock(file, kind) {
-            Ok(lock) => return Ok(Some(lock)),
-            Err((_, Errno::EWOULDBLOCK)) if Instant::now() > deadline => return Err(MountError::Busy),
-            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
-            Err(_) => return Ok(None),
-        }
-        sleep(Duration::from_millis(2));
+    let Ok(file) = File::open("/proc/self/ns/user") else { return Ok(None) };
+    match file::lock(file, kind, PATIENCE) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(MountError::Busy),
+        Err(_) => Ok(None),
     }
 }
 
@@ -89,6 +84,7 @@ fn mount_and_unmount(root: &Path) -> nix::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::errno::Errno;
 
     #[test]
     fn readers_share_the_lock_and_exclude_others() {

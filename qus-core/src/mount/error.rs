@@ -1,13 +1,14 @@
 //! Why binfmt_misc cannot be mounted or written, and what to do about it.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use nix::errno::Errno;
 use nix::unistd::geteuid;
 
 use super::kernel::is_initial;
-use crate::binfmt::MOUNT_POINT;
+use crate::binfmt::{BinfmtError, MOUNT_POINT};
 use crate::text::Show;
 
 /// Why there is no binfmt_misc to register handlers in.
@@ -23,6 +24,8 @@ pub enum MountError {
     Mount(PathBuf, Errno),
     /// It cannot be written.
     ReadOnly(PathBuf, Errno),
+    /// It cannot be tested whether handlers outlive our mount.
+    Test(BinfmtError),
     /// Our mount would be the only one, and end with this process.
     WouldNotLast,
     /// Another qus has it mounted for a moment, and does not end.
@@ -42,6 +45,7 @@ impl fmt::Display for MountError {
             }
             Self::ReadOnly(root, Errno::EROFS) => write!(f, "{} is mounted read-only", root.shown()),
             Self::ReadOnly(root, errno) => write!(f, "cannot write {}: {}", root.shown(), errno.desc()),
+            Self::Test(error) => write!(f, "cannot test whether handlers would last: {error}"),
             Self::Busy => f.write_str("another qus is using binfmt_misc and does not finish"),
             Self::WouldNotLast if is_initial("user") == Some(false) => f.write_str(
                 "handlers would vanish when this container ends, and this user namespace cannot register any for the host",
@@ -53,7 +57,14 @@ impl fmt::Display for MountError {
     }
 }
 
-impl std::error::Error for MountError {}
+impl std::error::Error for MountError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Test(error) => error.source(),
+            _ => None,
+        }
+    }
+}
 
 impl MountError {
     /// What to do about it.
@@ -64,16 +75,19 @@ impl MountError {
             Self::NotSupported | Self::Mount(_, Errno::ENODEV) => LOAD.to_owned(),
             Self::NoMountPoint(root) => format!(
                 "in a container, add `--privileged` to `docker run`; elsewhere create it: `mkdir -p {}`",
-                root.shown()
+                root.quoted()
             ),
             Self::Mount(_, Errno::EPERM | Errno::EACCES) => missing_rights(),
             Self::Mount(root, Errno::EBUSY) => {
-                format!("end the processes that use it: `fuser -v {}`", root.shown())
+                format!("end the processes that use it: `fuser -v {}`", root.quoted())
             }
-            Self::Mount(..) => return None,
+            Self::Test(BinfmtError::Io(_, _, error)) if error.kind() == ErrorKind::PermissionDenied => {
+                missing_rights()
+            }
+            Self::Mount(..) | Self::Test(_) => return None,
             Self::ReadOnly(root, Errno::EROFS) => format!(
                 "remount it: `mount -o remount,rw {}`; in a container, add `--privileged` to `docker run`",
-                root.shown()
+                root.quoted()
             ),
             Self::ReadOnly(..) => missing_rights(),
             Self::Busy => "end it, then run this command again; `pgrep -a qus` lists candidates".to_owned(),

@@ -11,8 +11,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, readlinkat, renameat};
@@ -77,19 +76,9 @@ impl Tree {
     pub(super) fn lock(root: &Path) -> Result<Self, PersistError> {
         let this = Self::open(root)?;
         let failed = |error| PersistError::Io("lock", root.to_owned(), error);
-        let deadline = Instant::now() + PATIENCE;
-        let mut dir = this.root.try_clone().map_err(failed)?;
-        loop {
-            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(Self { _lock: Some(lock), ..this }),
-                Err((unlocked, Errno::EWOULDBLOCK)) if Instant::now() < deadline => dir = unlocked,
-                Err((_, Errno::EWOULDBLOCK)) => {
-                    return Err(failed(io::Error::other("another program holds the lock and does not end")));
-                }
-                Err((_, errno)) => return Err(failed(errno.into())),
-            }
-            sleep(Duration::from_millis(5));
-        }
+        let dir = this.root.try_clone().map_err(failed)?;
+        let lock = file::lock(dir, FlockArg::LockExclusiveNonblock, PATIENCE).map_err(failed)?;
+        Ok(Self { _lock: Some(lock), ..this })
     }
 
     /// The place of a file, if its directories exist, or after creating them.
