@@ -52,6 +52,13 @@ impl fmt::Display for UnknownArch {
 
 impl std::error::Error for UnknownArch {}
 
+impl UnknownArch {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some("`qus probe` lists all architectures".to_owned())
+    }
+}
+
 impl FromStr for &'static Arch {
     type Err = UnknownArch;
 

@@ -18,6 +18,7 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 
+use crate::arch::UnknownArch;
 use crate::bundle::BundleError;
 use crate::emulator::EmulatorDirError;
 use crate::install::{ArchFailure, InstallError};
@@ -94,7 +95,7 @@ fn of_typed(error: &(dyn Error + 'static)) -> Option<String> {
     }
     first_of! {
         ArchFailure BundleError EmulatorDirError InstallError MountError NamespaceError NoEmulators PersistError
-        PrivateError RemoveError TrustError
+        PrivateError RemoveError TrustError UnknownArch
     }
     None
 }
@@ -102,6 +103,17 @@ fn of_typed(error: &(dyn Error + 'static)) -> Option<String> {
 /// The error of a type in this one, as [`anyhow::Error::downcast_ref`] finds it, under hints too.
 pub fn find<E: Display + fmt::Debug + Send + Sync + 'static>(error: &anyhow::Error) -> Option<&E> {
     error.downcast_ref().or_else(|| find(&error.downcast_ref::<Hinted>()?.error))
+}
+
+/// An error and its causes on one line.
+pub fn one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line += &format!(": {error}");
+        cause = error.source();
+    }
+    line
 }
 
 /// The error as it is printed: message, causes, hint, a line each.
@@ -153,5 +165,6 @@ mod tests {
     #[test]
     fn an_error_without_a_hint_has_none() {
         assert_eq!(render(&anyhow::anyhow!("alone")), "error: alone\n");
+        assert_eq!(one_line(anyhow::anyhow!("cause").context("error").as_ref()), "error: cause");
     }
 }

@@ -47,7 +47,7 @@ impl NoEmulators {
 }
 
 impl Selection {
-    /// Resolves names. Unknown ones do not keep the others from being used.
+    /// Resolves names; unknown ones are collected.
     pub fn new(names: &[impl AsRef<str>]) -> Self {
         let mut this = Self::default();
         for name in names.iter().map(AsRef::as_ref) {
@@ -64,16 +64,16 @@ impl Selection {
     /// Resolves names, for commands that do all or nothing.
     ///
     /// # Errors
-    /// A name is unknown.
+    /// The first name that is unknown.
     pub fn strict(names: &[impl AsRef<str>]) -> Result<Self, UnknownArch> {
         let mut this = Self::new(names);
-        this.unknown.pop().map_or(Ok(this), Err)
+        if this.unknown.is_empty() { Ok(this) } else { Err(this.unknown.swap_remove(0)) }
     }
 
     /// The selected architectures in the order of the table; `all` are those that have an emulator in the directory.
     ///
     /// # Errors
-    /// `all` would be none.
+    /// `all` was named, and the directory has no emulator.
     pub fn resolve(&self, dir: &EmulatorDir) -> Result<Vec<&'static Arch>, NoEmulators> {
         let mut archs = self.archs.clone();
         if self.all {
@@ -102,6 +102,6 @@ mod tests {
         std::fs::write(dir.path().join("qemu-arm"), "").unwrap();
         let names: Vec<_> = all.resolve(&open()).unwrap().iter().map(|arch| arch.name).collect();
         assert_eq!(names, ["arm", "sh4"]);
-        assert!(Selection::strict(&["arm", "vax"]).is_err());
+        assert_eq!(Selection::strict(&["arm", "vax", "pdp"]).unwrap_err().given, "vax");
     }
 }

@@ -24,6 +24,7 @@
 use crate::arch::Arch;
 use crate::binfmt::Binfmt;
 use crate::emulator::{EmulatorDir, EmulatorDirError};
+use crate::hint::one_line;
 use crate::install::{
     InstallEvent, InstallOptions, InstallOutcome, InstallState, Installation, VerifiedEmulator, install,
     is_intact,
@@ -62,12 +63,9 @@ impl Watch {
             self.reported.clear();
             return Vec::new();
         }
-        let failed = |error: &dyn std::error::Error, hint| {
-            let why = match error.source() {
-                Some(cause) => format!("{error}: {cause}"),
-                None => error.to_string(),
-            };
-            Installation { outcomes: vec![InstallOutcome::failed("all", why, hint)], emulators: Vec::new() }
+        let failed = |error: &dyn std::error::Error, hint| Installation {
+            outcomes: vec![InstallOutcome::failed("all", one_line(error), hint)],
+            emulators: Vec::new(),
         };
         let installation = match open_dir() {
             Ok(dir) => install(binfmt, &dir, &self.archs, options, report)

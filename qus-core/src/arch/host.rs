@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::row::Arch;
 use super::table::ARCHES;
+use crate::text::Show;
 
 /// A machine that emulators are built for, named as dbhi/qus and Docker's official images name it.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub static HOSTS: [Host; 9] = [
     Host::new("loong64", "loong64", "loongarch64", "loong64", "loongarch64-linux-gnu"),
 ];
 
-/// The row of a name, when this is compiled; a name without a row does not compile.
+/// The row of a name, looked up at compile time; a name without a row does not compile.
 const fn row(name: &str) -> &'static Arch {
     let mut index = 0;
     while index < ARCHES.len() {
@@ -157,7 +158,7 @@ pub struct UnknownHost(pub String);
 impl fmt::Display for UnknownHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = HOSTS.iter().map(|host| host.name).collect();
-        write!(f, "unknown host `{}`; hosts are {}", self.0, names.join(", "))
+        write!(f, "unknown host `{}`; hosts are {}", self.0.shown(), names.join(", "))
     }
 }
 

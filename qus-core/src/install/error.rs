@@ -8,6 +8,7 @@ use crate::arch::Arch;
 use crate::binfmt::BinfmtError;
 use crate::emulator::UnfitEmulator;
 use crate::handler::HandlerError;
+use crate::hint::one_line;
 use crate::mount::MountError;
 use crate::persist::PersistError;
 use crate::text::Show;
@@ -102,10 +103,7 @@ impl fmt::Display for ArchFailure {
             Self::ReadBack(error) => write!(f, "what was registered cannot be read back: {error}"),
             Self::Replaced(path) => write!(f, "{} was replaced while it was registered", path.shown()),
             Self::Probe(why) => write!(f, "registered, but {why}"),
-            Self::Rollback(error) => match std::error::Error::source(error) {
-                Some(cause) => write!(f, "{error}: {cause}"),
-                None => error.fmt(f),
-            },
+            Self::Rollback(error) => f.write_str(&one_line(error)),
         }
     }
 }
