@@ -1,9 +1,9 @@
-//! Handlers that are registered again at every boot: emulators copied to a directory of their own, and the rules
-//! written where the host's own service reads them.
+//! Handlers that are registered again at every boot: emulators copied to a directory of their own, and rules written
+//! where the host's own service reads them.
 //!
-//! systemd-binfmt reads `/etc/binfmt.d`; for OpenRC there is a service. A manifest lists every file with
-//! its checksum and is written before the first of them, so that whatever happens, exactly what was written
-//! is removed; a file that was changed since is reported and left unchanged.
+//! systemd-binfmt reads `/etc/binfmt.d`; for OpenRC a service is written. A manifest lists every file with its checksum,
+//! and is written before the first of them. So exactly what was written can be removed, even after an interruption. A
+//! file that was changed since is reported and left unchanged.
 
 mod content;
 mod error;
@@ -28,7 +28,7 @@ use tree::{Found, Tree, is_safe};
 pub use error::PersistError;
 pub use manifest::Manifest;
 
-/// Modes of what is read, and of what is run.
+/// Modes of files that are read, and of those that are run.
 const TEXT: u32 = 0o644;
 const PROGRAM: u32 = 0o755;
 
@@ -55,6 +55,15 @@ impl BootService {
     }
 }
 
+/// The files that qus has written, as paths of the host.
+#[derive(Debug, Default)]
+pub struct WrittenFiles {
+    /// Those that are as they were written: they can be removed, or were.
+    pub intact: Vec<PathBuf>,
+    /// Those that were changed since; they are left.
+    pub changed: Vec<PathBuf>,
+}
+
 /// A file to be written.
 struct Planned {
     path: PathBuf,
@@ -67,7 +76,7 @@ struct Planned {
 /// use qus_core::persist::HostSystem;
 ///
 /// // In a container that has the host's root filesystem mounted at /host.
-/// for file in HostSystem::at("/host").files()? {
+/// for file in HostSystem::at("/host").files()?.intact {
 ///     println!("{}", file.display());
 /// }
 /// # Ok::<(), qus_core::persist::PersistError>(())
@@ -88,11 +97,11 @@ impl HostSystem {
         Path::new(PERSISTENT).join(version)
     }
 
-    /// Copies emulators, writes the rules for them, and removes the files of an earlier call that this one
-    /// replaces by others, such as those of an older version. Returns the emulators at their new paths of the host.
+    /// Copies emulators, writes the rules for them, and removes files of earlier calls that are not needed any more, such
+    /// as those of an older version. Returns the emulators with their new paths of the host.
     ///
     /// # Errors
-    /// See [`PersistError`]. What was written is in the manifest; the same call continues.
+    /// See [`PersistError`]. What was written by then is in the manifest, and the same call continues.
     pub fn install(
         &self,
         version: &str,
@@ -159,22 +168,18 @@ impl HostSystem {
         write_manifest(tree, &new)
     }
 
-    /// Removes all that was written. Returns the removed files, and those that were changed since and stay.
+    /// Removes the files that were written and not changed since.
     ///
     /// # Errors
     /// See [`PersistError`].
-    pub fn remove(&self) -> Result<(Vec<PathBuf>, Vec<PathBuf>), PersistError> {
+    pub fn remove(&self) -> Result<WrittenFiles, PersistError> {
         let tree = Tree::lock(&self.root)?;
         let manifest = self.manifest()?;
-        let (mut removed, mut left) = (Vec::new(), Vec::new());
+        let mut files = WrittenFiles::default();
         for path in manifest.paths() {
-            match remove_if_ours(&tree, &manifest, path)? {
-                Some(true) => removed.push(path.clone()),
-                Some(false) => left.push(path.clone()),
-                None => {}
-            }
+            files.add(path, remove_if_ours(&tree, &manifest, path)?);
         }
-        // Those outside first: the manifest lists everything as long as anything exists.
+        // Directories outside first, because the manifest has to list everything as long as anything exists.
         let (inner, outer): (Vec<_>, Vec<_>) =
             manifest.directories.iter().rev().partition(|dir| Path::new(PERSISTENT).starts_with(dir));
         outer.into_iter().for_each(|dir| tree.remove_if_empty(dir));
@@ -185,15 +190,21 @@ impl HostSystem {
         // An interrupted call may have created it before it wrote the manifest.
         tree.remove_if_empty(Path::new(PERSISTENT));
         inner.into_iter().for_each(|dir| tree.remove_if_empty(dir));
-        Ok((removed, left))
+        Ok(files)
     }
 
-    /// All files that were written, as paths of the host.
+    /// The files that were written and still exist. Changes nothing.
     ///
     /// # Errors
-    /// The manifest is damaged or cannot be read.
-    pub fn files(&self) -> Result<Vec<PathBuf>, PersistError> {
-        Ok(self.manifest()?.paths().cloned().collect())
+    /// See [`PersistError`].
+    pub fn files(&self) -> Result<WrittenFiles, PersistError> {
+        let tree = Tree::open(&self.root)?;
+        let manifest = self.manifest()?;
+        let mut files = WrittenFiles::default();
+        for path in manifest.paths() {
+            files.add(path, hash(&tree, path)?.map(|hash| manifest.has(path, hash)));
+        }
+        Ok(files)
     }
 
     /// The architectures whose handlers are persistent.
@@ -218,6 +229,17 @@ impl HostSystem {
     }
 }
 
+impl WrittenFiles {
+    /// `intact` is `None` if the file does not exist.
+    fn add(&mut self, path: &Path, intact: Option<bool>) {
+        match intact {
+            Some(true) => self.intact.push(path.to_owned()),
+            Some(false) => self.changed.push(path.to_owned()),
+            None => {}
+        }
+    }
+}
+
 fn write_manifest(tree: &Tree, manifest: &Manifest) -> Result<(), PersistError> {
     let path = paths::manifest();
     let text = serde_json::to_string_pretty(manifest)
@@ -236,11 +258,12 @@ fn write_file(tree: &Tree, path: &Path, content: &Content, sha256: Sha256) -> Re
     Ok(())
 }
 
-/// True if it existed and was removed, false if it is not as we have written it, `None` if it did not exist.
+/// Removes a file that is as it was written. True if it was removed, false if it was changed since, `None` if it does not
+/// exist.
 fn remove_if_ours(tree: &Tree, manifest: &Manifest, path: &Path) -> Result<Option<bool>, PersistError> {
     let failed = |error| PersistError::Io("remove", path.to_owned(), error);
     let Some(place) = tree.place(path, false)? else { return Ok(None) };
-    let taken = match hash(tree, path)? {
+    let removed = match hash(tree, path)? {
         Some(hash) if !manifest.has(path, hash) => Some(false),
         Some(_) => {
             place.remove().map_err(failed)?;
@@ -252,7 +275,7 @@ fn remove_if_ours(tree: &Tree, manifest: &Manifest, path: &Path) -> Result<Optio
     if let Some(dir) = path.parent().filter(|dir| dir.starts_with(PERSISTENT)) {
         tree.remove_if_empty(dir);
     }
-    Ok(taken)
+    Ok(removed)
 }
 
 /// The checksum of a file of the host, `None` if it does not exist.

@@ -1,4 +1,4 @@
-//! A file's content: written all at once, and recognised by its checksum.
+//! A file's content: written atomically, and recognised by its checksum.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ pub(super) enum Content {
 }
 
 impl Content {
-    /// Of what is to be written.
+    /// The checksum of what is to be written; for a link, that of its target's path.
     pub(super) fn sha256(&self) -> Result<Sha256, PersistError> {
         match self {
             Self::Copy(from, _) => {
@@ -58,7 +58,7 @@ impl Content {
     }
 }
 
-/// Of a file; of a link, that of its target's path.
+/// The checksum of a file; for a link, that of its target's path.
 pub(super) fn sha256(found: Found) -> io::Result<Sha256> {
     match found {
         Found::File(file) => Sha256::of_reader(file),

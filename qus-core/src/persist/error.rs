@@ -11,7 +11,7 @@ use crate::text::Show;
 /// Why handlers could not be made persistent, or removed again.
 #[derive(Debug)]
 pub enum PersistError {
-    /// Neither systemd-binfmt nor OpenRC is there.
+    /// The host has neither systemd-binfmt nor OpenRC.
     NoService,
     /// What could not be done, to which file.
     Io(&'static str, PathBuf, io::Error),
@@ -21,9 +21,9 @@ pub enum PersistError {
     Manifest(PathBuf, String),
     /// A file that would be written exists, and is not as we have written it.
     NotOurs(PathBuf),
-    /// Users other than root decide what would be written to this path, or removed: how.
+    /// Users other than root can decide what is written to this path, or removed from it: why.
     Unsafe(PathBuf, &'static str),
-    /// Persistent architectures that would no longer be.
+    /// These architectures are persistent and were not named.
     WouldDrop(Vec<&'static str>),
 }
 
@@ -31,7 +31,7 @@ impl fmt::Display for PersistError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoService => f.write_str(
-                "nothing here would register handlers at the next boot: there is neither systemd-binfmt nor OpenRC",
+                "nothing would register handlers at the next boot: the host has neither systemd-binfmt nor OpenRC",
             ),
             Self::Io(what, path, _) => write!(f, "cannot {what} {}", path.shown()),
             Self::Rule(bad) => bad.fmt(f),
@@ -59,22 +59,29 @@ impl PersistError {
     pub fn hint(&self) -> Option<String> {
         Some(match self {
             Self::NoService => {
-                "run `qus install all` from a script when the machine boots, or install systemd's \
-                                package with systemd-binfmt"
+                "run `qus install all` from a script when the machine boots, or install the package with systemd-binfmt"
                     .to_owned()
             }
             Self::Io(..) | Self::Rule(_) => return None,
             Self::Manifest(path, _) => format!(
-                "remove what qus has written by hand: the directories beside it, {BINFMT_D} or {}; then `rm {}`",
+                "on the host, remove what qus has written: the directories beside it, {BINFMT_D} or {}; then `rm {}`",
                 OPENRC.join(" and "),
-                path.shown()
+                path.quoted()
             ),
-            Self::Unsafe(path, _) => {
-                let path = path.shown();
-                format!("let only root change it: `chown root {path} && chmod go-w {path}`")
+            // Which part of the path it is, and whether its owner, its mode or its kind is wrong, is seen there.
+            Self::Unsafe(path, _) => format!(
+                "on the host, let only root change it and the directories above: `namei -l {}` lists their owners and \
+                 modes",
+                path.quoted()
+            ),
+            Self::NotOurs(path) => {
+                let mut orig = path.clone().into_os_string();
+                orig.push(".orig");
+                format!("on the host, move it away: `mv {} {}`", path.quoted(), orig.quoted())
             }
-            Self::NotOurs(path) => format!("move it away: `mv {0} {0}.orig`", path.shown()),
-            Self::WouldDrop(_) => "name them too, or start over: `qus remove --persist`".to_owned(),
+            Self::WouldDrop(_) => {
+                "name their architectures too, or remove all first: `qus remove --persist`".to_owned()
+            }
         })
     }
 }

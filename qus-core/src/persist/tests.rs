@@ -68,10 +68,11 @@ fn what_was_written_is_removed() {
         let after = all_files(&root);
         host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
         assert_eq!(all_files(&root), after, "again is the same");
-        let (removed, left) = host.remove().unwrap();
-        assert_eq!((removed.len(), left.len()), (own.len() + 3, 0));
+        let (dry, done) = (host.files().unwrap(), host.remove().unwrap());
+        assert_eq!((done.intact.len(), done.changed.len()), (own.len() + 3, 0));
+        assert_eq!((dry.intact, dry.changed), (done.intact, done.changed));
         assert_eq!(all_files(&root), before);
-        assert_eq!(host.remove().unwrap().0.len(), 0, "there is nothing more to remove");
+        assert_eq!(host.remove().unwrap().intact.len(), 0, "there is nothing more to remove");
     }
 }
 
@@ -97,7 +98,8 @@ fn what_others_changed_stays() {
     fs::write(&conf, "# mine\n").unwrap();
     let error = host.install("1.2", &emulators, Flags::NO_CREDENTIALS).unwrap_err();
     assert!(matches!(&error, PersistError::NotOurs(path) if path == Path::new(BINFMT_D)), "{error}");
-    assert_eq!(host.remove().unwrap().1, [PathBuf::from(BINFMT_D)]);
+    assert_eq!(host.files().unwrap().changed, [PathBuf::from(BINFMT_D)]);
+    assert_eq!(host.remove().unwrap().changed, [PathBuf::from(BINFMT_D)]);
     assert!(matches!(host.install("1.2", &emulators, Flags::DEFAULT), Err(PersistError::NotOurs(_))));
     assert_eq!(fs::read_to_string(conf).unwrap(), "# mine\n");
 }
@@ -117,7 +119,7 @@ fn an_interrupted_change_is_continued_or_removed() {
     ));
     fs::remove_dir(&part).unwrap();
     host.install("1.2", &emulators, Flags::NO_CREDENTIALS).unwrap();
-    assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new());
+    assert_eq!(host.remove().unwrap().changed, Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -193,7 +195,7 @@ fn links_of_root_are_followed_in_the_hosts_tree() {
         symlink(target, root.join("usr/local")).unwrap();
         host.install("1.2", &emulators, Flags::DEFAULT).unwrap();
         assert!(root.join("var/usrlocal/lib/qus/1.2/qemu-arm").exists(), "{target}");
-        assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new());
+        assert_eq!(host.remove().unwrap().changed, Vec::<PathBuf>::new());
         fs::remove_file(root.join("usr/local")).unwrap();
     }
 }
@@ -255,7 +257,7 @@ fn nothing_stays_of_what_was_interrupted() {
         fs::write(root.join(part), "").unwrap();
     }
     fs::remove_file(root.join("usr/local/lib/qus/1.2/qemu-sh4")).unwrap();
-    assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new());
+    assert_eq!(host.remove().unwrap().changed, Vec::<PathBuf>::new());
     assert_eq!(all_files(&root), before);
 }
 
@@ -269,7 +271,9 @@ fn several_at_once_leave_nothing_behind() {
             scope.spawn(|| {
                 (0..20).for_each(|_| drop(host.install("1.2", &emulators, Flags::DEFAULT).unwrap()))
             });
-            scope.spawn(|| (0..20).for_each(|_| assert_eq!(host.remove().unwrap().1, Vec::<PathBuf>::new())));
+            scope.spawn(|| {
+                (0..20).for_each(|_| assert_eq!(host.remove().unwrap().changed, Vec::<PathBuf>::new()))
+            });
         }
     });
     host.remove().unwrap();

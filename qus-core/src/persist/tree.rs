@@ -25,7 +25,7 @@ use crate::file;
 /// How many links the kernel follows.
 const MAX_LINKS: usize = 40;
 
-/// How long another qus may hold the lock: to write all emulators takes seconds.
+/// How long another qus may hold the lock: writing all emulators takes seconds.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Mode of directories.
@@ -89,7 +89,7 @@ impl Tree {
         Ok(self.walk(parent, make)?.map(|dir| Place { dir, name: name.to_owned() }))
     }
 
-    /// Of the directories of a file those that do not exist, the outermost first.
+    /// The directories above a file that do not exist, the outermost first.
     pub(super) fn missing(&self, path: &Path) -> Result<Vec<PathBuf>, PersistError> {
         let mut missing = Vec::new();
         for dir in path.ancestors().skip(1) {
@@ -158,7 +158,7 @@ impl Tree {
                 opened => Some(opened.map_err(failed)?),
             };
             if let Some(next) = next {
-                // Of a path through links it is not known what is ours.
+                // Behind a link, the number of open directories does not tell which one is ours.
                 let ours = links == 0 && opened.len() >= Path::new(PERSISTENT).iter().count() - 1;
                 let depth = if links == 0 { opened.len() + 1 } else { usize::MAX };
                 self.check(
@@ -181,14 +181,14 @@ impl Tree {
         }
         if ours && stat.st_mode & 0o7777 != DIRECTORY {
             own(dir, DIRECTORY).map_err(failed)?;
-        // In one like /tmp users cannot change root's files, and their own are refused in turn.
+        // In a sticky directory like /tmp, users cannot change root's files, and files of users are refused.
         } else if stat.st_mode & 0o1002 == 0o002 {
             return Err(PersistError::Unsafe(path.to_owned(), "can be written by every user"));
         }
         Ok(())
     }
 
-    /// A directory with other files in it stays.
+    /// Removes a directory unless it has other files in it.
     pub(super) fn remove_if_empty(&self, dir: &Path) {
         if let Ok(Some(place)) = self.place(dir, false) {
             let _ = unlinkat(&place.dir, &*place.name, UnlinkatFlags::RemoveDir);
@@ -240,7 +240,7 @@ impl Place {
         name
     }
 
-    /// Writes a file and gives it its name all at once. It survives a power cut.
+    /// Writes a file atomically and durably: it gets its name when it is complete and on disk.
     pub(super) fn write(&self, mode: u32, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         self.rename(|partial| {
             let flags =
@@ -252,7 +252,7 @@ impl Place {
         })
     }
 
-    /// Makes a link and gives it its name all at once.
+    /// Makes a link, which replaces a file of its name atomically.
     pub(super) fn write_link(&self, to: &Path) -> io::Result<()> {
         self.rename(|partial| Ok(symlinkat(to, &self.dir, partial)?))
     }

@@ -40,10 +40,10 @@ pub(crate) struct Args {
 #[derive(Default, Serialize)]
 struct RemoveReport {
     removed: Vec<String>,
-    /// Handlers of other programs that stay.
+    /// Handlers of other programs; they are left.
     foreign: Vec<String>,
     files: Vec<String>,
-    /// Files that were changed since they were written, and stay.
+    /// Files that were changed since they were written; they are left.
     changed: Vec<String>,
 }
 
@@ -58,12 +58,8 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     if args.persist {
         let host = HostSystem::at(&args.host_root);
         let text = |files: Vec<PathBuf>| files.iter().map(|file| file.display().to_string()).collect();
-        if args.dry_run {
-            report.files = text(host.files()?);
-        } else {
-            let (removed, changed) = host.remove()?;
-            (report.files, report.changed) = (text(removed), text(changed));
-        }
+        let files = if args.dry_run { host.files()? } else { host.remove()? };
+        (report.files, report.changed) = (text(files.intact), text(files.changed));
     }
     if args.json {
         print_json(&report)?;
