@@ -16,7 +16,7 @@
 mod finding;
 mod machine;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 
@@ -25,7 +25,7 @@ use crate::binfmt::{Entry, Files, MountState};
 use crate::handler;
 use crate::mount::Instance;
 use crate::owner::Owner;
-use crate::probe;
+use crate::text::Show;
 use finding::Findings;
 
 pub use finding::{Finding, Severity};
@@ -60,8 +60,8 @@ pub fn findings(machine: &Machine, required: &[&'static Arch]) -> Vec<Finding> {
 }
 
 fn kernel(machine: &Machine, found: &mut Findings) {
-    let (major, minor) = machine.kernel;
-    let older = |than| machine.kernel < than;
+    let Some((major, minor)) = machine.kernel else { return };
+    let older = |than| (major, minor) < than;
     let version = format!("Linux {major}.{minor}");
     if older((4, 8)) {
         found.add(Error, "kernel", version, "before Linux 4.8 no handler works in containers", None);
@@ -75,7 +75,7 @@ fn kernel(machine: &Machine, found: &mut Findings) {
 }
 
 fn file_system(machine: &Machine, found: &mut Findings) {
-    let root = machine.root.display();
+    let (root, quoted) = (machine.root.display(), machine.root.quoted());
     let mut add = |severity, what: String, why: &str, hint: Option<String>| {
         found.add(severity, "binfmt_misc", what, why, hint);
     };
@@ -105,13 +105,13 @@ fn file_system(machine: &Machine, found: &mut Findings) {
             Error,
             format!("it is not mounted at {root}"),
             "since Linux 6.7, unmounting it removes all handlers; before, they cannot be seen",
-            Some(format!("mount -t binfmt_misc binfmt_misc {root}")),
+            Some(format!("mount -t binfmt_misc binfmt_misc {quoted}")),
         ),
         MountState::ReadOnly(Errno::EROFS) => add(
             Warning,
             format!("it is mounted read-only at {root}"),
             "handlers can be neither registered nor removed from here",
-            Some(format!("mount -o remount,rw {root}")),
+            Some(format!("mount -o remount,rw {quoted}")),
         ),
         MountState::ReadOnly(_) => add(
             Note,
@@ -121,12 +121,15 @@ fn file_system(machine: &Machine, found: &mut Findings) {
         ),
         MountState::Writable => {}
     }
+    if let Some(why) = &machine.unlisted {
+        add(Error, format!("its handlers cannot be listed: {why}"), "no handler was checked", None);
+    }
     if machine.switched_on == Some(false) {
         add(
             Error,
             "it is switched off".to_owned(),
             "the kernel uses no handler at all",
-            Some(format!("echo 1 > {root}/status")),
+            Some(format!("echo 1 > {}", machine.root.join("status").quoted())),
         );
     }
     if machine.initial_user_namespace == Some(false) {
@@ -146,7 +149,7 @@ fn file_system(machine: &Machine, found: &mut Findings) {
             Warning,
             format!("{} of them are mounted one over another at {root}", machine.mounts_on_top),
             "only the handlers of the topmost can be seen; the kernel uses those of your user namespace",
-            Some(format!("umount {root}")),
+            Some(format!("umount {quoted}")),
         );
     }
 }
@@ -180,7 +183,7 @@ fn one_handler(machine: &Machine, handler: &InspectedHandler, entry: &Entry, fou
     let mut add =
         |severity, what: String, why: &str, hint| found.add(severity, handler.name(), what, why, hint);
     if !entry.enabled {
-        let fix = format!("echo 1 > {}", machine.root.join(&handler.name).display());
+        let fix = format!("echo 1 > {}", machine.root.join(&handler.name).quoted());
         add(
             if ours { Error } else { Note },
             "it is disabled".to_owned(),
@@ -227,7 +230,7 @@ fn one_handler(machine: &Machine, handler: &InspectedHandler, entry: &Entry, fou
             Warning,
             format!("SELinux labels {path} as {label}"),
             "containers may be denied execution",
-            Some(format!("chcon -t bin_t {path}")),
+            Some(format!("chcon -t bin_t {}", entry.rule.interpreter.quoted())),
         );
     }
 }
@@ -281,13 +284,18 @@ fn configured(machine: &Machine, found: &mut Findings) {
         for (file, rule) in machine.configured.systemd.iter().filter(|(_, rule)| rule.name == handler.name) {
             if !rule.differences(&entry.rule).is_empty() {
                 let why = "systemd-binfmt replaces the handler at boot and when systemd is updated";
-                let fix = Some(format!("ln -s /dev/null {}", etc(file).display()));
+                let hidden = Path::new("/etc/binfmt.d").join(file.file_name().unwrap_or_default());
+                let fix = if file.ends_with(hidden.strip_prefix("/").unwrap_or(&hidden)) {
+                    format!("mv {0} {0}.orig", hidden.quoted())
+                } else {
+                    format!("ln -s /dev/null {}", hidden.quoted())
+                };
                 found.add(
                     Warning,
                     handler.name(),
                     format!("{} has another rule for it", file.display()),
                     why,
-                    fix.filter(|_| !file.ends_with("qus.conf")),
+                    Some(fix).filter(|_| !file.ends_with("qus.conf")),
                 );
             }
         }
@@ -297,15 +305,13 @@ fn configured(machine: &Machine, found: &mut Findings) {
                 handler.name(),
                 format!("update-binfmts has a handler of the same name ({})", file.display()),
                 "it replaces ours at boot",
-                Some(format!("update-binfmts --disable {}", handler.name())),
+                // `--disable` only unregisters until then. Removing it from the database unregisters ours too.
+                handler::arch_of(&handler.name).map(|arch| {
+                    format!("update-binfmts --unimport {} && qus install {arch}", handler.name.quoted())
+                }),
             );
         }
     }
-}
-
-/// The file that hides one of systemd's.
-fn etc(file: &Path) -> PathBuf {
-    Path::new("/etc/binfmt.d").join(file.file_name().unwrap_or_default())
 }
 
 fn probes(machine: &Machine, required: &[&'static Arch], found: &mut Findings) {
@@ -319,11 +325,7 @@ fn probes(machine: &Machine, required: &[&'static Arch], found: &mut Findings) {
         );
     }
     for arch in &ARCHES {
-        let header = probe::image(arch);
-        let takes = |handler: &&InspectedHandler| {
-            handler.entry.as_ref().is_ok_and(|entry| entry.enabled && entry.rule.matches(header))
-        };
-        let handler = machine.handlers.iter().find(takes);
+        let handler = machine.handler_of(arch);
         let wanted = required.contains(&arch);
         if handler.is_none() && !wanted {
             continue;

@@ -12,6 +12,7 @@ use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Binfmt, Entry, MountState};
 use crate::elf::Elf;
 use crate::file;
+use crate::hint::one_line;
 use crate::mount::{Instance, instance, is_initial, is_supported, snapshot};
 use crate::namespace::kernel;
 use crate::owner::{ConfiguredRules, Owner};
@@ -23,8 +24,8 @@ use crate::syscall::attribute;
 pub struct Machine {
     /// Where binfmt_misc is, or should be.
     pub root: PathBuf,
-    /// Version of the kernel, major and minor.
-    pub kernel: (u32, u32),
+    /// Version of the kernel, major and minor, where it is known.
+    pub kernel: Option<(u32, u32)>,
     /// Whether `/proc` is mounted.
     pub proc: bool,
     /// Whether the kernel knows binfmt_misc.
@@ -47,9 +48,11 @@ pub struct Machine {
     pub mmap_rnd_bits: Option<u64>,
     /// Handlers in the kernel's order.
     pub handlers: Vec<InspectedHandler>,
-    /// What services of the host register by themselves.
+    /// Why handlers could not be listed, if so.
+    pub unlisted: Option<String>,
+    /// What services of the host register at boot or on request.
     pub configured: ConfiguredRules,
-    /// The results of the probes that were run.
+    /// The results of the probes that were run, by the names of architectures.
     pub probes: BTreeMap<&'static str, Result<(), String>>,
     /// Why none can be run.
     pub no_probes: Option<String>,
@@ -86,7 +89,7 @@ pub enum Interpreter {
     Dynamic(PathBuf),
     /// A pipe, a directory, a device: the kernel runs none of them.
     NotAFile,
-    /// It runs by itself, or is not ELF.
+    /// It needs no loader, or is not an ELF file.
     Static,
 }
 
@@ -95,12 +98,15 @@ impl Machine {
     pub fn inspect(binfmt: &Binfmt, required: &[&'static Arch]) -> Self {
         let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse().ok();
         let configured = ConfiguredRules::read(Path::new("/"));
-        // Read before anything is run: that takes a moment, and probes may take longer.
+        // Before probes run, which may take longer: a snapshot may hold a lock.
         let snapshot = snapshot(binfmt);
         let state = snapshot.as_ref().map_or_else(|_| binfmt.state(), |snapshot| snapshot.state);
         let switched_on = snapshot.as_ref().ok().and_then(|snapshot| snapshot.switched_on);
-        let handlers: Vec<InspectedHandler> = snapshot
-            .map_or_else(|_| Vec::new(), |snapshot| snapshot.handlers)
+        let (listed, unlisted) = match snapshot {
+            Ok(snapshot) => (snapshot.handlers, None),
+            Err(error) => (Vec::new(), Some(one_line(&error))),
+        };
+        let handlers: Vec<InspectedHandler> = listed
             .into_iter()
             .map(|(name, entry)| match entry {
                 Ok(entry) => InspectedHandler {
@@ -112,26 +118,23 @@ impl Machine {
                 },
                 Err(error) => InspectedHandler {
                     name,
-                    entry: Err(error.to_string()),
+                    entry: Err(one_line(&error)),
                     owner: Owner::Other,
                     interpreter: Interpreter::Static,
                     label: None,
                 },
             })
             .collect();
-        let taken = |arch: &Arch| {
-            let header = probe::image(arch);
-            let takes = |entry: &Entry| entry.enabled && entry.rule.matches(header);
-            handlers.iter().any(|handler| handler.entry.as_ref().is_ok_and(takes))
-        };
         let no_probes = probe::can_run().err();
-        let probed = |arch: &&&Arch| no_probes.is_none() && (required.contains(arch) || taken(arch));
-        let probed = ARCHES.iter().filter(|arch| probed(&arch));
+        let is_probed = |arch: &&'static Arch| {
+            no_probes.is_none() && (required.contains(arch) || position_of(&handlers, arch).is_some())
+        };
+        let probed = ARCHES.iter().filter(is_probed);
         let probes = probed.map(|arch| (arch.name, probe::run(arch))).collect();
         let randomised = number("/proc/sys/kernel/randomize_va_space") != Some(0);
         Self {
             root: binfmt.root().to_owned(),
-            kernel: kernel().unwrap_or((0, 0)),
+            kernel: kernel(),
             proc: Path::new("/proc/self").exists(),
             supported: is_supported(),
             state,
@@ -143,11 +146,36 @@ impl Machine {
             mmap_min_addr: number("/proc/sys/vm/mmap_min_addr"),
             mmap_rnd_bits: number("/proc/sys/vm/mmap_rnd_bits").filter(|_| randomised),
             handlers,
+            unlisted,
             configured,
             probes,
             no_probes,
         }
     }
+
+    /// The handler that the kernel uses for programs of an architecture.
+    pub fn handler_of(&self, arch: &Arch) -> Option<&InspectedHandler> {
+        Some(&self.handlers[position_of(&self.handlers, arch)?])
+    }
+
+    /// For each handler, whether the probe of its architecture passed; `None` if none was run through it.
+    pub fn results(&self) -> Vec<Option<bool>> {
+        let mut results = vec![None; self.handlers.len()];
+        for arch in &ARCHES {
+            if let (Some(at), Some(probed)) = (position_of(&self.handlers, arch), self.probes.get(arch.name))
+            {
+                results[at] = Some(probed.is_ok() && results[at] != Some(false));
+            }
+        }
+        results
+    }
+}
+
+/// The place of the handler that the kernel uses for programs of an architecture: the first that matches.
+fn position_of(handlers: &[InspectedHandler], arch: &Arch) -> Option<usize> {
+    let header = probe::image(arch);
+    let takes = |entry: &Entry| entry.enabled && entry.rule.matches(header);
+    handlers.iter().position(|handler| handler.entry.as_ref().is_ok_and(takes))
 }
 
 fn interpreter(path: &Path) -> Interpreter {

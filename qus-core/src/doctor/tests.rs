@@ -7,7 +7,7 @@ use crate::owner::ConfiguredRules;
 fn machine() -> Machine {
     Machine {
         root: "/proc/sys/fs/binfmt_misc".into(),
-        kernel: (6, 12),
+        kernel: Some((6, 12)),
         proc: true,
         supported: true,
         state: MountState::Writable,
@@ -19,6 +19,7 @@ fn machine() -> Machine {
         mmap_min_addr: Some(65536),
         mmap_rnd_bits: Some(28),
         handlers: Vec::new(),
+        unlisted: None,
         configured: ConfiguredRules::default(),
         probes: Default::default(),
         no_probes: None,
@@ -58,9 +59,9 @@ fn every_kind_of_trouble_is_found() {
     let one = |machine: Machine, severity, subject: &str| {
         assert_eq!(found(&machine), [(severity, subject.to_owned())]);
     };
-    one(Machine { kernel: (4, 4), ..machine() }, Error, "kernel");
-    one(Machine { kernel: (5, 10), ..machine() }, Warning, "kernel");
-    one(Machine { kernel: (6, 1), ..machine() }, Note, "kernel");
+    one(Machine { kernel: Some((4, 4)), ..machine() }, Error, "kernel");
+    one(Machine { kernel: Some((5, 10)), ..machine() }, Warning, "kernel");
+    one(Machine { kernel: Some((6, 1)), ..machine() }, Note, "kernel");
     one(Machine { state: MountState::Absent, supported: false, ..machine() }, Error, "binfmt_misc");
     one(Machine { state: MountState::Absent, ..machine() }, Error, "binfmt_misc");
     one(Machine { state: MountState::Absent, proc: false, ..machine() }, Error, "binfmt_misc");
@@ -70,6 +71,7 @@ fn every_kind_of_trouble_is_found() {
     one(Machine { state: MountState::ReadOnly(Errno::EACCES), ..machine() }, Note, "binfmt_misc");
     one(Machine { switched_on: Some(false), ..machine() }, Error, "binfmt_misc");
     one(Machine { initial_user_namespace: Some(false), ..machine() }, Note, "binfmt_misc");
+    one(Machine { unlisted: Some("?".into()), ..machine() }, Error, "binfmt_misc");
     one(Machine { mounts_on_top: 2, ..machine() }, Warning, "binfmt_misc");
     one(Machine { page_size: Some(65536), ..machine() }, Note, "memory");
     one(Machine { mmap_min_addr: Some(1 << 20), ..machine() }, Warning, "memory");
@@ -140,5 +142,29 @@ fn a_contradicting_file_is_reported() {
     let configured = ConfiguredRules::read(root.path());
     let ill = Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], configured, ..machine() };
     let hints: Vec<_> = findings(&ill, &[]).into_iter().map(|finding| finding.hint.unwrap()).collect();
-    assert_eq!(hints, ["`ln -s /dev/null /etc/binfmt.d/q.conf`", "`update-binfmts --disable qemu-arm`"]);
+    assert_eq!(
+        hints,
+        ["`ln -s /dev/null /etc/binfmt.d/q.conf`", "`update-binfmts --unimport qemu-arm && qus install arm`"]
+    );
+}
+
+#[test]
+fn a_contradicting_file_of_the_administrator_is_not_linked_over() {
+    let root = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(root.path().join("etc/binfmt.d")).unwrap();
+    std::fs::write(root.path().join("etc/binfmt.d/q.conf"), ":qemu-arm:M::x::/usr/bin/other:F\n").unwrap();
+    let configured = ConfiguredRules::read(root.path());
+    let ill = Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], configured, ..machine() };
+    let hints: Vec<_> = findings(&ill, &[]).into_iter().map(|finding| finding.hint.unwrap()).collect();
+    assert_eq!(hints, ["`mv /etc/binfmt.d/q.conf /etc/binfmt.d/q.conf.orig`"]);
+}
+
+#[test]
+fn only_handlers_that_a_probe_used_have_a_result() {
+    let handlers = ["arm", "sh4", "alpha"].map(|arch| handler(&format!("qemu-{arch}"), arch, "POCF"));
+    let mut machine = Machine { handlers: handlers.into(), ..machine() };
+    machine.probes.insert("arm", Ok(()));
+    machine.probes.insert("sh4", Err("it failed".into()));
+    machine.probes.insert("x86_64", Ok(()));
+    assert_eq!(machine.results(), [Some(true), Some(false), None]);
 }

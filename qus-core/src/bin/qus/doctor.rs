@@ -39,8 +39,13 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
                 writeln!(text, "  hint: {}", hint.shown())?;
             }
         }
-        let working = machine.probes.values().filter(|probe| probe.is_ok()).count();
-        writeln!(text, "{} handlers, {working} working", machine.handlers.len())?;
+        let results = machine.results();
+        let count = |result| results.iter().filter(|&&other| other == result).count();
+        write!(text, "{} handlers, {} working", results.len(), count(Some(true)))?;
+        match count(None) {
+            0 => writeln!(text)?,
+            untested => writeln!(text, ", {untested} not tested")?,
+        }
         print_text(&text)?;
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
