@@ -6,7 +6,8 @@
 //! ```no_run
 //! use qus_core::explain::explain;
 //!
-//! let program = explain("./busybox-armhf".as_ref(), &[]);
+//! // With the handlers that are registered, if they can be seen, in the kernel's order: here none is.
+//! let program = explain("./busybox-armhf".as_ref(), Some(&[]));
 //! println!("{}: {}", program.what, if program.runs { "runs" } else { "does not run" });
 //! ```
 
@@ -22,6 +23,7 @@ use serde::Serialize;
 use crate::arch::Arch;
 use crate::binfmt::{Entry, Files, ListedHandler};
 use crate::elf::{Elf, ElfKind, ReadAt};
+use crate::text::Show;
 use crate::{file, handler, probe};
 
 /// How deep the kernel follows interpreters of interpreters.
@@ -43,7 +45,7 @@ pub struct Explanation {
     pub abi: Option<&'static str>,
     /// The loader that it needs.
     pub loader: Option<String>,
-    /// Whether this machine runs its architecture by itself.
+    /// Whether this machine runs its architecture without an emulator.
     pub native: Option<bool>,
     /// The handler that the kernel calls.
     pub handler: Option<String>,
@@ -51,7 +53,7 @@ pub struct Explanation {
     pub interpreter: Option<Box<Explanation>>,
     /// Whether it can be started.
     pub runs: bool,
-    /// What keeps it from running, and what else to know about it.
+    /// Why it does not run, and what else is known about it.
     pub why: Vec<String>,
     /// What to do about it.
     pub hint: Option<String>,
@@ -82,12 +84,13 @@ impl Explanation {
     }
 }
 
-/// Explains a file, given the registered handlers in the kernel's order.
-pub fn explain(path: &Path, entries: &[Entry]) -> Explanation {
-    follow(path, entries, 0)
+/// Explains a file, given the registered handlers in the kernel's order; `None` if they cannot be seen from here.
+pub fn explain(path: &Path, handlers: Option<&[Entry]>) -> Explanation {
+    follow(path, handlers, 0)
 }
 
-fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
+fn follow(path: &Path, handlers: Option<&[Entry]>, depth: usize) -> Explanation {
+    let entries = handlers.unwrap_or_default();
     let file = match file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::InvalidInput => {
@@ -105,7 +108,7 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
         Err(_) => Explanation::new(path, describe_by_magic(&header)),
     };
     if mode & 0o111 == 0 {
-        let hint = format!("`chmod +x {}`", path.display());
+        let hint = format!("`chmod +x {}`", path.quoted());
         this = this.fails("it is not executable", Some(hint));
     }
     let arch: Option<&Arch> = this.arch.and_then(|name| name.parse().ok());
@@ -114,24 +117,34 @@ fn follow(path: &Path, entries: &[Entry], depth: usize) -> Explanation {
         return explain_handler(this, arch, entry);
     }
     if let Some(interpreter) = header.strip_prefix(b"#!") {
-        return explain_script(this, interpreter, entries, depth);
+        return explain_script(this, path, interpreter, handlers, depth);
     }
     match (arch, this.native) {
         (_, Some(true)) => this,
+        (Some(arch), _) if handlers.is_none() && probe::run(arch).is_ok() => {
+            this.why.push(format!("a handler for {arch} runs it that cannot be seen from here"));
+            this
+        }
         (Some(arch), _) => {
-            let mut why =
-                format!("this machine does not run {arch} natively, and no handler is registered for it");
             let disabled = |entry: &&Entry| !entry.enabled && matches(entry, path, &header);
-            if let Some(entry) = entries.iter().find(disabled) {
-                why = format!("the handler {} for it is disabled", entry.rule.name.to_string_lossy());
-            }
-            this.fails(
-                why,
-                Some(format!(
-                    "as root `qus install {arch}`, or without root `qus run {arch} -- {}`",
-                    path.display()
-                )),
-            )
+            let (why, force) = match entries.iter().find(disabled) {
+                Some(entry) => (
+                    format!("the handler {} for it is disabled", entry.rule.name.to_string_lossy()),
+                    " --force",
+                ),
+                None => (
+                    format!("this machine does not run {arch} natively, and no handler is registered for it"),
+                    "",
+                ),
+            };
+            // A name without a slash would be searched for in `PATH`.
+            let in_dir = if path.parent() == Some(Path::new("")) { Path::new(".") } else { Path::new("") };
+            let program = in_dir.join(path);
+            let hint = format!(
+                "as root `qus install {arch}{force}`, or without root `qus run {arch} -- {}`",
+                program.quoted()
+            );
+            this.fails(why, Some(hint))
         }
         (None, _) => {
             let why = "neither the kernel nor a registered handler recognises this kind of file".to_owned();
@@ -221,10 +234,16 @@ fn explain_handler(mut this: Explanation, arch: Option<&'static Arch>, entry: &E
 }
 
 /// Follows the line after `#!` to the program that it names.
-fn explain_script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: usize) -> Explanation {
+fn explain_script(
+    mut this: Explanation,
+    path: &Path,
+    line: &[u8],
+    handlers: Option<&[Entry]>,
+    depth: usize,
+) -> Explanation {
     let line = line.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let words = line.split(|byte| b" \t".contains(byte)).find(|word| !word.is_empty());
-    let Some(interpreter) = words.map(|word| PathBuf::from(OsString::from_vec(word.to_vec()))) else {
+    let first = line.split(|byte| b" \t".contains(byte)).find(|word| !word.is_empty());
+    let Some(interpreter) = first.map(|word| PathBuf::from(OsString::from_vec(word.to_vec()))) else {
         return this.fails("its first line names no interpreter", None);
     };
     if depth == MAX_DEPTH {
@@ -235,11 +254,13 @@ fn explain_script(mut this: Explanation, line: &[u8], entries: &[Entry], depth: 
     }
     if line.ends_with(b"\r") {
         this.why.push(
-            "its first line ends in a carriage return, which the kernel takes for a part of the path"
+            "its first line ends in a carriage return, which the kernel does not remove: it becomes part of the \
+             interpreter's path or argument"
                 .to_owned(),
         );
+        this.hint = Some(format!("`sed -i 's/\\r$//' {}`", path.quoted()));
     }
-    let interpreter = follow(&interpreter, entries, depth + 1);
+    let interpreter = follow(&interpreter, handlers, depth + 1);
     if !interpreter.runs {
         let why = format!("its interpreter {} does not run", interpreter.file);
         let hint = interpreter.hint.clone();
@@ -270,7 +291,7 @@ pub fn readable(listed: Vec<ListedHandler>) -> Vec<Entry> {
     listed.into_iter().filter_map(|(_, entry)| entry.ok()).collect()
 }
 
-/// The handler that takes a file which begins like this, if any.
+/// The handler that the kernel uses for a file with this beginning, if any.
 pub fn handler_of<'a>(header: &[u8], entries: &'a [Entry]) -> Option<&'a Entry> {
     entries.iter().find(|entry| entry.enabled && matches(entry, Path::new(OsStr::new("")), header))
 }
@@ -311,17 +332,17 @@ mod tests {
     fn a_program_runs_natively_and_a_script_follows_it() {
         let dir = directory();
         let program = dir.write("own", probe::image(own()));
-        let this = explain(&program, &[]);
+        let this = explain(&program, Some(&[]));
         assert!(this.runs && this.native == Some(true) && this.handler.is_none(), "{this:?}");
         let script = dir.write("script", format!("#! {}  -x\n", program.display()).as_bytes());
-        let this = explain(&script, &[]);
+        let this = explain(&script, Some(&[]));
         assert!(this.runs, "{this:?}");
         assert_eq!(this.interpreter.unwrap().arch, Some(own().name));
         let lost = dir.write("lost", b"#!/no/such/interpreter\n");
-        assert!(explain(&lost, &[]).why[0].contains("/no/such/interpreter does not run"));
+        assert!(explain(&lost, Some(&[])).why[0].contains("/no/such/interpreter does not run"));
         let circle = dir.0.path().join("circle");
         dir.write("circle", format!("#!{}\n", circle.display()).as_bytes());
-        assert!(!explain(&circle, &[]).runs);
+        assert!(!explain(&circle, Some(&[])).runs);
     }
 
     #[test]
@@ -329,18 +350,20 @@ mod tests {
         let dir = directory();
         let foreign: &Arch = if own().name == "alpha" { "hppa" } else { "alpha" }.parse().unwrap();
         let program = dir.write("foreign", probe::image(foreign));
-        let this = explain(&program, &[]);
+        let this = explain(&program, Some(&[]));
         assert!(this.why[0].contains("no handler is registered"), "{this:?}");
         assert!(this.hint.unwrap().contains(&format!("`qus install {foreign}`")));
         let magic = Files::Magic(0, Magic::of(foreign, [0; 4]).next().unwrap());
-        let this = explain(&program, &[entry("qemu-alpha", magic.clone(), "/no/such/emulator")]);
+        let this = explain(&program, Some(&[entry("qemu-alpha", magic.clone(), "/no/such/emulator")]));
         assert!(this.why[0].contains("interpreter /no/such/emulator does not exist"), "{this:?}");
         let mut disabled = entry("qemu-alpha", magic, "/bin/true");
         disabled.enabled = false;
-        assert!(explain(&program, &[disabled]).why[0].contains("is disabled"));
+        let this = explain(&program, Some(&[disabled]));
+        assert!(this.why[0].contains("is disabled"), "{this:?}");
+        assert!(this.hint.unwrap().contains(&format!("`qus install {foreign} --force`")));
         let mut freebsd = probe::image(own()).to_vec();
         freebsd[7] = FREEBSD;
-        assert!(explain(&dir.write("freebsd", &freebsd), &[]).why[0].contains("FreeBSD"));
+        assert!(explain(&dir.write("freebsd", &freebsd), Some(&[])).why[0].contains("FreeBSD"));
     }
 
     #[test]
@@ -353,16 +376,19 @@ mod tests {
             (b"\x7fELF", "damaged"),
             (b"hello", "data"),
         ] {
-            let this = explain(&dir.write("file", bytes), &[]);
+            let this = explain(&dir.write("file", bytes), Some(&[]));
             assert!(!this.runs && this.what.contains(what), "{this:?}");
         }
         let jar = dir.write("x.jar", b"PK");
         let java = entry("java", Files::Extension("jar".into()), "/bin/sh");
-        assert_eq!(explain(&jar, &[java]).handler.as_deref(), Some("java"));
-        assert!(!explain(dir.0.path(), &[]).runs);
-        assert!(explain(Path::new("/no/such/file"), &[]).why[0].contains("cannot be read"));
+        assert_eq!(explain(&jar, Some(&[java])).handler.as_deref(), Some("java"));
+        assert!(!explain(dir.0.path(), Some(&[])).runs);
+        assert!(explain(Path::new("/no/such/file"), Some(&[])).why[0].contains("cannot be read"));
         let plain = dir.write("plain", probe::image(own()));
         fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(explain(&plain, &[]).hint.unwrap().starts_with("`chmod +x"));
+        assert!(explain(&plain, Some(&[])).hint.unwrap().starts_with("`chmod +x"));
+        let script = dir.write("dos script", b"#!/bin/sh\r\n");
+        let hint = explain(&script, Some(&[])).hint.unwrap();
+        assert_eq!(hint, format!(r"`sed -i 's/\r$//' '{}'`", script.display()));
     }
 }

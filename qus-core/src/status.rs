@@ -21,6 +21,7 @@ use crate::binfmt::{Binfmt, BinfmtError, Entry, MountState};
 use crate::emulator;
 use crate::explain::{handler_of, readable};
 use crate::handler::arch_of;
+use crate::hint::one_line;
 use crate::mount;
 use crate::owner::{ConfiguredRules, Owner};
 use crate::probe;
@@ -36,8 +37,7 @@ pub struct StatusReport {
     pub switched_on: Option<bool>,
     /// The handlers in the kernel's order.
     pub handlers: Vec<HandlerStatus>,
-    /// Requested architectures whose programs do not run here.
-    #[serde(skip)]
+    /// Requested architectures that neither have a handler that the kernel uses nor run natively.
     pub missing: Vec<&'static Arch>,
 }
 
@@ -64,9 +64,9 @@ pub struct HandlerStatus {
     pub emulator_version: Option<String>,
     /// Which files it is for.
     pub files: Option<String>,
-    /// Whether its probe ran; `None` if it was not run.
+    /// Whether its probe passed; `None` if it was not started.
     pub probe: Option<bool>,
-    /// Why it cannot be read, or its probe did not run.
+    /// Why it cannot be read, or why its probe failed.
     pub why: Option<String>,
     /// Lines of the kernel that this version does not know.
     pub unknown: Vec<String>,
@@ -100,7 +100,7 @@ impl StatusReport {
                     let name = name.to_string_lossy().into_owned();
                     this.handlers.push(match entry {
                         Ok(entry) => sources.status(name, arch, entry),
-                        Err(error) => HandlerStatus::unreadable(name, error),
+                        Err(error) => HandlerStatus::unreadable(name, arch, error),
                     });
                 }
             }
@@ -117,17 +117,17 @@ impl StatusReport {
         Ok(this)
     }
 
-    /// How many handlers have a probe that did not run.
+    /// How many handlers do not work: their probe was started and failed.
     pub fn failing(&self) -> usize {
         self.handlers.iter().filter(|handler| handler.probe == Some(false)).count()
     }
 }
 
 impl HandlerStatus {
-    fn unreadable(name: String, error: &BinfmtError) -> Self {
+    fn unreadable(name: String, arch: Option<&'static Arch>, error: &BinfmtError) -> Self {
         Self {
             name,
-            arch: None,
+            arch: arch.map(|arch| arch.name),
             enabled: None,
             owner: Owner::Other.to_string(),
             file: None,
@@ -137,7 +137,7 @@ impl HandlerStatus {
             emulator_version: None,
             files: None,
             probe: None,
-            why: Some(error.to_string()),
+            why: Some(one_line(error)),
             unknown: Vec::new(),
         }
     }

@@ -9,7 +9,7 @@ use qus_core::explain::{Explanation, explain, readable};
 use qus_core::mount;
 use qus_core::text::Show;
 
-use crate::output::{print_json, print_text};
+use crate::output::{SWITCHED_OFF, message, print_json, print_text};
 
 /// Explain what a program needs, and why it does or does not run
 ///
@@ -26,8 +26,16 @@ pub(crate) struct Args {
 
 pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     let snapshot = mount::snapshot(binfmt)?;
-    let entries = if snapshot.switched_on == Some(true) { readable(snapshot.handlers) } else { Vec::new() };
-    let explained: Vec<Explanation> = args.files.iter().map(|file| explain(file, &entries)).collect();
+    let handlers = match snapshot.switched_on {
+        Some(true) => Some(readable(snapshot.handlers)),
+        Some(false) => {
+            message(SWITCHED_OFF);
+            Some(Vec::new())
+        }
+        None => None,
+    };
+    let explained: Vec<Explanation> =
+        args.files.iter().map(|file| explain(file, handlers.as_deref())).collect();
     if args.json {
         print_json(&explained)?;
     } else {

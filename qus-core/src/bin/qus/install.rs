@@ -91,7 +91,7 @@ pub(crate) fn install_and_report(binfmt: &Binfmt, args: &Args) -> Result<Install
     let mut installation =
         install(binfmt, &dir, &archs, &args.options(), &mut |event| report(binfmt, event))?;
     let unknown = selection.unknown.iter();
-    let unknown = unknown.map(|unknown| InstallOutcome::failed(&unknown.given, unknown, None));
+    let unknown = unknown.map(|unknown| InstallOutcome::failed(&unknown.given, unknown, unknown.hint()));
     installation.outcomes.splice(..0, unknown);
     if args.json {
         print_json(&installation.outcomes)?;

@@ -1,6 +1,7 @@
 //! `qus status`: every handler, ours and other programs', and what is known of it.
 
 use anyhow::Result;
+use qus_core::arch::Arch;
 use qus_core::binfmt::Binfmt;
 use qus_core::hint::hinted;
 use qus_core::status::StatusReport;
@@ -8,12 +9,13 @@ use qus_core::table::Table;
 use qus_core::text::Show;
 
 use crate::context::required_archs;
-use crate::output::{message, print_json, print_text};
+use crate::output::{SWITCHED_OFF, message, print_json, print_text};
 
 /// Show all handlers
 ///
-/// Those of other programs are shown too, with their owner. With architectures: only theirs, and exit status 1
-/// if one of them neither has a handler nor runs natively. With --probe also if a program does not run.
+/// Handlers of other programs are shown too, with their owner. With architectures, shows only their handlers; the exit
+/// status is 1 if one of them neither has a handler nor runs natively. With --probe, it is also 1 if a handler does not
+/// work.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Architectures; `all` are those of all emulators in the directory
@@ -37,7 +39,7 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     if !report.missing.is_empty() {
         let names: Vec<_> = report.missing.iter().map(|arch| arch.name).collect();
         let names = names.join(" ");
-        return Err(hinted(format!("no handler for {names}"), format!("as root: `qus install {names}`")));
+        return Err(hinted(format!("no handler for {names}"), missing_hint(&report, &names)));
     }
     let (failing, all) = (report.failing(), report.handlers.len());
     if failing > 0 {
@@ -47,13 +49,26 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What to do about architectures without a handler that the kernel uses.
+fn missing_hint(report: &StatusReport, names: &str) -> String {
+    let is_registered = |arch: &&Arch| report.handlers.iter().any(|handler| handler.arch == Some(arch.name));
+    if report.switched_on == Some(false) {
+        "`qus doctor` has the command that switches binfmt_misc on".to_owned()
+    } else if report.missing.iter().any(is_registered) {
+        // It is disabled, or for other files: only a replacement helps.
+        format!("as root: `qus install {names} --force`")
+    } else {
+        format!("as root: `qus install {names}`")
+    }
+}
+
 fn print_table(report: &StatusReport) -> Result<()> {
     if report.switched_on.is_none() {
         message(format_args!("binfmt_misc at {}: {}; see `qus doctor`", report.mount, report.state));
         return Ok(());
     }
     if report.switched_on == Some(false) {
-        message("binfmt_misc is switched off: the kernel uses no handler; see `qus doctor`");
+        message(SWITCHED_OFF);
     }
     if report.handlers.is_empty() {
         message("no handler is registered");
