@@ -34,17 +34,17 @@ pub const FILE: &str = "bundle.json";
 /// The version of the file's form that is written and read.
 pub const SCHEMA: u32 = 2;
 
-/// The version of what [`Recipe::key`] is made of. It is not [`SCHEMA`]: a new form of the file does not make the
-/// emulators of a cache useless.
+/// The version of what [`Recipe::key`] hashes. It is separate from [`SCHEMA`], so that emulators in a cache remain valid
+/// when only the form of the file changes.
 const KEY: u32 = 1;
 
-/// What emulators are built for.
+/// How emulators are built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Profile {
     /// Quick to build.
     Dev,
-    /// Shipped: optimised with profile data.
+    /// For shipping: optimised with profile data.
     Release,
 }
 
@@ -57,7 +57,7 @@ impl fmt::Display for Profile {
     }
 }
 
-/// Everything that decides what an emulator's bytes are, but its target.
+/// Everything that decides the bytes of an emulator, except for its target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipe {
     /// QEMU's version.
@@ -72,7 +72,7 @@ pub struct Recipe {
     pub profile: Profile,
     /// Arguments of QEMU's configure.
     pub flags: Vec<String>,
-    /// Checksum of the profile data that the compiler was given, if it was.
+    /// Checksum of the profile data for the compiler, if there was any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile_data_sha256: Option<Sha256>,
     /// The compiler.
@@ -90,7 +90,7 @@ pub struct PatchId {
     pub sha256: Sha256,
 }
 
-/// What of a toolchain ends up in an emulator; none of it depends on where it is installed.
+/// What identifies a toolchain, wherever it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
     /// First line of the compiler's `--version`.
@@ -130,11 +130,11 @@ pub struct Bundle {
 pub enum BundleError {
     /// It is there and cannot be read.
     Io(PathBuf, io::Error),
-    /// It is empty, cut off or otherwise not what was written: how.
+    /// It is empty, cut off or otherwise not what was written; the reader's message.
     Damaged(PathBuf, String),
-    /// It has another form: the version of its schema.
+    /// It was written by another version of qus: the version of its schema.
     OtherSchema(PathBuf, u32),
-    /// It names this file, which is not in its directory.
+    /// It names this file, which is outside of its directory.
     Outside(PathBuf, String),
 }
 
@@ -170,8 +170,8 @@ impl BundleError {
         | Self::OtherSchema(path, _)
         | Self::Outside(path, _)) = self;
         Some(format!(
-            "write it again with `cargo xtask build-qemu`, or do without versions: `rm {}`",
-            path.shown()
+            "write it again with `cargo xtask build-qemu`, or use the emulators without it: `rm {}`",
+            path.quoted()
         ))
     }
 }

@@ -1,8 +1,7 @@
 //! The emulators that can be registered: where they are, and whether a file can be one.
 //!
-//! An interpreter that needs a loader runs on the host and fails in every container, one for
-//! another machine fails everywhere, and the kernel accepts both at registration. They are
-//! refused here.
+//! An emulator that needs a loader works on the host and fails in containers; one for another machine fails everywhere.
+//! The kernel registers both, so they are refused here.
 //!
 //! ```no_run
 //! use qus_core::emulator::{self, EmulatorDir};
@@ -32,6 +31,9 @@ use crate::elf::{Elf, ElfError, ElfKind};
 use crate::file;
 use crate::probe;
 use crate::text::Show;
+
+/// The hint for an emulator, or any, that is not found.
+pub(crate) const DIR_HINT: &str = "name the directory with emulators with `--dir`, or in QEMU_BIN_DIR";
 
 /// Where `qus install --persist` copies emulators to.
 pub const PERSISTENT: &str = "/usr/local/lib/qus";
@@ -89,15 +91,13 @@ impl EmulatorDirError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Io(..) => {
-                Some("name a directory with emulators with `--dir`, or in QEMU_BIN_DIR".to_owned())
-            }
+            Self::Io(..) => Some(DIR_HINT.to_owned()),
             Self::Bundle(error) => error.hint(),
         }
     }
 }
 
-/// The bundle of a directory. None is needed, and one of another form is as good as none.
+/// The bundle of a directory. It is optional, and one with another schema is ignored.
 fn bundle(dir: &Path) -> Result<Option<Bundle>, BundleError> {
     match Bundle::read(dir) {
         Err(BundleError::OtherSchema(..)) => Ok(None),
@@ -131,11 +131,11 @@ impl EmulatorDir {
         Ok(Self { emulators, dir, version: bundle.map(|bundle| bundle.recipe.qemu) })
     }
 
-    /// The first directory with any emulator: beside this program, then those of [`PERSISTENT`], the
-    /// latest first, then `/usr/bin`. Without any, the last of them.
+    /// The first of these directories that has an emulator: that of this program, those in [`PERSISTENT`], the latest
+    /// version first, and `/usr/bin`. If none has, `/usr/bin`.
     ///
     /// # Errors
-    /// None of them can be read.
+    /// `/usr/bin` cannot be read, or the `bundle.json` of one of them is damaged.
     pub fn find() -> Result<Self, EmulatorDirError> {
         let mut dirs: Vec<PathBuf> = Vec::new();
         dirs.extend(std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())));
@@ -180,7 +180,7 @@ pub enum UnfitEmulator {
     NoExec,
     /// It is not a program.
     NotElf(ElfError),
-    /// It is an object file or a core dump.
+    /// It is an object file, a core dump or a library.
     NotAProgram,
     /// It needs this loader, which containers do not have.
     Dynamic(PathBuf),
@@ -196,10 +196,10 @@ impl fmt::Display for UnfitEmulator {
             Self::NotExecutable => f.write_str("is not executable"),
             Self::NoExec => f.write_str("is on a file system that is mounted noexec"),
             Self::NotElf(error) => write!(f, "is not a program: {error}"),
-            Self::NotAProgram => f.write_str("is not a program but an object file or a core dump"),
+            Self::NotAProgram => f.write_str("is not a program but an object file, a core dump or a library"),
             Self::Dynamic(loader) => write!(
                 f,
-                "is not static: it needs {}, and would fail in every container without that",
+                "is not static: it needs {}, and would fail in every container without it",
                 loader.shown()
             ),
             Self::Machine(arch) => write!(f, "is for {arch}, which this machine does not run"),
@@ -212,14 +212,15 @@ impl std::error::Error for UnfitEmulator {}
 impl UnfitEmulator {
     /// What to do about it, for a file.
     pub fn hint(&self, path: &Path) -> Option<String> {
-        let path = path.shown();
+        let path = path.quoted();
         Some(match self {
             Self::NotExecutable => format!("make it executable: `chmod 755 {path}`"),
             Self::NoExec => format!(
-                "copy it elsewhere, as with `cp {path} /usr/local/bin/`, and name that directory with `--dir`"
+                "copy it to another file system, for example with `cp {path} /usr/local/bin/`, and name that directory \
+                 with `--dir`"
             ),
             Self::Dynamic(_) => {
-                "use a static build, as qus builds them or as Debian's package qemu-user-static has them"
+                "use a static build: one that qus has built, or that of Debian's package qemu-user-static"
                     .to_owned()
             }
             Self::Open(_) | Self::NotAFile | Self::NotElf(_) | Self::NotAProgram | Self::Machine(_) => {
@@ -229,7 +230,7 @@ impl UnfitEmulator {
     }
 }
 
-/// Which file was inspected, to notice when another one takes its place.
+/// Which file was inspected, to detect that another one has replaced it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileIdentity {
     device: u64,
@@ -246,7 +247,7 @@ impl FileIdentity {
         }
     }
 
-    /// That of the file at this path now; `None` if there is none.
+    /// The identity of the file that is at a path now; `None` if there is none.
     pub fn now(path: &Path) -> Option<Self> {
         fs::metadata(path).ok().map(|metadata| Self::new(&metadata))
     }
@@ -272,10 +273,15 @@ pub fn inspect(path: &Path) -> Result<FileIdentity, UnfitEmulator> {
     if matches!(elf.kind, ElfKind::Other(_)) {
         return Err(UnfitEmulator::NotAProgram);
     }
+    let arch = elf.arch();
     if let Some(loader) = elf.interpreter {
         return Err(UnfitEmulator::Dynamic(loader));
     }
-    match elf.arch() {
+    // Without a loader nothing loads the libraries that it needs.
+    if elf.needed > 0 {
+        return Err(UnfitEmulator::NotAProgram);
+    }
+    match arch {
         Some(arch) if is_own(arch) || probe::is_native(arch) => Ok(FileIdentity::new(&metadata)),
         arch => Err(UnfitEmulator::Machine(arch.map_or("an unknown machine", |arch| arch.name))),
     }

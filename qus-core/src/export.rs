@@ -20,8 +20,8 @@ use crate::emulator::Emulator;
 use crate::handler::rules_of;
 use crate::text::single_quoted;
 
-/// The first line of what we write.
-const HEAD: &str = "# Written by qus; `qus remove --persist` removes it.\n";
+/// The first line of what we write, with `qus export` or `qus install --persist`.
+const HEAD: &str = "# Written by qus. After `qus install --persist`, `qus remove --persist` removes it.\n";
 
 fn rules(emulators: &[Emulator], flags: Flags) -> impl Iterator<Item = Rule> {
     emulators.iter().flat_map(move |emulator| rules_of(emulator, flags))
@@ -101,7 +101,7 @@ pub fn debian(emulators: &[Emulator], flags: Flags) -> Result<String, BadRule> {
     let mut script = "#!/bin/sh\n# Written by qus.\nset -e\n".to_owned();
     let yes = |set| if set { "yes" } else { "no" };
     for rule in rules(emulators, flags) {
-        // To check it as the kernel would.
+        // For its checks: update-binfmts registers a rule that is as long.
         rule.line()?;
         let Files::Magic(offset, magic) = &rule.files else { continue };
         script += &format!(

@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::arch::{Arch, UnknownArch};
-use crate::emulator::EmulatorDir;
+use crate::emulator::{DIR_HINT, EmulatorDir};
 use crate::text::Show;
 
 /// The architectures that were requested.
@@ -42,7 +42,7 @@ impl std::error::Error for NoEmulators {}
 impl NoEmulators {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
-        Some("name the directory with emulators with `--dir`, or in QEMU_BIN_DIR".to_owned())
+        Some(DIR_HINT.to_owned())
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use crate::arch::Arch;
 use crate::binfmt::BinfmtError;
-use crate::emulator::UnfitEmulator;
+use crate::emulator::{DIR_HINT, UnfitEmulator};
 use crate::handler::HandlerError;
 use crate::hint::one_line;
 use crate::mount::MountError;
@@ -98,9 +98,9 @@ impl fmt::Display for ArchFailure {
             }
             Self::Handler(error) => error.fmt(f),
             Self::ReadBack(HandlerError::Differs { .. }) => {
-                f.write_str("the kernel has something else than was registered")
+                f.write_str("the kernel does not show the handler that was registered")
             }
-            Self::ReadBack(error) => write!(f, "what was registered cannot be read back: {error}"),
+            Self::ReadBack(error) => write!(f, "the handler that was registered cannot be read: {error}"),
             Self::Replaced(path) => write!(f, "{} was replaced while it was registered", path.shown()),
             Self::Probe(why) => write!(f, "registered, but {why}"),
             Self::Rollback(error) => f.write_str(&one_line(error)),
@@ -117,9 +117,7 @@ impl ArchFailure {
             Self::Trust(error) => error.hint(),
             Self::Unfit(path, unfit) => unfit.hint(path),
             Self::Handler(error) => error.hint(),
-            Self::NoEmulator(..) => {
-                Some("name the directory that has it with `--dir`, or in QEMU_BIN_DIR".to_owned())
-            }
+            Self::NoEmulator(..) => Some(DIR_HINT.to_owned()),
             Self::Replaced(_) => Some("run the same command again".to_owned()),
             Self::Probe(_) => Some("`qus doctor` looks for the reason".to_owned()),
             Self::DoesNotEmulate(..) | Self::ReadBack(_) | Self::Rollback(_) => None,

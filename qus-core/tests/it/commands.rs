@@ -39,7 +39,7 @@ fn what_cannot_be_read_back_is_not_installed() {
     let files = machine();
     let (mount, dir) = (files.arg("binfmt"), files.arg("bin"));
     let ended = qus(&["--mount", &mount, "install", FOREIGN, "--no-probe", "--dir", &dir]);
-    ended.says(1, &["the kernel has something else than was registered", "not installed: alpha"]);
+    ended.says(1, &["the kernel does not show the handler that was registered", "not installed: alpha"]);
     assert_eq!(files.read("binfmt/register").as_bytes(), text(&files).1.line().unwrap());
     assert_eq!(files.read("binfmt/status"), "enabled\n");
 }
@@ -124,8 +124,10 @@ fn what_does_not_exist_is_named() {
         .says(1, &["/no/such/directory", "No such file"]);
     qus(&["install", "s390x", "--no-probe", "--dir", &dir]).says(1, &["there is no qemu-s390x in"]);
     qus(&["explain", "/no/such/file"]).says(1, &["1 of 1 files cannot be run here"]);
-    qus(&["export", "raw", "all", "--dir", &files.arg("")])
-        .says(1, &["there is no emulator for any architecture"]);
+    qus(&["export", "raw", "all", "--dir", &files.arg("")]).says(1, &["there is no emulator in", "hint: "]);
+    qus(&["export", "raw", "s390x", "--dir", &dir]).says(1, &["there is no qemu-s390x in", "hint: "]);
+    let own = std::env::consts::ARCH;
+    qus(&["export", "raw", own, "--dir", &dir]).says(1, &["is this machine's own architecture"]);
 }
 
 #[test]
@@ -141,6 +143,50 @@ fn exports_name_the_directory_in_which_emulators_will_be() {
         ended.says(0, &[]);
         assert!(ended.stdout.contains(expected), "{}", ended.stdout);
     }
+}
+
+#[test]
+fn hints_follow_the_state_of_handlers() {
+    let files = machine();
+    let mount = files.arg("binfmt");
+    files.write("program", probe::image(FOREIGN.parse().unwrap()));
+    fs::set_permissions(files.path("program"), fs::Permissions::from_mode(0o755)).unwrap();
+    let explain = || qus(&["--mount", &mount, "explain", &files.arg("program")]);
+    let status = || qus(&["--mount", &mount, "status", FOREIGN]);
+
+    assert!(explain().stdout.contains("`qus install alpha`"), "{}", explain().stdout);
+    status().says(1, &["hint: as root: `qus install alpha`\n"]);
+    files.write("binfmt/qemu-alpha", text(&files).0.replace("enabled", "disabled"));
+    assert!(explain().stdout.contains("`qus install alpha --force`"), "{}", explain().stdout);
+    status().says(1, &["hint: as root: `qus install alpha --force`\n"]);
+    files.write("binfmt/qemu-alpha", text(&files).0);
+    files.write("binfmt/status", "disabled\n");
+    explain().says(1, &["binfmt_misc is switched off"]);
+    status().says(1, &["binfmt_misc is switched off", "hint: `qus doctor` has the command"]);
+    let json = qus(&["--mount", &mount, "status", "--json", FOREIGN]).stdout;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["missing"], Value::from(vec![FOREIGN]));
+}
+
+#[test]
+fn a_program_beside_is_named_with_its_directory() {
+    let files = machine();
+    files.write("a program", probe::image(FOREIGN.parse().unwrap()));
+    fs::set_permissions(files.path("a program"), fs::Permissions::from_mode(0o755)).unwrap();
+    let explained = super::ended(
+        std::process::Command::new(env!("CARGO_BIN_EXE_qus"))
+            .args(["--mount", "binfmt", "explain", "a program"])
+            .current_dir(files.path("")),
+    );
+    assert!(explained.stdout.contains("`qus run alpha -- './a program'`"), "{}", explained.stdout);
+}
+
+#[test]
+fn only_what_was_named_has_to_run() {
+    let own = std::env::consts::ARCH;
+    qus(&["probe", "all", own]).says(0, &[]);
+    let doctor = qus(&["--mount", &machine().arg("binfmt"), "doctor", own]);
+    assert!(doctor.stdout.ends_with("0 handlers, 0 working\n"), "{}", doctor.stdout);
 }
 
 #[test]

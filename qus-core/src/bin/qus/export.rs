@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use qus_core::binfmt::Flags;
 use qus_core::emulator::{self, Emulator};
 use qus_core::export;
-use qus_core::hint::hinted;
+use qus_core::install::ArchFailure;
 use qus_core::probe;
 use qus_core::selection::Selection;
 use qus_core::text::Show;
@@ -16,13 +16,13 @@ use crate::output::print_data;
 
 /// Print our rules in the form of another program
 ///
-/// Nothing is registered. Paths are those of the emulators in the directory; --as names the directory in which they
-/// will be.
+/// Registers nothing. The rules contain the paths of the emulators in the directory, or, with --as, in the directory in
+/// which they will be. `all` selects what `qus install all` would register.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   qus export systemd all > /etc/binfmt.d/qus.conf && systemctl restart systemd-binfmt
   qus export debian aarch64 | sh
-  qus export raw aarch64 > /proc/sys/fs/binfmt_misc/register    # one line at a time")]
+  qus export raw aarch64 > /proc/sys/fs/binfmt_misc/register    # the kernel reads one rule at a time")]
 pub(crate) struct Args {
     #[arg(value_enum)]
     format: Format,
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Directory in which the emulators will be
+    /// Directory in which the emulators will be when the rules are used
     #[arg(long = "as", value_name = "DIR")]
     target_dir: Option<PathBuf>,
 }
@@ -48,30 +48,26 @@ enum Format {
     Debian,
     /// A service for /etc/init.d
     Openrc,
-    /// The lines that are written to the kernel's `register`
+    /// The lines that are written to `/proc/sys/fs/binfmt_misc/register`
     Raw,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let dir = emulator_dir(args.dir.as_deref())?;
     let selection = Selection::strict(&args.archs)?;
-    let foreign = |emulator: &&Emulator| !emulator::is_own(emulator.arch);
-    let is_selected = |emulator: &&Emulator| {
-        selection.archs.contains(&emulator.arch) || selection.all && !probe::is_native(emulator.arch)
-    };
-    let mut chosen: Vec<Emulator> =
-        dir.emulators.iter().filter(foreign).filter(is_selected).cloned().collect();
-    let missing: Vec<_> = selection
-        .archs
-        .iter()
-        .filter(|arch| !chosen.iter().any(|emulator| emulator.arch == **arch))
-        .collect();
-    if !missing.is_empty() || chosen.is_empty() {
-        let arch = missing.first().map_or("any architecture".to_owned(), ToString::to_string);
-        return Err(hinted(
-            format!("there is no emulator for {arch} in {}", dir.dir.shown()),
-            "name the directory that has it with `--dir`, or in QEMU_BIN_DIR",
-        ));
+    let mut chosen: Vec<Emulator> = Vec::new();
+    for arch in selection.resolve(&dir)? {
+        let is_named = selection.archs.contains(&arch);
+        if emulator::is_own(arch) && is_named {
+            bail!("{arch} is this machine's own architecture, whose programs need no emulator");
+        }
+        if is_named || !emulator::is_own(arch) && !probe::is_native(arch) {
+            let emulator = dir.get(arch).ok_or_else(|| ArchFailure::NoEmulator(arch, dir.dir.clone()))?;
+            chosen.push(emulator.clone());
+        }
+    }
+    if chosen.is_empty() {
+        bail!("this machine runs natively all programs that the emulators in {} are for", dir.dir.shown());
     }
     for emulator in &mut chosen {
         if let (Some(target), Some(name)) = (&args.target_dir, emulator.path.file_name()) {

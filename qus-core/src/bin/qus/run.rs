@@ -78,7 +78,7 @@ fn execute(command: &[OsString]) -> Result<()> {
     let status = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
     let what = format!("cannot run {}: {error}", program.shown());
     print_error(&match is_unknown {
-        true => hinted(what, format!("no handler is for it; see `qus explain {}`", program.shown())),
+        true => hinted(what, format!("`qus explain {}` reports why", program.quoted())),
         false => anyhow::Error::msg(what),
     });
     exit(status)
