@@ -1,6 +1,6 @@
 //! `debian.toml`: suites, guests and packages of Debian, besides build dependencies.
 //!
-//! Only names; how packages are downloaded and unpacked is xtask's business.
+//! Only names; xtask downloads and unpacks the packages.
 
 use std::fmt;
 
@@ -74,7 +74,7 @@ pub struct GuestProgram {
 pub enum Origin {
     /// The machine's own release.
     Own,
-    /// The first of [`Debian::guest_suites`] that has them.
+    /// The first suite of [`Debian::guest_suites`] that has them.
     Guests,
     /// This suite.
     Suite(String),
@@ -112,9 +112,9 @@ pub struct PackageSets {
     pub engine_own: PackageSet,
     /// The compose plugin.
     pub compose: PackageSet,
-    /// What counts instructions.
+    /// The program that counts instructions.
     pub valgrind: PackageSet,
-    /// What compresses tarballs.
+    /// The program that unpacks tarballs in tests.
     pub zstd: PackageSet,
 }
 
@@ -184,7 +184,7 @@ impl Debian {
         targets
     }
 
-    /// `suites` are those that other files use, each with its place.
+    /// `suites` are the names of suites in other files, each with its place.
     pub(crate) fn lint<'a>(&'a self, suites: impl Iterator<Item = (String, &'a str)>) -> Vec<String> {
         let mut findings = Vec::new();
         let mut check = |ok: bool, finding: &dyn Fn() -> String| {

@@ -1,7 +1,7 @@
 //! `hosts.toml`: how emulators and the program are built for a host on a machine of another architecture.
 //!
-//! Only names of packages, programs and options; where they are unpacked and how they are called is xtask's
-//! business. Hosts themselves are rows of qus-core's table.
+//! Only names of packages, programs and options; xtask unpacks the packages and calls the programs. Hosts themselves are
+//! rows of qus-core's table.
 
 use qus_core::arch::Host;
 use serde::Deserialize;

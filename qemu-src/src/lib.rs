@@ -1,5 +1,5 @@
-//! What is built: releases and where they come from, configure flags, tools and patches. All of it is data in files
-//! beside this crate, which are read strictly.
+//! What is built: releases and where they come from, configure flags, tools and patches. All of it is data in files of this
+//! crate's directory, and unknown keys in them are errors, because a misspelt key would silently have no effect.
 //!
 //! | file | content |
 //! |---|---|
@@ -12,9 +12,8 @@
 //! | `pgo.toml` | the training workload of profile-guided optimisation |
 //! | `patches/` | patches, each with the versions that it applies to |
 //!
-//! Unknown keys are errors, because a misspelt key would silently have no effect. Hosts, targets and profiles are typed.
-//! Everything that types cannot express is checked by [`QemuSrc::lint`], which a unit test runs on the files that ship.
-//! This crate downloads, builds and patches nothing.
+//! Hosts, targets, versions and checksums are typed. What types cannot express is checked by [`QemuSrc::lint`], which a unit
+//! test runs on the files of the repository. This crate downloads, builds and patches nothing.
 
 mod by_arch;
 mod configure;
@@ -85,13 +84,13 @@ impl QemuSrc {
     ///
     /// # Errors
     /// A message that lists what there is.
-    pub fn release(&self, asked: &str) -> Result<&Release, String> {
+    pub fn release(&self, name: &str) -> Result<&Release, String> {
         let releases = &self.sources.releases;
-        let is = |release: &&Release| release.channel == asked || release.version.to_string() == asked;
-        releases.iter().find(is).ok_or_else(|| {
+        let is_named = |release: &&Release| release.channel == name || release.version.to_string() == name;
+        releases.iter().find(is_named).ok_or_else(|| {
             let known: Vec<_> =
                 releases.iter().map(|release| format!("{} ({})", release.version, release.channel)).collect();
-            format!("QEMU `{asked}` is not in sources.toml; there are {}", known.join(", "))
+            format!("QEMU `{name}` is not in sources.toml; there are {}", known.join(", "))
         })
     }
 
@@ -167,18 +166,24 @@ mod tests {
     fn lint_finds_what_types_cannot() {
         let mut data = shipped();
         data.sources.releases[1].channel = "default".to_owned();
+        data.sources.narrow_hosts.channel = "old".to_owned();
         data.configure.flags[0].reason.clear();
         data.tools.static_libraries[0].name = "glib.so".to_owned();
         let riscv64 = data.hosts.hosts.iter_mut().find(|cross| cross.host.name == "riscv64").unwrap();
         riscv64.suite = Some("buster".to_owned());
         let findings = data.lint().join("\n");
+        let edge = shipped().release("edge").unwrap().version.to_string();
         for expected in [
             "duplicate version or channel default",
+            "narrow-hosts: no release has the channel old",
             "--static: no reason",
             "static-library glib.so: not called lib*.a",
             "hosts.toml, riscv64: suite buster is not in debian.toml",
         ] {
             assert!(findings.contains(expected), "{expected} in {findings}");
         }
+        let mut data = shipped();
+        data.sources.narrow_hosts.channel = "edge".to_owned();
+        assert_eq!(data.lint(), [format!("narrow-hosts: {edge} is not in <11")]);
     }
 }

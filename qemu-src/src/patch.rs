@@ -15,8 +15,8 @@
 //! ---
 //! ```
 //!
-//! Patches apply in the order of their names. Where QEMU's versions need different differences, each has its own file of
-//! the same number; their `Versions` must not overlap.
+//! Patches are applied in the order of their names. If versions of QEMU need different variants of a patch, each variant is
+//! a file with the same number; their `Versions` must not overlap.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,8 +39,10 @@ pub struct Patch {
     pub text: String,
 }
 
-/// What a header may have besides `Versions`.
+/// The fields that a header may have besides `Versions`.
 const FIELDS: [&str; 5] = ["From", "Date", "Subject", "Upstream", "License"];
+
+const BAD_NAME: &str = "is not called <purpose>/NNNN-name.patch";
 
 /// Reads all patches below a directory, in the order in which they are applied.
 pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, DataError> {
@@ -51,16 +53,14 @@ pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, DataError> {
                 patches.push(read(format!("{purpose}/{file}"), path)?);
             }
         } else if purpose.ends_with(".patch") {
-            return Err(DataError { path, what: NOT_CALLED.to_owned() });
+            return Err(DataError { path, what: BAD_NAME.to_owned() });
         }
     }
     patches.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(patches)
 }
 
-const NOT_CALLED: &str = "is not called <purpose>/NNNN-name.patch";
-
-/// What is in a directory, with names that can be shown.
+/// The paths and names in a directory.
 fn entries(dir: &Path) -> Result<Vec<(PathBuf, String)>, DataError> {
     let failed = |error: std::io::Error| DataError { path: dir.to_owned(), what: error.to_string() };
     let entry = |entry: std::io::Result<fs::DirEntry>| {
@@ -75,7 +75,7 @@ fn read(name: String, path: PathBuf) -> Result<Patch, DataError> {
         Some((_, file)) if is_numbered(file) => fs::read_to_string(&path)
             .map_err(|error| error.to_string())
             .and_then(|text| versions(&text).map(|versions| (text, versions))),
-        _ => Err(NOT_CALLED.to_owned()),
+        _ => Err(BAD_NAME.to_owned()),
     };
     match parsed {
         Ok((text, versions)) => Ok(Patch { name, versions, path, text }),
@@ -90,7 +90,7 @@ fn is_numbered(file: &str) -> bool {
     })
 }
 
-/// `Versions` of a patch's header, in which nothing else is allowed than what is known.
+/// The value of `Versions` in a patch's header. Unknown fields are errors.
 fn versions(text: &str) -> Result<VersionReq, String> {
     let header = text.split_once("\n\n").map_or(text, |(header, _)| header);
     let mut seen = Vec::new();
@@ -142,7 +142,9 @@ impl Patch {
 
     /// Its purpose and number, which variants of one patch for different versions share.
     fn number(&self) -> &str {
-        self.name.split_once('-').map_or(&*self.name, |(number, _)| number)
+        let file = self.name.find('/').map_or(0, |slash| slash + 1);
+        let end = self.name[file..].find('-').map_or(self.name.len(), |dash| file + dash);
+        &self.name[..end]
     }
 
     /// What its header lacks; empty when all is well.
@@ -242,7 +244,7 @@ mod tests {
             assert!(message.contains(expected), "{expected}: {message}");
         }
         for name in ["0001-x.patch", "build/x.patch", "build/0001-x.patch.orig", "build/0001-.patch"] {
-            assert!(error(name, GOOD).ends_with(&format!("{name}: {NOT_CALLED}")), "{name}");
+            assert!(error(name, GOOD).ends_with(&format!("{name}: {BAD_NAME}")), "{name}");
         }
     }
 
@@ -272,5 +274,7 @@ mod tests {
             both(&GOOD.replace(">=10", "<10"), GOOD),
             ["build/0001-x-10.0.patch applies to no release"]
         );
+        let patches = loaded(&[("user-mode/0001-x.patch", GOOD), ("user-mode/0002-y.patch", GOOD)]).unwrap();
+        assert_eq!(lint(&patches, &releases(&["10.2.2"])), Vec::<String>::new(), "a purpose may have a dash");
     }
 }

@@ -16,8 +16,8 @@ pub struct Sources {
     pub signing_key: String,
     /// What is built for 32-bit hosts.
     pub narrow_hosts: NarrowHosts,
-    #[serde(rename = "release")]
     /// The releases.
+    #[serde(rename = "release")]
     pub releases: Vec<Release>,
 }
 
@@ -25,9 +25,9 @@ pub struct Sources {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NarrowHosts {
-    /// The default channel.
+    /// The channel that is built unless another one is requested.
     pub channel: String,
-    /// Versions that can be built.
+    /// Versions that can be built, because they still support 32-bit hosts.
     pub versions: VersionReq,
 }
 
@@ -51,7 +51,7 @@ pub struct Release {
 pub struct Upstream {
     /// Address of the `.tar.xz`.
     pub url: String,
-    /// Of the archive.
+    /// Checksum of the archive.
     pub sha256: Sha256,
     /// In bytes, where known.
     pub size: Option<u64>,
@@ -69,7 +69,7 @@ pub struct DebianArchive {
     pub version: String,
     /// Name of the original archive.
     pub file: String,
-    /// Of the archive.
+    /// Checksum of the archive.
     pub sha256: Sha256,
     /// In bytes.
     pub size: u64,
@@ -84,7 +84,7 @@ pub struct Pin<'a> {
     pub origin: &'static str,
     /// File name.
     pub file: &'a str,
-    /// Of the archive.
+    /// Checksum of the archive.
     pub sha256: Sha256,
     /// In bytes, if it is known.
     pub size: Option<u64>,
@@ -131,6 +131,13 @@ impl Sources {
         check(key.len() == 40 && key.bytes().all(|byte| byte.is_ascii_hexdigit()), &|| {
             format!("signing-key {key}: not a fingerprint")
         });
+        let NarrowHosts { channel, versions } = &self.narrow_hosts;
+        match self.releases.iter().find(|release| release.channel == *channel) {
+            None => check(false, &|| format!("narrow-hosts: no release has the channel {channel}")),
+            Some(release) => check(versions.matches(&release.version), &|| {
+                format!("narrow-hosts: {} is not in {versions}", release.version)
+            }),
+        }
         for release in &self.releases {
             let version = &release.version;
             let same = |other: &&Release| other.channel == release.channel || other.version == *version;

