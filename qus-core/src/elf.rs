@@ -1,10 +1,10 @@
 //! Reads from an ELF file what it needs to run: class, byte order, machine, flags, type, the
 //! loader and the libraries it needs.
 //!
-//! Written by hand because qus reads untrusted files of every class and byte order and needs only a few fields: it
-//! never panics, never reads past the end, and reads only the bytes it needs, so that a file may be large. It refuses
-//! anything that is not ELF version 1, and headers that point outside the file. It ignores section headers, which a
-//! stripped or hostile file need not have.
+//! Written by hand, because qus reads untrusted files of every class and byte order and needs only a few fields. The
+//! reader never panics, never reads past the end, and reads only the bytes that it needs, so that files may be large. It
+//! refuses files that are not ELF version 1, and headers that point outside the file. It ignores section headers, which
+//! a stripped or hostile file need not have.
 //!
 //! ```
 //! use qus_core::elf::Elf;
@@ -55,7 +55,7 @@ pub struct Elf {
     pub kind: ElfKind,
     /// `e_machine`, in its registry's numbers.
     pub machine: u16,
-    /// `e_flags`, of which each machine has its own meaning.
+    /// `e_flags`, whose meaning depends on the machine.
     pub flags: u32,
     /// `PT_INTERP`: the dynamic loader, without its closing zero.
     pub interpreter: Option<PathBuf>,
@@ -116,10 +116,10 @@ const DT_NEEDED: u64 = 1;
 /// runs no such file.
 const PN_XNUM: u16 = 0xffff;
 
-/// Longest path of a loader that the kernel takes, in bytes.
+/// Longest path of a loader that the kernel accepts, in bytes.
 const PATH_MAX: u64 = 4096;
 
-/// How many entries of dynamic sections are read in total. A program has some dozens, and each is a read.
+/// How many entries of dynamic sections are read in total, each with one system call. Programs have a few dozen.
 const MAX_DYNAMIC: u64 = 1 << 14;
 
 impl Elf {
@@ -134,16 +134,8 @@ impl Elf {
         }
         let mut ident = [0; 16];
         file.read_at(0, &mut ident).ok_or(ElfError::Truncated("identification"))?;
-        let class = match ident[4] {
-            1 => Class::Elf32,
-            2 => Class::Elf64,
-            _ => return Err(ElfError::BadIdent),
-        };
-        let endian = match ident[5] {
-            1 => Endian::Little,
-            2 => Endian::Big,
-            _ => return Err(ElfError::BadIdent),
-        };
+        let class = Class::from_ident(ident[4]).ok_or(ElfError::BadIdent)?;
+        let endian = Endian::from_ident(ident[5]).ok_or(ElfError::BadIdent)?;
         if ident[6] != 1 {
             return Err(ElfError::BadIdent);
         }
@@ -153,7 +145,7 @@ impl Elf {
         for segment in file.segments(table) {
             let segment = segment.ok_or(ElfError::Truncated("program header"))?;
             match segment.kind {
-                // The kernel takes the first.
+                // The kernel uses the first.
                 Segment::INTERPRETER if elf.interpreter.is_none() => {
                     elf.interpreter = Some(file.path(segment).ok_or(ElfError::Truncated("interpreter"))?);
                 }
@@ -166,36 +158,25 @@ impl Elf {
         Ok(elf)
     }
 
-    /// Whether it runs by itself: it needs no loader and no library.
-    pub fn is_static(&self) -> bool {
-        self.interpreter.is_none() && self.needed == 0
-    }
-
     /// Its calling convention, where that decides which libraries it needs.
     ///
-    /// From the psABI documents of the architectures: `EF_ARM_ABI_FLOAT_*`, `EF_RISCV_FLOAT_ABI`,
-    /// `EF_MIPS_ABI2`, `EF_PPC64_ABI`.
+    /// From the psABI documents of the architectures: `EF_ARM_ABI_FLOAT_*`, `EF_RISCV_FLOAT_ABI`, `EF_PPC64_ABI`.
     pub fn abi(&self) -> Option<&'static str> {
         let flags = self.flags;
-        Some(match (self.arch()?.name, self.class) {
-            ("arm" | "armeb", _) if flags >> 24 < 4 => "older than EABI",
-            ("arm" | "armeb", _) if flags & 0x400 != 0 => "EABI, hard float (Debian armhf)",
-            ("arm" | "armeb", _) => "EABI, soft float (Debian armel) or unspecified",
-            ("riscv32" | "riscv64", _) => match flags & 6 {
+        Some(match self.arch()?.name {
+            "arm" | "armeb" if flags >> 24 < 4 => "older than EABI",
+            "arm" | "armeb" if flags & 0x400 != 0 => "EABI, hard float (Debian armhf)",
+            "arm" | "armeb" => "EABI, soft float (Debian armel) or unspecified",
+            "riscv32" | "riscv64" => match flags & 6 {
                 0 => "soft float",
                 2 => "single float",
                 4 => "double float",
                 _ => "quad float",
             },
-            (name, Class::Elf32) if name.starts_with("mips") => {
-                if flags & 0x20 == 0 {
-                    "o32"
-                } else {
-                    "n32"
-                }
-            }
-            (name, Class::Elf64) if name.starts_with("mips") => "n64",
-            ("ppc64" | "ppc64le", _) => match flags & 3 {
+            "mips" | "mipsel" => "o32",
+            "mipsn32" | "mipsn32el" => "n32",
+            "mips64" | "mips64el" => "n64",
+            "ppc64" | "ppc64le" => match flags & 3 {
                 1 => "ELFv1",
                 2 => "ELFv2",
                 _ => return None,
@@ -204,7 +185,7 @@ impl Elf {
         })
     }
 
-    /// The row of the table whose emulator runs it.
+    /// The architecture whose emulator runs it; `None` if QEMU emulates none.
     pub fn arch(&self) -> Option<&'static Arch> {
         ARCHES.iter().find(|arch| {
             arch.class == self.class

@@ -30,6 +30,11 @@ impl Class {
             Self::Elf64 => 2,
         }
     }
+
+    /// The class with this value of `e_ident[EI_CLASS]`.
+    pub fn from_ident(ident: u8) -> Option<Self> {
+        [Self::Elf32, Self::Elf64].into_iter().find(|class| class.ident() == ident)
+    }
 }
 
 impl Endian {
@@ -39,6 +44,11 @@ impl Endian {
             Self::Little => 1,
             Self::Big => 2,
         }
+    }
+
+    /// The byte order with this value of `e_ident[EI_DATA]`.
+    pub fn from_ident(ident: u8) -> Option<Self> {
+        [Self::Little, Self::Big].into_iter().find(|endian| endian.ident() == ident)
     }
 
     /// Two bytes in this order.
@@ -83,8 +93,7 @@ pub struct Arch {
     pub name: &'static str,
     /// Word size of its ELF files.
     pub class: Class,
-    /// Whether the processor that runs them has 64-bit registers (QEMU's `TARGET_LONG_BITS`). So do some that run 32-bit
-    /// programs.
+    /// Whether its processor has 64-bit registers (QEMU's `TARGET_LONG_BITS`), as those of some 32-bit programs do too.
     pub registers_64_bit: bool,
     /// Byte order of its ELF files.
     pub endian: Endian,
@@ -94,13 +103,13 @@ pub struct Arch {
     pub flags: Option<FlagBits>,
     /// GNU triples, the preferred one first.
     pub triples: &'static [&'static str],
-    /// OCI platforms without their `linux/`, the most general first; empty where there is none.
+    /// OCI platforms without `linux/`, the most general first; empty if there is none.
     pub platforms: &'static [&'static str],
     /// Whether Docker's official images are published for it.
     pub official_images: bool,
     /// Debian's names, the preferred one first; empty where Debian has no port.
     pub debian: &'static [&'static str],
-    /// Every other spelling in use: Fedora, `uname -m`, dbhi/qus, the kernel.
+    /// Other spellings: those of Fedora, `uname -m`, dbhi/qus, the kernel.
     pub aliases: &'static [&'static str],
 }
 
@@ -179,8 +188,7 @@ impl Arch {
         format!("qemu-{}", self.name)
     }
 
-    /// Every spelling that [`std::str::FromStr`] accepts for it, QEMU's name first; a platform is also
-    /// accepted with `linux/` before it.
+    /// Every spelling that [`std::str::FromStr`] accepts for it, QEMU's name first; each may also have `linux/` before it.
     pub fn spellings(&self) -> impl Iterator<Item = &'static str> {
         let lists = [self.platforms, self.debian, self.triples, self.aliases];
         std::iter::once(self.name).chain(lists.into_iter().flatten().copied())

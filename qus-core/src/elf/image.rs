@@ -107,7 +107,7 @@ impl ElfImage<'_> {
         }
         for Segment { kind, flags, offset, address, size, align } in self.segments {
             file.word(*kind);
-            // The flags are where they keep the following addresses aligned.
+            // The position of the flags depends on the class, so that 64-bit addresses are aligned.
             if self.class == Class::Elf64 {
                 file.word(*flags);
             }
