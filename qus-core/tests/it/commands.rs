@@ -109,7 +109,7 @@ fn others_are_not_removed() {
     files.write("binfmt/qemu-alpha", &foreign);
     let mount = files.arg("binfmt");
     qus(&["--mount", &mount, "remove", FOREIGN])
-        .says(1, &["qemu-alpha was not registered by qus, and stays"]);
+        .says(1, &["qemu-alpha was not registered by qus and is left unchanged"]);
     qus(&["--mount", &mount, "remove", "all"]).says(0, &["nothing to remove"]);
     assert_eq!(files.read("binfmt/qemu-alpha"), foreign);
 }

@@ -10,10 +10,10 @@ use qus_core::text::Show;
 use crate::context::required_archs;
 use crate::output::{print_json, print_text};
 
-/// Find out what is wrong, why, and which command fixes it
+/// Report what is wrong, why, and which command fixes it
 ///
-/// Inspects the kernel, the mount and every handler, and starts a small program through each. With
-/// architectures, these must work. Exit status 1 if something cannot work.
+/// Inspects the kernel, the mount and every handler, and starts a small program through each. Architectures that are
+/// named must work. The exit status is 1 if an error is found; warnings and notes do not change it.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Architectures that must work; `all` are those of all emulators in the directory

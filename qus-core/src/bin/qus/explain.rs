@@ -13,7 +13,7 @@ use crate::output::{SWITCHED_OFF, message, print_json, print_text};
 
 /// Explain what a program needs, and why it does or does not run
 ///
-/// Follows scripts to their interpreters. The files are not started. Exit status 1 if one cannot run.
+/// Follows scripts to their interpreters. The files are not started. The exit status is 1 if one of them cannot run.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Programs or scripts

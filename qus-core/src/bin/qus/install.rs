@@ -14,20 +14,22 @@ use crate::output::{message, print_json};
 
 /// Register emulators with the kernel
 ///
-/// Programs of these architectures run from then on, in containers too. `all` selects every emulator in the directory
-/// for an architecture that this machine does not run natively. Registers them and verifies that they work: each
-/// emulator is checked and run first; then the handler is read back, and a small program of its architecture started
-/// through the kernel. Repeated, it changes nothing. A handler that differs is reported and left unchanged; --force
-/// replaces ours, without a moment in which there is none, and shadows another program's.
+/// After that, programs of these architectures run, in containers too. `all` selects every emulator in the directory for
+/// an architecture that this machine does not run natively.
+///
+/// Each emulator is checked and run before it is registered. Then its handler is read back from the kernel, and a small
+/// program of its architecture is started through it. A handler that does not work is removed again. Running the same
+/// command again changes nothing. A handler that differs from what was requested is reported and left unchanged, unless
+/// --force is given.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Architectures, or `all`
     #[arg(value_name = "ARCH", required = true)]
     archs: Vec<String>,
-    /// Register them, and only them, also at every boot (systemd or OpenRC)
+    /// Also register these, and no others, at every boot (systemd or OpenRC)
     #[arg(long)]
     persist: bool,
-    /// Root directory of the host, where it is mounted in a container, for --persist
+    /// Root directory of the host for --persist, as it is mounted in a container
     #[arg(long, value_name = "DIR", default_value = "/", requires = "persist")]
     host_root: PathBuf,
     /// Let setuid programs run as the user who starts them (flags PF instead of POCF)
@@ -36,13 +38,14 @@ pub(crate) struct Args {
     /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
     #[arg(long, value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// Replace handlers of qus that differ; shadow those of other programs
+    /// Replace handlers of qus that differ, without a gap, and take precedence over those of other programs; register
+    /// named architectures even if this machine runs them natively
     #[arg(long)]
     force: bool,
-    /// Register emulators also where users other than root can change them
+    /// Accept emulators that users other than root can change
     #[arg(long)]
     any_owner: bool,
-    /// Run neither emulators nor programs through them
+    /// Do not run emulators, nor programs through them
     #[arg(long)]
     no_probe: bool,
     /// Keep running: check every SECONDS [default: 60], re-register handlers that disappear, and remove them on SIGHUP,
@@ -57,7 +60,7 @@ pub(crate) struct Args {
         conflicts_with_all = ["dry_run", "persist"]
     )]
     pub(crate) watch: Option<u64>,
-    /// Report what would be done, change nothing
+    /// Report what would be done, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -106,7 +109,7 @@ pub(crate) fn install_and_report(binfmt: &Binfmt, args: &Args) -> Result<Install
     Ok(installation)
 }
 
-/// Reports what happens meanwhile.
+/// Reports what happens while handlers are installed.
 pub(crate) fn report(binfmt: &Binfmt, event: InstallEvent<'_>) {
     match event {
         InstallEvent::Changeable(user, dir) => message(format_args!(

@@ -56,12 +56,12 @@ enum Command {
 }
 
 const AFTER_HELP: &str = "\
-Architectures may be spelt as QEMU, Docker, Debian, GNU or uname spell them: aarch64, linux/arm64, arm64v8.
+Architectures have the names of QEMU, Docker, Debian, GNU and uname: aarch64, linux/arm64, arm64v8.
 Arguments of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static are accepted too; without arguments,
-`qus` does the same as `qus platforms`.
+`qus` is the same as `qus platforms`.
 
 Environment:
-  QEMU_BIN_DIR      directory with emulators, as --dir; QEMU_BINARY_PATH means the same
+  QEMU_BIN_DIR      directory with emulators, like --dir; QEMU_BINARY_PATH is the same
 
 Exit status:
   0  success
@@ -131,6 +131,8 @@ mod tests {
     use std::io;
 
     use nix::errno::Errno;
+    use qus_core::arch::Arch;
+    use qus_core::binfmt::BinfmtError;
     use qus_core::bundle::BundleError;
     use qus_core::emulator::UnfitEmulator;
     use qus_core::handler::HandlerError;
@@ -159,6 +161,7 @@ mod tests {
             MountError::Mount(path(), Errno::EBUSY),
             MountError::ReadOnly(path(), Errno::EROFS),
             MountError::ReadOnly(path(), Errno::EACCES),
+            MountError::Test(BinfmtError::Io("register", path(), io::Error::from(Errno::EPERM))),
             MountError::WouldNotLast,
             MountError::Busy,
         ];
@@ -191,7 +194,7 @@ mod tests {
             namespace.iter().map(NamespaceError::hint).collect(),
             persist.iter().map(PersistError::hint).collect(),
             failures.iter().map(ArchFailure::hint).collect(),
-            vec![bundle.hint()],
+            vec![bundle.hint(), "vax".parse::<&Arch>().unwrap_err().hint()],
         ]
         .concat()
     }

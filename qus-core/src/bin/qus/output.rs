@@ -1,6 +1,6 @@
 //! Data to standard output, messages to standard error.
 //!
-//! A message that cannot be written ends nothing: the command finishes, and its exit status has the result. Data that
+//! A message that cannot be written is no error: the command finishes, and its exit status reports the result. Data that
 //! cannot be written is an error, unless its reader has closed the pipe. Descriptors 0 to 2 that are closed when the
 //! program starts are opened on `/dev/null` by Rust's runtime, so that no other file gets their numbers.
 

@@ -8,8 +8,8 @@ use crate::output::print_json;
 
 /// Print the platforms that run here, as JSON
 ///
-/// The form of tonistiigi/binfmt: `supported` are OCI platforms, determined by running a small program of each,
-/// that of the machine first; `emulators` are the enabled handlers.
+/// The output has the form of tonistiigi/binfmt. `supported` lists the OCI platforms of which a small program runs, the
+/// machine's own first; `emulators` lists the enabled handlers.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::output::{print_json, print_text};
 
-/// Find out whether programs of an architecture run
+/// Test whether programs of an architecture run
 ///
 /// Starts a small program of each. The exit status is 1 if an architecture that is named does not run; `all` names none.
 #[derive(clap::Args)]

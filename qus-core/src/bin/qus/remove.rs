@@ -16,8 +16,8 @@ use crate::output::{message, print_json};
 
 /// Remove our handlers from the kernel
 ///
-/// Only handlers that qus has registered are removed. Another program's handler stays, and is an error if it was
-/// requested by name. A handler that does not exist is not an error.
+/// Only handlers that qus has registered are removed. A handler of another program is left unchanged, and is an error if
+/// its architecture is named. A handler that does not exist is not an error.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Architectures, or `all`
@@ -26,10 +26,10 @@ pub(crate) struct Args {
     /// Also remove what `qus install --persist` has written
     #[arg(long)]
     persist: bool,
-    /// Root directory of the host, where it is mounted in a container, for --persist
+    /// Root directory of the host for --persist, as it is mounted in a container
     #[arg(long, value_name = "DIR", default_value = "/", requires = "persist")]
     host_root: PathBuf,
-    /// Report what would be removed, change nothing
+    /// Report what would be removed, and change nothing
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -76,13 +76,16 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     }
     let mut problems: Vec<String> = selection.unknown.iter().map(ToString::to_string).collect();
     problems.extend(
-        report.foreign.iter().map(|name| format!("{} was not registered by qus, and stays", name.shown())),
+        report
+            .foreign
+            .iter()
+            .map(|name| format!("{} was not registered by qus and is left unchanged", name.shown())),
     );
     problems.extend(
         report
             .changed
             .iter()
-            .map(|file| format!("{} was changed since it was written, and stays", file.shown())),
+            .map(|file| format!("{} was changed since it was written and is left unchanged", file.shown())),
     );
     if !problems.is_empty() {
         bail!("{}", problems.join("\n       "));

@@ -1,4 +1,4 @@
-//! `qus run`: a command with private handlers, for users other than root.
+//! `qus run`: a command with private handlers, without root.
 
 use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,9 +19,9 @@ use crate::output::print_error;
 
 /// Run a command with private handlers, without root
 ///
-/// The command runs in a new user and mount namespace with a binfmt_misc of its own (Linux 6.7 or later).
-/// The host does not see them. Users and groups are those outside, so that files keep their owners; for an
-/// ordinary user, the files of all other users belong to `nobody`. The exit status is the command's.
+/// The command runs in new user and mount namespaces, with handlers that the host does not see (Linux 6.7 or later).
+/// Users and groups are the same as outside, so that files keep their owners; for an ordinary user, files of all other
+/// users belong to `nobody`. The exit status is that of the command.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   qus run aarch64 -- ./program-for-arm64 --option
@@ -84,7 +84,7 @@ fn execute(command: &[OsString]) -> Result<()> {
     exit(status)
 }
 
-/// Starts this program once more, which stays outside, and waits for a byte.
+/// Starts this program a second time, outside of the namespace. It waits for a byte before it maps users.
 #[expect(clippy::disallowed_methods, reason = "another process has to write the map of users")]
 fn spawn_helper() -> Result<Child> {
     let mut command = Command::new("/proc/self/exe");

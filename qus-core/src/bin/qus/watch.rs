@@ -1,7 +1,7 @@
-//! `qus install --watch`: keeps running, re-registers handlers that disappear, and removes them at its end.
+//! `qus install --watch`: keeps running, re-registers handlers that disappear, and removes them when it ends.
 //!
-//! For containers that a cluster or compose keeps running. A check only reads what the kernel has; if something is
-//! missing, all that `install` does is done again. Changes are reported, and each failure once.
+//! For containers that a cluster or compose keeps running. A check only reads the handlers of the kernel; if one is
+//! missing, all are installed again. Changes are reported, and each failure once.
 
 use std::fs;
 use std::os::fd::AsFd;
@@ -49,7 +49,7 @@ struct Signals(SignalFd);
 impl Signals {
     fn block() -> Result<Self> {
         let mut signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM]);
-        // Under `nohup` the end of the terminal ends nothing.
+        // Under `nohup`, closing the terminal must not end the program.
         if !is_ignored(Signal::SIGHUP) {
             signals.add(Signal::SIGHUP);
         }

@@ -174,7 +174,7 @@ fn foreign(fixture: &KernelFixture<'_>) -> Result<()> {
     ensure!(fixture.install(&["sh4"])?[0]["state"] == "unchanged", "a repeated install is not `unchanged`");
     fixture
         .qus(&["remove", "sh4"])?
-        .exits(1, &["qemu-sh4-qus removed", "qemu-sh4 was not registered by qus, and stays"])?;
+        .exits(1, &["qemu-sh4-qus removed", "qemu-sh4 was not registered by qus and is left unchanged"])?;
     fixture.install(&["sh4", "--force"])?;
     fixture.qus(&["remove", "all"])?.succeeds()?;
     ensure!((sh4.text()?, jar.text()?) == before, "foreign handlers were changed");
