@@ -14,14 +14,14 @@ pub struct Sources {
     pub updates: String,
     /// Fingerprint of the key that signs releases.
     pub signing_key: String,
-    /// What is built for 32-bit hosts.
+    /// The releases for 32-bit hosts.
     pub narrow_hosts: NarrowHosts,
     /// The releases.
     #[serde(rename = "release")]
     pub releases: Vec<Release>,
 }
 
-/// What of QEMU is built for 32-bit hosts.
+/// The releases for 32-bit hosts.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NarrowHosts {

@@ -1,10 +1,9 @@
-//! The one table of architectures: a row for each of QEMU 10.2's 33 linux-user targets, and a
-//! second, short one of the machines that qus builds emulators for.
+//! The table of architectures, with a row for each of QEMU's 33 linux-user targets, and a short one of the hosts that qus
+//! builds emulators for.
 //!
-//! Everything that depends on an architecture (magic and mask, the smoke matrix, the tables of the
-//! README, the spelling of arguments) is derived from here, so that a new target is one new row.
-//! It does not state what a given machine can run: families mislead (an AArch64-only CPU does not run
-//! `arm`), so that is determined by running a probe.
+//! Everything that depends on an architecture is derived from it: magic and mask, the matrix of smoke tests, tables in the
+//! documents, names on the command line. So a new target is one new row. The table does not state what a machine can run,
+//! because that does not follow from the family (some AArch64 processors do not run `arm`); a probe determines it.
 //!
 //! ```
 //! use qus_core::arch::{Arch, Host};

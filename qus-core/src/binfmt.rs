@@ -1,8 +1,8 @@
-//! The kernel's binfmt_misc: which programs it calls for foreign binaries.
+//! The kernel's binfmt_misc, which starts foreign binaries with other programs.
 //!
-//! The mount point is a parameter, so that tests run on a directory. Nothing here decides which handlers there should
-//! be. It never writes to `status`, which switches all handlers, and never changes a handler that is not ours
-//! ([`Entry::is_ours`]).
+//! The mount point is a parameter, so that tests can use a directory. Which handlers to register is decided elsewhere.
+//! `status`, which switches all handlers on and off, is never written, and a handler that is not ours
+//! ([`Entry::is_ours`]) is never changed.
 //!
 //! ```no_run
 //! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
@@ -51,7 +51,7 @@ pub enum MountState {
     Absent,
     /// The directory exists and nothing is mounted on it.
     NotMounted,
-    /// It can be read, and not written: it is mounted read-only (`EROFS`), or a right is missing (`EACCES`).
+    /// It can be read but not written: it is mounted read-only (`EROFS`), or this process lacks the permission (`EACCES`).
     ReadOnly(Errno),
     /// Handlers can be registered.
     Writable,
@@ -62,7 +62,7 @@ pub enum MountState {
 pub enum BinfmtError {
     /// What failed, on which file, and the kernel's answer.
     Io(&'static str, PathBuf, io::Error),
-    /// The rule cannot be written down.
+    /// The kernel would refuse or misread the rule.
     Rule(BadRule),
     /// What the kernel shows for the handler of this name cannot be understood.
     Entry(OsString, BadEntry),
@@ -111,13 +111,13 @@ pub struct Binfmt {
 }
 
 impl Binfmt {
-    /// The one that is mounted, or to be mounted, at `root`.
+    /// The instance that is mounted at `root`, or will be.
     pub fn at(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         Self { dir: root.clone(), root }
     }
 
-    /// The one that would be seen at `root`, reached by another path.
+    /// The instance that would be seen at `root`, reached by another path.
     pub(crate) fn reached_by(root: &Path, dir: impl Into<PathBuf>) -> Self {
         Self { root: root.to_owned(), dir: dir.into() }
     }
@@ -127,7 +127,7 @@ impl Binfmt {
         &self.root
     }
 
-    /// What can be done with it now. Asking is enough to make an automounter mount it.
+    /// What can be done with it now. An automounter mounts it on this access.
     pub fn state(&self) -> MountState {
         let register = self.dir.join("register");
         if fs::metadata(&register).is_err() {
@@ -192,7 +192,7 @@ impl Binfmt {
         let line = rule.line()?;
         let failed = |error| BinfmtError::Io("register a handler in", self.root.join("register"), error);
         let mut file = File::options().write(true).open(self.dir.join("register")).map_err(failed)?;
-        // One write is one rule; a second would be another.
+        // The kernel reads each write as one rule.
         match file.write(&line) {
             Ok(written) if written == line.len() => Ok(()),
             Ok(_) => Err(failed(io::ErrorKind::WriteZero.into())),

@@ -1,4 +1,4 @@
-//! SHA-256: of bytes, of files, and of what passes by.
+//! SHA-256 checksums of bytes, of files, and of data while it is read or copied.
 //!
 //! A checksum is 32 bytes here and 64 lower-case hexadecimal digits wherever it is written. Other spellings are
 //! refused, so that two texts are equal exactly if the checksums are.
@@ -129,14 +129,14 @@ pub fn copy(from: impl Read, to: &mut impl Write) -> io::Result<Sha256> {
     }
 }
 
-/// A reader that knows the checksum of all that was read through it.
+/// A reader that computes the checksum of what is read through it.
 pub struct HashingReader<R> {
     reader: R,
     hasher: sha2::Sha256,
 }
 
 impl<R> HashingReader<R> {
-    /// Begins to hash what is read from a reader.
+    /// Wraps a reader.
     pub fn new(reader: R) -> Self {
         Self { reader, hasher: sha2::Sha256::new() }
     }

@@ -98,7 +98,7 @@ fn file_system(machine: &Machine, found: &mut Findings) {
         MountState::NotMounted if !machine.handlers.is_empty() => add(
             Note,
             format!("it is not mounted at {root}"),
-            "handlers work nevertheless, since it is mounted elsewhere, as on the host of a container",
+            "handlers work, because it is mounted elsewhere, for example on the host of this container",
             None,
         ),
         MountState::NotMounted => add(
@@ -138,7 +138,7 @@ fn file_system(machine: &Machine, found: &mut Findings) {
                 "it has its own handlers, which the host does not see, and does not use the host's"
             }
             Some(Instance::Outer) => {
-                "it uses the handlers of the one around it, such as the host, and changes them"
+                "it uses the handlers of the namespace around it, such as the host's; commands here change those"
             }
             None => "it may have its own handlers, which the host does not see, and may not use the host's",
         };
@@ -148,7 +148,7 @@ fn file_system(machine: &Machine, found: &mut Findings) {
         add(
             Warning,
             format!("{} of them are mounted one over another at {root}", machine.mounts_on_top),
-            "only the handlers of the topmost can be seen; the kernel uses those of your user namespace",
+            "only handlers of the topmost mount can be seen; the kernel uses those of this user namespace",
             Some(format!("umount {quoted}")),
         );
     }
@@ -195,7 +195,7 @@ fn one_handler(machine: &Machine, handler: &InspectedHandler, entry: &Entry, fou
         Interpreter::Missing if flags.fix_binary => add(
             Note,
             format!("there is no {path} here"),
-            "the kernel keeps it open, so that it works; after a reboot it must be installed again",
+            "the kernel holds the file open, so the handler works; after a reboot it must be installed again",
             None,
         ),
         Interpreter::Missing => add(

@@ -1,7 +1,7 @@
 //! Why a file runs here, or why it does not: what it is, what it needs, and what the kernel calls for it.
 //!
-//! It follows the kernel's order: handlers first, the latest one before the others; then `#!`; then the
-//! machine itself. The file is never started; whether an architecture runs is determined by its probe.
+//! It checks in the kernel's order: handlers, the latest first; then `#!`; then the machine itself. The file is never
+//! started; the probe of its architecture shows whether programs of that run.
 //!
 //! ```no_run
 //! use qus_core::explain::explain;

@@ -1,8 +1,8 @@
 //! Our handlers: their names and rules, registering and removing them.
 //!
-//! A handler of ours that exists and differs is reported field by field, and replaced only on request. Another
-//! program's handler of the same name is never changed: on request, ours is registered under another name so that it
-//! shadows the other one, which works again when ours is removed.
+//! If a handler of ours exists and differs, the differences are reported, and it is replaced only on request. A handler of
+//! another program with the same name is never changed. On request, ours is registered under another name and shadows it;
+//! the other one works again when ours is removed.
 //!
 //! ```
 //! use qus_core::binfmt::Flags;
@@ -23,10 +23,10 @@ use crate::binfmt::magic::Build;
 use crate::binfmt::{Binfmt, BinfmtError, Difference, Entry, Files, Flags, Magic, Rule, refusal};
 use crate::emulator::Emulator;
 
-/// Ends the name of a handler that shadows another program's.
+/// Suffix of the name of a handler that shadows another program's.
 const SHADOWING: &str = "-qus";
 
-/// Ends the name of a handler that is about to replace another.
+/// Suffix of the name under which a handler is registered while it replaces another one.
 const NEW: &str = ".new";
 
 /// The rules for an architecture: one for each machine number.
@@ -66,9 +66,9 @@ pub fn arch_of(name: &OsStr) -> Option<&'static Arch> {
 pub enum HandlerChange {
     /// It was registered already.
     Unchanged,
-    /// There was none of this name.
+    /// There was no handler with this name.
     Registered,
-    /// It has replaced one of ours.
+    /// It replaced one of ours.
     Replaced,
     /// It shadows another program's.
     Shadowing,
@@ -159,7 +159,7 @@ fn compare(rule: Rule, entry: &Entry, force: bool) -> Result<(Rule, HandlerChang
 /// Registers a rule.
 ///
 /// # Errors
-/// See [`HandlerError`]. What was registered before still is.
+/// See [`HandlerError`]. A handler that was registered before is still there, perhaps under its temporary name.
 pub fn register(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
     let (rule, change) = plan(binfmt, rule, force)?;
     let new = renamed(&rule, NEW);
@@ -172,8 +172,8 @@ pub fn register(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, Hand
         }
         HandlerChange::Shadowing => binfmt.register(&rule)?,
         HandlerChange::Replaced => {
-            // The kernel cannot replace a handler. The new one is registered under a second name first and takes
-            // precedence over the old one from then on, so that there is no moment without a handler.
+            // The kernel cannot replace a handler. The new one is first registered under a second name, where it takes
+            // precedence over the old one, so that there is always a handler.
             binfmt.remove(&new.name)?;
             binfmt.register(&new)?;
             binfmt.remove(&rule.name)?;
@@ -193,7 +193,7 @@ fn remove_if_ours(binfmt: &Binfmt, name: &OsStr) -> Result<(), BinfmtError> {
     }
 }
 
-/// Verifies that the kernel has a rule as it was registered.
+/// Verifies that the kernel shows a rule as it was registered.
 ///
 /// # Errors
 /// The kernel's answer, or how it differs.

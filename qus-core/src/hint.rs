@@ -1,7 +1,7 @@
 //! What to do about an error, kept apart from what went wrong.
 //!
-//! A hint is attached where it is known, travels with the error, and is printed once, after the error and its causes.
-//! It is a sentence with a command in backticks that works as it stands.
+//! A hint is attached to the error where it is known, and is printed once, after the error and its causes. It is a sentence
+//! with a command in backticks that can be pasted into a shell.
 //!
 //! ```
 //! use qus_core::hint::{self, WithHint};
@@ -73,8 +73,8 @@ impl<T, E: Into<anyhow::Error>> WithHint<T> for Result<T, E> {
     }
 }
 
-/// The hint of an error, the nearest to its cause if several were attached. The errors of this crate have hints of their
-/// own, for errors to which none was attached.
+/// The hint of an error; if several were attached, the one nearest to its cause. If none was attached, that of the error
+/// of this crate that is nearest to the cause and has one.
 pub fn of(error: &anyhow::Error) -> Option<String> {
     attached(error).map(str::to_owned).or_else(|| error.chain().filter_map(of_typed).last())
 }

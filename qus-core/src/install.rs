@@ -1,8 +1,8 @@
-//! Installing: handlers that are registered, verified, and removed again if they do not work.
+//! Installing handlers: they are registered, verified, and removed again if they do not work.
 //!
-//! An emulator is inspected and run before it is registered. Afterwards the handler is read back from the kernel, and
-//! the architecture's probe is started through it. A failure for one architecture does not keep the others from being
-//! installed. Nothing here prints: what happens meanwhile is reported as [`InstallEvent`]s.
+//! An emulator is inspected and run before it is registered. Then the handler is read back from the kernel, and the
+//! architecture's probe is started through it. If one architecture fails, the others are installed nevertheless. Nothing
+//! is printed here; what happens is reported as [`InstallEvent`]s.
 //!
 //! ```no_run
 //! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
@@ -40,15 +40,15 @@ pub use error::{ArchFailure, InstallError};
 pub struct InstallOptions {
     /// How the kernel calls the emulators.
     pub flags: Flags,
-    /// Replace our handlers that differ, shadow those of other programs.
+    /// Replace our handlers that differ, and shadow those of other programs.
     pub force: bool,
-    /// Install also what this machine runs natively.
+    /// Also install architectures that this machine runs natively, except its own.
     pub native: bool,
     /// Accept emulators that users other than root can change.
     pub any_owner: bool,
-    /// Run emulators before, and probes after registration.
+    /// Run emulators before registration, and probes after it.
     pub probe: bool,
-    /// Make the handlers, and only them, persistent in the host with this root directory.
+    /// Make these handlers, and no others, persistent in the host with this root directory.
     pub persist: Option<PathBuf>,
     /// Change nothing.
     pub dry_run: bool,
@@ -125,7 +125,7 @@ pub struct InstallOutcome {
     pub flags: Option<String>,
     /// Whether its probe ran through the kernel; `None` if it was not run.
     pub probe: Option<bool>,
-    /// Why it has failed, or is not needed.
+    /// Why it failed, or is not needed.
     pub why: Option<String>,
     /// What to do about a failure.
     pub hint: Option<String>,
@@ -190,16 +190,16 @@ pub struct VerifiedEmulator {
     /// The emulator.
     pub emulator: Emulator,
     identity: FileIdentity,
-    /// Who can change it besides root.
+    /// The user besides root who can change it.
     owner: Option<u32>,
 }
 
-/// What came of an installation.
+/// The result of an installation.
 #[derive(Debug)]
 pub struct Installation {
     /// The result for each architecture.
     pub outcomes: Vec<InstallOutcome>,
-    /// The emulators that were to be registered.
+    /// The emulators that passed inspection, whether or not their handlers could then be registered.
     pub emulators: Vec<VerifiedEmulator>,
 }
 
@@ -246,7 +246,7 @@ pub fn install(
         return Ok(Installation { outcomes, emulators });
     }
     report(InstallEvent::Mounted(&mount::ensure(binfmt).map_err(InstallError::Mount)?));
-    // Another qus would register what we have just found missing.
+    // Otherwise another qus could register the same handlers at the same time.
     let _lock = binfmt.lock().map_err(InstallError::Binfmt)?;
     if let Some(host_root) = &options.persist {
         let copies = make_persistent(&mut emulators, dir, options.flags, host_root)?;
@@ -258,7 +258,7 @@ pub fn install(
     Ok(Installation { outcomes, emulators })
 }
 
-/// Whether all handlers are registered as they were installed, and the kernel uses them. Runs nothing.
+/// Whether all handlers are registered as they were installed, and the kernel uses them. Starts no program.
 pub fn is_intact(binfmt: &Binfmt, emulators: &[VerifiedEmulator], options: &InstallOptions) -> bool {
     let is_registered =
         |rule: &Rule| matches!(handler::plan(binfmt, rule, options.force), Ok((_, HandlerChange::Unchanged)));
@@ -296,7 +296,7 @@ fn verify_emulator(
     Ok(VerifiedEmulator { emulator: emulator.clone(), identity, owner })
 }
 
-/// Copies emulators to where they persist, and continues with the copies. Returns their directory.
+/// Copies emulators to the host's directory for them, and replaces them by the copies. Returns the directory.
 fn make_persistent(
     emulators: &mut [VerifiedEmulator],
     dir: &EmulatorDir,
@@ -318,7 +318,7 @@ fn make_persistent(
     Ok(HostSystem::directory(&version))
 }
 
-/// The outcome for an emulator after something was done with it.
+/// The outcome of a function for an emulator.
 fn outcome_of(
     verified: &VerifiedEmulator,
     options: &InstallOptions,

@@ -51,8 +51,8 @@
 //!
 //! # What it does not do
 //!
-//! It starts no program but its own probes and the emulators under test, never opens a network socket, and prints
-//! nothing: the program `qus` does.
+//! It starts no programs except its own probes and the emulators under test, opens no network socket, and prints nothing;
+//! printing is up to the program `qus`.
 
 pub mod arch;
 pub mod binfmt;

@@ -1,12 +1,12 @@
 //! Mounts binfmt_misc where it is needed, and where it lasts.
 //!
-//! Since Linux 6.7, unmounting binfmt_misc for the last time removes all its handlers. A container that mounts
-//! binfmt_misc, registers handlers and ends has then installed nothing, unless the host has it mounted too. So
-//! [`ensure`] mounts it where the mount outlives this process, or fails: no handler is registered that would vanish.
+//! Since Linux 6.7, unmounting the last binfmt_misc removes all its handlers. If a container mounts binfmt_misc, registers
+//! handlers and ends, they are gone, unless the host has binfmt_misc mounted too. So [`ensure`] mounts it where the mount
+//! outlives this process, or fails, and no handler is registered that would vanish.
 //!
-//! Whether another mount keeps an instance alive cannot be asked, but it can be tried: register a handler that
-//! matches nothing, remove our mount, mount again, and look for the handler. All of that is done in a [`detached`]
-//! mount: a mount that others see is there to stay.
+//! The kernel does not report whether another mount keeps an instance alive. It is tested: a handler that matches nothing
+//! is registered, our mount is removed, binfmt_misc is mounted again, and the handler is looked up. This is done with a
+//! [`detached`] mount, because a mount that others see must be one that lasts.
 //!
 //! ```no_run
 //! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
@@ -43,8 +43,8 @@ use kernel::{in_private_mount_namespace, in_thread, is_host_mount_namespace};
 pub use error::MountError;
 pub use kernel::{is_initial, is_supported, mount_at};
 
-/// How many milliseconds an instance has to outlive our mount, in turn, to count as kept by another mount: a
-/// program that does not know our lock may have it mounted for a moment.
+/// How many milliseconds an instance must outlive our mount, each time, before another mount is assumed to keep it: a
+/// program that does not use our lock may have it mounted for a moment.
 const PAUSES: [u64; 3] = [1, 5, 20];
 
 /// Where binfmt_misc is mounted, after [`ensure`].
@@ -63,20 +63,19 @@ pub enum Mounted {
     Shared(PathBuf),
 }
 
-/// Whose handlers a user namespace uses.
+/// Which instance of binfmt_misc a user namespace uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Instance {
-    /// Its own, which nothing outside uses.
+    /// Its own, which is not used outside.
     Own,
-    /// Those of a user namespace around it, such as the host's.
+    /// That of a user namespace around it, such as the host's.
     Outer,
 }
 
 /// Whose instance is mounted in a user namespace; `None` in the kernel's initial one, and where it cannot be
 /// determined.
 ///
-/// A mount that comes from a mount namespace of an outer user namespace cannot be unmounted. That is tried in a new
-/// mount namespace.
+/// A mount from a mount namespace of an outer user namespace cannot be unmounted; this is tried in a new mount namespace.
 pub fn instance(root: &Path) -> Option<Instance> {
     if is_initial("user") != Some(false) {
         return None;
@@ -90,7 +89,7 @@ pub fn instance(root: &Path) -> Option<Instance> {
     }
 }
 
-/// What is registered, all read at once.
+/// All handlers at one point in time.
 pub struct Snapshot {
     /// What can be done with binfmt_misc where it is mounted, or should be.
     pub state: MountState,
@@ -200,7 +199,7 @@ fn mount_for_first_process() -> Option<()> {
         return None;
     }
     let mount = move || {
-        // A thread that shares its root directory with others may not enter.
+        // The kernel refuses a thread that shares its root directory with others.
         unshare(CloneFlags::CLONE_FS)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
         mount_at(Path::new(MOUNT_POINT))

@@ -1,10 +1,10 @@
-//! A private set of handlers: a user namespace and a mount namespace with a binfmt_misc of their own.
+//! User and mount namespaces with an instance of binfmt_misc of their own.
 //!
-//! Since Linux 6.7 every user namespace may have its own instance, so that an ordinary user can register
-//! handlers that no other process sees and that end with the last process in it. Only root of the namespace may
-//! write to `register`. So an ordinary user becomes root in one namespace and, after registration, gets his own
-//! user number back in a second one inside it, which inherits the handlers: files keep their owners. Nothing outside is
-//! changed, not even for a moment.
+//! Since Linux 6.7, every user namespace can have its own instance. An ordinary user can so register handlers that no
+//! process outside sees, and that end with the last process in the namespace. Only root of the namespace can write to
+//! `register`. Therefore an ordinary user becomes root in one namespace and, after registration, gets the original user
+//! number back in a second namespace inside it, which inherits the handlers. So files keep their owners. Nothing outside
+//! is changed, not even for a moment.
 //!
 //! ```no_run
 //! use qus_core::namespace::Caller;
@@ -85,19 +85,19 @@ impl NamespaceError {
     }
 }
 
-/// What to do if something is forbidden in a namespace in which this process has every right.
+/// The hint if something is forbidden in a namespace in which this process has all capabilities.
 const FORBIDDEN: &str = "a security module or a container's seccomp profile may forbid it: install handlers as root with \
                          `qus install all`; in a container, add `--security-opt seccomp=unconfined --security-opt \
                          apparmor=unconfined` to `docker run`";
 
-/// What to do instead where user namespaces have no binfmt_misc.
+/// The hint where user namespaces have no binfmt_misc.
 const AS_ROOT: &str = "install handlers as root instead: `qus install all`";
 
 fn is_denied_binfmt(path: &Path, errno: Errno) -> bool {
     matches!(errno, Errno::EPERM | Errno::EACCES) && path == Path::new(MOUNT_POINT)
 }
 
-/// What forbids user namespaces, or a binfmt_misc in them.
+/// Why user namespaces, or a binfmt_misc in them, are not available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     LimitIsZero,
@@ -133,7 +133,7 @@ impl Refusal {
         }
     }
 
-    /// What follows the kernel's answer.
+    /// The reason, to be printed after the kernel's answer.
     fn why(self) -> &'static str {
         match self {
             Self::LimitIsZero | Self::OnlyForRoot => "",
@@ -191,17 +191,17 @@ impl Caller {
         Self { user: geteuid(), group: getegid() }
     }
 
-    /// Whether it is root, for whom every user can be mapped.
+    /// Whether it is root, who can map all users.
     pub fn is_root(self) -> bool {
         self.user.is_root()
     }
 
-    /// Enters a new user namespace and mount namespace with an empty binfmt_misc at its usual place. Root
-    /// sees all users as they are, mapped by another process with [`map_all`], which `mapped` waits for;
-    /// any other user is root inside and sees all others as `nobody`.
+    /// Enters new user and mount namespaces with an empty binfmt_misc at its usual place. If this is root, another
+    /// process maps all users with [`map_all`], and `mapped` waits for that; any other user is root inside, and all others
+    /// are `nobody`.
     ///
     /// # Errors
-    /// See [`NamespaceError`]. The process may then be in a namespace that it can do nothing with, and should end.
+    /// See [`NamespaceError`]. The process should end then, because it may be in an incomplete namespace.
     pub fn enter(self, mapped: impl FnOnce() -> io::Result<()>) -> Result<(), NamespaceError> {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(NamespaceError::Unshare)?;
         if self.is_root() {
@@ -215,7 +215,7 @@ impl Caller {
         mount_at(Path::new(MOUNT_POINT)).map_err(|errno| NamespaceError::Mount(MOUNT_POINT.into(), errno))
     }
 
-    /// From a namespace in which an ordinary user is root, enters one inside it in which he has his own number.
+    /// From a namespace in which an ordinary user is root, enters one inside it with the user's own number.
     ///
     /// # Errors
     /// See [`NamespaceError`].
@@ -251,8 +251,8 @@ pub fn map_all(process: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The map by which all users of a map keep their numbers. Its lines hold the first number inside, the first outside,
-/// and how many.
+/// The map that leaves all users of a map their numbers. Each line of a map has the first number inside, the first number
+/// outside, and the count.
 fn identity(map: &str) -> String {
     let line = |line: &str| {
         let mut numbers = line.split_whitespace();

@@ -1,8 +1,8 @@
-//! Which program has registered a handler. Only ours are ever changed; of the others users need to know where they
-//! come from.
+//! Which program has registered a handler. qus changes only its own handlers; for the others, users need to know where
+//! they come from.
 //!
-//! Ours carry a mark in the kernel ([`Entry::is_ours`]). Others are looked up in the directories where systemd
-//! and Debian's update-binfmts keep what they register.
+//! Our handlers are marked in the kernel ([`Entry::is_ours`]). Others are looked up in the directories in which systemd
+//! and Debian's update-binfmts store their rules.
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -25,11 +25,11 @@ use std::path::{Path, PathBuf};
 use crate::binfmt::{Entry, Rule};
 use crate::file;
 
-/// Where systemd-binfmt reads its rules, the one with the highest precedence first (`man binfmt.d`).
+/// The directories in which systemd-binfmt reads its rules, the highest precedence first (`man binfmt.d`).
 pub const BINFMT_D: [&str; 4] =
     ["etc/binfmt.d", "run/binfmt.d", "usr/local/lib/binfmt.d", "usr/lib/binfmt.d"];
 
-/// Where update-binfmts keeps a file for each of its handlers.
+/// The directory in which update-binfmts has a file for each of its handlers.
 pub const UPDATE_BINFMTS: &str = "var/lib/binfmts";
 
 /// Which program has registered a handler.
@@ -56,7 +56,7 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The rules that services of the host register by themselves, at boot or on request.
+/// The rules that services of the host register at boot or on request.
 #[derive(Debug, Default)]
 pub struct ConfiguredRules {
     /// Files of systemd-binfmt and the rules that they hold, in the order in which they are read.
@@ -66,7 +66,7 @@ pub struct ConfiguredRules {
 }
 
 impl ConfiguredRules {
-    /// Reads the rules of the system whose root directory this is. What cannot be read counts as absent.
+    /// Reads the rules of the system with this root directory. Files and lines that cannot be read are ignored.
     pub fn read(root: &Path) -> Self {
         let mut files: Vec<PathBuf> = Vec::new();
         for dir in BINFMT_D {

@@ -32,7 +32,7 @@ impl Platforms {
         let mut native = Vec::new();
         let mut emulated = Vec::new();
         for arch in ARCHES.iter().filter(|arch| !arch.platforms.is_empty()) {
-            // The emulated CPU has what every variant of Arm needs; of other architectures variants are not determined.
+            // The emulated CPU runs all variants of Arm. For other architectures, only the general platform is listed.
             let count = if arch.name == "arm" { arch.platforms.len() } else { 1 };
             let platforms = arch.platforms.iter().take(count).map(|platform| format!("linux/{platform}"));
             if is_own(arch) {

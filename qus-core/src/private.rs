@@ -1,4 +1,4 @@
-//! Private handlers: what `qus run` does before it becomes the command.
+//! Private handlers, in which `qus run` runs its command.
 //!
 //! ```no_run
 //! use qus_core::binfmt::Flags;
@@ -29,7 +29,7 @@ use crate::namespace::{Caller, NamespaceError, enter_root, mount_shared};
 use crate::probe;
 use crate::text::Show;
 
-/// Handlers that are to be registered in a namespace of their own.
+/// Handlers to register in a namespace of their own.
 #[derive(Debug)]
 pub struct PrivateHandlers {
     rules: Vec<Rule>,
@@ -79,7 +79,7 @@ impl PrivateError {
 }
 
 impl PrivateHandlers {
-    /// Inspects the emulators of architectures that this machine does not run natively. To be called outside of the
+    /// Inspects the emulators of those architectures that this machine does not run natively. Call it outside of the
     /// namespace, where the owners of all files are visible.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl PrivateHandlers {
     /// there is one. With `stay_root`, an ordinary user is root inside. See [`Caller::enter`] for `mapped`.
     ///
     /// # Errors
-    /// See [`PrivateError`]; this process can do nothing useful then.
+    /// See [`PrivateError`]. The process should end then, because it may be in an incomplete namespace.
     pub fn enter(
         &self,
         root: Option<&Path>,

@@ -1,12 +1,11 @@
 //! One small static program for each architecture; all of them together have less than 16 KiB.
 //!
-//! A probe writes one line that names its architecture and exits with [`STATUS`], a value that no
-//! failing loader or shell returns by chance. Running it is the only reliable answer to "does this
-//! machine run that architecture", with or without an emulator. The sources are in `probes/`; `cargo xtask
-//! codegen` generates the ELF files beside them.
+//! A probe writes one line that names its architecture and exits with [`STATUS`], which failing loaders and shells do not
+//! use. Only running it shows reliably whether this machine runs that architecture, with or without an emulator. The
+//! sources are in `probes/`; `cargo xtask codegen` generates the ELF files beside them.
 //!
-//! A probe is run from memory, so that no directory has to be writable and mounted without `noexec`, unless
-//! the kernel forbids programs in memory. `/proc` must be mounted.
+//! A probe is run from memory, so that it needs no directory that is writable and allows execution. If the kernel forbids
+//! programs in memory, a temporary file is used. `/proc` must be mounted.
 //!
 //! ```
 //! use qus_core::probe;
@@ -37,7 +36,7 @@ use crate::arch::Arch;
 /// Exit status of every probe.
 pub const STATUS: i32 = 42;
 
-/// How long a probe may take, a thousand times what it needs.
+/// How long a probe may run: a thousand times longer than it needs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The probe's ELF file.

@@ -1,4 +1,4 @@
-//! Removing our handlers from the kernel, also where binfmt_misc is not mounted.
+//! Removes our handlers from the kernel, even if binfmt_misc is not mounted.
 //!
 //! ```no_run
 //! use qus_core::binfmt::{Binfmt, MOUNT_POINT};

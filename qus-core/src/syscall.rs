@@ -11,8 +11,8 @@ use std::ptr;
 use nix::errno::Errno;
 use nix::libc::{self, c_long};
 
-/// Mounts a file system that needs no options, attached to no directory (Linux 5.2). It ends when the descriptor is
-/// closed. Set-uid, device files and execution are switched off.
+/// Mounts a file system that needs no options, without attaching it to a directory (Linux 5.2). Closing the descriptor
+/// unmounts it. Setuid bits, device files and execution are switched off.
 ///
 /// # Errors
 /// The kernel's answer.
@@ -42,7 +42,7 @@ fn owned(returned: c_long) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The value of an extended attribute, of which at most 256 bytes are wanted.
+/// The value of an extended attribute of at most 256 bytes.
 ///
 /// # Errors
 /// There is no such attribute, or it is longer.

@@ -1,4 +1,4 @@
-//! Columns of text with their heads, as wide as they need to be.
+//! Text in aligned columns with heads.
 //!
 //! ```
 //! use qus_core::table::Table;

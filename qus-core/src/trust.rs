@@ -59,8 +59,7 @@ impl TrustError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Owner(path, _) | Self::Writable(path, _) => Some(format!(
-                "give it to root: `chown -h root {0} && chmod go-w {0}`; or register it nevertheless with \
-                 `--any-owner`",
+                "give it to root: `chown -h root {0} && chmod go-w {0}`; or accept it with `--any-owner`",
                 path.quoted()
             )),
             Self::Io(..) => None,

@@ -1,4 +1,4 @@
-//! Keeping handlers installed: registering again what disappears.
+//! Keeps handlers installed: those that disappear are registered again.
 //!
 //! ```no_run
 //! use std::{thread::sleep, time::Duration};
@@ -39,7 +39,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Begins with what was installed.
+    /// Starts with the handlers of an installation.
     pub fn new(installation: Installation) -> Self {
         let archs = installation.emulators.iter().map(|verified| verified.emulator.arch).collect();
         Self { archs, emulators: installation.emulators, reported: Vec::new() }
@@ -50,8 +50,8 @@ impl Watch {
         &self.archs
     }
 
-    /// Checks the handlers, which only reads what the kernel has, and installs all of them again if something is
-    /// missing. Returns what is new: changes, and each failure once.
+    /// Checks the handlers, for which it only reads those of the kernel, and installs all again if one is missing or
+    /// differs. Returns changes, and each failure once.
     pub fn check(
         &mut self,
         binfmt: &Binfmt,
@@ -79,7 +79,7 @@ impl Watch {
         let new = installation.outcomes.iter().filter(is_new).cloned().collect();
         self.reported = installation.outcomes;
         self.reported.retain(|outcome| outcome.state == InstallState::Failed);
-        // What has failed counts as missing until it works again.
+        // After a failure the old emulators are checked, so that it is tried again next time.
         if self.reported.is_empty() {
             self.emulators = installation.emulators;
         }

@@ -79,7 +79,7 @@ impl Host {
         Self::of(name.parse().ok()?)
     }
 
-    /// The usual host of an architecture, where it is one.
+    /// The first host of an architecture; `None` if qus builds no emulators for it.
     pub fn of(arch: &Arch) -> Option<&'static Host> {
         HOSTS.iter().find(|host| host.arch == arch)
     }
@@ -116,7 +116,7 @@ impl Host {
         ARCHES.iter().filter(|arch| self.can_emulate(arch))
     }
 
-    /// What containers need there: every architecture of Docker's official images but its own.
+    /// The architectures that containers need there: those of Docker's official images, except its own.
     pub fn container_set(&'static self) -> impl Iterator<Item = &'static Arch> {
         self.guests().filter(|arch| arch.official_images && *arch != self.arch)
     }

@@ -48,7 +48,7 @@ pub static ARCHES: [Arch; 33] = [
         .registers_64_bit()
         .debian(&["hppa"])
         .aliases(&["parisc", "parisc64", "hppa1.1", "hppa2.0"]),
-    // EM_486 (6) was never in wide use, but the kernel and QEMU take it.
+    // EM_486 (6) was never in wide use, but the kernel and QEMU accept it.
     Arch::new("i386", Elf32, Little, &[3, 6], &["i386-linux-gnu", "i686-linux-gnu"])
         .official(&["386"])
         .debian(&["i386"])
@@ -58,7 +58,7 @@ pub static ARCHES: [Arch; 33] = [
         .debian(&["loong64"])
         .aliases(&["loongarch"]),
     Arch::new("m68k", Elf32, Big, &[4], &["m68k-linux-gnu"]).debian(&["m68k"]),
-    // 0xBAAB is what tools wrote before the registry assigned 189.
+    // Tools wrote 0xBAAB before the registry assigned 189.
     Arch::new("microblaze", Elf32, Big, &[189, 0xBAAB], &["microblaze-linux-gnu"]),
     Arch::new("microblazeel", Elf32, Little, &[189, 0xBAAB], &["microblazeel-linux-gnu"]),
     Arch::new("mips", Elf32, Big, &[8], &["mips-linux-gnu"])

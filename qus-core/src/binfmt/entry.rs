@@ -1,7 +1,7 @@
 //! A registered handler, read from the text that the kernel shows for it.
 //!
-//! The text is that of `entry_status` in `fs/binfmt_misc.c`. Lines that a later kernel may add are kept
-//! and shown, never dropped; a text without an interpreter or without anything to recognise is refused.
+//! `entry_status` in `fs/binfmt_misc.c` writes the text. Lines that a later kernel may add are kept and shown. A text
+//! without an interpreter, or without a magic or an extension, is refused.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -24,7 +24,7 @@ pub struct Entry {
     pub unknown: Vec<OsString>,
 }
 
-/// Why a text is not a handler's.
+/// Why a text does not describe a handler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadEntry(&'static str);
 
@@ -89,8 +89,8 @@ impl Entry {
         Ok(Self { enabled, rule: Rule { name: name.to_owned(), files, interpreter, flags }, unknown })
     }
 
-    /// Whether qus has registered it, from wherever that was: it has our kind of name, and our mark in
-    /// the part of its magic that is not compared.
+    /// Whether qus has registered it, on this host or in any container: it has a name like ours, and our mark in the part
+    /// of its magic that is not compared.
     pub fn is_ours(&self) -> bool {
         let marked = match &self.rule.files {
             Files::Magic(0, magic) => magic.is_marked(),

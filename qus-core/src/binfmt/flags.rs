@@ -6,9 +6,9 @@ use std::str::FromStr;
 /// How the interpreter is called.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `P`: it gets the original `argv[0]` too. QEMU can see that from Linux 5.12 on.
+    /// `P`: it gets the original `argv[0]` too. QEMU detects this since Linux 5.12.
     pub preserve_argv0: bool,
-    /// `O`: it gets the program as an open file, and can run programs that it may not read.
+    /// `O`: it gets the program as an open file, so that it can run programs that the user cannot read.
     pub open_binary: bool,
     /// `C`: it runs with the credentials of the file: setuid programs work. The kernel sets `O` with it.
     pub credentials: bool,
@@ -17,11 +17,11 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// What emulators are registered with.
+    /// The flags of emulators.
     pub const DEFAULT: Self =
         Self { preserve_argv0: true, open_binary: true, credentials: true, fix_binary: true };
 
-    /// What they are registered with if setuid programs are to run as the user who starts them.
+    /// The flags of emulators if setuid programs should run as the user who starts them.
     pub const NO_CREDENTIALS: Self = Self { open_binary: false, credentials: false, ..Self::DEFAULT };
 
     /// The flags in words, for people.

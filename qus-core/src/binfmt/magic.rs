@@ -1,9 +1,7 @@
-//! What the kernel's binfmt_misc compares to recognise a foreign binary, derived from the facts of
-//! the table and nothing else.
+//! The bytes by which binfmt_misc recognises a foreign binary, derived from the table of architectures alone.
 //!
-//! Upstream publishes a list of such values in `scripts/qemu-binfmt-conf.sh`. It is not copied: a
-//! test compares with it and names the rows where upstream is wrong, see [`Magic::of`] for where we
-//! differ on purpose.
+//! QEMU has a list of such values in `scripts/qemu-binfmt-conf.sh`. It is not copied: a test compares with it and lists
+//! the rows in which it is wrong. [`Magic::of`] describes the intended differences.
 
 use crate::arch::{Arch, Class};
 
@@ -16,7 +14,7 @@ const MARK_AT: usize = 9;
 /// Where the emulator's build is, up to the end of the padding.
 const BUILD: std::ops::Range<usize> = 12..16;
 
-/// The first bytes of an emulator's SHA-256, or zeros where it is not known.
+/// The first bytes of an emulator's SHA-256, or zeros if it is not known.
 pub type Build = [u8; 4];
 
 /// Bytes at the start of a file and which of their bits count.
@@ -29,15 +27,18 @@ pub struct Magic {
 }
 
 impl Magic {
-    /// What identifies a row's programs: one value for each machine number that it accepts.
+    /// The magic of an architecture's programs: one for each machine number that its emulator accepts.
     ///
-    /// Compared are the class, byte order and version; that the OS ABI is below 4, which leaves
-    /// System V and GNU/Linux in and FreeBSD (9) out; that the type is a program, fixed (2) or
-    /// position-independent (3); the machine; and the flags where the row needs them. The ABI version
-    /// and the padding (bytes 8 to 15) are not, since they say nothing of the architecture and
-    /// AppImages keep a mark of their own there. The kernel keeps the bytes of the magic that it does
-    /// not compare, and shows them. Ours spell [`MARK`], which distinguishes our handlers from all others wherever
-    /// they were registered from, and the emulator's [`Build`], since its path is the same in every image.
+    /// Compared are
+    /// - class, byte order and version;
+    /// - that the OS ABI is below 4, which includes System V and GNU/Linux and excludes FreeBSD (9);
+    /// - that the type is a program, at fixed addresses (2) or position-independent (3);
+    /// - the machine, and the flags where the row needs them.
+    ///
+    /// The ABI version and the padding (bytes 8 to 15) are not compared: they do not depend on the architecture, and
+    /// AppImages have a mark there. The kernel stores and shows also the bytes that it does not compare. Ours are [`MARK`],
+    /// which distinguishes our handlers from all others, and the emulator's [`Build`], because its path is the same in
+    /// every image.
     pub fn of(arch: &Arch, build: Build) -> impl Iterator<Item = Magic> {
         arch.machines.iter().map(move |&machine| {
             let mut this = Magic { magic: Vec::new(), mask: Vec::new() };
@@ -70,13 +71,13 @@ impl Magic {
                 .all(|((magic, mask), byte)| (byte ^ magic) & mask == 0)
     }
 
-    /// Whether it was made by [`Magic::of`], by us or by an earlier version.
+    /// Whether [`Magic::of`] has created it, in this version of qus or another one.
     pub fn is_marked(&self) -> bool {
         let bytes = MARK_AT..MARK_AT + MARK.len();
         self.magic.get(bytes.clone()) == Some(&MARK) && self.mask.get(bytes) == Some(&[0; MARK.len()])
     }
 
-    /// The emulator's build, taken out; `None` in magic that is not ours.
+    /// Returns the emulator's build and replaces it by zeros; `None` in magic that is not ours.
     pub fn take_build(&mut self) -> Option<Build> {
         let build = Build::try_from(self.magic.get(BUILD)?).ok().filter(|_| self.is_marked())?;
         self.magic[BUILD].fill(0);

@@ -1,5 +1,5 @@
-//! A handler's rule: which files it is for, and how which interpreter is called. To and from the line that is written
-//! to `register`, which is also a line of a `binfmt.d` file.
+//! A handler's rule: which files it is for, and how their interpreter is called. Written as, and read from, the line that
+//! the kernel's `register` and the files of `binfmt.d` have.
 //!
 //! The form is the kernel's, `Documentation/admin-guide/binfmt-misc.rst` and `fs/binfmt_misc.c`. A rule
 //! that the kernel would misread is refused before it is written: names that are files of the
@@ -14,7 +14,7 @@ use super::flags::{Flags, UnknownFlag};
 use super::magic::Magic;
 use crate::text::hex;
 
-/// Longest line that the kernel takes, in bytes (`MAX_REGISTER_LENGTH`).
+/// Longest line that the kernel accepts, in bytes (`MAX_REGISTER_LENGTH`).
 pub const MAX_LINE: usize = 1920;
 
 /// Longest name of a file, in bytes (`NAME_MAX`).
@@ -51,7 +51,7 @@ pub enum Files {
 /// Why the kernel would refuse or misread a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BadRule {
-    /// The name cannot be a handler's.
+    /// A handler cannot have this name.
     Name(OsString, &'static str),
     /// The interpreter's path cannot be written in a rule, or would not be found.
     Interpreter(PathBuf, &'static str),
@@ -227,7 +227,7 @@ pub struct Difference {
 }
 
 impl Files {
-    /// The emulator's build where it is known, and everything else.
+    /// The emulator's build, or `unknown`, and everything else.
     fn split_build(&self) -> (String, String) {
         let mut rest = self.clone();
         let build = match &mut rest {
@@ -268,7 +268,7 @@ pub fn check_name(name: &OsStr) -> Result<(), BadRule> {
     Err(BadRule::Name(name.to_owned(), why))
 }
 
-/// Every byte as `\xNN`, so that none of them is taken for a separator.
+/// Every byte as `\xNN`, so that none can be mistaken for a separator.
 pub fn escape(bytes: &[u8]) -> Vec<u8> {
     bytes.iter().flat_map(|byte| format!("\\x{byte:02x}").into_bytes()).collect()
 }

@@ -25,7 +25,7 @@ pub enum InstallError {
     Persist(PersistError),
     /// The path of the host's root directory cannot be resolved.
     HostRoot(PathBuf, io::Error),
-    /// An emulator that was copied is gone.
+    /// An emulator that was copied does not exist any more.
     Vanished(PathBuf),
 }
 
@@ -79,7 +79,7 @@ pub enum ArchFailure {
     Handler(HandlerError),
     /// The kernel shows another handler than was registered.
     ReadBack(HandlerError),
-    /// Its emulator was replaced by another file meanwhile.
+    /// Its emulator was replaced by another file during the installation.
     Replaced(PathBuf),
     /// Its probe does not run through the kernel: why.
     Probe(String),
@@ -101,7 +101,9 @@ impl fmt::Display for ArchFailure {
                 f.write_str("the kernel does not show the handler that was registered")
             }
             Self::ReadBack(error) => write!(f, "the handler that was registered cannot be read: {error}"),
-            Self::Replaced(path) => write!(f, "{} was replaced while it was registered", path.shown()),
+            Self::Replaced(path) => {
+                write!(f, "{} was replaced while it was registered", path.shown())
+            }
             Self::Probe(why) => write!(f, "registered, but {why}"),
             Self::Rollback(error) => f.write_str(&one_line(error)),
         }

@@ -1,4 +1,4 @@
-//! A mount of binfmt_misc that nothing else sees.
+//! A mount of binfmt_misc that no other process sees.
 //!
 //! It is attached to no directory, so that other processes do not mistake it for a mount that lasts. It keeps its
 //! instance alive for as long as it exists. Therefore its owner holds a shared lock, and [`super::ensure`] an exclusive
@@ -24,7 +24,7 @@ use crate::syscall::mount_unattached;
 /// How long other processes may read handlers, which takes milliseconds, or decide where to mount.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A mount that nothing else sees. It ends with the value.
+/// A mount that no other process sees. Dropping it unmounts.
 pub struct DetachedMount {
     binfmt: Binfmt,
     _mount: OwnedFd,
@@ -41,7 +41,7 @@ impl DetachedMount {
         Self::locked(root, lock(FlockArg::LockSharedNonblock)?)
     }
 
-    /// For those who hold the lock.
+    /// As [`Self::new`], for callers that hold the lock.
     pub(super) fn unlocked(root: &Path) -> Result<Self, MountError> {
         Self::locked(root, None)
     }

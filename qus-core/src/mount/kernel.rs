@@ -1,4 +1,4 @@
-//! What the kernel knows of file systems and namespaces, and its call to mount.
+//! Which file systems and namespaces the kernel has, and mounting.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-/// The namespaces a kernel starts with have fixed numbers (`include/linux/nsfs.h`; that of the mount
+/// The namespaces that a kernel starts with have fixed numbers (`include/linux/nsfs.h`; that of the mount
 /// namespace only in recent kernels).
 const INITIAL: [(&str, u32); 3] = [("user", 0xefff_fffd), ("pid", 0xefff_fffc), ("mnt", 0xefff_fff8)];
 
@@ -49,8 +49,8 @@ pub fn mount_at(root: &Path) -> nix::Result<()> {
     mount(Some("binfmt_misc"), root, Some("binfmt_misc"), flags, None::<&str>)
 }
 
-/// Does something in a new mount namespace from which no mount propagates. By a thread, whose end leaves this process
-/// where it was.
+/// Runs a function in a new mount namespace from which no mount propagates; in a thread, so that this process remains in
+/// its own.
 pub(super) fn in_private_mount_namespace<T: Send + 'static>(
     work: impl FnOnce() -> nix::Result<T> + Send + 'static,
 ) -> nix::Result<T> {
@@ -61,7 +61,7 @@ pub(super) fn in_private_mount_namespace<T: Send + 'static>(
     })
 }
 
-/// Does something in a thread whose namespaces and root directory may be changed.
+/// Runs a function in a thread, whose namespaces and root directory it can change.
 pub(super) fn in_thread<T: Send + 'static>(
     work: impl FnOnce() -> nix::Result<T> + Send + 'static,
 ) -> nix::Result<T> {
