@@ -52,6 +52,15 @@ fn modes_are_ours() {
 }
 
 #[test]
+fn removed_handlers_are_reported_although_files_cannot_be_removed() {
+    let files = machine();
+    files.write("binfmt/qemu-alpha", super::commands::text(&files).0);
+    let mount = files.arg("binfmt");
+    let remove = ["--mount", &mount, "remove", FOREIGN, "--persist", "--host-root", "/no/such/directory"];
+    super::qus(&remove).says(1, &["qemu-alpha removed", "error: cannot open /no/such/directory"]);
+}
+
+#[test]
 fn nothing_outside_the_host_is_removed() {
     let files = host();
     install(&files, "022").says(1, &["registered at every boot"]);

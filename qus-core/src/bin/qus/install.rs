@@ -18,7 +18,7 @@ use crate::output::{message, print_json};
 /// an architecture that this machine does not run natively.
 ///
 /// Each emulator is checked and run before it is registered. Then its handler is read back from the kernel, and a small
-/// program of its architecture is started through it. A handler that does not work is removed again. Running the same
+/// program of its architecture is started through it. A new handler that does not work is removed again. Running the same
 /// command again changes nothing. A handler that differs from what was requested is reported and left unchanged, unless
 /// --force is given.
 #[derive(clap::Args)]

@@ -50,6 +50,7 @@ struct RemoveReport {
 pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     let selection = Selection::new(&args.archs);
     let mut report = RemoveReport::default();
+    let mut persist_error = None;
     if !args.archs.is_empty() {
         let done = remove_handlers(binfmt, &selection, args.dry_run, &mut note_user_namespace)?;
         let text = |names: Vec<OsString>| names.iter().map(|name| name.to_string_lossy().into()).collect();
@@ -58,8 +59,11 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     if args.persist {
         let host = HostSystem::at(&args.host_root);
         let text = |files: Vec<PathBuf>| files.iter().map(|file| file.display().to_string()).collect();
-        let files = if args.dry_run { host.files()? } else { host.remove()? };
-        (report.files, report.changed) = (text(files.intact), text(files.changed));
+        match if args.dry_run { host.files() } else { host.remove() } {
+            Ok(files) => (report.files, report.changed) = (text(files.intact), text(files.changed)),
+            // Handlers may have been removed by then, which is reported first.
+            Err(error) => persist_error = Some(error),
+        }
     }
     if args.json {
         print_json(&report)?;
@@ -70,6 +74,9 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     }
     for file in &report.files {
         message(format_args!("{} {would}", file.shown()));
+    }
+    if let Some(error) = persist_error {
+        return Err(error.into());
     }
     if report.removed.is_empty() && report.files.is_empty() {
         message("nothing to remove");
