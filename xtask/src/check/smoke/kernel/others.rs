@@ -269,7 +269,7 @@ fn full_disk(fixture: &KernelFixture<'_>) -> Result<()> {
 fn nothing_there(fixture: &KernelFixture<'_>) -> Result<()> {
     let root = fixture.path("no-service");
     fs::create_dir(&root)?;
-    let words = ["there is neither systemd-binfmt nor OpenRC", "hint: "];
+    let words = ["has neither systemd-binfmt nor OpenRC", "hint: "];
     let root = root.to_string_lossy().into_owned();
     fixture.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.exits(1, &words)?;
     ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
