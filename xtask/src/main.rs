@@ -1,6 +1,6 @@
 //! `cargo xtask`: builds, checks and releases qus.
 //!
-//! docs/design.md describes the rooms and the rules between them.
+//! docs/design.md describes the modules and the rules between them.
 
 mod base;
 mod bench;

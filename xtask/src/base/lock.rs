@@ -11,7 +11,7 @@ use nix::fcntl::{Flock, FlockArg};
 use crate::base::exec::supervisor::InheritedLock;
 use crate::base::progress::say;
 
-/// InheritedLock until dropped, and until all programs that were started in the meantime have ended.
+/// A lock that is held until it is dropped, and until all programs that were started in the meantime have ended.
 pub(crate) struct Lock {
     // Dropped before the lock, whose descriptor it registers.
     _inherited: InheritedLock,

@@ -1,7 +1,7 @@
-//! The layout of the code: which file uses which, without circles and without upward arrows.
+//! The dependencies between source files: no cycles, and each directory of xtask uses only earlier ones.
 //!
-//! Read are the paths in `use` lines and elsewhere that begin with `crate`, `self` or `super`, or with a module of the
-//! file. A `mod` line alone is no use. The order of xtask's rooms is that of [`ROOMS`]: each uses the earlier ones only.
+//! A file depends on the files that its paths name: in `use` declarations and elsewhere, paths that begin with `crate`,
+//! `self` or `super`, or with a child module. A `mod` declaration alone is not a dependency.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,11 +12,11 @@ use fs_err as fs;
 use crate::base::context::Context;
 use crate::base::progress::say;
 
-/// The rooms of xtask, from the ground up.
-const ROOMS: [&str; 10] =
+/// The directories of xtask in their order: each uses only itself and earlier ones.
+const DIRECTORIES: [&str; 10] =
     ["base", "debian", "bundle", "qemu", "qus", "engine", "ship", "bench", "derive", "check"];
 
-/// Directories of sources with their root files.
+/// Source directories with their root files; xtask comes first.
 const CRATES: [(&str, &str); 4] = [
     ("xtask/src", "main.rs"),
     ("qus-core/src", "lib.rs"),
@@ -24,28 +24,34 @@ const CRATES: [(&str, &str); 4] = [
     ("qemu-src/src", "lib.rs"),
 ];
 
-/// A module that is a file, as `base::exec`; the root of a crate is empty.
+/// The path of a module that is a file, such as `base::exec`; empty for the root of a crate.
 type Module = String;
 
-/// The files of a crate, and for each those that it uses.
+/// The files of a crate, each with those that it uses.
 struct Layout {
     uses: BTreeMap<Module, BTreeSet<Module>>,
 }
 
-/// Fails with every circle and every upward arrow; says what there is otherwise.
+/// Checks the dependencies of all crates.
+///
+/// # Errors
+/// The first cycle of each crate, and all dependencies on later directories.
 pub(crate) fn check(cx: &Context) -> Result<()> {
     let mut findings = Vec::new();
     for (dir, root) in CRATES {
         let layout = Layout::read(&cx.paths.root().join(dir), root)?;
-        let arrows: usize = layout.uses.values().map(BTreeSet::len).sum();
-        say(format_args!("{dir}: {} files, {arrows} arrows", layout.uses.len()));
-        findings.extend(layout.circle().map(|circle| format!("{dir}: circle {}", circle.join(" -> "))));
+        let dependencies: usize = layout.uses.values().map(BTreeSet::len).sum();
+        say(format_args!("{dir}: {} files, {dependencies} dependencies", layout.uses.len()));
+        findings.extend(layout.cycle().map(|cycle| format!("{dir}: cycle {}", cycle.join(" -> "))));
         if dir == CRATES[0].0 {
-            findings.extend(layout.upward(&ROOMS));
+            findings.extend(layout.out_of_order(&DIRECTORIES));
         }
     }
     ensure!(findings.is_empty(), "{}", findings.join("; "));
-    say(format_args!("no circle between files, no arrow up among {} rooms", ROOMS.len()));
+    say(format_args!(
+        "no cycles between files; each of the {} directories of xtask uses only earlier ones",
+        DIRECTORIES.len()
+    ));
     Ok(())
 }
 
@@ -58,10 +64,10 @@ impl Layout {
         Ok(Self { uses: uses.collect() })
     }
 
-    /// Files that use each other in a circle; the first one is named again at the end.
-    fn circle(&self) -> Option<Vec<Module>> {
+    /// A cycle of files; the first one is repeated at the end.
+    fn cycle(&self) -> Option<Vec<Module>> {
         let mut left: BTreeSet<&Module> = self.uses.keys().collect();
-        // What uses nothing that is left is in no circle.
+        // A file that uses no remaining file is in no cycle.
         let is_free = |module: &&Module, left: &BTreeSet<&Module>| {
             !self.uses[*module].iter().any(|used| left.contains(used))
         };
@@ -80,19 +86,22 @@ impl Layout {
         }
     }
 
-    /// Arrows from a room to a later one, or to one that has no place in the order.
-    fn upward(&self, rooms: &[&str]) -> Vec<String> {
-        let floor = |module: &str| {
-            let room = module.split("::").next().unwrap_or_default();
-            rooms.iter().position(|name| *name == room)
+    /// Dependencies on a later directory, and files in directories that are not in the order.
+    fn out_of_order(&self, directories: &[&str]) -> Vec<String> {
+        let position = |module: &str| {
+            let directory = module.split("::").next().unwrap_or_default();
+            directories.iter().position(|name| *name == directory)
         };
         let mut findings = Vec::new();
         for (module, used) in self.uses.iter().filter(|(module, _)| !module.is_empty()) {
             for other in used {
-                match (floor(module), floor(other)) {
+                match (position(module), position(other)) {
                     (Some(from), Some(to)) if to <= from => {}
-                    (None, _) => findings.push(format!("{module} is in no room")),
-                    _ => findings.push(format!("upward arrow {module} -> {other}")),
+                    (None, _) => findings.push(format!("{module} is in none of the directories")),
+                    _ => {
+                        let other = if other.is_empty() { "the crate root" } else { other };
+                        findings.push(format!("{module} uses {other}, which is in no earlier directory"));
+                    }
                 }
             }
         }
@@ -106,7 +115,7 @@ fn read_files(dir: &Path, above: &[&str], root: &str, texts: &mut BTreeMap<Modul
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let is_root = above.is_empty() && path.ends_with(root);
         if path.is_dir() {
-            // Another crate.
+            // `bin` of a library is another crate.
             if !(above.is_empty() && name == "bin") {
                 read_files(&path, &[above, &[&name]].concat(), root, texts)?;
             }
@@ -124,7 +133,7 @@ fn read_files(dir: &Path, above: &[&str], root: &str, texts: &mut BTreeMap<Modul
 
 /// The other modules that a file uses.
 fn used(module: &str, text: &str, modules: &BTreeSet<Module>) -> BTreeSet<Module> {
-    let code = without_texts(text);
+    let code = without_literals(text);
     // In the tests of a file, `super` is the file.
     let (code, tests) = code.split_once("\nmod tests {").unwrap_or((&code, ""));
     let own: Vec<&str> = module.split("::").filter(|part| !part.is_empty()).collect();
@@ -139,8 +148,8 @@ fn used(module: &str, text: &str, modules: &BTreeSet<Module>) -> BTreeSet<Module
     used
 }
 
-/// Code without its comments and string literals, in which paths are only text.
-fn without_texts(text: &str) -> String {
+/// Removes comments and string literals, whose text may look like paths.
+fn without_literals(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
     while let Some(at) = rest.find(['/', '"', 'r', '\'']) {
@@ -174,7 +183,7 @@ fn after<'a>(text: &'a str, end: &str) -> &'a str {
     text.find(end).map_or("", |at| &text[at + end.len()..])
 }
 
-/// All paths of more than one part.
+/// All paths of at least two segments.
 fn paths(code: &str) -> Vec<Vec<String>> {
     let mut paths = Vec::new();
     let mut rest = code;
@@ -190,7 +199,7 @@ fn paths(code: &str) -> Vec<Vec<String>> {
     paths
 }
 
-/// Reads what follows `::`, a path or a tree of them, and returns what comes behind it.
+/// Parses the path or the tree of paths after a `::`, and returns the rest of the text.
 fn tree<'a>(above: Vec<String>, text: &'a str, paths: &mut Vec<Vec<String>>) -> &'a str {
     let Some(mut rest) = text.strip_prefix('{') else {
         let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
@@ -217,7 +226,7 @@ fn tree<'a>(above: Vec<String>, text: &'a str, paths: &mut Vec<Vec<String>>) -> 
     }
 }
 
-/// The file that a path leads into; `at` is the module that it is written in.
+/// The file that a path refers to; `at` is the module that contains the path.
 fn resolve(path: &[String], own: &[&str], at: &[&str], modules: &BTreeSet<Module>) -> Option<Module> {
     let ups = path.iter().take_while(|part| *part == "super").count();
     let (base, path) = match &*path[0] {
@@ -253,12 +262,12 @@ mod tests {
     }
 
     #[test]
-    fn this_workspace_is_in_order() {
+    fn this_workspace_has_the_documented_layout() {
         check(&Context::new().unwrap()).unwrap();
     }
 
     #[test]
-    fn paths_lead_to_files() {
+    fn paths_are_resolved_to_files() {
         let layout = layout(&[
             ("main.rs", "mod a;\nmod b;\nfn main() { a::x::run(b::C) }"),
             ("a/mod.rs", "pub mod x;\npub mod y;"),
@@ -275,12 +284,12 @@ mod tests {
         assert_eq!(used(&layout, ""), ["a::x", "b"]);
         assert_eq!(used(&layout, "a::x"), ["a::y"]);
         assert_eq!(used(&layout, "a::y"), ["a", "b"]);
-        assert_eq!(layout.circle(), None);
-        assert_eq!(layout.upward(&["b", "a"]), [] as [&str; 0]);
+        assert_eq!(layout.cycle(), None);
+        assert_eq!(layout.out_of_order(&["b", "a"]), [] as [&str; 0]);
     }
 
     #[test]
-    fn a_circle_is_found() {
+    fn a_cycle_is_found() {
         let layout = layout(&[
             ("main.rs", "mod a;\nmod b;\nmod c;\nmod d;\nuse a::A;"),
             ("a.rs", "use crate::b::B;"),
@@ -288,18 +297,19 @@ mod tests {
             ("c.rs", "fn c() { super::b::run() }"),
             ("d.rs", ""),
         ]);
-        assert_eq!(layout.circle().unwrap(), ["b", "c", "b"]);
+        assert_eq!(layout.cycle().unwrap(), ["b", "c", "b"]);
     }
 
     #[test]
-    fn an_upward_arrow_is_found() {
+    fn a_dependency_on_a_later_directory_is_found() {
         let layout = layout(&[
             ("main.rs", "mod a;\nmod b;\nfn main() { b::run() }"),
             ("a.rs", "use crate::b;"),
             ("b.rs", "use crate::main_thing;"),
         ]);
-        let findings = layout.upward(&["a", "b"]);
-        assert_eq!(findings, ["upward arrow a -> b", "upward arrow b -> "]);
-        assert_eq!(layout.upward(&["b"]), ["a is in no room", "upward arrow b -> "]);
+        let findings = layout.out_of_order(&["a", "b"]);
+        let root = "b uses the crate root, which is in no earlier directory";
+        assert_eq!(findings, ["a uses b, which is in no earlier directory", root]);
+        assert_eq!(layout.out_of_order(&["b"]), ["a is in none of the directories", root]);
     }
 }

@@ -1,4 +1,4 @@
-//! Every check: tests, smoke checks with real parts, and their report.
+//! Checks: tests, code layout, schemas, smoke tests, and their report.
 
 pub(crate) mod layout;
 pub(crate) mod report;

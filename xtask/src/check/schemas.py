@@ -3,8 +3,8 @@
     schemas.py WHEELS IMAGES
     schemas.py WHEELS IMAGES FILE       prints the documents of one of them as JSON
 
-WHEELS is a directory with the wheels that tools.toml names: two hold schemas, two are modules. A schema that
-takes everything is no check, so each file is also spoilt in several ways, and every one has to be noticed.
+WHEELS is a directory with the wheels that tools.toml lists: two contain schemas, two are modules. A schema that
+accepts everything would check nothing, so invalid variants of each file must be rejected.
 """
 
 import copy
@@ -14,7 +14,8 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-# Each file with what spoils it: the number of the document, the path in it, the value that is put there.
+# Each file with its invalid variants: the number of the document, a path in it, and the value to set there. None removes
+# the path.
 FILES = {
     "../.github/workflows/release.yml": [
         (0, "jobs/build/strategy/matrix", None),
@@ -54,7 +55,7 @@ FILES = {
 
 
 class Schemas:
-    """Schemas inside the wheels."""
+    """The schemas in the wheels."""
 
     def __init__(self, wheels):
         self.files = {}
@@ -64,15 +65,15 @@ class Schemas:
 
     def read(self, name):
         if name not in self.files:
-            raise ValueError(f"no wheel has {name}")
+            raise ValueError(f"no wheel contains {name}")
         return json.loads(self.files[name].read(name))
 
     def kubernetes(self, name):
-        """The strict one of the newest Kubernetes."""
+        """The strict schema of the newest version of Kubernetes."""
         suffix = f"-local-strict/{name}.json"
         found = [file for file in self.files if file.endswith(suffix)]
         if not found:
-            raise ValueError(f"Kubernetes knows no {name}")
+            raise ValueError(f"Kubernetes has no schema {name}")
         minor = lambda file: int(file.removesuffix(suffix).split(".")[-2])
         return self.read(max(found, key=minor))
 
@@ -85,8 +86,8 @@ class Schemas:
 
 
 def closed(schema):
-    """Has a definition that is put together of others, and closed by `unevaluatedProperties`, say so in
-    older words: the validator does not know that one, and would take every key."""
+    """Replaces `unevaluatedProperties`, which the validator does not support and ignores, so that it would accept any
+    key: a definition that combines others with `allOf` gets their properties and `additionalProperties`."""
     definitions = schema.get("$defs", {})
     for definition in definitions.values():
         if definition.pop("unevaluatedProperties", True) is False:
@@ -98,8 +99,8 @@ def closed(schema):
     return schema
 
 
-def problem(schemas, compiled, file, document):
-    """What is wrong with a document; None if nothing is."""
+def find_error(schemas, compiled, file, document):
+    """The first error in a document; None if it is valid."""
     import fastjsonschema
 
     try:
@@ -116,8 +117,8 @@ def problem(schemas, compiled, file, document):
         return str(error)
 
 
-def spoilt(document, path, value):
-    """A copy with another value at a path; without what is there if the value is None."""
+def variant(document, path, value):
+    """A copy with another value at a path, or without the path if the value is None."""
     document = copy.deepcopy(document)
     place, *steps = document, *path.split("/")
     for step in steps[:-1]:
@@ -137,18 +138,18 @@ def documents_of(file):
 
 def main(wheels, images):
     schemas, compiled, findings, count = Schemas(wheels), {}, [], 0
-    for file, spoilers in FILES.items():
+    for file, variants in FILES.items():
         documents = documents_of(images / file)
         for number, document in enumerate(documents):
             count += 1
-            if why := problem(schemas, compiled, file, document):
+            if why := find_error(schemas, compiled, file, document):
                 findings.append(f"{file}, document {number}: {why}")
-        for number, path, value in spoilers:
-            if problem(schemas, compiled, file, spoilt(documents[number], path, value)) is None:
-                findings.append(f"{file}, document {number}: {path} = {value} is not noticed")
+        for number, path, value in variants:
+            if find_error(schemas, compiled, file, variant(documents[number], path, value)) is None:
+                findings.append(f"{file}, document {number}: the schema accepts {path} = {value}")
     if findings:
         sys.exit("\n".join(findings))
-    print(f"{count} documents are valid; each of {sum(map(len, FILES.values()))} ways to spoil them is noticed")
+    print(f"{count} documents are valid, and {sum(map(len, FILES.values()))} invalid variants are rejected")
 
 
 if __name__ == "__main__":

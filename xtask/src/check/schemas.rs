@@ -18,10 +18,10 @@ pub(crate) fn check(cx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The documents of one of the files.
+/// The documents in one of the files.
 pub(crate) fn documents(cx: &Context, file: &str) -> Result<Vec<Value>> {
     let json = exec::read(script(cx)?.arg(file))?;
-    serde_json::from_str(&json).with_context(|| format!("the documents of {file}"))
+    serde_json::from_str(&json).with_context(|| format!("cannot parse the documents of {file}"))
 }
 
 fn script(cx: &Context) -> Result<Cmd<'static>> {

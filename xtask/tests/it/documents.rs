@@ -1,10 +1,10 @@
-//! The documents: their links lead somewhere.
+//! The links in documents refer to existing files and sections.
 
 use super::workspace;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Every document with its text.
+/// All documents with their texts.
 pub(crate) fn documents() -> Vec<(PathBuf, String)> {
     let pages = fs::read_dir(workspace().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let readmes =
@@ -13,13 +13,13 @@ pub(crate) fn documents() -> Vec<(PathBuf, String)> {
     all.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
 }
 
-/// The name by which a link can lead to a section, as GitHub makes it.
+/// The anchor that GitHub generates for a section.
 fn anchor(title: &str) -> String {
     let kept = title.to_lowercase().replace(' ', "-");
     kept.chars().filter(|c| c.is_alphanumeric() || "-_".contains(*c)).collect()
 }
 
-/// What is wrong with a link of a document; `None` if it leads somewhere.
+/// Why a link in a document is broken; `None` if it is not.
 fn broken(document: &Path, link: &str) -> Option<&'static str> {
     let (file, section) = link.split_once('#').map_or((link, None), |(file, section)| (file, Some(section)));
     let target = if file.is_empty() { document.to_owned() } else { document.parent()?.join(file) };
@@ -34,7 +34,7 @@ fn broken(document: &Path, link: &str) -> Option<&'static str> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn no_link_is_broken() {
     let mut links = 0;
     for (path, text) in documents() {
         for (_, rest) in text.match_indices("](").map(|(at, found)| text.split_at(at + found.len())) {

@@ -31,15 +31,15 @@ fn build_qemu_accepts_the_arguments_of_a_job() {
 fn the_workflow_uses_existing_fields() {
     let workflow = fs::read_to_string(workspace().join(".github/workflows/release.yml")).unwrap();
     let job = &jobs(&[])[0];
-    let asked: Vec<_> = workflow
+    let fields: Vec<_> = workflow
         .match_indices("matrix.")
         .map(|(at, word)| {
             let rest = &workflow[at + word.len()..];
             rest.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap()
         })
         .collect();
-    assert!(asked.len() > 3, "{asked:?}");
-    for name in asked {
+    assert!(fields.len() > 3, "{fields:?}");
+    for name in fields {
         assert!(job.get(name).is_some(), "a job has no {name}");
     }
 }
