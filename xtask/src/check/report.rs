@@ -12,8 +12,7 @@ use serde::Serialize;
 
 use crate::base::error::Skip;
 use crate::base::files;
-
-const NO_STDOUT: &str = "cannot write to standard output";
+use crate::base::output::NO_STDOUT;
 
 /// The outcome of a check.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -32,19 +31,19 @@ struct Case {
     outcome: Outcome,
 }
 
-/// The checks that were made so far.
+/// The outcomes of the checks that have run.
 pub(crate) struct Report {
     title: &'static str,
     require: Vec<String>,
-    /// What a check's name has to contain for the check to be made.
+    /// Only checks whose names contain this text run.
     only: String,
     cases: Vec<Case>,
     lines: Box<dyn Write + Send>,
-    /// The first failure to write them, which ends no check.
+    /// The first error of writing a line; the checks continue.
     unwritable: Option<io::Error>,
 }
 
-/// Copies an error for another check; a reason to skip stays one.
+/// Copies an error for another check; a [`Skip`] remains a [`Skip`].
 pub(crate) fn copy_error(why: &Error) -> Error {
     match hint::find::<Skip>(why) {
         Some(Skip(why)) => Skip(why.clone()).into(),
@@ -52,9 +51,15 @@ pub(crate) fn copy_error(why: &Error) -> Error {
     }
 }
 
+/// An error with its causes and its hint.
+fn with_hint(error: &Error) -> String {
+    let hint = hint::of(error).map(|hint| format!(" (hint: {hint})"));
+    format!("{error:#}{}", hint.unwrap_or_default())
+}
+
 impl Report {
-    /// Begins; skips on the levels of `require`, or on every level if it has `all`, are failures. A line
-    /// for each check and the totals go to standard output.
+    /// Creates an empty report. Skipped checks of the levels in `require`, or of all levels if it contains `all`, count
+    /// as failures. A line for each check and the totals are written to standard output.
     pub(crate) fn new(title: &'static str, require: &[String]) -> Self {
         Self::to(Box::new(io::stdout()), title, require)
     }
@@ -70,7 +75,7 @@ impl Report {
         }
     }
 
-    /// Leaves out checks whose names do not contain a text, without counting them.
+    /// Excludes checks whose names do not contain a text; they are not counted.
     pub(crate) fn only(self, text: &str) -> Self {
         Self { only: text.to_owned(), ..self }
     }
@@ -92,7 +97,7 @@ impl Report {
             Err(error) => match hint::find::<Skip>(&error) {
                 Some(skip) if required => Outcome::Failed(format!("required, but skipped: {skip}")),
                 Some(skip) => Outcome::Skipped(skip.to_string()),
-                None => Outcome::Failed(format!("{error:#}")),
+                None => Outcome::Failed(with_hint(&error)),
             },
         };
         let line = match &outcome {
@@ -108,7 +113,7 @@ impl Report {
         Ok(())
     }
 
-    /// Prints to standard output, whose reader may have closed it.
+    /// Writes to standard output. A closed pipe is not an error.
     fn print(&mut self, text: &str) {
         let written = self.lines.write_all(lines(text).as_bytes()).and_then(|()| self.lines.flush());
         if let Err(error) = written {
@@ -123,17 +128,19 @@ impl Report {
         self.cases.iter().find(|case| case.level == level && case.name == name).map(|case| &case.outcome)
     }
 
-    /// Prints the totals, writes the report as JSON, and fails if a check has.
+    /// Writes the report as JSON to a file, and prints the totals.
+    ///
+    /// # Errors
+    /// A check has failed, none has run, or the report cannot be written.
     pub(crate) fn finish(mut self, file: Option<&Path>) -> Result<()> {
-        if let Some(file) = file {
-            let json = serde_json::to_string_pretty(&self.cases).context("the report")?;
-            files::write(file, json.as_bytes())?;
-        }
         let count = |of: fn(&Outcome) -> bool| self.cases.iter().filter(|case| of(&case.outcome)).count();
         let passed = count(|outcome| *outcome == Outcome::Passed);
         let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
         let skipped = self.cases.len() - passed - failed;
         self.print(&format!("{}: {passed} passed, {failed} failed, {skipped} skipped\n", self.title));
+        if let Some(file) = file {
+            files::write(file, &serde_json::to_vec_pretty(&self.cases)?)?;
+        }
         self.unwritable.map_or(Ok(()), Err).context(NO_STDOUT)?;
         if failed > 0 {
             bail!("{failed} of {} checks failed", self.cases.len());
@@ -163,7 +170,7 @@ mod tests {
         let mut report = quiet(&[]);
         report.check("level", "a", skip).unwrap();
         assert_eq!(report.cases[0].outcome, Outcome::Skipped("no engine".into()));
-        assert!(report.finish(None).is_err(), "nothing ran");
+        assert!(report.finish(None).is_err(), "no check has passed");
     }
 
     /// Standard output to which nothing can be written.
@@ -183,16 +190,16 @@ mod tests {
     fn checks_run_if_stdout_is_not_writable() {
         for (kind, fails) in [(io::ErrorKind::BrokenPipe, false), (io::ErrorKind::StorageFull, true)] {
             let mut report = Report::to(Box::new(Broken(kind)), "test", &[]);
-            let mut made = 0;
+            let mut count = 0;
             for name in ["a", "b"] {
                 report
                     .check("level", name, || {
-                        made += 1;
+                        count += 1;
                         Ok(())
                     })
                     .unwrap();
             }
-            assert_eq!(made, 2);
+            assert_eq!(count, 2);
             assert_eq!(report.finish(None).is_err(), fails, "{kind}");
         }
     }
@@ -209,16 +216,25 @@ mod tests {
     }
 
     #[test]
-    fn other_names_are_left_out() {
+    fn a_failure_contains_causes_and_hint() {
+        let mut report = quiet(&[]);
+        let check = || Err(hint::hinted("no bundle", "run `cargo xtask build-qemu`").context("reading"));
+        report.check("level", "a", check).unwrap();
+        let expected = "reading: no bundle (hint: run `cargo xtask build-qemu`)";
+        assert_eq!(report.cases[0].outcome, Outcome::Failed(expected.into()));
+    }
+
+    #[test]
+    fn checks_with_other_names_do_not_run() {
         let mut report = quiet(&[]).only("busybox arm");
         report.check("level", "busybox armhf", || Ok(())).unwrap();
         report.check("level", "busybox i386", || panic!("it ran")).unwrap();
         assert_eq!(report.cases.len(), 1);
-        assert!(quiet(&[]).only("none").finish(None).is_err(), "nothing ran");
+        assert!(quiet(&[]).only("none").finish(None).is_err(), "no check has run");
     }
 
     #[test]
-    fn the_report_has_every_outcome() {
+    fn the_report_contains_every_outcome() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut report = quiet(&[]);
         report.check("level", "a", || Ok(())).unwrap();
