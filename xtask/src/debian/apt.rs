@@ -63,12 +63,12 @@ impl Apt {
         architecture: Option<&str>,
     ) -> Result<Self> {
         let architectures = architecture.as_slice();
-        let lines = distribution.own_suites(architectures)?;
-        let error = match Self::with(dir, log, &lines, architectures) {
+        let suites = distribution.own_suites(architectures)?;
+        let error = match Self::with(dir, log, &suites.all, architectures) {
             Ok(apt) => return Ok(apt),
             Err(error) => error,
         };
-        let mut release = match Self::with(dir, log, &lines[..1], architectures) {
+        let mut release = match Self::with(dir, log, &suites.release, architectures) {
             Ok(release) => release,
             Err(_) => return Err(error),
         };
@@ -97,8 +97,8 @@ impl Apt {
         distribution: &Distribution,
         architectures: &[&str],
     ) -> Result<Self> {
-        let lines = distribution.own_suites(architectures)?;
-        Ok(Self::with(dir, log, &lines[..1], architectures)?.without_libc())
+        let suites = distribution.own_suites(architectures)?;
+        Ok(Self::with(dir, log, &suites.release, architectures)?.without_libc())
     }
 
     pub(super) fn without_libc(mut self) -> Self {

@@ -19,6 +19,14 @@ pub(crate) struct Distribution {
     pub(crate) codename: String,
 }
 
+/// Source lines of a distribution's suites.
+pub(super) struct OwnSuites {
+    /// The release and its updates.
+    pub(super) all: Vec<String>,
+    /// The release without its updates.
+    pub(super) release: Vec<String>,
+}
+
 impl Distribution {
     /// Reads `/etc/os-release`; `None` if apt is not installed.
     pub(crate) fn detect() -> Result<Option<Self>> {
@@ -53,13 +61,16 @@ impl Distribution {
         format!("{kind} [{option}{signed}] {uri} {suite} {component}")
     }
 
-    /// Source lines for binary packages of the configured suites; the release itself comes first.
-    pub(super) fn own_suites(&self, architectures: &[&str]) -> Result<Vec<String>> {
+    /// Source lines for binary packages of the configured suites.
+    pub(super) fn own_suites(&self, architectures: &[&str]) -> Result<OwnSuites> {
         let option = arch_option(architectures);
-        let mut indexes = self.indexes()?;
-        indexes.sort_by_key(|[_, suite, _]| *suite != self.codename);
         let line = |[uri, suite, component]: &[String; 3]| self.line("deb", &option, [uri, suite, component]);
-        Ok(indexes.iter().map(line).collect())
+        let indexes = self.indexes()?;
+        let of_release = release_indexes(&indexes, &self.codename);
+        Ok(OwnSuites {
+            all: indexes.iter().map(line).collect(),
+            release: of_release.into_iter().map(line).collect(),
+        })
     }
 
     /// A source line for another suite on the machine's mirror.
@@ -116,9 +127,29 @@ fn own_indexes(listed: &str, codename: &str) -> Vec<[String; 3]> {
     indexes
 }
 
+/// The indexes of the release without its updates, in all of its components. If none has the release's name, all of
+/// them.
+fn release_indexes<'a>(own: &'a [[String; 3]], codename: &str) -> Vec<&'a [String; 3]> {
+    let release: Vec<_> = own.iter().filter(|[_, suite, _]| suite == codename).collect();
+    if release.is_empty() { own.iter().collect() } else { release }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_has_all_of_its_components() {
+        let listed =
+            "http://mirror/ jammy-updates main\nhttp://mirror/ jammy main\nhttp://mirror/ jammy universe\n";
+        let release = |listed: &str, codename| {
+            let own = own_indexes(listed, codename);
+            let of_release = release_indexes(&own, codename);
+            of_release.iter().map(|[_, suite, component]| format!("{suite} {component}")).collect::<Vec<_>>()
+        };
+        assert_eq!(release(listed, "jammy"), ["jammy main", "jammy universe"]);
+        assert_eq!(release("http://mirror/ unstable main\n", "forky"), ["unstable main"]);
+    }
 
     #[test]
     fn only_the_distributions_own_suites_are_used() {

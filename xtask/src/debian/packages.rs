@@ -69,11 +69,14 @@ pub(crate) fn fetch(
                 let name = format!("guest-{name}-{suite}");
                 let log = cx.start_log(&name)?;
                 files::recreate_dir(into)?;
-                if foreign(&name, &log, suite).and_then(|apt| unpack(apt, into)).is_ok() {
+                let Err(error) = foreign(&name, &log, suite).and_then(|apt| unpack(apt, into)) else {
                     say(format_args!("fetched {what} from Debian {suite}"));
                     return Ok(());
-                }
-                failures.push(format!("Debian {suite} (see {})", log.display()));
+                };
+                // The first line of a failed program's error names the log, which has its output.
+                let error = format!("{error:#}");
+                let first = error.lines().next().unwrap_or_default().trim_end_matches(':');
+                failures.push(format!("Debian {suite}: {first}"));
             }
             bail!(Skip(format!("no suite provides {what}: {}", failures.join(", "))))
         }
