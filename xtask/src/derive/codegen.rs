@@ -1,14 +1,15 @@
 //! `cargo xtask codegen`: writes the generated files that are committed, or checks that they are up to date.
 //!
 //! Generated are the probes from their assembler sources, the tables of the documents from the code, and the plot of
-//! the benchmark from its recorded results. The ELF headers of the probes are written without a linker, since one segment
-//! and no sections suffice. Assemblers come from Debian packages, which are unpacked and not installed.
+//! the benchmark from its recorded results. The ELF headers of the probes are written without a linker, because one
+//! segment and no sections suffice. Assemblers come from Debian packages, which are unpacked and not installed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use fs_err as fs;
+use qemu_src::Debian;
 use qus_core::arch::{ARCHES, Arch, Host};
 use qus_core::elf::{ElfImage, Segment};
 use qus_core::hint::hinted;
@@ -100,7 +101,13 @@ impl Probes {
     fn load(cx: &Context) -> Result<Self> {
         let path = cx.paths.probes().join("probes.toml");
         let text = fs::read_to_string(&path)?;
-        toml::from_str(&text).with_context(|| path.display().to_string())
+        Self::parse(&text, &cx.data.debian).with_context(|| path.display().to_string())
+    }
+
+    fn parse(text: &str, debian: &Debian) -> Result<Self> {
+        let probes: Self = toml::from_str(text)?;
+        debian.suite(&probes.suite).map_err(Error::msg)?;
+        Ok(probes)
     }
 }
 
@@ -177,6 +184,16 @@ mod tests {
             let source = probe.source.clone().unwrap_or_else(|| format!("{name}.s"));
             assert!(cx.paths.probes().join(source).is_file(), "{name}");
         }
+    }
+
+    #[test]
+    fn an_unknown_suite_is_an_error() {
+        let debian = &Context::new().unwrap().data.debian;
+        let parse = |suite: &str| {
+            Probes::parse(&format!("suite = '{suite}'\nlibraries = []\nprobe = {{}}"), debian).map(drop)
+        };
+        parse(&debian.suites[0].name).unwrap();
+        assert!(parse("buster").unwrap_err().to_string().contains("unknown suite `buster`"));
     }
 
     #[test]
