@@ -24,7 +24,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 
 use super::invocation::pasteable;
-pub(crate) use super::invocation::{InDir, Invocation, sh};
+pub(crate) use super::invocation::{InDir, Invocation, quote, sh};
 
 /// Whether a program exists at its path or in `PATH`.
 pub(crate) fn is_installed(program: &str) -> bool {

@@ -1,5 +1,6 @@
 //! A command before it runs: created with `cmd!(sh(), "…")`, assigned a directory, and formatted as a shell line.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,17 +59,19 @@ impl<'a> InDir<'a> for Cmd<'a> {
     }
 }
 
+/// A word of a shell line, quoted if necessary.
+pub(crate) fn quote(text: &OsStr) -> String {
+    let text = text.to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
 /// The command as a shell line: directory, environment, arguments.
 pub(super) fn pasteable(command: &Command) -> String {
-    let quote = |text: &std::ffi::OsStr| {
-        let text = text.to_string_lossy();
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_=+./,:@%".contains(c);
-        if !text.is_empty() && text.chars().all(plain) {
-            text.into_owned()
-        } else {
-            format!("'{}'", text.replace('\'', r"'\''"))
-        }
-    };
     let mut line = String::from("$ ");
     if let Some(dir) = command.get_current_dir() {
         let _ = write!(line, "cd {} && ", quote(dir.as_os_str()));
@@ -80,4 +83,18 @@ pub(super) fn pasteable(command: &Command) -> String {
     }
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect();
     line + &words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_the_shell() {
+        for (word, expected) in
+            [("/a/b=c", "/a/b=c"), ("", "''"), ("a b", "'a b'"), ("$HOME", "'$HOME'"), ("it's", r"'it'\''s'")]
+        {
+            assert_eq!(quote(OsStr::new(word)), expected);
+        }
+    }
 }

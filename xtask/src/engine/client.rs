@@ -41,8 +41,11 @@ impl Client {
         self
     }
 
-    /// Whether the engine responds.
-    pub(crate) fn has_engine(&self) -> bool {
-        exec::read(self.cmd(&["version", "--format", "{{.Server.Version}}"])).is_ok()
+    /// Checks that the engine responds.
+    ///
+    /// # Errors
+    /// The client's message, if it cannot connect.
+    pub(crate) fn check_engine(&self) -> Result<()> {
+        exec::read(self.cmd(&["version", "--format", "{{.Server.Version}}"])).map(drop)
     }
 }

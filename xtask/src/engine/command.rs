@@ -6,6 +6,7 @@ use anyhow::Result;
 use qus_core::hint::hinted;
 
 use crate::base::context::Context;
+use crate::base::exec::quote;
 use crate::base::lock;
 use crate::base::output::out;
 use crate::base::progress::say;
@@ -70,9 +71,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
 
 /// Shell commands that set the environment variables for `docker`.
 fn shell_variables(cx: &Context, engine: &Throwaway) -> Result<String> {
-    let mut text = format!("export QUS_REGISTRY='{}'\n", engine.registry());
-    for (name, value) in engine.client().variables(&cx.settings)? {
-        text += &format!("export {name}='{}'\n", value.to_string_lossy());
-    }
-    Ok(text)
+    let registry = ("QUS_REGISTRY", engine.registry().into());
+    let variables = [registry].into_iter().chain(engine.client().variables(&cx.settings)?);
+    Ok(variables.map(|(name, value)| format!("export {name}={}\n", quote(&value))).collect())
 }

@@ -74,7 +74,7 @@ fn check_usable(builder: Option<&str>) -> Result<()> {
     ensure!(version >= BUILDX, "buildx {version} is too old; {BUILDX} or newer is required");
     match builder {
         Some(builder) => exec::read(client.cmd(&["buildx", "inspect", builder])).map(drop),
-        None => exec::read(client.cmd(&["version", "--format", "{{.Server.Version}}"])).map(drop),
+        None => client.check_engine(),
     }
 }
 

@@ -8,7 +8,7 @@
 
 use std::fs::Permissions;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -178,8 +178,7 @@ impl Throwaway {
         let registry = format!("127.0.0.1:{}", self.state.port);
         let start = Instant::now();
         loop {
-            let version = exec::read(client.cmd(&["version", "--format", "{{.Server.Version}}"]));
-            if version.is_ok() && std::net::TcpStream::connect(&registry).is_ok() {
+            if client.check_engine().is_ok() && TcpStream::connect(&registry).is_ok() {
                 return Ok(());
             }
             let ended = self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));

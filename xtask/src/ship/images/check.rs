@@ -112,7 +112,7 @@ pub(super) fn run_programs(
     if images.is_empty() {
         return Ok(());
     }
-    if !client.has_engine() {
+    if client.check_engine().is_err() {
         say("note: images were not run, because there is a builder but no engine");
         return Ok(());
     }
