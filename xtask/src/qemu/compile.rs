@@ -179,9 +179,13 @@ impl<'a> Compile<'a> {
         let log = self.cx.start_log("ninja")?;
         let names: Vec<_> = targets.iter().map(|arch| arch.emulator()).collect();
         let jobs = self.request.jobs.map(|jobs| format!("-j{jobs}"));
+        let (adjective, purpose) = match self.kind {
+            BuildKind::Instrumented(_) => ("instrumented ", " for profile-guided optimisation"),
+            BuildKind::Plain | BuildKind::ProfileGuided(_) => ("", ""),
+        };
         let what = match &*names {
-            [one] => format!("building {}{one}{}", self.adjective(), self.purpose()),
-            many => format!("building {} {}emulators{}", many.len(), self.adjective(), self.purpose()),
+            [one] => format!("building {adjective}{one}{purpose}"),
+            many => format!("building {} {adjective}emulators{purpose}", many.len()),
         };
         let mut bar = Bar::new(what);
         exec::run(self.enter(cmd!(sh(), "ninja {jobs...} {names...}")).in_dir(dir), &log, |line| {
@@ -191,20 +195,6 @@ impl<'a> Compile<'a> {
         })?;
         bar.finish();
         Ok(())
-    }
-
-    fn adjective(&self) -> &'static str {
-        match self.kind {
-            BuildKind::Instrumented(_) => "instrumented ",
-            BuildKind::Plain | BuildKind::ProfileGuided(_) => "",
-        }
-    }
-
-    fn purpose(&self) -> &'static str {
-        match self.kind {
-            BuildKind::Instrumented(_) => " for profile-guided optimisation",
-            BuildKind::Plain | BuildKind::ProfileGuided(_) => "",
-        }
     }
 
     fn strip(&self, emulator: &Path) -> Result<PathBuf> {

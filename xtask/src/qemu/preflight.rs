@@ -69,7 +69,7 @@ fn install_hint(tools: &Tools) -> Result<String> {
         .map(|name| distribution::os_release_field(&release, name).unwrap_or_default())
         .join(" ");
     let install = tools.install.iter().find(|install| names.split(' ').any(|name| name == install.like));
-    Ok(install.map_or("install it with this distribution's package manager".to_owned(), |install| {
+    Ok(install.map_or("install them with this distribution's package manager".to_owned(), |install| {
         install.command.clone()
     }))
 }

@@ -167,12 +167,12 @@ impl Sysroot {
         let libraries = self.dir.join("libraries");
         let triple = Host::current().map_or("", |host| host.triple);
         let pkg_config = programs.join("bin/pkgconf").display().to_string();
-        let [pkg_config_dirs, pkg_config_root] = pkg_config_variables(&libraries, triple);
         cmd = match &self.cross {
             None => cmd.env("PKG_CONFIG", &pkg_config),
             Some(cross) => {
                 // The variables below apply to programs that run during the build; the host's are set only here.
-                let variables = pkg_config_variables(&cross.libraries(), cross.host.triple).join(" ");
+                let variables = pkg_config_variables(&cross.libraries(), cross.host.triple);
+                let variables = variables.map(|(name, value)| format!("{name}={value}")).join(" ");
                 let mut cmd = cmd
                     .env("PKG_CONFIG", format!("env {variables} {pkg_config}"))
                     .env("PKG_CONFIG_FOR_BUILD", &pkg_config);
@@ -182,8 +182,7 @@ impl Sysroot {
                 cmd
             }
         };
-        for variable in [pkg_config_dirs, pkg_config_root] {
-            let (name, value) = variable.split_once('=').unwrap_or_default();
+        for (name, value) in pkg_config_variables(&libraries, triple) {
             cmd = cmd.env(name, value);
         }
         self.add_programs(cmd)
@@ -210,11 +209,11 @@ impl Sysroot {
 }
 
 /// Variables that make pkg-config find the libraries in a directory.
-fn pkg_config_variables(libraries: &Path, triple: &str) -> [String; 2] {
+fn pkg_config_variables(libraries: &Path, triple: &str) -> [(&'static str, String); 2] {
     let dir = libraries.display();
     [
-        format!("PKG_CONFIG_LIBDIR={dir}/usr/lib/{triple}/pkgconfig:{dir}/usr/share/pkgconfig"),
-        format!("PKG_CONFIG_SYSROOT_DIR={dir}"),
+        ("PKG_CONFIG_LIBDIR", format!("{dir}/usr/lib/{triple}/pkgconfig:{dir}/usr/share/pkgconfig")),
+        ("PKG_CONFIG_SYSROOT_DIR", dir.to_string()),
     ]
 }
 
