@@ -12,14 +12,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qus_core::arch::Arch;
-use qus_core::hint::WithHint;
-use qus_core::hint::hinted;
+use qus_core::hint::{WithHint, hinted};
 use qus_core::{emulator, namespace};
 use serde_json::json;
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
-use crate::base::output::out;
+use crate::base::output::{out, out_json};
 use crate::base::progress::say;
 use crate::base::{files, lock};
 use crate::bench::emulators::{self, EmulatorSource, Emulators};
@@ -43,9 +42,9 @@ use crate::bundle::hosts;
   cargo xtask bench arm s390x --against before=../other/target/qus/bundle/amd64 --only gcc,python
   cargo xtask bench --only probe --against deb:trixie       # startup time only, no root filesystem")]
 pub(crate) struct Args {
-    /// Guest architectures to measure [default: aarch64]
-    #[arg(value_name = "GUEST")]
-    guests: Vec<String>,
+    /// Guest architectures to measure
+    #[arg(value_name = "GUEST", default_value = "aarch64")]
+    guests: Vec<&'static Arch>,
     /// Emulators to compare with: a directory, optionally with a name, or the package of a Debian suite
     #[arg(long, value_name = "[NAME=]DIR|deb:SUITE")]
     against: Vec<String>,
@@ -79,7 +78,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let guests = parse_guests(&args.guests)?;
+    let guests = unique(&args.guests);
     let against = parse_against(cx, &args.against)?;
     let workloads = workloads::select(&args.only);
     if workloads.is_empty() {
@@ -126,17 +125,15 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     finish(cx, args, &results)
 }
 
-/// Parses the guests of the command line, without duplicates.
-fn parse_guests(names: &[String]) -> Result<Vec<&'static Arch>> {
-    let mut guests: Vec<&'static Arch> = Vec::new();
-    let default = ["aarch64".to_owned()];
-    for name in if names.is_empty() { &default[..] } else { names } {
-        let guest = name.parse().map_err(|unknown| Usage(format!("{unknown}")))?;
-        if !guests.contains(&guest) {
-            guests.push(guest);
+/// The guests in the order of the command line, without duplicates.
+fn unique(given: &[&'static Arch]) -> Vec<&'static Arch> {
+    let mut guests = Vec::new();
+    for guest in given {
+        if !guests.contains(guest) {
+            guests.push(*guest);
         }
     }
-    Ok(guests)
+    guests
 }
 
 fn parse_against<'a>(cx: &'a Context, given: &[String]) -> Result<Vec<EmulatorSource<'a>>> {
@@ -260,11 +257,10 @@ fn print_plan(
     let against: Vec<_> = against.iter().map(ToString::to_string).collect();
     if args.json {
         let names: Vec<_> = workloads.iter().map(|workload| workload.name).collect();
-        let plan = json!({
+        return out_json(&json!({
             "bundle": bundle, "against": against, "guests": guests, "workloads": names, "rounds": args.rounds,
             "downloads": downloads,
-        });
-        return out(&format!("{plan:#}\n"));
+        }));
     }
     let list = |what: &[String]| if what.is_empty() { "none".to_owned() } else { what.join(", ") };
     let mut text = format!(
