@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use qus_core::arch::{HOSTS, Host, UnknownHost};
+use qus_core::hint::hinted;
 
 use crate::base::context::Context;
 use crate::bundle::manifest;
@@ -36,23 +37,37 @@ impl HostArgs {
         !self.names.is_empty()
     }
 
-    /// The named hosts without duplicates; `all` returns the hosts that `--host all` means.
+    /// The named hosts; `all` means all supported ones.
     ///
     /// # Errors
-    /// No host is named and this machine is not a supported host; or the error of `all`.
-    pub(crate) fn resolve(
-        &self,
-        all: impl FnOnce() -> Result<Vec<&'static Host>>,
-    ) -> Result<Vec<&'static Host>> {
-        if self.names.contains(&HostName::All) {
-            return all();
-        }
+    /// No host is named, and this machine is not a supported host.
+    pub(crate) fn supported(&self) -> Result<Vec<&'static Host>> {
+        self.resolve(|| Ok(HOSTS.iter().collect()))
+    }
+
+    /// The named hosts; `all` means all hosts with a bundle.
+    ///
+    /// # Errors
+    /// As [`Self::supported`], or `all` is named and no host has a bundle.
+    pub(crate) fn built(&self, cx: &Context) -> Result<Vec<&'static Host>> {
+        self.resolve(|| {
+            let hosts: Vec<_> = built(cx).collect();
+            if hosts.is_empty() {
+                let hint = "to build one, run `cargo xtask build-qemu --all`";
+                return Err(hinted("no host has a bundle", hint));
+            }
+            Ok(hosts)
+        })
+    }
+
+    /// The named hosts without duplicates, or this machine.
+    fn resolve(&self, all: impl FnOnce() -> Result<Vec<&'static Host>>) -> Result<Vec<&'static Host>> {
         let mut hosts = Vec::new();
         for name in &self.names {
-            if let HostName::One(host) = name {
-                if !hosts.contains(host) {
-                    hosts.push(*host);
-                }
+            match name {
+                HostName::All => return all(),
+                HostName::One(host) if !hosts.contains(host) => hosts.push(*host),
+                HostName::One(_) => {}
             }
         }
         if hosts.is_empty() {
@@ -81,7 +96,7 @@ mod tests {
     fn names_are_resolved() {
         let named = |names: &[&str]| {
             let names = names.iter().map(|name| name.parse()).collect::<Result<_, _>>()?;
-            anyhow::Ok(HostArgs { names }.resolve(|| Ok(HOSTS.iter().collect()))?)
+            anyhow::Ok(HostArgs { names }.supported()?)
         };
         assert_eq!(named(&[]).unwrap(), [own().unwrap()]);
         assert_eq!(named(&["armhf", "all"]).unwrap().len(), HOSTS.len());

@@ -1,10 +1,9 @@
-//! `cargo xtask test`: everything that can be checked here, in one command.
+//! `cargo xtask test`: all checks that this machine can run.
 //!
 //! All steps run even if one fails, so that one run reports all failures. The report includes the smoke checks, so that
 //! the last line counts every skip.
 
 use anyhow::{Result, ensure};
-use qus_core::arch::HOSTS;
 use xshell::{Cmd, cmd};
 
 use crate::base::context::Context;
@@ -21,7 +20,7 @@ use crate::qemu::sysroot::Sysroot;
 
 /// Check everything: style, lints, licences, configuration files, unit and integration tests, all emulators, smoke tests
 ///
-/// First builds all 33 emulators, and a few for another host. This takes a quarter of an hour on two processors, unless
+/// First builds all emulators, and a few for another host. This takes a quarter of an hour on two processors, unless
 /// they are in the cache. Prints the totals at the end. The exit status is 1 if a step fails.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -32,42 +31,47 @@ pub(crate) struct Args {
     require: Vec<String>,
 }
 
-/// What is built for another host in every run: the host that most machines are which amd64 is not.
+/// The other host for which emulators are built by default: the most common one that this machine is not.
 const CROSS_HOST: &str = if cfg!(target_arch = "aarch64") { "s390x" } else { "arm64v8" };
 
-/// Its emulators, of both word sizes and byte orders.
+/// The emulators that are built for it: both word sizes and both byte orders.
 const CROSS_GUESTS: [&str; 5] = ["aarch64", "arm", "i386", "riscv64", "s390x"];
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let mut report = Report::new("test", &args.require);
     let mut step = |name: &str, check: &dyn Fn() -> Result<()>| report.check("test", name, check);
-    step("style", &|| cargo(cx, cmd!(sh(), "cargo fmt --all --check")))?;
+    step("style", &|| run_program(cx, cmd!(sh(), "cargo fmt --all --check")))?;
     step("lints", &|| {
-        cargo(cx, cmd!(sh(), "cargo clippy --quiet --workspace --all-targets --locked -- --deny warnings"))
+        run_program(
+            cx,
+            cmd!(sh(), "cargo clippy --quiet --workspace --all-targets --locked -- --deny warnings"),
+        )
     })?;
     step("documentation", &|| {
-        cargo(
+        run_program(
             cx,
             cmd!(sh(), "cargo doc --quiet --workspace --no-deps --document-private-items --locked")
                 .env("RUSTDOCFLAGS", "-Dwarnings"),
         )
     })?;
     step("layout of the code", &|| layout::check(cx))?;
-    step("unit and integration tests", &|| cargo(cx, cmd!(sh(), "cargo test --quiet --workspace --locked")))?;
+    step("unit and integration tests", &|| {
+        run_program(cx, cmd!(sh(), "cargo test --quiet --workspace --locked"))
+    })?;
     step("emulators", &|| xtask(&["build-qemu", "--all"]))?;
     step("program qus", &|| xtask(&["build-qus"]))?;
     let (hosts, guests) = match args.hosts.is_given() {
-        true => (args.hosts.resolve(|| Ok(HOSTS.iter().collect()))?, &["--all"][..]),
+        true => (args.hosts.supported()?, &["--all"][..]),
         false => (vec![CROSS_HOST.parse()?], &CROSS_GUESTS[..]),
     };
     let names: Vec<&str> = hosts.iter().map(|host| host.name).collect();
     let host = &*names.join(",");
     step("emulators for another host", &|| {
-        crossing()?;
+        require_cross_compilers()?;
         xtask(&[&["build-qemu", "--host", host], guests].concat())
     })?;
     step("program qus for another host", &|| {
-        crossing()?;
+        require_cross_compilers()?;
         xtask(&["build-qus", "--host", host])
     })?;
     step("licences", &|| licences(cx))?;
@@ -77,19 +81,21 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     report.finish(None)
 }
 
-/// Skips what takes compilers for other machines where there are none.
-fn crossing() -> Result<()> {
-    let why = "compilers for other machines come from Debian's packages, and this machine has no apt";
+/// Skips a step that requires cross compilers, if this machine cannot fetch them.
+fn require_cross_compilers() -> Result<()> {
+    let why = "cross compilers come from Debian's packages, and this machine has no apt";
     Distribution::detect()?.map(drop).ok_or_else(|| Skip(why.to_owned()).into())
 }
 
-fn cargo(cx: &Context, cmd: Cmd<'_>) -> Result<()> {
+/// Runs a program in the workspace.
+fn run_program(cx: &Context, cmd: Cmd<'_>) -> Result<()> {
+    let line = cmd.to_string();
     let status = exec::interactive(cmd.in_dir(cx.paths.root()))?;
-    ensure!(status.success(), "cargo ended with {status}");
+    ensure!(status.success(), "{line} ended with {status}");
     Ok(())
 }
 
-/// Another command of this program.
+/// Runs another command of this program.
 fn xtask(args: &[&str]) -> Result<()> {
     let program = std::env::current_exe()?;
     let status = exec::interactive(cmd!(sh(), "{program} {args...}"))?;
@@ -97,7 +103,7 @@ fn xtask(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Asks cargo-deny, the installed one or a pinned one from the cache.
+/// Runs cargo-deny: the installed one, or a pinned one from the cache.
 fn licences(cx: &Context) -> Result<()> {
     let config = cx.paths.root().join(".cargo/deny.toml");
     let program = if is_installed("cargo-deny") {
@@ -109,5 +115,5 @@ fn licences(cx: &Context) -> Result<()> {
             .map_err(|error| Skip(format!("cargo-deny is not installed and cannot be fetched: {error:#}")))?;
         dir.join("bin/cargo-deny")
     };
-    cargo(cx, cmd!(sh(), "{program} --log-level warn --config {config} check licenses bans sources"))
+    run_program(cx, cmd!(sh(), "{program} --log-level warn --config {config} check licenses bans sources"))
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use qemu_src::{Patch, QemuSrc, Release};
-use qus_core::arch::{Arch, HOSTS, Host};
+use qus_core::arch::{Arch, Host};
 use qus_core::bundle::Profile;
 use qus_core::hint::WithHint;
 use semver::Version;
@@ -32,7 +32,7 @@ pub(crate) struct Request<'a> {
 impl<'a> Request<'a> {
     /// Resolves the arguments for each of their hosts.
     pub(crate) fn resolve_all(cx: &'a Context, args: &Args) -> Result<Vec<Self>> {
-        let hosts = args.hosts.resolve(|| Ok(HOSTS.iter().collect()))?;
+        let hosts = args.hosts.supported()?;
         ensure!(args.into.is_none() || hosts.len() == 1, Usage("--into takes a single host".to_owned()));
         let data = &cx.data;
         for name in &args.without {

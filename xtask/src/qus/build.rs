@@ -9,15 +9,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
-use qus_core::arch::{HOSTS, Host};
+use qus_core::arch::Host;
 use qus_core::digest::Sha256;
 use qus_core::table::Table;
 use serde::Serialize;
+use serde_json::json;
 use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
-use crate::base::output::out;
+use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::say;
 use crate::base::{files, lock};
 use crate::bundle::hosts::HostArgs;
@@ -29,17 +30,14 @@ use crate::qus::rust::Rust;
 /// Build the static program qus
 ///
 /// Writes the program to target/qus/bundle/HOST, next to the emulators, and completions and manual pages to share/.
-/// Like an emulator, it is verified: static, built for the host, without paths of this machine, and able to run.
+/// Like an emulator, it is verified: static, built for the host, without paths of this machine, and able to run. With
+/// --json, prints one object for each host.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
-    /// Print the plan without changing anything
-    #[arg(long)]
-    dry_run: bool,
-    /// Print JSON instead of a table, one object for each host
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// The maximum size of the program in bytes. The program for ppc64le is the largest: its segments begin at multiples of
@@ -64,14 +62,21 @@ struct ProgramReport {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let hosts = args.hosts.resolve(|| Ok(HOSTS.iter().collect()))?;
-    if args.dry_run {
-        let plan =
-            |host: &&Host| format!("build qus for {host}\nbundle  {}\n", cx.paths.bundle(host).display());
-        return out(&hosts.iter().map(plan).collect::<String>());
+    let hosts = args.hosts.supported()?;
+    let OutputArgs { dry_run, json } = args.output;
+    if dry_run {
+        return hosts.into_iter().try_for_each(|host| print_plan(cx, host, json));
     }
     let _lock = lock::lock(cx.paths.out())?;
-    hosts.into_iter().try_for_each(|host| build(cx, host)?.print(args.json))
+    hosts.into_iter().try_for_each(|host| build(cx, host)?.print(json))
+}
+
+fn print_plan(cx: &Context, host: &Host, json: bool) -> Result<()> {
+    let bundle = cx.paths.bundle(host);
+    if json {
+        return out_json(&json!({ "host": host.name, "bundle": bundle }));
+    }
+    out(&format!("build qus for {host}\nbundle  {}\n", bundle.display()))
 }
 
 fn build(cx: &Context, host: &'static Host) -> Result<ProgramReport> {
@@ -121,7 +126,7 @@ fn verify_runs(runner: &Runner, program: &Path, host: &Host) -> Result<()> {
 impl ProgramReport {
     fn print(&self, json: bool) -> Result<()> {
         if json {
-            return out(&(serde_json::to_string_pretty(self)? + "\n"));
+            return out_json(self);
         }
         let mut table = Table::new(["program", "size", "static", "probe"]);
         table.row(["qus".into(), format!("{:.2} MB", self.size as f64 / 1e6), "yes".into(), "passed".into()]);

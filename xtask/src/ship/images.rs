@@ -20,13 +20,11 @@ mod stage;
 mod work;
 
 use anyhow::{Result, ensure};
-use qus_core::hint::hinted;
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::lock;
 use crate::base::output::out;
-use crate::bundle::hosts;
 use crate::engine::find::Engine;
 use crate::ship::images::args::Args;
 use crate::ship::images::builder::Builder;
@@ -45,13 +43,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
             args.repo
         ))
     );
-    let hosts = args.hosts.resolve(|| {
-        let built: Vec<_> = hosts::built(cx).collect();
-        match built.is_empty() {
-            true => Err(hinted("no host has a bundle", "to build one, run `cargo xtask build-qemu --all`")),
-            false => Ok(built),
-        }
-    })?;
+    let hosts = args.hosts.built(cx)?;
     let staged = hosts.iter().map(|&host| Staged::inspect(cx, host)).collect::<Result<Vec<_>>>()?;
     let release = Release::new(cx, &staged, args.qemu.as_deref(), args.tag.as_deref())?;
     let images = release.images(cx, &hosts, &staged)?;

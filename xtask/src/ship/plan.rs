@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
-use crate::base::output::out;
+use crate::base::output::{out, out_json};
 use crate::bundle::hosts::HostArgs;
 
 /// Print the build jobs of a release and their costs
@@ -21,7 +21,7 @@ use crate::bundle::hosts::HostArgs;
 /// with its cost or the reason why it cannot be built. Costs are compiler seconds on one processor
 /// (qemu-src/costs.toml).
 #[derive(clap::Args)]
-#[command(mut_arg("names", |arg| arg.help("Hosts, as in amd64,arm64v8 [default: all]")))]
+#[command(mut_arg("names", |arg| arg.help("Hosts, such as amd64,arm64v8 [default: all]")))]
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
@@ -67,11 +67,10 @@ struct Cell {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let all = || Ok(HOSTS.iter().collect());
-    let hosts = if args.hosts.is_given() { args.hosts.resolve(all)? } else { all()? };
+    let hosts = if args.hosts.is_given() { args.hosts.supported()? } else { HOSTS.iter().collect() };
     let plan = plan(&cx.data, &hosts, &args.qemu)?;
     if args.json {
-        return out(&(serde_json::to_string_pretty(&plan)? + "\n"));
+        return out_json(&plan);
     }
     let mut table = Table::new(["job", "platform", "emulators", "compiler seconds"]);
     for job in plan.jobs {
@@ -132,9 +131,9 @@ mod tests {
         Context::new().unwrap().data
     }
 
-    fn jobs(asked: &[&str]) -> Vec<String> {
-        let asked: Vec<_> = asked.iter().map(|name| (*name).to_owned()).collect();
-        let plan = plan(&data(), &HOSTS.iter().collect::<Vec<_>>(), &asked).unwrap();
+    fn jobs(requested: &[&str]) -> Vec<String> {
+        let requested: Vec<_> = requested.iter().map(|name| (*name).to_owned()).collect();
+        let plan = plan(&data(), &HOSTS.iter().collect::<Vec<_>>(), &requested).unwrap();
         assert_eq!(plan.cells.len(), plan.jobs.len() * ARCHES.len());
         plan.jobs.into_iter().map(|job| job.name).collect()
     }

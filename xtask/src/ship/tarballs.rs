@@ -12,13 +12,14 @@ use qus_core::arch::Host;
 use qus_core::digest::Sha256;
 use qus_core::table::Table;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::base::context::Context;
-use crate::base::output::out;
+use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::{Bar, say};
 use crate::base::tarball::{Tarball, TarballEntry};
 use crate::base::{cache, files, lock};
-use crate::bundle::hosts::{self, HostArgs};
+use crate::bundle::hosts::HostArgs;
 use crate::bundle::manifest;
 
 /// Pack emulators and qus into release tarballs
@@ -30,12 +31,8 @@ use crate::bundle::manifest;
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
-    /// Print the plan without changing anything
-    #[arg(long)]
-    dry_run: bool,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
 }
 
 /// A packed tarball.
@@ -63,11 +60,11 @@ struct TarballReport<'a> {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let mut hosts = args.hosts.resolve(|| Ok(hosts::built(cx).collect()))?;
+    let mut hosts = args.hosts.built(cx)?;
     hosts.sort_by_key(|host| host.name);
-    hosts.dedup();
-    if args.dry_run {
-        return print_plan(cx, &plan_all(cx, &hosts)?, args.json);
+    let OutputArgs { dry_run, json } = args.output;
+    if dry_run {
+        return print_plan(cx, &plan_all(cx, &hosts)?, json);
     }
     let _lock = lock::lock(cx.paths.out())?;
     let tarballs = plan_all(cx, &hosts)?;
@@ -83,7 +80,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
             record
         }
     };
-    TarballReport { tarballs: &dir, up_to_date, files: &record.files }.print(args.json)
+    TarballReport { tarballs: &dir, up_to_date, files: &record.files }.print(json)
 }
 
 fn plan_all(cx: &Context, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
@@ -203,8 +200,7 @@ fn print_plan(cx: &Context, tarballs: &[Tarball], json: bool) -> Result<()> {
             .iter()
             .map(|tarball| (&tarball.file, tarball.entries.iter().map(|entry| &entry.path).collect()))
             .collect();
-        let plan = serde_json::json!({ "tarballs": dir, "files": files });
-        return out(&format!("{plan:#}\n"));
+        return out_json(&json!({ "tarballs": dir, "files": files }));
     }
     let mut table = Table::new(["file", "content"]);
     for tarball in tarballs {
@@ -220,7 +216,7 @@ fn print_plan(cx: &Context, tarballs: &[Tarball], json: bool) -> Result<()> {
 impl TarballReport<'_> {
     fn print(&self, json: bool) -> Result<()> {
         if json {
-            return out(&(serde_json::to_string_pretty(self)? + "\n"));
+            return out_json(self);
         }
         let mut table = Table::new(["file", "size", "sha256"]);
         for packed in self.files {
@@ -238,8 +234,7 @@ impl TarballReport<'_> {
 mod tests {
     use super::*;
 
-    use qus_core::bundle::Bundle;
-    use qus_core::bundle::{BundledEmulator, Profile, Recipe, Toolchain};
+    use qus_core::bundle::{Bundle, BundledEmulator, Profile, Recipe, Toolchain};
     use qus_core::hint;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;

@@ -5,10 +5,11 @@ use std::fs;
 use super::{Ended, Xtask, images};
 
 /// Runs that fail with a hint that contains a command.
-const RUNS: [&[&str]; 8] = [
+const RUNS: [&[&str]; 9] = [
     &["images", "--host", "s390x", "--dry-run"],
     &["images", "--host", "all", "--dry-run"],
     &["tarballs", "--dry-run"],
+    &["tarballs", "--host", "all"],
     &["tarballs", "--host", "arm64v8"],
     &["engine", "status"],
     &["engine", "env"],

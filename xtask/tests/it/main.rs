@@ -7,6 +7,7 @@
 mod action;
 mod bench;
 mod build_qemu;
+mod build_qus;
 mod documents;
 mod ended;
 mod help;

@@ -17,6 +17,14 @@ fn a_missing_bundle_has_a_hint() {
 }
 
 #[test]
+fn without_bundles_there_is_nothing_to_pack() {
+    let xtask = Xtask::new();
+    let ended = xtask.run(&["tarballs", "--host", "all"]);
+    ended.failed(1, &["no host has a bundle", "hint: to build one, run `cargo xtask build-qemu --all`"]);
+    assert_eq!(fs::read_dir(xtask.dir.path()).unwrap().count(), 0, "something was written");
+}
+
+#[test]
 fn packing_needs_no_external_program() {
     let xtask = super::images::with_bundle();
     let bundle = xtask.path("target/qus/bundle/amd64");

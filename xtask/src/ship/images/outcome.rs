@@ -1,10 +1,12 @@
 //! The results of a run for its tags.
 
+use std::fmt;
+
 use anyhow::Result;
 use qus_core::table::Table;
 use serde::Serialize;
 
-use crate::base::output::out;
+use crate::base::output::{out, out_json};
 use crate::base::progress::say;
 
 /// The state of a tag after the run.
@@ -14,6 +16,16 @@ pub(super) enum TagState {
     Pushed,
     Unchanged,
     Loaded,
+}
+
+impl fmt::Display for TagState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Pushed => "pushed",
+            Self::Unchanged => "unchanged",
+            Self::Loaded => "loaded",
+        })
+    }
 }
 
 /// The result for a tag.
@@ -30,18 +42,17 @@ pub(super) struct TagOutcome {
 /// Prints the results as a table or as JSON.
 pub(super) fn print(repo: &str, outcomes: &[TagOutcome], json: bool) -> Result<()> {
     if json {
-        return out(&(serde_json::to_string_pretty(outcomes)? + "\n"));
+        return out_json(&outcomes);
     }
     let mut table = Table::new(["tag", "platforms", "to pull", "state", "digest"]);
     for outcome in outcomes {
         let sizes: Vec<_> =
             outcome.sizes.iter().map(|size| format!("{:.2} MB", *size as f64 / 1e6)).collect();
-        let state = format!("{:?}", outcome.state).to_lowercase();
         table.row([
             outcome.tag.clone(),
             outcome.platforms.join(" "),
             sizes.join(" "),
-            state,
+            outcome.state.to_string(),
             outcome.digest.clone().unwrap_or_default(),
         ]);
     }
