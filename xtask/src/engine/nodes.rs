@@ -10,8 +10,7 @@ use qus_core::bundle::Bundle;
 use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::{exec, files, parallel};
-use crate::bundle::artefact;
-use crate::bundle::manifest;
+use crate::bundle::{artefact, manifest};
 use crate::engine::client::Client;
 use crate::engine::find::Engine;
 use crate::qemu::archive::Source;
@@ -30,7 +29,7 @@ struct Nodes<'a> {
 /// others.
 pub(crate) fn build_qemu(cx: &Context, args: &Args) -> Result<()> {
     match &args.builder {
-        Some(builder) if !args.dry_run => build_on_nodes(cx, args, builder),
+        Some(builder) if !args.output.dry_run => build_on_nodes(cx, args, builder),
         _ => build::run(cx, args),
     }
 }
@@ -128,8 +127,12 @@ impl<'a> Nodes<'a> {
 fn arguments(request: &Request<'_>) -> Vec<String> {
     let jobs = request.jobs.map(|jobs| ["--jobs".to_owned(), jobs.to_string()]);
     let what = ["--qemu", &request.release.version.to_string(), "--profile", &request.profile.to_string()];
+    let locked = request.exact.then_some("--locked");
     let targets = request.targets.iter().map(|arch| arch.name);
-    jobs.into_iter().flatten().chain(what.into_iter().chain(targets).map(str::to_owned)).collect()
+    jobs.into_iter()
+        .flatten()
+        .chain(what.into_iter().chain(locked).chain(targets).map(str::to_owned))
+        .collect()
 }
 
 /// Parses the platforms of all nodes from the output of `docker buildx inspect`; an asterisk marks those set manually.
@@ -152,11 +155,11 @@ mod tests {
             let command = Args::augment_args(Command::new("build-qemu").no_binary_name(true));
             Args::from_arg_matches(&command.try_get_matches_from(args).unwrap()).unwrap()
         };
-        let given = ["--jobs", "3", "--qemu", "lts", "arm", "s390x"].map(str::to_owned);
+        let given = ["--jobs", "3", "--qemu", "lts", "--locked", "arm", "s390x"].map(str::to_owned);
         let local = Request::resolve_all(cx, &parse(given.into())).unwrap().remove(0);
         let remote = Request::resolve_all(cx, &parse(arguments(&local))).unwrap().remove(0);
         assert_eq!(remote.release.version, local.release.version);
-        assert_eq!((remote.targets, remote.jobs), (local.targets, Some(3)));
+        assert_eq!((remote.targets, remote.jobs, remote.exact), (local.targets, Some(3), true));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use qus_core::arch::Arch;
 use qus_core::bundle::Profile;
 
+use crate::base::output::OutputArgs;
 use crate::bundle::hosts::HostArgs;
 
 /// Build static emulators from QEMU's source
@@ -13,7 +14,8 @@ use crate::bundle::hosts::HostArgs;
 /// The default targets are the architectures of Docker's official images except the host's own. Targets can be given by
 /// the names that QEMU, Docker, Debian, GNU or uname use. The emulators, bundle.json and SHA256SUMS are written to
 /// target/qus/bundle/HOST, and a table of the emulators to stdout. Nothing is installed, and root is not required. An
-/// interrupted build resumes when the command is run again; emulators that are up to date are not rebuilt.
+/// interrupted build resumes when the command is run again; emulators that are up to date are not rebuilt. With --json,
+/// prints one object for each host.
 #[derive(clap::Args)]
 #[command(after_help = "Environment:
   QUS_SOURCE      archive of QEMU's source, or directory of archives, tried first
@@ -27,7 +29,7 @@ pub(crate) struct Args {
     /// Architectures to emulate
     #[arg(value_name = "TARGET", conflicts_with = "all")]
     pub(crate) targets: Vec<&'static Arch>,
-    /// Build all 33 linux-user targets
+    /// Build all linux-user targets that the host can emulate
     #[arg(long)]
     pub(crate) all: bool,
     #[command(flatten)]
@@ -41,7 +43,7 @@ pub(crate) struct Args {
     /// Build profile: dev builds quickly, release uses profile-guided optimisation
     #[arg(long, value_parser = profile(), default_value = "dev")]
     pub(crate) profile: Profile,
-    /// Use the profile data in training.tar.zst of another release bundle, to reproduce its emulators
+    /// With --profile release: use the profile data in training.tar.zst of another bundle, to reproduce its emulators
     #[arg(long, value_name = "FILE", conflicts_with = "builder")]
     pub(crate) training: Option<PathBuf>,
     /// Omit a patch, or all patches of a purpose (repeatable)
@@ -59,12 +61,8 @@ pub(crate) struct Args {
     /// Number of parallel compiler processes [default: one per processor]
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) jobs: Option<u32>,
-    /// Print the plan without changing anything
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Print JSON instead of a table, one object for each host
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
 }
 
 fn profile() -> impl TypedValueParser<Value = Profile> {

@@ -8,20 +8,20 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use qemu_src::Patch;
 use qus_core::arch::{Arch, Host};
-use qus_core::bundle::Profile;
-use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Recipe};
+use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Profile, Recipe};
 use qus_core::digest::Sha256;
-use qus_core::hint::WithHint;
+use qus_core::hint::{WithHint, hinted};
 use qus_core::table::Table;
 use serde::Serialize;
+use serde_json::json;
 
 use crate::base::context::Context;
 use crate::base::lock::{self, Lock};
-use crate::base::output::out;
-use crate::base::progress::say;
+use crate::base::output::{OutputArgs, out, out_json};
+use crate::base::progress::{one_line, say};
 use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
 use crate::debian::updates::Updates;
@@ -70,12 +70,12 @@ struct BundleReport {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    if args.dry_run {
-        let given = args.source.is_some() || cx.settings.source.is_some();
-        let plans = Request::resolve_all(cx, args)?;
-        return plans.iter().try_for_each(|request| print_plan(cx, request, given, args.json));
-    }
     let requests = Request::resolve_all(cx, args)?;
+    let OutputArgs { dry_run, json } = args.output;
+    if dry_run {
+        let given = given_source(cx, args);
+        return requests.iter().try_for_each(|request| print_plan(cx, request, given, json));
+    }
     Session::start(cx, args)?.build(&requests)
 }
 
@@ -89,9 +89,9 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Checks the machine, and acquires the locks.
     pub(crate) fn start(cx: &'a Context, args: &'a Args) -> Result<Self> {
-        let build = Build::new(cx, args.source.as_deref().map(SourceLocation::Argument))?;
+        let build = Build::new(cx, given_source(cx, args))?;
         let cache = lock::lock(cx.paths.cache()).hint("set XDG_CACHE_HOME to a writable directory")?;
-        Ok(Self { build, json: args.json, _locks: [cache, lock::lock(cx.paths.out())?] })
+        Ok(Self { build, json: args.output.json, _locks: [cache, lock::lock(cx.paths.out())?] })
     }
 
     /// Builds missing emulators, and prints the bundles.
@@ -113,7 +113,7 @@ impl<'a> Session<'a> {
 /// The runner for programs of a host, for commands other than `build-qemu`. The caller holds the lock of the cache.
 pub(crate) fn runner(cx: &Context, host: &Host) -> Result<Runner> {
     match Runner::needs_emulator(host) {
-        true => Build::new(cx, None)?.runner(host),
+        true => Build::new(cx, environment_source(cx))?.runner(host),
         false => Ok(Runner::native()),
     }
 }
@@ -125,12 +125,21 @@ struct Build<'a> {
 }
 
 impl<'a> Build<'a> {
-    /// Checks that this machine can build; `given` is the location of the source, which overrides the environment.
+    /// Checks that this machine can build.
     fn new(cx: &'a Context, given: Option<SourceLocation<'a>>) -> Result<Self> {
         check_directories(cx)?;
         preflight::check(cx)?;
-        Ok(Self { cx, given: given.or(cx.settings.source.as_deref().map(SourceLocation::Environment)) })
+        Ok(Self { cx, given })
     }
+}
+
+/// The location of the source on the command line, or the one in the environment.
+fn given_source<'a>(cx: &'a Context, args: &'a Args) -> Option<SourceLocation<'a>> {
+    args.source.as_deref().map(SourceLocation::Argument).or_else(|| environment_source(cx))
+}
+
+fn environment_source(cx: &Context) -> Option<SourceLocation<'_>> {
+    cx.settings.source.as_deref().map(SourceLocation::Environment)
 }
 
 /// All inputs of a host's emulators.
@@ -196,7 +205,7 @@ impl<'a> Build<'a> {
             let request = Request::for_runner(self.cx, arch)?;
             let inputs = self.resolve_inputs(&request)?;
             self.build_missing(&request, &inputs, &[arch], &Runner::native())?;
-            self.cached(&inputs).emulator(arch)
+            Ok(self.cached(&inputs).emulator(arch))
         })
     }
 
@@ -280,35 +289,37 @@ impl<'a> Build<'a> {
 fn check_directories(cx: &Context) -> Result<()> {
     for dir in [cx.paths.out(), cx.paths.cache()] {
         let text = dir.to_string_lossy();
-        let bad = text.contains([' ', ':', '\n', '\t', '\'', '"']);
-        ensure!(
-            !bad,
-            "QEMU cannot be built in {}: move the clone, or set CARGO_TARGET_DIR and XDG_CACHE_HOME, to a path \
-             without spaces, colons and quotes",
-            dir.display()
-        );
+        if text.contains([' ', ':', '\n', '\t', '\'', '"']) {
+            return Err(hinted(
+                format_args!(
+                    "QEMU cannot be built in {}, because of a character in this path",
+                    one_line(&text)
+                ),
+                "move the clone, or set CARGO_TARGET_DIR and XDG_CACHE_HOME, to a path without spaces, colons and quotes",
+            ));
+        }
     }
     Ok(())
 }
 
 /// Prints the plan, without using the network.
-fn print_plan(cx: &Context, request: &Request<'_>, given: bool, json: bool) -> Result<()> {
+fn print_plan(
+    cx: &Context,
+    request: &Request<'_>,
+    given: Option<SourceLocation<'_>>,
+    json: bool,
+) -> Result<()> {
     let version = &request.release.version;
-    let source = match (given, source::is_cached(cx, request.release)) {
-        (true, _) => "the given location, else the cache, upstream, Debian",
-        (false, true) => "the cache",
-        (false, false) => "upstream, else Debian",
-    };
+    let source = source::describe_locations(cx, request.release, given);
     let targets: Vec<_> = request.targets.iter().map(|arch| arch.name).collect();
     let flags = cx.data.configure.args(version, request.host, request.profile);
     let patches: Vec<_> = request.patches(version).into_iter().map(|patch| &*patch.name).collect();
     let bundle = request.dir(cx);
     if json {
-        let plan = serde_json::json!({
+        return out_json(&json!({
             "qemu": version, "host": request.host.name, "profile": request.profile.to_string(),
             "source": source, "patches": patches, "flags": flags, "targets": targets, "bundle": bundle,
-        });
-        return out(&format!("{plan:#}\n"));
+        }));
     }
     out(&format!(
         "build QEMU {version} for {} ({})\nsource    {source}\npatches   {}\nconfigure {}\ntargets   {}\nbundle    {}\n",
@@ -336,7 +347,7 @@ impl BundleReport {
 
     fn print(&self, json: bool) -> Result<()> {
         if json {
-            return out(&(serde_json::to_string_pretty(self)? + "\n"));
+            return out_json(self);
         }
         let mut table = Table::new(["target", "size", "build", "probe"]);
         for row in &self.emulators {

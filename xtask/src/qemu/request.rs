@@ -21,6 +21,7 @@ pub(crate) struct Request<'a> {
     pub(crate) host: &'static Host,
     pub(crate) targets: Vec<&'static Arch>,
     pub(crate) profile: Profile,
+    /// Whether only the pinned source and packages with updates are accepted.
     pub(crate) exact: bool,
     pub(crate) jobs: Option<u32>,
     pub(crate) training: Option<PathBuf>,
@@ -33,6 +34,10 @@ impl<'a> Request<'a> {
     /// Resolves the arguments for each of their hosts.
     pub(crate) fn resolve_all(cx: &'a Context, args: &Args) -> Result<Vec<Self>> {
         let hosts = args.hosts.supported()?;
+        ensure!(
+            args.training.is_none() || args.profile == Profile::Release,
+            Usage("--training requires --profile release".to_owned())
+        );
         ensure!(args.into.is_none() || hosts.len() == 1, Usage("--into takes a single host".to_owned()));
         let data = &cx.data;
         for name in &args.without {

@@ -92,9 +92,25 @@ pub(crate) fn resolve(
     ))
 }
 
-/// Whether the cache has an archive of a release, which is not verified; for the plan.
-pub(crate) fn is_cached(cx: &Context, release: &Release) -> bool {
-    release.pins().any(|pin| cx.paths.download(&pin.sha256, pin.file).exists())
+/// Describes the locations that [`resolve`] tries, without using the network; for the plan.
+pub(crate) fn describe_locations(
+    cx: &Context,
+    release: &Release,
+    given: Option<SourceLocation<'_>>,
+) -> String {
+    let mut locations = Vec::new();
+    match given {
+        Some(SourceLocation::Argument(path)) => return one_line(path.display()),
+        Some(SourceLocation::Environment(path)) => locations.push(one_line(path.display())),
+        None => {}
+    }
+    if release.pins().any(|pin| cx.paths.download(&pin.sha256, pin.file).exists()) {
+        locations.push("the cache".to_owned());
+    } else {
+        locations.extend(release.upstream.iter().map(|_| "upstream".to_owned()));
+        locations.extend(release.debian.iter().map(|debian| format!("Debian {}", debian.suite)));
+    }
+    locations.join(", else ")
 }
 
 fn not_found(release: &Release, path: &Path) -> String {

@@ -20,32 +20,28 @@ pub(crate) struct EmulatorCache<'a> {
 }
 
 impl EmulatorCache<'_> {
-    fn dir(&self, arch: &Arch) -> Result<PathBuf> {
-        Ok(self.cx.paths.emulator(&self.recipe.key(arch)))
+    fn dir(&self, arch: &Arch) -> PathBuf {
+        self.cx.paths.emulator(&self.recipe.key(arch))
     }
 
     /// The path of a cached emulator.
-    pub(crate) fn emulator(&self, arch: &Arch) -> Result<PathBuf> {
-        Ok(self.dir(arch)?.join(arch.emulator()))
+    pub(crate) fn emulator(&self, arch: &Arch) -> PathBuf {
+        self.dir(arch).join(arch.emulator())
     }
 
     /// The record of an emulator; `None` if it does not exist or cannot be parsed.
-    fn record(&self, arch: &Arch) -> Result<Option<BundledEmulator>> {
-        let text = fs::read(self.dir(arch)?.join("emulator.json")).ok();
-        let record: Option<BundledEmulator> = text.and_then(|text| serde_json::from_slice(&text).ok());
-        Ok(record.filter(|record| record.target == arch && record.file == arch.emulator()))
+    fn record(&self, arch: &Arch) -> Option<BundledEmulator> {
+        let text = fs::read(self.dir(arch).join("emulator.json")).ok()?;
+        let record: BundledEmulator = serde_json::from_slice(&text).ok()?;
+        (record.target == arch && record.file == arch.emulator()).then_some(record)
     }
 
     /// The targets whose emulators are not in the cache, or have changed.
     pub(crate) fn missing(&self, targets: &[&'static Arch]) -> Result<Vec<&'static Arch>> {
         let mut missing = Vec::new();
         for &arch in targets {
-            let dir = self.dir(arch)?;
-            let intact = match self.record(arch)? {
-                Some(record) => is_intact(&dir, &record),
-                None => false,
-            };
-            if !intact {
+            let dir = self.dir(arch);
+            if !self.record(arch).is_some_and(|record| is_intact(&dir, &record)) {
                 if dir.exists() {
                     cache::report_changed(&dir.join(arch.emulator()));
                     files::remove_dir(&dir)?;
@@ -58,7 +54,7 @@ impl EmulatorCache<'_> {
 
     /// Stores a verified emulator in the cache.
     pub(crate) fn store(&self, arch: &'static Arch, emulator: &Path) -> Result<()> {
-        cache::publish(&self.dir(arch)?, |partial| {
+        cache::publish(&self.dir(arch), |partial| {
             let file = arch.emulator();
             let stored = partial.join(&file);
             files::copy(emulator, &stored)?;
@@ -88,12 +84,8 @@ impl EmulatorCache<'_> {
         let mut emulators = intact;
         for arch in new {
             let record =
-                self.record(arch)?.with_context(|| format!("the emulator of {arch} is not in the cache"))?;
-            files::copy_verified(
-                &self.dir(arch)?.join(&record.file),
-                &dir.join(&record.file),
-                record.sha256,
-            )?;
+                self.record(arch).with_context(|| format!("the emulator of {arch} is not in the cache"))?;
+            files::copy_verified(&self.dir(arch).join(&record.file), &dir.join(&record.file), record.sha256)?;
             emulators.push(record);
         }
         let bundle = Bundle::new(self.recipe.clone(), emulators);

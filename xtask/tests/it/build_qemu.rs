@@ -147,6 +147,35 @@ fn unsupported_directories_are_refused_first() {
 }
 
 #[test]
+fn the_plan_has_the_locations_of_the_source() {
+    let xtask = Xtask::new();
+    let source = |args: &[&str], given: &str| {
+        let mut command = xtask.command(&[&["build-qemu", "--dry-run", "--json"], args].concat());
+        let ended = Ended::of(command.env("QUS_SOURCE", given).output().unwrap());
+        let plan: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+        plan["source"].as_str().unwrap().to_owned()
+    };
+    let release = release("lts");
+    assert!(release.upstream.is_none());
+    let debian = format!("Debian {}", release.debian.as_ref().unwrap().suite);
+    assert_eq!(source(&["--qemu", "lts"], ""), debian);
+    assert_eq!(source(&["--qemu", "lts"], "/archives"), format!("/archives, else {debian}"));
+    assert_eq!(source(&["--source", "/archive"], "/archives"), "/archive");
+    assert!(source(&[], "").starts_with("upstream, else Debian "));
+    let pin = release.pins().next().unwrap();
+    let cached = xtask.path("cache/qus/downloads").join(pin.sha256.to_string());
+    fs::create_dir_all(&cached).unwrap();
+    fs::write(cached.join(pin.file), "").unwrap();
+    assert_eq!(source(&["--qemu", "lts"], ""), "the cache");
+}
+
+#[test]
+fn training_requires_the_release_profile() {
+    let ended = Xtask::new().run(&["build-qemu", "--training", "/no/such/file", "--dry-run"]);
+    ended.failed(2, &["--training requires --profile release"]);
+}
+
+#[test]
 fn a_dry_run_prints_the_plan_and_writes_nothing() {
     let xtask = Xtask::new();
     let ended = xtask.run(&["build-qemu", "--dry-run", "linux/arm64", "armhf", "--profile", "release"]);
