@@ -24,10 +24,10 @@ use anyhow::{Result, ensure};
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::lock;
-use crate::base::output::out;
+use crate::base::output::{out, out_json};
 use crate::engine::find::Engine;
 use crate::ship::images::args::Args;
-use crate::ship::images::builder::Builder;
+use crate::ship::images::builder::{Builder, Destination};
 use crate::ship::images::plan::{Image, ImageKind};
 use crate::ship::images::release::Release;
 use crate::ship::images::stage::Staged;
@@ -48,7 +48,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let release = Release::new(cx, &staged, args.qemu.as_deref(), args.tag.as_deref())?;
     let images = release.images(cx, &hosts, &staged)?;
     let kinds: Vec<ImageKind> = plan::kinds(&images);
-    if args.dry_run {
+    if args.output.dry_run {
         return print_plan(&release, &images, &kinds, args);
     }
     let _lock = lock::lock(cx.paths.out())?;
@@ -61,22 +61,36 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     if args.record {
         sizes::record(cx, &release.qemu, &outcomes)?;
     }
-    outcome::print(&args.repo, &outcomes, args.json)
+    outcome::print(&args.repo, &outcomes, args.output.json)
 }
 
+/// Prints the images that are built. With --load, these are only this machine's.
 fn print_plan(release: &Release, images: &[Image], kinds: &[ImageKind], args: &Args) -> Result<()> {
-    let all: Vec<&Image> = images.iter().collect();
-    if args.json {
-        let tags = |image: &Image| vec![format!("{}:{}", args.repo, image.tag)];
-        return out(&format!("{:#}\n", plan::bake(&all, tags, &push::push_output(args.gzip), &[], true)));
+    let repo = &args.repo;
+    let (images, destination) = match args.load {
+        true => (push::loadable(images)?, Destination::Engine),
+        false => (images.iter().collect(), Destination::Registry),
+    };
+    let tags = |image: &Image| match destination {
+        Destination::Engine => push::loaded_tags(repo, release, image),
+        Destination::Registry => vec![format!("{repo}:{}", image.tag)],
+    };
+    if args.output.json {
+        return out_json(&plan::bake(&images, tags, &destination.output(true, args.gzip), &[], true));
     }
-    let mut text = format!("images of QEMU {} for {}\n", release.qemu, args.repo);
+    let mut text = format!("images of QEMU {} for {repo}\n", release.qemu);
+    if destination == Destination::Engine {
+        for image in images {
+            text += &format!("load   {}  linux/{}\n", tags(image).join("  "), image.host.platform);
+        }
+        return out(&text);
+    }
     for image in images {
         text += &format!("image  {}  linux/{}\n", image.tag, image.host.platform);
     }
-    for kind in kinds {
-        let floating = release.channel.as_ref().and_then(|channel| kind.floating_tag(channel));
-        text += &format!("index  {}  {}\n", kind.tag(&release.version), floating.unwrap_or_default());
+    for &kind in kinds {
+        let floating = release.floating_tag(kind).unwrap_or_default();
+        text += &format!("index  {}  {floating}\n", kind.tag(&release.version));
     }
     out(&text)
 }

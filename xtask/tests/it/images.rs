@@ -1,19 +1,24 @@
 //! Invalid arguments of `images`, and its plan.
 
 use super::{Ended, Xtask};
+use qus_core::arch::Host;
 use qus_core::digest::Sha256;
 use std::fs;
 
-/// A workspace with a bundle of one emulator, which suffices for a plan.
+/// A workspace with a bundle of one emulator for amd64, which suffices for a plan.
 pub(super) fn with_bundle() -> Xtask {
+    with_bundle_of("amd64".parse().unwrap())
+}
+
+fn with_bundle_of(host: &Host) -> Xtask {
     let xtask = Xtask::new();
-    let dir = xtask.path("target/qus/bundle/amd64");
+    let dir = xtask.path("target/qus/bundle").join(host.name);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("qus"), "").unwrap();
     fs::write(dir.join("qemu-aarch64"), "").unwrap();
     let none = Sha256::of("");
     let bundle = serde_json::json!({
-        "schema": 2, "qemu": "10.2.2", "source_sha256": none, "patches": [], "host": "amd64", "profile": "release",
+        "schema": 2, "qemu": "10.2.2", "source_sha256": none, "patches": [], "host": host.name, "profile": "release",
         "flags": [], "toolchain": { "cc": "", "ld": "", "libc_sha256": none }, "dependencies": [],
         "emulators": [{ "target": "aarch64", "file": "qemu-aarch64", "size": 0, "sha256": none }],
     });
@@ -48,6 +53,9 @@ fn invalid_names_are_refused() {
 fn an_action_is_required() {
     Xtask::new().run(&["images"]).failed(2, &["--push", "--load", "--dry-run"]);
     Xtask::new().run(&["images", "--push", "--load"]).failed(2, &["cannot be used with"]);
+    // Sizes are recorded for QEMU's version, which is then not in the tags.
+    let ended = Xtask::new().run(&["images", "--push", "--repo", "ghcr.io/a/b", "--record", "--tag", "x"]);
+    ended.failed(2, &["cannot be used with"]);
 }
 
 #[test]
@@ -96,6 +104,22 @@ fn a_custom_tag_does_not_change_floating_tags() {
     let text = plan(&with_bundle(), &["--tag", "mine"]);
     assert!(text.contains("index  mine-pkg"), "{text}");
     assert!(!text.contains("latest") && !text.contains("10.2.2-"), "{text}");
+}
+
+#[test]
+fn the_plan_of_load_has_only_the_tags_of_this_machine() {
+    let host = Host::current().unwrap();
+    let xtask = with_bundle_of(host);
+    let text = xtask.run(&["images", "--load", "--dry-run"]).stdout;
+    let loaded: Vec<_> = text.lines().skip(1).collect();
+    assert_eq!(loaded.len(), 4, "{text}");
+    let platform = host.platform;
+    assert_eq!(loaded[2], format!("load   qus:10.2.2  qus:latest  linux/{platform}"), "{text}");
+    let json = xtask.run(&["images", "--load", "--dry-run", "--json"]).stdout;
+    let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let target = &plan["target"][format!("{host}-full")];
+    assert_eq!(target["tags"], serde_json::json!(["qus:10.2.2", "qus:latest"]));
+    assert_eq!(target["output"], serde_json::json!(["type=docker"]));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The arguments of `cargo xtask images`.
 
+use crate::base::output::OutputArgs;
 use crate::bundle::hosts::HostArgs;
 
 /// BuildKit's default scanner.
@@ -42,15 +43,11 @@ pub(crate) struct Args {
     #[arg(long, requires = "tag")]
     pub(super) gzip: bool,
     /// Record the sizes, which `codegen` writes to the README
-    #[arg(long, requires = "push")]
+    #[arg(long, requires = "push", conflicts_with = "tag")]
     pub(super) record: bool,
     /// Move tags that exist with other content
     #[arg(long)]
     pub(super) force: bool,
-    /// Print the plan without changing anything
-    #[arg(long)]
-    pub(super) dry_run: bool,
-    /// Print JSON instead of a table
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) output: OutputArgs,
 }

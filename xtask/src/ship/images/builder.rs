@@ -1,10 +1,35 @@
-//! The buildx builder: its driver and features.
+//! The buildx builder: its driver, features and outputs.
 
 use anyhow::{Context, Result};
 
 use crate::base::exec;
 use crate::base::progress::say;
 use crate::engine::client::Client;
+
+/// The destination of built images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    Registry,
+    Engine,
+}
+
+impl Destination {
+    /// The output option of buildx. All pushed layers have the same compression, at a high level; Docker's classic image
+    /// store (not `modern`) supports no choice.
+    pub(super) fn output(self, modern: bool, gzip: bool) -> String {
+        match self {
+            Self::Engine => "type=docker".to_owned(),
+            Self::Registry if !modern => "type=image,push=true".to_owned(),
+            Self::Registry => {
+                let (compression, level) = if gzip { ("gzip", 9) } else { ("zstd", 19) };
+                format!(
+                    "type=image,push=true,compression={compression},compression-level={level},\
+                     force-compression=true,oci-mediatypes=true"
+                )
+            }
+        }
+    }
+}
 
 /// A builder.
 pub(super) struct Builder {

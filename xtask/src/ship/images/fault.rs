@@ -6,6 +6,8 @@ use std::fmt;
 use anyhow::Error;
 use qus_core::hint::hinted;
 
+use crate::ship::images::plan::split_repo;
+
 /// A kind of failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -28,7 +30,7 @@ pub(super) enum Fault {
 
 impl Fault {
     /// Parts of messages and their meaning; the first match is used.
-    const MESSAGES: [(&'static str, Self); 40] = [
+    const MESSAGES: [(&'static str, Self); 39] = [
         ("Cannot connect to the Docker daemon", Self::EngineGone),
         ("server gave HTTP response to HTTPS client", Self::PlainHttp),
         ("first record does not look like a TLS handshake", Self::PlainHttp),
@@ -62,7 +64,6 @@ impl Fault {
         ("unexpected digest", Self::InvalidResponse),
         ("unsupported protocol scheme", Self::InvalidResponse),
         ("out of memory", Self::InvalidResponse),
-        ("unexpected EOF", Self::ConnectionLost),
         (": EOF", Self::ConnectionLost),
         ("context deadline exceeded", Self::ConnectionLost),
         ("use of closed network connection", Self::ConnectionLost),
@@ -99,7 +100,7 @@ impl Fault {
     }
 
     fn hint(self, repo: &str) -> Option<String> {
-        let registry = repo.split_once('/').map_or("docker.io", |(registry, _)| registry);
+        let registry = split_repo(repo).0.unwrap_or("docker.io");
         Some(match self {
             Self::Unauthorized => format!("to log in, run `docker login {registry}`"),
             Self::Forbidden => format!(
@@ -315,6 +316,8 @@ mod tests {
             "error: building images: the registry requires a login: y: 401 Unauthorized\nhint: to log in, run `docker login \
              ghcr.io`\n"
         );
+        let hub = Fault::Unauthorized.explain(anyhow!("ERROR: unauthorized"), "querying", 1, "some/body");
+        assert_eq!(hint::of(&hub).as_deref(), Some("to log in, run `docker login docker.io`"));
         let memory =
             explain("docker failed: runtime: out of memory\nfatal error: out of memory\n\ngoroutine 1", 1);
         assert!(memory.contains("an invalid response: fatal error: out of memory\nhint: "), "{memory}");

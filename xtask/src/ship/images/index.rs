@@ -90,7 +90,7 @@ impl ImageRun<'_> {
             }
         }
         let mut rows = vec![push(&version, found)?];
-        if let Some(floating) = self.release.channel.as_ref().and_then(|channel| kind.floating_tag(channel)) {
+        if let Some(floating) = self.release.floating_tag(kind) {
             rows.push(push(&floating, registry.find(&floating)?.as_ref())?);
         }
         Ok(rows)

@@ -27,6 +27,11 @@ pub(crate) enum ImageKind {
 }
 
 impl ImageKind {
+    /// The kinds of a host's images, in their order.
+    pub(super) fn all(guests: impl Iterator<Item = &'static Arch>) -> impl Iterator<Item = Self> {
+        [Self::Pkg, Self::Register, Self::Full].into_iter().chain(guests.map(Self::Guest))
+    }
+
     /// The target of the bake file from which the image's target inherits.
     pub(super) fn target(self) -> &'static str {
         match self {
@@ -158,12 +163,18 @@ pub(super) fn bake(
     json!({ "group": { "default": { "targets": names } }, "target": targets })
 }
 
-/// Refuses names that are not valid for a repository.
-pub(super) fn check_repo(repo: &str) -> Result<()> {
-    let (registry, path) = match repo.split_once('/') {
+/// Splits a repository into its registry and its path. As for docker, the first component is a registry only if it looks
+/// like a host name; without one, the registry is Docker Hub.
+pub(super) fn split_repo(repo: &str) -> (Option<&str>, &str) {
+    match repo.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
         _ => (None, repo),
-    };
+    }
+}
+
+/// Refuses names that are not valid for a repository.
+pub(super) fn check_repo(repo: &str) -> Result<()> {
+    let (registry, path) = split_repo(repo);
     let word = |word: &str| {
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
         let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
@@ -214,16 +225,10 @@ mod tests {
     use qus_core::arch::{ARCHES, HOSTS};
     use std::collections::BTreeSet;
 
-    fn kinds() -> impl Iterator<Item = ImageKind> {
-        [ImageKind::Pkg, ImageKind::Register, ImageKind::Full]
-            .into_iter()
-            .chain(ARCHES.iter().map(ImageKind::Guest))
-    }
-
     #[test]
     fn tags_are_unique() {
         let mut seen = BTreeSet::new();
-        for kind in kinds() {
+        for kind in ImageKind::all(ARCHES.iter()) {
             let hosts = HOSTS.iter().map(|host| kind.host_tag(host, "10.2.2"));
             let floating = ["default", "lts"].into_iter().filter_map(|channel| kind.floating_tag(channel));
             for tag in hosts.chain(floating).chain([kind.tag("10.2.2")]) {
@@ -257,6 +262,19 @@ mod tests {
         assert!(message("qus:latest").contains("--tag"));
         for repo in ["", "a//b", "-a", "a b", "https://x/y", "ghcr.io/"] {
             assert!(check_repo(repo).is_err(), "{repo}");
+        }
+    }
+
+    #[test]
+    fn only_host_names_are_registries() {
+        for (repo, registry) in [
+            ("ghcr.io/a/b", Some("ghcr.io")),
+            ("localhost/a", Some("localhost")),
+            ("registry:5000/a", Some("registry:5000")),
+            ("some/body", None),
+            ("qus", None),
+        ] {
+            assert_eq!(split_repo(repo).0, registry, "{repo}");
         }
     }
 

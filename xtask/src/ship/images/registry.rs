@@ -17,7 +17,7 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::say;
 use crate::engine::client::Client;
 use crate::ship::images::fault::Fault;
-use crate::ship::images::plan::Labels;
+use crate::ship::images::plan::{Labels, split_repo};
 
 /// The maximum number of attempts.
 const ATTEMPTS: u32 = 4;
@@ -35,7 +35,7 @@ pub(super) struct Registry<'a> {
     pub(super) repo: &'a str,
 }
 
-/// The manifest or index of a tag or digest in the registry.
+/// The manifest or index of a tag in the registry.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct RemoteManifest {
     manifest: Manifest,
@@ -133,12 +133,9 @@ impl Registry<'_> {
         exec::read_limited(self.client.cmd(&args), MEMORY)
     }
 
-    /// The manifest of a tag or, with a leading `@`, of a digest; `None` if the registry does not have it.
+    /// The manifest of a tag; `None` if the registry does not have it.
     pub(super) fn find(&self, tag: &str) -> Result<Option<RemoteManifest>> {
-        let name = match tag.starts_with('@') {
-            true => format!("{}{tag}", self.repo),
-            false => self.name(tag),
-        };
+        let name = self.name(tag);
         let found = self.retry(&format!("querying {name}"), || {
             match self.imagetools(&["inspect", "--format", "{{json .}}", &name]) {
                 Err(error) if Fault::classify(&error.to_string()) == Fault::NotFound => Ok(None),
@@ -212,7 +209,7 @@ impl Registry<'_> {
 
     /// The registry's current `Retry-After` in seconds, which buildx does not report.
     fn retry_after(&self) -> Option<u64> {
-        let (host, _) = self.repo.split_once('/')?;
+        let host = split_repo(self.repo).0?;
         if !is_installed("curl") {
             return None;
         }

@@ -22,7 +22,7 @@ pub(super) struct Release {
     /// The version in tags: QEMU's version, or the value of --tag.
     pub(super) version: String,
     /// The channel of QEMU's version, if tags contain that version.
-    pub(super) channel: Option<String>,
+    channel: Option<String>,
     /// SPDX expression of the licence of QEMU's source.
     licence: String,
     /// The git commit, if there is one.
@@ -61,7 +61,7 @@ impl Release {
         }
         if recipes().any(|recipe| recipe.profile != Profile::Release) {
             say(
-                "note: these emulators are development builds; for a release, use `build-qemu --profile release`",
+                "note: these emulators were built with the dev profile; for a release, build with --profile release",
             );
         }
         let git = |args: &[&str]| {
@@ -96,10 +96,7 @@ impl Release {
         let dockerfile = files::sha256(&cx.paths.images().join("Dockerfile"))?;
         let mut images = Vec::new();
         for (host, staged) in hosts.iter().zip(staged) {
-            let kinds = [ImageKind::Pkg, ImageKind::Register, ImageKind::Full]
-                .into_iter()
-                .chain(staged.guests().map(ImageKind::Guest));
-            for kind in kinds {
+            for kind in ImageKind::all(staged.guests()) {
                 let mut image = Image {
                     host,
                     kind,
@@ -130,6 +127,11 @@ impl Release {
             }
         }
         Ok(images)
+    }
+
+    /// The floating tag of an index, if tags contain the version of a channel.
+    pub(super) fn floating_tag(&self, kind: ImageKind) -> Option<String> {
+        kind.floating_tag(self.channel.as_ref()?)
     }
 
     pub(super) fn labels(&self, kind: ImageKind) -> Labels {

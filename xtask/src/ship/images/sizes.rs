@@ -30,10 +30,7 @@ fn path(cx: &Context) -> PathBuf {
 pub(super) fn record(cx: &Context, qemu: &str, rows: &[TagOutcome]) -> Result<()> {
     let mut hosts: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
     for host in &HOSTS {
-        for kind in [ImageKind::Pkg, ImageKind::Register, ImageKind::Full]
-            .into_iter()
-            .chain(ARCHES.iter().map(ImageKind::Guest))
-        {
+        for kind in ImageKind::all(ARCHES.iter()) {
             let tag = kind.host_tag(host, qemu);
             let size = rows.iter().find(|row| row.tag == tag).and_then(|row| row.sizes.first());
             if let Some(&size) = size {

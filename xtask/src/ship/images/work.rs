@@ -13,7 +13,7 @@ use crate::base::files;
 use crate::base::progress::{Bar, say};
 use crate::engine::client::Client;
 use crate::ship::images::args::Args;
-use crate::ship::images::builder::Builder;
+use crate::ship::images::builder::{Builder, Destination};
 use crate::ship::images::plan::{self, Image};
 use crate::ship::images::registry::Registry;
 use crate::ship::images::release::Release;
@@ -56,23 +56,25 @@ impl ImageRun<'_> {
         &self,
         images: &[&Image],
         tags: impl Fn(&Image) -> Vec<String>,
-        output: &str,
+        destination: Destination,
     ) -> Result<Map<String, Value>> {
         let mut metadata = Map::new();
         if images.is_empty() {
             return Ok(metadata);
         }
-        let attest = match output.contains("push=true") {
-            true => self.builder.attestations(self.client, &self.args.sbom)?,
-            false => Vec::new(),
+        let (attest, doing) = match destination {
+            Destination::Registry => {
+                (self.builder.attestations(self.client, &self.args.sbom)?, "building and pushing")
+            }
+            Destination::Engine => (Vec::new(), "building"),
         };
+        let output = destination.output(self.builder.modern, self.args.gzip);
         let log = self.cx.start_log("images")?;
-        let doing = if output.contains("push=true") { "building and pushing" } else { "building" };
         let driver = &self.builder.driver;
         let mut bar = Bar::new(format!("{doing} {} images with the driver {driver}", images.len()));
         // With all images at once, builds wait for each other until the engine times out.
         for batch in images.chunks(BATCH) {
-            let bake = plan::bake(batch, &tags, output, &attest, self.builder.modern);
+            let bake = plan::bake(batch, &tags, &output, &attest, self.builder.modern);
             metadata.extend(self.registry().retry("building images", || self.bake_batch(&bake, &log))?);
             bar.set(metadata.len() as u64, images.len() as u64);
         }
@@ -80,7 +82,7 @@ impl ImageRun<'_> {
         Ok(metadata)
     }
 
-    pub(super) fn bake_batch(&self, bake: &Value, log: &Path) -> Result<Map<String, Value>> {
+    fn bake_batch(&self, bake: &Value, log: &Path) -> Result<Map<String, Value>> {
         let dir = self.cx.paths.out().join("images");
         let (targets, metadata) = (dir.join("bake.json"), dir.join("metadata.json"));
         files::write(&targets, &serde_json::to_vec_pretty(bake)?)?;
