@@ -13,7 +13,7 @@ use qemu_src::Patch;
 use qus_core::arch::{Arch, Host};
 use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Profile, Recipe};
 use qus_core::digest::Sha256;
-use qus_core::hint::{WithHint, hinted};
+use qus_core::hint::WithHint;
 use qus_core::table::Table;
 use serde::Serialize;
 use serde_json::json;
@@ -21,7 +21,7 @@ use serde_json::json;
 use crate::base::context::Context;
 use crate::base::lock::{self, Lock};
 use crate::base::output::{OutputArgs, out, out_json};
-use crate::base::progress::{one_line, say};
+use crate::base::progress::say;
 use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
 use crate::debian::updates::Updates;
@@ -127,7 +127,7 @@ struct Build<'a> {
 impl<'a> Build<'a> {
     /// Checks that this machine can build.
     fn new(cx: &'a Context, given: Option<SourceLocation<'a>>) -> Result<Self> {
-        check_directories(cx)?;
+        preflight::check_directories(cx)?;
         preflight::check(cx)?;
         Ok(Self { cx, given })
     }
@@ -203,9 +203,11 @@ impl<'a> Build<'a> {
     fn runner(&self, host: &Host) -> Result<Runner> {
         Runner::new(host, |arch| {
             let request = Request::for_runner(self.cx, arch)?;
-            let inputs = self.resolve_inputs(&request)?;
-            self.build_missing(&request, &inputs, &[arch], &Runner::native())?;
-            Ok(self.cached(&inputs).emulator(arch))
+            let given = self.given.and_then(|given| given.for_other_release(request.release));
+            let build = Build { given, ..*self };
+            let inputs = build.resolve_inputs(&request)?;
+            build.build_missing(&request, &inputs, &[arch], &Runner::native())?;
+            Ok(build.cached(&inputs).emulator(arch))
         })
     }
 
@@ -283,23 +285,6 @@ impl<'a> Build<'a> {
         recipe.profile_data_sha256 = profile_data.as_ref().map(|data| data.sha256);
         Ok(Inputs { source, sysroot, patches, recipe, profile_data })
     }
-}
-
-/// Refuses paths that QEMU's configure does not support, before anything is fetched.
-fn check_directories(cx: &Context) -> Result<()> {
-    for dir in [cx.paths.out(), cx.paths.cache()] {
-        let text = dir.to_string_lossy();
-        if text.contains([' ', ':', '\n', '\t', '\'', '"']) {
-            return Err(hinted(
-                format_args!(
-                    "QEMU cannot be built in {}, because of a character in this path",
-                    one_line(&text)
-                ),
-                "move the clone, or set CARGO_TARGET_DIR and XDG_CACHE_HOME, to a path without spaces, colons and quotes",
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Prints the plan, without using the network.

@@ -75,4 +75,5 @@ fn with_progress<T>(
         ended.store(true, Ordering::Relaxed);
         result
     })
+    .inspect(|_| bar.finish())
 }

@@ -8,8 +8,26 @@ use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, is_installed, sh};
+use crate::base::progress::one_line;
 use crate::debian::distribution::{self, Distribution};
 use crate::qemu::compiler;
+
+/// Refuses paths that QEMU's configure or `PATH` do not support, before anything is fetched.
+pub(crate) fn check_directories(cx: &Context) -> Result<()> {
+    for dir in [cx.paths.out(), cx.paths.cache()] {
+        let text = dir.to_string_lossy();
+        if text.contains([' ', ':', '\n', '\t', '\'', '"']) {
+            return Err(hinted(
+                format_args!(
+                    "QEMU cannot be built in {}, because of a character in this path",
+                    one_line(&text)
+                ),
+                "move the clone, or set CARGO_TARGET_DIR and XDG_CACHE_HOME, to a path without spaces, colons and quotes",
+            ));
+        }
+    }
+    Ok(())
+}
 
 /// Checks all requirements.
 ///

@@ -28,6 +28,20 @@ pub(crate) enum SourceLocation<'a> {
     Environment(&'a Path),
 }
 
+impl SourceLocation<'_> {
+    /// The location for another release than the requested one: a directory may contain its archive, and a file is
+    /// the archive of one release only.
+    pub(crate) fn for_other_release(self, release: &Release) -> Option<Self> {
+        match self {
+            Self::Argument(path) if path.is_dir() => Some(Self::Environment(path)),
+            Self::Argument(path) | Self::Environment(path) if path.is_file() => {
+                match_pin(path, &release.pins().collect::<Vec<_>>()).is_ok().then_some(self)
+            }
+            Self::Argument(_) | Self::Environment(_) => Some(self),
+        }
+    }
+}
+
 /// Resolves the archive of a release; with `exact`, only a pinned one.
 ///
 /// # Errors
@@ -184,6 +198,23 @@ mod tests {
     use super::*;
     use qus_core::digest::Sha256;
     use semver::Version;
+
+    /// Programs of a 32-bit host run under an emulator of another release than the host's own.
+    #[test]
+    fn an_archive_of_another_release_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let cx = &Context::with_cache(dir.path()).unwrap();
+        let release = cx.data.release("default").unwrap();
+        let file = dir.path().join("archive");
+        fs::write(&file, "the archive of another release").unwrap();
+        for given in [SourceLocation::Argument(&file), SourceLocation::Environment(&file)] {
+            let error = resolve(cx, release, Some(given), false).unwrap_err().to_string();
+            assert!(error.contains("wrong sha256"), "{error}");
+            assert!(given.for_other_release(release).is_none());
+        }
+        let in_dir = SourceLocation::Argument(dir.path()).for_other_release(release);
+        assert!(matches!(in_dir, Some(SourceLocation::Environment(path)) if path == dir.path()));
+    }
 
     /// A node of a builder receives such a directory.
     #[test]

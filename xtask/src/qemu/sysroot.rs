@@ -25,6 +25,7 @@ use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::{self, Updates};
 use crate::qemu::compiler;
+use crate::qemu::preflight;
 use crate::qemu::sysroot::cross::Cross;
 
 /// The build dependencies: unpacked packages, or the installed ones.
@@ -40,6 +41,7 @@ pub(crate) struct Sysroot {
 impl Sysroot {
     /// The dependencies for a host, fetched if they are not in the cache.
     pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
+        preflight::check_directories(cx)?;
         let native = Self::native(cx, updates)?;
         let cross = match Host::current() == Some(host) {
             true => None,
