@@ -2,6 +2,8 @@
 //!
 //! `images/build.Dockerfile` runs xtask on the node. Received bundles are verified like local ones.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
 use qus_core::arch::{Arch, Host};
@@ -92,34 +94,35 @@ impl<'a> Nodes<'a> {
         say(format_args!("building for {host} on a node of {} …", self.name));
         let log = cx.start_log(&format!("node-{host}"))?;
         exec::run(self.client.cmd(&args), &log, |_| {})?;
-
-        let bundle = manifest::read(&received)?.context("the node sent no bundle")?;
-        let recipe = &bundle.recipe;
-        ensure!(
-            recipe.host == host && recipe.qemu == source.version && recipe.source_sha256 == source.sha256,
-            "the node built QEMU {} for {}, which was not requested",
-            recipe.qemu,
-            recipe.host
-        );
-        for emulator in &bundle.emulators {
-            let file = received.join(&emulator.file);
-            artefact::verify(&file, host, &[cx.paths.root()])?;
-            ensure!(
-                files::sha256(&file)? == emulator.sha256,
-                "{} does not match bundle.json",
-                file.display()
-            );
-        }
-        let has = |target: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == target);
-        let missing = request.targets.iter().filter(|target| !has(target));
-        let missing: Vec<_> = missing.map(|target| target.name).collect();
-        ensure!(missing.is_empty(), "the node did not send {}", missing.join(", "));
+        let bundle = verify_received(cx, &received, source, request)?;
         let dir = cx.paths.bundle(host);
         files::remove_dir(&dir)?;
         fs::create_dir_all(dir.parent().context("the bundle has no parent directory")?)?;
         fs::rename(&received, &dir)?;
         Ok(bundle)
     }
+}
+
+/// Reads and verifies the bundle that a node has sent.
+fn verify_received(cx: &Context, dir: &Path, source: &Source, request: &Request<'_>) -> Result<Bundle> {
+    let bundle = manifest::read(dir)?.context("the node sent no bundle")?;
+    let recipe = &bundle.recipe;
+    ensure!(
+        recipe.host == request.host && recipe.qemu == source.version && recipe.source_sha256 == source.sha256,
+        "the node built QEMU {} for {}, which was not requested",
+        recipe.qemu,
+        recipe.host
+    );
+    for emulator in &bundle.emulators {
+        let file = dir.join(&emulator.file);
+        artefact::verify(&file, request.host, &[cx.paths.root()])?;
+        ensure!(files::sha256(&file)? == emulator.sha256, "{} does not match bundle.json", file.display());
+    }
+    let has = |target: &Arch| bundle.emulators.iter().any(|emulator| emulator.target == target);
+    let missing = request.targets.iter().filter(|target| !has(target));
+    let missing: Vec<_> = missing.map(|target| target.name).collect();
+    ensure!(missing.is_empty(), "the node did not send {}", missing.join(", "));
+    Ok(bundle)
 }
 
 /// The arguments of `build-qemu` on a node. The version is that of `sources.toml` even if the source is a newer patch

@@ -125,10 +125,11 @@ impl Throwaway {
         exec::read(cmd!(sh(), "{busybox} brctl addbr {bridge}")).context("cannot create a network bridge")?;
         let child = spawn(&engine_dir, options.detached)?;
         let mut this = Self { engine_dir, state, child: Some(child), removed: false };
-        let started = this.wait_until_ready();
-        if let Err(error) = started {
-            this.remove()?;
-            return Err(error);
+        if let Err(error) = this.wait_until_ready() {
+            return Err(match this.remove() {
+                Ok(()) => error,
+                Err(remains) => error.context(format!("cannot remove the engine that failed: {remains:#}")),
+            });
         }
         this.state.process = this.child.as_ref().map(Child::id);
         this.state.write(&this.engine_dir)?;
