@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 use fs_err as fs;
 use qus_core::arch::Host;
-use qus_core::bundle::{Bundle, BundleError, BundledEmulator, FILE};
+use qus_core::bundle::{Bundle, BundleError, BundledEmulator, FILE, Profile};
 use qus_core::hint::hinted;
 
 use crate::base::files;
@@ -46,18 +46,31 @@ pub(crate) fn built(host: &Host, dir: &Path) -> Result<Bundle> {
     })
 }
 
+/// The option of `build-qemu` that selects the profile of a bundle.
+pub(crate) fn profile_option(profile: Profile) -> &'static str {
+    match profile {
+        Profile::Dev => "",
+        Profile::Release => " --profile release",
+    }
+}
+
 /// Verifies an emulator of a bundle against its checksum.
 ///
 /// # Errors
 /// The file is missing or has changed.
-pub(crate) fn verify(host: &Host, dir: &Path, emulator: &BundledEmulator) -> Result<()> {
+pub(crate) fn verify(bundle: &Bundle, dir: &Path, emulator: &BundledEmulator) -> Result<()> {
     let file = dir.join(&emulator.file);
     if files::sha256(&file).is_ok_and(|sha256| sha256 == emulator.sha256) {
         return Ok(());
     }
     Err(hinted(
         format!("{} does not match bundle.json", file.display()),
-        format!("to rebuild it, run `cargo xtask build-qemu {} --host {host}`", emulator.target),
+        format!(
+            "to rebuild it, run `cargo xtask build-qemu {} --host {}{}`",
+            emulator.target,
+            bundle.recipe.host,
+            profile_option(bundle.recipe.profile)
+        ),
     ))
 }
 

@@ -76,7 +76,7 @@ fn print_plan(release: &Release, images: &[Image], kinds: &[ImageKind], args: &A
         Destination::Registry => vec![format!("{repo}:{}", image.tag)],
     };
     if args.output.json {
-        return out_json(&plan::bake(&images, tags, &destination.output(true, args.gzip), &[], true));
+        return out_json(&plan::bake(&images, tags, &destination.output(false, args.gzip), &[], true));
     }
     let mut text = format!("images of QEMU {} for {repo}\n", release.qemu);
     if destination == Destination::Engine {

@@ -97,7 +97,7 @@ pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
     let mut everything = Vec::new();
     let mut tarballs = Vec::new();
     for emulator in &bundle.emulators {
-        manifest::verify(host, dir, emulator)?;
+        manifest::verify(&bundle, dir, emulator)?;
         let entry = TarballEntry::new(dir, &emulator.file, 0o755)?;
         // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would
         // not describe emulators of different versions.

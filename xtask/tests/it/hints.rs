@@ -55,7 +55,7 @@ fn hints_contain_the_host() {
     let bundle = xtask.path("target/qus/bundle/amd64");
     fs::write(bundle.join("qemu-aarch64"), "changed").unwrap();
     let ended = xtask.run(&["tarballs", "--host", "amd64"]);
-    assert_eq!(commands(&ended), ["cargo xtask build-qemu aarch64 --host amd64"]);
+    assert_eq!(commands(&ended), ["cargo xtask build-qemu aarch64 --host amd64 --profile release"]);
 
     let xtask = images::with_bundle();
     fs::remove_file(xtask.path("target/qus/bundle/amd64/qus")).unwrap();

@@ -15,11 +15,11 @@ pub(super) enum Destination {
 
 impl Destination {
     /// The output option of buildx. All pushed layers have the same compression, at a high level; Docker's classic image
-    /// store (not `modern`) supports no choice.
-    pub(super) fn output(self, modern: bool, gzip: bool) -> String {
+    /// store supports no choice.
+    pub(super) fn output(self, classic: bool, gzip: bool) -> String {
         match self {
             Self::Engine => "type=docker".to_owned(),
-            Self::Registry if !modern => "type=image,push=true".to_owned(),
+            Self::Registry if classic => "type=image,push=true".to_owned(),
             Self::Registry => {
                 let (compression, level) = if gzip { ("gzip", 9) } else { ("zstd", 19) };
                 format!(
@@ -34,8 +34,8 @@ impl Destination {
 /// A builder.
 pub(super) struct Builder {
     pub(super) driver: String,
-    /// Whether it supports attestations, annotations and zstd layers; only Docker's classic image store does not.
-    pub(super) modern: bool,
+    /// Whether it uses Docker's classic image store, which supports no attestations, annotations and zstd layers.
+    pub(super) classic: bool,
 }
 
 impl Builder {
@@ -47,16 +47,16 @@ impl Builder {
             .find_map(|line| line.strip_prefix("Driver:"))
             .map(|driver| driver.trim().to_owned());
         let driver = driver.context("cannot determine the builder's driver")?;
-        let modern = driver != "docker" || {
+        let classic = driver == "docker" && {
             let status = exec::read(client.cmd(&["info", "--format", "{{json .DriverStatus}}"]))?;
-            status.contains("io.containerd.snapshotter")
+            !status.contains("io.containerd.snapshotter")
         };
-        Ok(Self { driver, modern })
+        Ok(Self { driver, classic })
     }
 
     /// The attestations to generate: provenance, and an SBOM if its scanner is available.
     pub(super) fn attestations(&self, client: &Client, scanner: &str) -> Result<Vec<String>> {
-        if !self.modern {
+        if self.classic {
             say(
                 "note: Docker's classic image store supports neither attestations nor zstd layers; use the containerd image store, or \
                  another builder: docker buildx create --use",

@@ -13,6 +13,7 @@ use crate::base::error::Usage;
 use crate::base::exec::{self, sh};
 use crate::base::files;
 use crate::base::progress::say;
+use crate::bundle::manifest;
 use crate::ship::images::plan::{self, INPUTS, Image, ImageKind, Labels, REVISION};
 use crate::ship::images::stage::Staged;
 
@@ -55,7 +56,10 @@ impl Release {
                         "the bundle of {host} has QEMU {}, but the images are for QEMU {qemu}",
                         recipe.qemu
                     ),
-                    format!("to build it, run `cargo xtask build-qemu --all --host {host} --qemu {qemu}`"),
+                    format!(
+                        "to build it, run `cargo xtask build-qemu --all --host {host} --qemu {qemu}{}`",
+                        manifest::profile_option(recipe.profile)
+                    ),
                 ));
             }
         }

@@ -52,7 +52,7 @@ impl Staged {
             let all = into.join("emulators/usr/bin");
             for emulator in &self.bundle.emulators {
                 let file = from.join(&emulator.file);
-                manifest::verify(self.host, &from, emulator)?;
+                manifest::verify(&self.bundle, &from, emulator)?;
                 let target = emulator.target;
                 let staged = all.join(&emulator.file);
                 copy(&file, &staged, 0o755)?;

@@ -68,13 +68,13 @@ impl ImageRun<'_> {
             }
             Destination::Engine => (Vec::new(), "building"),
         };
-        let output = destination.output(self.builder.modern, self.args.gzip);
+        let output = destination.output(self.builder.classic, self.args.gzip);
         let log = self.cx.start_log("images")?;
         let driver = &self.builder.driver;
         let mut bar = Bar::new(format!("{doing} {} images with the driver {driver}", images.len()));
         // With all images at once, builds wait for each other until the engine times out.
         for batch in images.chunks(BATCH) {
-            let bake = plan::bake(batch, &tags, &output, &attest, self.builder.modern);
+            let bake = plan::bake(batch, &tags, &output, &attest, !self.builder.classic);
             metadata.extend(self.registry().retry("building images", || self.bake_batch(&bake, &log))?);
             bar.set(metadata.len() as u64, images.len() as u64);
         }
