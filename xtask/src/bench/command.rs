@@ -80,15 +80,7 @@ pub(crate) struct Args {
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let guests = unique(&args.guests);
     let against = parse_against(cx, &args.against)?;
-    let workloads = workloads::select(&args.only);
-    if workloads.is_empty() {
-        let names: Vec<_> = workloads::WORKLOADS.iter().map(|workload| workload.name).collect();
-        bail!(Usage(format!(
-            "no workload matches {}; available workloads: {}",
-            args.only.join(", "),
-            names.join(", ")
-        )));
-    }
+    let workloads = select_workloads(&args.only)?;
     let in_root = workloads.iter().any(|workload| workload.in_root);
     if args.instructions && !in_root {
         bail!(Usage(
@@ -134,6 +126,19 @@ fn unique(given: &[&'static Arch]) -> Vec<&'static Arch> {
         }
     }
     guests
+}
+
+fn select_workloads(only: &[String]) -> Result<Vec<&'static Workload>> {
+    let workloads = workloads::select(only);
+    if workloads.is_empty() {
+        let names: Vec<_> = workloads::WORKLOADS.iter().map(|workload| workload.name).collect();
+        bail!(Usage(format!(
+            "no workload matches {}; available workloads: {}",
+            only.join(", "),
+            names.join(", ")
+        )));
+    }
+    Ok(workloads)
 }
 
 fn parse_against<'a>(cx: &'a Context, given: &[String]) -> Result<Vec<EmulatorSource<'a>>> {

@@ -134,7 +134,7 @@ mod tests {
     use crate::bench::results::tests::results;
 
     #[test]
-    fn the_table_says_who_is_faster() {
+    fn the_tables_contain_times_factors_and_counts() {
         let text = text(&results());
         let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
