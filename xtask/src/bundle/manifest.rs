@@ -10,6 +10,9 @@ use qus_core::hint::hinted;
 
 use crate::base::files;
 
+/// The file with the checksums of a directory's files, in the format of `sha256sum --check`.
+pub(crate) const SUMS: &str = "SHA256SUMS";
+
 /// Reads the bundle in a directory; `None` if there is none, or if its schema is that of another version of xtask.
 ///
 /// # Errors
@@ -23,7 +26,7 @@ pub(crate) fn read(dir: &Path) -> Result<Option<Bundle>> {
 
 /// Writes `bundle.json` and `SHA256SUMS` if they differ from the existing files.
 pub(crate) fn write(bundle: &Bundle, dir: &Path) -> Result<()> {
-    for (name, text) in [("SHA256SUMS", bundle.sums()), (FILE, bundle.json())] {
+    for (name, text) in [(SUMS, bundle.sums()), (FILE, bundle.json())] {
         let path = dir.join(name);
         if !fs::read_to_string(&path).is_ok_and(|old| old == text) {
             files::write(&path, text.as_bytes())?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use fs_err as fs;
 use qus_core::arch::Arch;
-use qus_core::bundle::{Bundle, BundledEmulator, Recipe};
+use qus_core::bundle::{Bundle, BundledEmulator, FILE, Recipe};
 
 use crate::base::context::Context;
 use crate::base::progress::say;
@@ -100,7 +100,7 @@ fn remove_emulators(dir: &Path) -> Result<()> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("qemu-") || ["bundle.json", "SHA256SUMS", pgo::FILE].contains(&&*name) {
+        if name.starts_with("qemu-") || [FILE, manifest::SUMS, pgo::FILE].contains(&&*name) {
             fs::remove_file(&path)?;
         }
     }

@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::Result;
 use fs_err as fs;
 use qus_core::arch::Host;
+use qus_core::bundle::FILE;
 use qus_core::digest::Sha256;
 use qus_core::table::Table;
 use serde::{Deserialize, Serialize};
@@ -24,8 +25,8 @@ use crate::bundle::manifest;
 
 /// Pack emulators and qus into release tarballs
 ///
-/// For each host, packs one tarball for each emulator, one with qus, and one with all files of the bundle, and writes
-/// them with SHA256SUMS to target/qus/tarballs. Build the bundle with build-qemu and build-qus first. Emulators are
+/// For each host, packs one tarball for each emulator, one with qus, and one with all emulators, qus and bundle.json, and
+/// writes them with SHA256SUMS to target/qus/tarballs. Build the bundle with build-qemu and build-qus first. Emulators are
 /// verified against bundle.json before they are packed. Tarballs that are up to date are not packed again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -105,14 +106,13 @@ pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
         tarballs.push(Tarball::new(file_name(&name, host), vec![entry.with_path(&name)]));
         everything.push(entry);
     }
-    let program = TarballEntry::new(dir, "qus", 0o755).and_then(|program| {
-        let mut entries = share_entries(dir)?;
-        entries.push(program);
-        Ok(entries)
-    });
-    let program = program.map_err(|_| manifest::no_program(host, dir))?;
+    if !dir.join("qus").exists() || !dir.join("share").exists() {
+        return Err(manifest::no_program(host, dir));
+    }
+    let mut program = share_entries(dir)?;
+    program.push(TarballEntry::new(dir, "qus", 0o755)?);
     everything.extend(program.iter().cloned());
-    for file in ["SHA256SUMS", "bundle.json"] {
+    for file in [manifest::SUMS, FILE] {
         everything.push(TarballEntry::new(dir, file, 0o644)?);
     }
     // Only this tarball has a top-level directory; the files of the others can be unpacked into the same directory.
@@ -167,12 +167,12 @@ fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<PackedTarball>> {
         }
         bar.finish();
         packed.sort_by(|a, b| a.file.cmp(&b.file));
-        files::write(&partial.join("SHA256SUMS"), sums(&packed).as_bytes())
+        files::write(&partial.join(manifest::SUMS), sums(&packed).as_bytes())
     })?;
     Ok(packed)
 }
 
-/// The text of SHA256SUMS, in the format of `sha256sum --check`.
+/// The text of [`manifest::SUMS`].
 fn sums(files: &[PackedTarball]) -> String {
     files.iter().map(|packed| format!("{}  {}\n", packed.sha256, packed.file)).collect()
 }
@@ -188,7 +188,7 @@ impl PackRecord {
         let same = |packed: &PackedTarball| {
             files::sha256(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
         };
-        fs::read_to_string(dir.join("SHA256SUMS")).is_ok_and(|text| text == sums(&self.files))
+        fs::read_to_string(dir.join(manifest::SUMS)).is_ok_and(|text| text == sums(&self.files))
             && self.files.iter().all(same)
     }
 }

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use anyhow::{Context as _, Result};
 use fs_err::{self as fs, File};
 use qus_core::arch::{ARCHES, Arch, Host};
-use qus_core::bundle::Bundle;
+use qus_core::bundle::{Bundle, FILE};
 use qus_core::digest::Sha256;
 
 use crate::base::context::Context;
@@ -79,7 +79,7 @@ fn copy(from: &Path, to: &Path, mode: u32) -> Result<()> {
 }
 
 fn write_manifest(bundle: &Bundle, dir: &Path) -> Result<()> {
-    let path = dir.join("bundle.json");
+    let path = dir.join(FILE);
     files::write(&path, bundle.json().as_bytes())?;
     Ok(fs::set_permissions(&path, Permissions::from_mode(0o644))?)
 }
