@@ -67,8 +67,17 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     if dry_run {
         return hosts.into_iter().try_for_each(|host| print_plan(cx, host, json));
     }
+    // Packages for other hosts are written to the cache. It is locked first, as by build-qemu: two commands that lock in
+    // different orders could wait for each other.
+    let own = hosts::own()?;
+    let cache = hosts.iter().any(|host| *host != own).then(|| lock::lock(cx.paths.cache())).transpose()?;
     let _lock = lock::lock(cx.paths.out())?;
-    hosts.into_iter().try_for_each(|host| build(cx, host)?.print(json))
+    let toolchains: Vec<_> = hosts
+        .into_iter()
+        .map(|host| Ok((host, qemu::build::runner(cx, host)?, Rust::ensure(cx, host)?)))
+        .collect::<Result<_>>()?;
+    drop(cache);
+    toolchains.iter().try_for_each(|(host, runner, rust)| build(cx, host, runner, rust)?.print(json))
 }
 
 fn print_plan(cx: &Context, host: &Host, json: bool) -> Result<()> {
@@ -79,12 +88,7 @@ fn print_plan(cx: &Context, host: &Host, json: bool) -> Result<()> {
     out(&format!("build qus for {host}\nbundle  {}\n", bundle.display()))
 }
 
-fn build(cx: &Context, host: &'static Host) -> Result<ProgramReport> {
-    let (runner, rust) = {
-        // Packages for another host are written to the cache.
-        let _lock = (host != hosts::own()?).then(|| lock::lock(cx.paths.cache())).transpose()?;
-        (qemu::build::runner(cx, host)?, Rust::ensure(cx, host)?)
-    };
+fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Result<ProgramReport> {
     say(format_args!("building qus for {host} …"));
     let log = cx.start_log("build-qus")?;
     let remap: Vec<_> =
@@ -96,11 +100,11 @@ fn build(cx: &Context, host: &'static Host) -> Result<ProgramReport> {
     artefact::verify(&built, host, &build_paths(cx))?;
     let size = fs::metadata(&built)?.len();
     ensure!(size < MAX_SIZE, "{} has {size} bytes; the maximum is {MAX_SIZE}", built.display());
-    verify_runs(&runner, &built, host)?;
+    verify_runs(runner, &built, host)?;
     let dir = cx.paths.bundle(host);
     let program = dir.join("qus");
     files::copy(&built, &program)?;
-    write_share(&runner, &program, &dir.join("share"))?;
+    write_share(runner, &program, &dir.join("share"))?;
     Ok(ProgramReport { host: host.name, sha256: files::sha256(&program)?, size, file: program })
 }
 
