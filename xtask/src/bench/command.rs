@@ -15,9 +15,11 @@ use qus_core::arch::Arch;
 use qus_core::hint::{WithHint, hinted};
 use qus_core::{emulator, namespace};
 use serde_json::json;
+use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
+use crate::base::exec::{self, sh};
 use crate::base::output::{out, out_json};
 use crate::base::progress::say;
 use crate::base::{files, lock};
@@ -111,6 +113,9 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     for guest in &guests {
         results.guests.push(measure_guest(cx, args, guest, &all, &workloads)?);
     }
+    let root = cx.paths.root();
+    results.date = exec::read(cmd!(sh(), "date --utc +%F")).ok();
+    results.commit = exec::read(cmd!(sh(), "git -C {root} rev-parse --short=12 HEAD")).ok();
     if args.only.is_empty() {
         results.everything = sizes::measure_all(&all[0])?;
     }

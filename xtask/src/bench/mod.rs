@@ -4,6 +4,7 @@ pub(crate) mod command;
 pub(crate) mod emulators;
 pub(crate) mod instructions;
 pub(crate) mod measure;
+pub(crate) mod overview;
 pub(crate) mod page;
 pub(crate) mod plot;
 pub(crate) mod recorded;

@@ -21,9 +21,9 @@ const STEP: f64 = 12.0;
 const GAP: f64 = 10.0;
 
 /// Distinguishable on white and on black, and with colour blindness.
-const COLOURS: [&str; 6] = ["#4c8fd6", "#e69f00", "#2fa37c", "#cc79a7", "#8c8c8c", "#d55e00"];
+pub(super) const COLOURS: [&str; 6] = ["#4c8fd6", "#e69f00", "#2fa37c", "#cc79a7", "#8c8c8c", "#d55e00"];
 
-const STYLE: &str = "\
+pub(super) const STYLE: &str = "\
 .qb text { font: 12px system-ui, sans-serif; fill: #1f2328; }
 .qb .title { font-size: 15px; font-weight: 600; }
 .qb .quiet { fill: #656d76; font-size: 11px; }
@@ -31,6 +31,7 @@ const STYLE: &str = "\
 .qb .grid { stroke: #d0d7de; }
 .qb .one { stroke: #1f2328; stroke-width: 1.5; }
 .qb .spread { stroke: #1f2328; stroke-width: 1.2; }
+.qb .cut { stroke: #fff; stroke-width: 3; }
 @media (prefers-color-scheme: dark) {
 .qb text { fill: #e6edf3; }
 .qb .quiet { fill: #9198a1; }

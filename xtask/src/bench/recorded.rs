@@ -7,8 +7,12 @@ use anyhow::{Context as _, Result};
 use fs_err as fs;
 
 use crate::base::context::Context;
+use crate::bench::overview;
 use crate::bench::results::{GuestResults, Results};
-use crate::bench::{plot, table};
+use crate::bench::table::factor;
+
+/// Stands where results would be.
+const NONE: &str = "No results are recorded yet.\n";
 
 pub(super) fn path(cx: &Context) -> PathBuf {
     cx.paths.qemu_src().join("bench.json")
@@ -24,32 +28,45 @@ fn read(cx: &Context) -> Result<Option<Results>> {
     Results::read(&json).with_context(|| path.display().to_string()).map(Some)
 }
 
-/// Generates the plot, and returns it with its path. It shows only the first guest, because more would not fit on a page.
+/// Generates the plot, and returns it with its path.
 pub(crate) fn plot(cx: &Context) -> Result<Option<(PathBuf, Vec<u8>)>> {
-    Ok(read(cx)?.map(|mut results| {
-        results.guests.truncate(1);
-        (cx.paths.qemu_src().join("bench.svg"), plot::svg(&results).into_bytes())
-    }))
+    let path = cx.paths.qemu_src().join("bench.svg");
+    Ok(read(cx)?.map(|results| (path, overview::svg(&results).into_bytes())))
 }
 
 /// Generates the section of the README.
 pub(crate) fn markdown(cx: &Context) -> Result<String> {
-    Ok(read(cx)?.map_or_else(|| "No results are recorded yet.\n".to_owned(), |results| text(&results)))
+    Ok(read(cx)?.map_or_else(|| NONE.to_owned(), |results| summary(&results)))
 }
 
-fn text(results: &Results) -> String {
-    let others: Vec<_> = results.emulators.iter().skip(1).map(|other| other.label.as_str()).collect();
+/// Generates the table of `docs/performance.md`.
+pub(crate) fn guests(cx: &Context) -> Result<String> {
+    Ok(read(cx)?.map_or_else(|| NONE.to_owned(), |results| table(&results)))
+}
+
+fn summary(results: &Results) -> String {
     let machine = &results.machine;
-    let mut text = format!(
-        "![Run time of other emulators for {}](qemu-src/bench.svg)\n\nRun time relative to {}: geometric means over the \
-         workloads of a guest, on {} processors of {}, Linux {}, {} rounds.\n\n| guest | {} | fastest of these \
-         |\n|---|{}---|\n",
-        results.guests.first().map_or("", |first| first.guest.as_str()),
-        results.emulators[0].label,
+    let workloads = results.guests.iter().map(|guest| guest.workloads.len()).max().unwrap_or_default();
+    let occasion: String = [("", &results.date), ("commit ", &results.commit)]
+        .iter()
+        .filter_map(|(word, value)| Some(format!(", {word}{}", value.as_ref()?)))
+        .collect();
+    format!(
+        "![Run time of other emulators relative to {ours}](qemu-src/bench.svg)\n\nA bar is the geometric mean of \
+         {workloads} workloads of a guest, such as gcc, python and xz: at 1.5x, they\ntake one and a half times as long as \
+         with {ours}. {} rounds on {} processors of\n{}, Linux {}{occasion}.\n",
+        results.rounds,
         machine.processors,
         machine.processor,
         machine.kernel,
-        results.rounds,
+        ours = results.emulators[0].label,
+    )
+}
+
+fn table(results: &Results) -> String {
+    let others: Vec<_> = results.emulators.iter().skip(1).map(|other| other.label.as_str()).collect();
+    let mut text = format!(
+        "| guest | {} | fastest of these |\n|---|{}---|\n",
         others.join(" | "),
         "---|".repeat(others.len()),
     );
@@ -60,7 +77,7 @@ fn text(results: &Results) -> String {
 }
 
 fn row(results: &Results, guest: &GuestResults, others: usize) -> String {
-    let cell = |mean: Option<f64>| mean.map_or("-".to_owned(), table::factor);
+    let cell = |mean: Option<f64>| mean.map_or("-".to_owned(), factor);
     let means = (1..=others).map(|other| guest.mean(results.clock, other));
     let cells: Vec<_> = means.chain([guest.mean_of_best(results.clock)]).map(cell).collect();
     format!("| {} | {} |\n", guest.guest, cells.join(" | "))
@@ -72,8 +89,17 @@ mod tests {
     use crate::bench::results::tests::results;
 
     #[test]
+    fn the_summary_has_what_is_recorded() {
+        let mut results = results();
+        assert!(summary(&results).ends_with("2 rounds on 2 processors of\nA <fast> one, Linux 6.18.\n"));
+        results.date = Some("2026-12-01".to_owned());
+        results.commit = Some("abc".to_owned());
+        assert!(summary(&results).ends_with("Linux 6.18, 2026-12-01, commit abc.\n"));
+    }
+
+    #[test]
     fn a_row_for_each_guest() {
-        let text = text(&results());
+        let text = table(&results());
         assert!(
             text.contains("| guest | old & good | new | fastest of these |\n|---|---|---|---|\n"),
             "{text}"

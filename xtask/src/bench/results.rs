@@ -33,6 +33,11 @@ pub(crate) struct Results {
     pub(super) guests: Vec<GuestResults>,
     /// Size of all emulators of the bundle together, if it is complete.
     pub(super) everything: Option<Size>,
+    /// The day of the measurement, and the commit of this repository; old results have neither.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) date: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) commit: Option<String>,
 }
 
 /// The machine of the measurement.
@@ -129,7 +134,8 @@ pub(super) struct Size {
 
 impl Results {
     pub(super) fn new(machine: Machine, clock: Clock, rounds: u32, emulators: Vec<EmulatorSet>) -> Self {
-        Self { schema: SCHEMA, machine, clock, rounds, emulators, guests: Vec::new(), everything: None }
+        let (guests, everything, date, commit) = Default::default();
+        Self { schema: SCHEMA, machine, clock, rounds, emulators, guests, everything, date, commit }
     }
 
     /// Parses recorded results.

@@ -11,14 +11,17 @@ use qus_core::compat::FORMS;
 
 use crate::base::context::Context;
 use crate::bench::recorded;
+use crate::derive::commands::commands;
 use crate::ship::images::sizes;
 
 /// Generates all files with such tables.
 pub(crate) fn generate(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    let files: [(&str, &[(&str, String)]); 4] = [
+    let files: [(&str, &[(&str, String)]); 6] = [
         ("README.md", &[("bench", recorded::markdown(cx)?)]),
         ("docs/architectures.md", &[("targets", targets())]),
+        ("docs/commands.md", &[("commands", commands(cx)?)]),
         ("docs/migrating.md", &[("forms", forms())]),
+        ("docs/performance.md", &[("guests", recorded::guests(cx)?)]),
         ("images/README.md", &[("hosts", hosts()), ("sizes", sizes::table(cx)?)]),
     ];
     let filled = |(file, tables): (&str, &[(&str, String)])| {
