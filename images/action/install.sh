@@ -6,7 +6,7 @@
 #
 # Environment variables:
 #   QUS_IMAGE         the image; may be empty for `image`
-#   QUS_REPOSITORY    OWNER/NAME of the action, for the default image
+#   QUS_REPOSITORY    GitHub's name of the action's repository, for the default image
 #   QUS_PLATFORMS     architectures, separated by commas or white space, or `all`
 #   QUS_RESET         `true`: remove handlers of qus first; new ones take precedence over those of other tools
 #   QUS_CACHE         directory in which the image is cached; none if empty
