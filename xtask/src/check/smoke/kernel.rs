@@ -1,6 +1,7 @@
 //! Checks `qus` with the real kernel: registration, running programs, and every failure.
 
 mod credentials;
+mod documents;
 mod faults;
 mod looking;
 mod others;
@@ -28,7 +29,8 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             places::run(&mut checks)?;
             looking::run(&mut checks)?;
             watch::run(&mut checks)?;
-            others::run(&mut checks)
+            others::run(&mut checks)?;
+            documents::run(&mut checks)
         });
         thread.join().map_err(|_| anyhow!("a check of the kernel level panicked"))?
     })
