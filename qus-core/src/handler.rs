@@ -1,6 +1,7 @@
 //! Our handlers: their names and rules, registering and removing them.
 //!
-//! If a handler of ours exists and differs, the differences are reported, and it is replaced only on request. A handler of
+//! If a handler of ours exists and differs, the differences are reported, and it is replaced only on request. If only the
+//! path of its interpreter differs, the caller decides, who knows whether it is the same emulator. A handler of
 //! another program with the same name is never changed. On request, ours is registered under another name and shadows it;
 //! the other one works again when ours is removed.
 //!
@@ -126,42 +127,70 @@ impl From<BinfmtError> for HandlerError {
     }
 }
 
+/// What to do about a handler of ours that has this interpreter and is otherwise as requested: leave it
+/// ([`HandlerChange::Unchanged`]) or replace it; `None` if the difference is an error.
+pub type Moved<'a> = &'a dyn Fn(&Path) -> Option<HandlerChange>;
+
 /// What must be done to register a rule, and the rule with the name that it gets: another one if it shadows
 /// another program's handler.
 ///
 /// # Errors
 /// Nothing can be done, see [`HandlerError`].
-pub fn plan(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
+pub fn plan(
+    binfmt: &Binfmt,
+    rule: &Rule,
+    force: bool,
+    moved: Moved<'_>,
+) -> Result<(Rule, HandlerChange), HandlerError> {
     let Some(entry) = binfmt.entry(&rule.name)? else {
         return Ok((rule.clone(), HandlerChange::Registered));
     };
     if entry.is_ours() {
-        return compare(rule.clone(), &entry, force);
+        return compare(rule.clone(), &entry, force, moved);
     }
     let shadowing = renamed(rule, SHADOWING);
     match binfmt.entry(&shadowing.name)? {
-        Some(entry) => compare(shadowing, &entry, force),
+        Some(entry) => compare(shadowing, &entry, force, moved),
         None if force => Ok((shadowing, HandlerChange::Shadowing)),
         None => Err(HandlerError::Differs { foreign: true, differences: differences(rule, &entry) }),
     }
 }
 
 /// What must be done about a handler of ours.
-fn compare(rule: Rule, entry: &Entry, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
+fn compare(
+    rule: Rule,
+    entry: &Entry,
+    force: bool,
+    moved: Moved<'_>,
+) -> Result<(Rule, HandlerChange), HandlerError> {
+    let registered = &entry.rule.interpreter;
     let differences = differences(&rule, entry);
-    match (differences.is_empty(), force) {
-        (true, _) => Ok((rule, HandlerChange::Unchanged)),
-        (false, true) => Ok((rule, HandlerChange::Replaced)),
-        (false, false) => Err(HandlerError::Differs { foreign: false, differences }),
+    match &*differences {
+        [] => return Ok((rule, HandlerChange::Unchanged)),
+        _ if force => return Ok((rule, HandlerChange::Replaced)),
+        [only] if only.field == "interpreter" => match moved(registered) {
+            Some(HandlerChange::Unchanged) => {
+                return Ok((Rule { interpreter: registered.clone(), ..rule }, HandlerChange::Unchanged));
+            }
+            Some(change) => return Ok((rule, change)),
+            None => {}
+        },
+        _ => {}
     }
+    Err(HandlerError::Differs { foreign: false, differences })
 }
 
 /// Registers a rule.
 ///
 /// # Errors
 /// See [`HandlerError`]. A handler that was registered before is still there, perhaps under its temporary name.
-pub fn register(binfmt: &Binfmt, rule: &Rule, force: bool) -> Result<(Rule, HandlerChange), HandlerError> {
-    let (rule, change) = plan(binfmt, rule, force)?;
+pub fn register(
+    binfmt: &Binfmt,
+    rule: &Rule,
+    force: bool,
+    moved: Moved<'_>,
+) -> Result<(Rule, HandlerChange), HandlerError> {
+    let (rule, change) = plan(binfmt, rule, force, moved)?;
     let new = renamed(&rule, NEW);
     match change {
         HandlerChange::Unchanged => {}
@@ -251,7 +280,7 @@ mod tests {
         }
         let binfmt = Binfmt::at(dir.path());
         let rule = &rules("arm".parse().unwrap(), Path::new("/i"), [0; 4], Flags::DEFAULT)[0];
-        assert_eq!(register(&binfmt, rule, false).unwrap().1, HandlerChange::Registered);
+        assert_eq!(register(&binfmt, rule, false, &|_| None).unwrap().1, HandlerChange::Registered);
         let written = std::fs::read(dir.path().join("register")).unwrap();
         assert_eq!(written, rule.line().unwrap());
         assert_eq!(std::fs::read_to_string(dir.path().join("qemu-arm.new")).unwrap(), foreign);

@@ -19,21 +19,23 @@
 //! ```
 
 mod error;
+mod outcome;
 
-use std::fmt;
-use std::path::{Path, PathBuf};
-
-use serde::Serialize;
+use std::path::{Path, PathBuf, absolute};
 
 use crate::arch::Arch;
-use crate::binfmt::{Binfmt, Difference, Flags, Rule};
-use crate::emulator::{self, Emulator, EmulatorDir, FileIdentity};
-use crate::handler::{self, HandlerChange, HandlerError};
+use crate::binfmt::magic::Build;
+use crate::binfmt::{Binfmt, Flags, Rule};
+use crate::digest::Sha256;
+use crate::emulator::{self, Emulator, EmulatorDir, FileIdentity, PERSISTENT};
+use crate::handler::{self, HandlerChange};
+use crate::mount::detached::DetachedMount;
 use crate::mount::{self, Mounted};
 use crate::persist::HostSystem;
 use crate::{probe, trust};
 
 pub use error::{ArchFailure, InstallError};
+pub use outcome::{InstallOutcome, InstallState};
 
 /// How handlers are installed.
 #[derive(Debug, Clone)]
@@ -79,119 +81,35 @@ pub enum InstallEvent<'a> {
     Persistent(&'a Path),
 }
 
-/// The state of an architecture after an installation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum InstallState {
-    /// It was installed already.
-    Unchanged,
-    /// It is installed now.
-    Installed,
-    /// Its handler has replaced one of ours.
-    Replaced,
-    /// Its handler shadows one of another program.
-    Shadowing,
-    /// The machine runs it without an emulator.
-    Native,
-    /// It could not be installed.
-    Failed,
-}
-
-impl fmt::Display for InstallState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Unchanged => "unchanged",
-            Self::Installed => "installed",
-            Self::Replaced => "replaced",
-            Self::Shadowing => "shadowing",
-            Self::Native => "native",
-            Self::Failed => "FAILED",
-        })
-    }
-}
-
-/// The result for an architecture.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct InstallOutcome {
-    /// Its name; as it was given, if it is unknown.
-    pub arch: String,
-    /// Its state now.
-    pub state: InstallState,
-    /// The names of its handlers.
-    pub handlers: Vec<String>,
-    /// Its emulator.
-    pub interpreter: Option<String>,
-    /// The flags of its handlers.
-    pub flags: Option<String>,
-    /// Whether its probe ran through the kernel; `None` if it was not run.
-    pub probe: Option<bool>,
-    /// Why it failed, or is not needed.
-    pub why: Option<String>,
-    /// What to do about a failure.
-    pub hint: Option<String>,
-    /// How a registered handler differs from what was requested.
-    pub differences: Vec<Difference>,
-}
-
-impl InstallOutcome {
-    fn new(arch: impl ToString, state: InstallState) -> Self {
-        Self {
-            arch: arch.to_string(),
-            state,
-            handlers: Vec::new(),
-            interpreter: None,
-            flags: None,
-            probe: None,
-            why: None,
-            hint: None,
-            differences: Vec::new(),
-        }
-    }
-
-    /// A failure, with its reason.
-    pub fn failed(arch: impl ToString, why: impl ToString, hint: Option<String>) -> Self {
-        Self { why: Some(why.to_string()), hint, ..Self::new(arch, InstallState::Failed) }
-    }
-
-    fn native(arch: &Arch, why: &str) -> Self {
-        Self { why: Some(why.to_owned()), ..Self::new(arch, InstallState::Native) }
-    }
-
-    /// Whether something was changed, or would be in a dry run.
-    pub fn is_change(&self) -> bool {
-        !matches!(self.state, InstallState::Failed | InstallState::Native | InstallState::Unchanged)
-    }
-
-    fn add_handler(&mut self, rule: &Rule, change: HandlerChange) {
-        self.handlers.push(rule.name.to_string_lossy().into_owned());
-        self.state = match change {
-            HandlerChange::Unchanged => self.state,
-            HandlerChange::Registered => InstallState::Installed,
-            HandlerChange::Replaced => InstallState::Replaced,
-            HandlerChange::Shadowing => InstallState::Shadowing,
-        };
-    }
-
-    fn fail(&mut self, failure: &ArchFailure) {
-        self.state = InstallState::Failed;
-        self.why = Some(failure.to_string());
-        self.hint = failure.hint();
-        if let ArchFailure::Handler(HandlerError::Differs { differences, .. })
-        | ArchFailure::ReadBack(HandlerError::Differs { differences, .. }) = failure
-        {
-            self.differences.clone_from(differences);
-        }
-    }
-}
-
 /// An emulator that was inspected and can be registered.
 #[derive(Debug, Clone)]
 pub struct VerifiedEmulator {
     /// The emulator.
     pub emulator: Emulator,
+    /// The file that was inspected; `emulator` is its copy if it is persistent.
+    source: PathBuf,
     identity: FileIdentity,
     /// The user besides root who can change it.
     owner: Option<u32>,
+}
+
+impl VerifiedEmulator {
+    /// What to do about a handler of ours with this interpreter, which is otherwise as requested; `None` if it is another
+    /// emulator, or in a place that must not change without `--force`.
+    fn moved(&self, registered: &Path, options: &InstallOptions) -> Option<HandlerChange> {
+        let hash = |path| Sha256::of_file(path).ok();
+        // A build that is known was compared by then.
+        let is_same = self.emulator.build != Build::default()
+            || hash(registered).is_some_and(|registered| hash(&self.source) == Some(registered));
+        match &options.persist {
+            _ if !is_same => None,
+            Some(root) if in_host(root, registered) == self.emulator.path => Some(HandlerChange::Unchanged),
+            Some(_) => Some(HandlerChange::Replaced),
+            // The persistent copy remains in use.
+            None if is_persistent(registered) => Some(HandlerChange::Unchanged),
+            None => None,
+        }
+    }
 }
 
 /// The result of an installation.
@@ -222,6 +140,11 @@ pub fn install(
     options: &InstallOptions,
     report: &mut dyn FnMut(InstallEvent<'_>),
 ) -> Result<Installation, InstallError> {
+    let mut options = options.clone();
+    if let Some(root) = &mut options.persist {
+        *root = absolute(&*root).map_err(|error| InstallError::HostRoot(root.clone(), error))?;
+    }
+    let options = &options;
     let mut outcomes = Vec::new();
     let mut emulators = Vec::new();
     for &arch in archs {
@@ -240,16 +163,29 @@ pub fn install(
         }
     }
     if options.dry_run || emulators.is_empty() {
+        if let Some(root) = &options.persist {
+            let copies = HostSystem::directory(&version_of(dir));
+            for verified in &mut emulators {
+                verified.emulator.path = in_host(root, &copies.join(verified.emulator.arch.emulator()));
+            }
+        }
+        let detached = mount::for_reading(binfmt, binfmt.state());
+        let binfmt = detached.as_ref().map_or(binfmt, DetachedMount::binfmt);
         outcomes.extend(emulators.iter().map(|emulator| {
             outcome_of(emulator, options, |outcome| plan(binfmt, emulator, options, outcome))
         }));
         return Ok(Installation { outcomes, emulators });
     }
-    report(InstallEvent::Mounted(&mount::ensure(binfmt).map_err(InstallError::Mount)?));
+    let mounted = mount::ensure(binfmt).map_err(InstallError::Mount)?;
     // Otherwise another qus could register the same handlers at the same time.
-    let _lock = binfmt.lock().map_err(InstallError::Binfmt)?;
-    if let Some(host_root) = &options.persist {
-        let copies = make_persistent(&mut emulators, dir, options.flags, host_root)?;
+    let locked = binfmt.lock().map_err(InstallError::Binfmt);
+    let prepared = locked.and_then(|lock| {
+        let copy = |root: &PathBuf| make_persistent(&mut emulators, dir, options.flags, root);
+        Ok((lock, options.persist.as_ref().map(copy).transpose()?))
+    });
+    let (_lock, copies) = prepared.inspect_err(|_| mount::undo(binfmt.root(), &mounted))?;
+    report(InstallEvent::Mounted(&mounted));
+    if let Some(copies) = copies {
         report(InstallEvent::Persistent(&copies));
     }
     outcomes.extend(emulators.iter().map(|emulator| {
@@ -260,13 +196,13 @@ pub fn install(
 
 /// Whether all handlers are registered as they were installed, and the kernel uses them. Starts no program.
 pub fn is_intact(binfmt: &Binfmt, emulators: &[VerifiedEmulator], options: &InstallOptions) -> bool {
-    let is_registered =
-        |rule: &Rule| matches!(handler::plan(binfmt, rule, options.force), Ok((_, HandlerChange::Unchanged)));
-    binfmt.is_switched_on().is_ok_and(|on| on)
-        && emulators
-            .iter()
-            .flat_map(|verified| handler::rules_of(&verified.emulator, options.flags))
-            .all(|rule| is_registered(&rule))
+    let is_registered = |verified: &VerifiedEmulator| {
+        handler::rules_of(&verified.emulator, options.flags).iter().all(|rule| {
+            let moved = |registered: &Path| verified.moved(registered, options);
+            matches!(handler::plan(binfmt, rule, options.force, &moved), Ok((_, HandlerChange::Unchanged)))
+        })
+    };
+    binfmt.is_switched_on().is_ok_and(|on| on) && emulators.iter().all(is_registered)
 }
 
 /// Why an architecture needs no emulator here, if it does not.
@@ -293,7 +229,7 @@ fn verify_emulator(
     if options.probe {
         probe::run_with(path, arch).map_err(|why| ArchFailure::DoesNotEmulate(path.clone(), why))?;
     }
-    Ok(VerifiedEmulator { emulator: emulator.clone(), identity, owner })
+    Ok(VerifiedEmulator { emulator: emulator.clone(), source: path.clone(), identity, owner })
 }
 
 /// Copies emulators to the host's directory for them, and replaces them by the copies. Returns the directory.
@@ -303,19 +239,33 @@ fn make_persistent(
     flags: Flags,
     host_root: &Path,
 ) -> Result<PathBuf, InstallError> {
-    let unversioned = concat!("qus-", env!("CARGO_PKG_VERSION")).to_owned();
-    let version = dir.version.as_ref().map_or(unversioned, ToString::to_string);
+    let version = version_of(dir);
     let originals: Vec<Emulator> = emulators.iter().map(|verified| verified.emulator.clone()).collect();
-    let absolute = std::path::absolute(host_root);
-    let host_root = absolute.map_err(|error| InstallError::HostRoot(host_root.to_owned(), error))?;
     let copies =
-        HostSystem::at(&host_root).install(&version, &originals, flags).map_err(InstallError::Persist)?;
+        HostSystem::at(host_root).install(&version, &originals, flags).map_err(InstallError::Persist)?;
     for (verified, copy) in emulators.iter_mut().zip(copies) {
-        let path = host_root.join(copy.path.strip_prefix("/").unwrap_or(&copy.path));
+        let path = in_host(host_root, &copy.path);
         verified.identity = FileIdentity::now(&path).ok_or_else(|| InstallError::Vanished(path.clone()))?;
         verified.emulator.path = path;
     }
     Ok(HostSystem::directory(&version))
+}
+
+/// The name of the directory to which emulators are copied.
+fn version_of(dir: &EmulatorDir) -> String {
+    let unversioned = concat!("qus-", env!("CARGO_PKG_VERSION")).to_owned();
+    dir.version.as_ref().map_or(unversioned, ToString::to_string)
+}
+
+/// Whether an interpreter is a copy that `--persist` has made, for this system or for the host of a container.
+fn is_persistent(interpreter: &Path) -> bool {
+    let copies = PERSISTENT.trim_start_matches('/');
+    interpreter.ancestors().nth(2).is_some_and(|dir| dir.ends_with(copies))
+}
+
+/// Where a path of the host is, seen from here.
+fn in_host(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 /// The outcome of a function for an emulator.
@@ -341,7 +291,9 @@ fn plan(
     outcome: &mut InstallOutcome,
 ) -> Result<(), ArchFailure> {
     for rule in handler::rules_of(&verified.emulator, options.flags) {
-        let (rule, change) = handler::plan(binfmt, &rule, options.force).map_err(ArchFailure::Handler)?;
+        let moved = |registered: &Path| verified.moved(registered, options);
+        let (rule, change) =
+            handler::plan(binfmt, &rule, options.force, &moved).map_err(ArchFailure::Handler)?;
         outcome.add_handler(&rule, change);
     }
     Ok(())
@@ -372,7 +324,9 @@ fn register_and_verify(
     new: &mut Vec<Rule>,
 ) -> Result<(), ArchFailure> {
     for rule in handler::rules_of(&verified.emulator, options.flags) {
-        let (rule, change) = handler::register(binfmt, &rule, options.force).map_err(ArchFailure::Handler)?;
+        let moved = |registered: &Path| verified.moved(registered, options);
+        let (rule, change) =
+            handler::register(binfmt, &rule, options.force, &moved).map_err(ArchFailure::Handler)?;
         outcome.add_handler(&rule, change);
         if matches!(change, HandlerChange::Registered | HandlerChange::Shadowing) {
             new.push(rule.clone());

@@ -109,14 +109,19 @@ pub struct Snapshot {
 /// Handlers can be seen, and cannot be listed.
 pub fn snapshot(binfmt: &Binfmt) -> Result<Snapshot, BinfmtError> {
     let state = binfmt.state();
-    let detached = match state {
-        MountState::NotMounted if is_initial("user") != Some(false) => DetachedMount::new(binfmt.root()).ok(),
-        _ => None,
-    };
+    let detached = for_reading(binfmt, state);
     let binfmt = detached.as_ref().map_or(binfmt, DetachedMount::binfmt);
     let switched_on = binfmt.is_switched_on().ok();
     let handlers = if switched_on.is_some() { binfmt.entries()? } else { Vec::new() };
     Ok(Snapshot { state, switched_on, handlers })
+}
+
+/// A mount of what is not mounted, for [`snapshot`] and dry runs.
+pub(crate) fn for_reading(binfmt: &Binfmt, state: MountState) -> Option<DetachedMount> {
+    match state {
+        MountState::NotMounted if is_initial("user") != Some(false) => DetachedMount::new(binfmt.root()).ok(),
+        _ => None,
+    }
 }
 
 /// Makes sure that handlers can be registered and will last.
@@ -130,6 +135,19 @@ pub fn ensure(binfmt: &Binfmt) -> Result<Mounted, MountError> {
     let _lock = detached::lock(FlockArg::LockExclusiveNonblock)?;
     // Another qus may have mounted it since.
     if is_writable(binfmt)? { Ok(Mounted::Before) } else { mount_where_it_lasts(binfmt.root()) }
+}
+
+/// Removes what [`ensure`] has mounted, for callers that register nothing after all.
+pub fn undo(root: &Path, mounted: &Mounted) {
+    let unmount = |root: &Path| umount2(root, MntFlags::MNT_DETACH);
+    // What cannot be unmounted does no harm: nothing was registered.
+    let _ = match mounted {
+        Mounted::Before => return,
+        Mounted::Here | Mounted::KeptElsewhere => Some(()),
+        Mounted::FirstProcess => in_first_process(|| umount2(MOUNT_POINT, MntFlags::MNT_DETACH)),
+        Mounted::Shared(place) => unmount(place).ok(),
+    };
+    let _ = unmount(root);
 }
 
 /// Whether it is mounted and writable; false if it is not mounted and could be.
@@ -153,7 +171,7 @@ fn mount_where_it_lasts(root: &Path) -> Result<Mounted, MountError> {
         Mounted::Here
     } else if is_kept_elsewhere(root)? {
         Mounted::KeptElsewhere
-    } else if mount_for_first_process().is_some() {
+    } else if in_first_process(|| mount_at(Path::new(MOUNT_POINT))).is_some() {
         Mounted::FirstProcess
     } else {
         let shared =
@@ -191,20 +209,20 @@ fn is_kept_elsewhere(root: &Path) -> Result<bool, MountError> {
     detached.binfmt().remove(&sentinel.name).map_err(MountError::Test)
 }
 
-/// Mounts in the mount namespace of process 1, if that is not ours. A container has a process 1 of its own,
+/// Mounts or unmounts in the mount namespace of process 1, if that is not ours. A container has a process 1 of its own,
 /// in its own mount namespace, unless it was given the host's.
-fn mount_for_first_process() -> Option<()> {
+fn in_first_process(work: impl FnOnce() -> nix::Result<()> + Send + 'static) -> Option<()> {
     let namespace = File::open("/proc/1/ns/mnt").ok()?;
     if fs::read_link("/proc/1/ns/mnt").ok()? == fs::read_link("/proc/self/ns/mnt").ok()? {
         return None;
     }
-    let mount = move || {
+    let entered = move || {
         // The kernel refuses a thread that shares its root directory with others.
         unshare(CloneFlags::CLONE_FS)?;
         setns(namespace, CloneFlags::CLONE_NEWNS)?;
-        mount_at(Path::new(MOUNT_POINT))
+        work()
     };
-    in_thread(mount).ok()
+    in_thread(entered).ok()
 }
 
 /// A procfs other than our own, mounted from the host so that mounts on it reach the host.

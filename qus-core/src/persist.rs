@@ -108,8 +108,8 @@ impl HostSystem {
         emulators: &[Emulator],
         flags: Flags,
     ) -> Result<Vec<Emulator>, PersistError> {
-        let service = BootService::of(&self.root).ok_or(PersistError::NoService)?;
         let tree = Tree::lock(&self.root)?;
+        let service = BootService::of(&self.root).ok_or(PersistError::NoService)?;
         let dropped: Vec<_> =
             self.archs()?.into_iter().filter(|arch| !emulators.iter().any(|new| new.arch == *arch)).collect();
         if !dropped.is_empty() {
@@ -208,7 +208,10 @@ impl HostSystem {
     }
 
     /// The architectures whose handlers are persistent.
-    fn archs(&self) -> Result<Vec<&'static Arch>, PersistError> {
+    ///
+    /// # Errors
+    /// See [`PersistError`].
+    pub fn archs(&self) -> Result<Vec<&'static Arch>, PersistError> {
         let manifest = self.manifest()?;
         let emulators = manifest.paths().filter(|path| path.starts_with(PERSISTENT));
         Ok(emulators.filter_map(|path| arch_of(path.file_name()?)).collect())

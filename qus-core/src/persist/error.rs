@@ -13,6 +13,8 @@ use crate::text::Show;
 pub enum PersistError {
     /// The host has neither systemd-binfmt nor OpenRC.
     NoService,
+    /// The host's root directory cannot be opened.
+    Root(PathBuf, io::Error),
     /// What could not be done, to which file.
     Io(&'static str, PathBuf, io::Error),
     /// A rule cannot be written down.
@@ -33,6 +35,7 @@ impl fmt::Display for PersistError {
             Self::NoService => f.write_str(
                 "nothing would register handlers at the next boot: the host has neither systemd-binfmt nor OpenRC",
             ),
+            Self::Root(root, _) => write!(f, "cannot open {}", root.shown()),
             Self::Io(what, path, _) => write!(f, "cannot {what} {}", path.shown()),
             Self::Rule(bad) => bad.fmt(f),
             Self::Manifest(path, why) => write!(f, "{} is damaged: {why}", path.shown()),
@@ -48,7 +51,7 @@ impl fmt::Display for PersistError {
 impl std::error::Error for PersistError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Io(_, _, error) => Some(error),
+            Self::Root(_, error) | Self::Io(_, _, error) => Some(error),
             _ => None,
         }
     }
@@ -62,6 +65,7 @@ impl PersistError {
                 "run `qus install all` from a script when the machine boots, or install the package with systemd-binfmt"
                     .to_owned()
             }
+            Self::Root(..) => "name the directory at which the host's root filesystem is mounted: `--host-root DIR`".to_owned(),
             Self::Io(..) | Self::Rule(_) => return None,
             Self::Manifest(path, _) => format!(
                 "on the host, remove what qus has written: the directories beside it, {BINFMT_D} or {}; then `rm {}`",
@@ -80,7 +84,9 @@ impl PersistError {
                 format!("on the host, move it away: `mv {} {}`", path.quoted(), orig.quoted())
             }
             Self::WouldDrop(_) => {
-                "name their architectures too, or remove all first: `qus remove --persist`".to_owned()
+                "name their architectures too; or remove all persistent files with `qus remove --persist`, then make those \
+                 persistent that you need"
+                    .to_owned()
             }
         })
     }

@@ -68,7 +68,7 @@ impl Tree {
     pub(super) fn open(root: &Path) -> Result<Self, PersistError> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let root = open(root, flags, Mode::empty())
-            .map_err(|errno| PersistError::Io("open", root.to_owned(), errno.into()))?;
+            .map_err(|errno| PersistError::Root(root.to_owned(), errno.into()))?;
         Ok(Self { root, _lock: None })
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use qus_core::binfmt::Binfmt;
-use qus_core::persist::HostSystem;
+use qus_core::persist::{HostSystem, PersistError};
 use qus_core::remove::remove_handlers;
 use qus_core::selection::Selection;
 use qus_core::text::Show;
@@ -19,15 +19,18 @@ use crate::output::{message, print_json};
 /// Only handlers that qus has registered are removed. A handler of another program is left unchanged, and is an error if
 /// its architecture is named. A handler that does not exist is not an error.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qus remove aarch64
+  qus remove all --persist")]
 pub(crate) struct Args {
     /// Architectures, or `all`
     #[arg(value_name = "ARCH", required_unless_present = "persist")]
     archs: Vec<String>,
-    /// Also remove what `qus install --persist` has written
+    /// Also remove what `qus install --persist` has written, which must be for these architectures only
     #[arg(long)]
     persist: bool,
     /// Root directory of the host for --persist, as it is mounted in a container
-    #[arg(long, value_name = "DIR", default_value = "/", requires = "persist")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, default_value = "/", requires = "persist")]
     host_root: PathBuf,
     /// Report what would be removed, and change nothing
     #[arg(long)]
@@ -49,6 +52,15 @@ struct RemoveReport {
 
 pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     let selection = Selection::new(&args.archs);
+    let host = HostSystem::at(&args.host_root);
+    if args.persist && !args.archs.is_empty() && !selection.all {
+        // An error is reported below, where the files are removed.
+        let mut others = host.archs().unwrap_or_default();
+        others.retain(|arch| !selection.archs.contains(arch));
+        if !others.is_empty() {
+            bail!(PersistError::WouldDrop(others.into_iter().map(|arch| arch.name).collect()));
+        }
+    }
     let mut report = RemoveReport::default();
     let mut persist_error = None;
     if !args.archs.is_empty() {
@@ -57,7 +69,6 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
         (report.removed, report.foreign) = (text(done.removed), text(done.foreign));
     }
     if args.persist {
-        let host = HostSystem::at(&args.host_root);
         let text = |files: Vec<PathBuf>| files.iter().map(|file| file.display().to_string()).collect();
         match if args.dry_run { host.files() } else { host.remove() } {
             Ok(files) => (report.files, report.changed) = (text(files.intact), text(files.changed)),

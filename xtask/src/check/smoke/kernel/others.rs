@@ -29,6 +29,8 @@ const MORE: &str = "mipsn32 microblaze";
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("install --persist, then systemd-binfmt; remove --persist", systemd)?;
+    checks.check("install, then install --persist: it takes over without interruption", taken_over)?;
+    checks.check("a failed install --persist mounts nothing", unmounted)?;
     checks.check("install --persist, then OpenRC; remove --persist", openrc)?;
     checks.check("qus.service: systemd-analyze reports no problem", unit)?;
     checks.check("export debian, then update-binfmts", debian)?;
@@ -119,6 +121,55 @@ fn systemd(fixture: &KernelFixture<'_>) -> Result<()> {
         0,
         &["registered at every boot", "would drop persistent handlers: ", "/etc/binfmt.d/qus.conf removed"],
     )
+}
+
+/// Probes run during the replacement: each must find a handler.
+fn taken_over(fixture: &KernelFixture<'_>) -> Result<()> {
+    let root = fixture.root_filesystem("taken-over")?;
+    let first = FOREIGN[0];
+    let script = format!(
+        r#"
+        has() {{ test "$(sed -n 's/^interpreter //p' {MOUNT_POINT}/qemu-{first})" = "$1"; }}
+        $qus install $archs
+        (until test -e "$root/end"; do $qus probe $archs > /dev/null || echo no handler; done) &
+        probes=$!
+        $qus install $archs --persist --host-root "$root" --dry-run
+        has "$(dirname "$qus")/qemu-{first}"
+        $qus install $archs --persist --host-root "$root"
+        touch "$root/end"
+        wait $probes
+        rm "$root/end"
+        copy=$(echo "$root"/usr/local/lib/qus/*/qemu-{first})
+        has "$copy"
+        $qus install $archs
+        $qus install $archs --persist --host-root "$root"
+        has "$copy"
+        $qus install $archs --persist --host-root "$root" --no-credentials && exit 10
+        $qus remove {first} --persist --host-root "$root" && exit 11
+        test -e "$copy"
+        has "$copy"
+        $qus remove $archs --persist --host-root "$root"
+        test "$(ls {MOUNT_POINT} | wc -l)" = 2
+        unchanged"#
+    );
+    let ended = fixture.on_a_machine(&root, &script)?;
+    ensure!(!ended.stdout.contains("no handler"), "a program found no handler");
+    let words =
+        ["would be replaced", " replaced ", " unchanged ", "flags: is POCF, should be PF", "would drop "];
+    ended.exits(0, &words)
+}
+
+fn unmounted(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_instances()?;
+    let (arch, qus) = (FOREIGN[0], fixture.program());
+    let script = format!(
+        r#"set -e
+        mount -t proc proc /proc
+        unshare --mount "$0" install {arch} --persist --host-root /no/such/directory && exit 10
+        test ! -e {MOUNT_POINT}/register"#
+    );
+    let ended = fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?;
+    ended.exits(0, &["cannot open /no/such/directory", "hint: ", "`--host-root DIR`"])
 }
 
 fn openrc(fixture: &KernelFixture<'_>) -> Result<()> {
@@ -269,7 +320,7 @@ fn full_disk(fixture: &KernelFixture<'_>) -> Result<()> {
 fn nothing_there(fixture: &KernelFixture<'_>) -> Result<()> {
     let root = fixture.path("no-service");
     fs::create_dir(&root)?;
-    let words = ["has neither systemd-binfmt nor OpenRC", "hint: "];
+    let words = ["the host has neither systemd-binfmt nor OpenRC", "hint: "];
     let root = root.to_string_lossy().into_owned();
     fixture.qus(&["install", FOREIGN[0], "--persist", "--host-root", &root])?.exits(1, &words)?;
     ensure!(fixture.handler_contents()?.is_empty(), "something was registered");

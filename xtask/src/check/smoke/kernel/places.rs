@@ -22,6 +22,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
         "container whose handlers would disappear: refused; with the hint's command they last",
         lasting,
     )?;
+    checks.check("container without binfmt_misc: a dry run compares with the host's handlers", dry_run)?;
     checks.check("container with the host's processes: handlers last", host_processes)?;
     checks.check("container with the host's root filesystem: handlers last", host_root)?;
     checks.check("user namespace: qus reports whose handlers it changes", whose)?;
@@ -64,6 +65,15 @@ fn lasting(fixture: &KernelFixture<'_>) -> Result<()> {
         "these handlers belong to this user namespace; the host does not see them",
     ];
     ended.exits(0, &words)
+}
+
+fn dry_run(fixture: &KernelFixture<'_>) -> Result<()> {
+    let (arch, qus) = (FOREIGN[0], fixture.program());
+    fixture.install(&[arch])?;
+    let other = if arch == "sh4" { "hppa" } else { "sh4" };
+    let namespaces = &CONTAINER[1..];
+    let ended = fixture.run(cmd!(sh(), "unshare {namespaces...} {qus} install {arch} {other} --dry-run"))?;
+    ended.exits(0, &[" unchanged ", "would be installed"])
 }
 
 fn host_processes(fixture: &KernelFixture<'_>) -> Result<()> {
