@@ -117,9 +117,9 @@ impl StatusReport {
         Ok(this)
     }
 
-    /// How many handlers do not work: their probe was started and failed.
-    pub fn failing(&self) -> usize {
-        self.handlers.iter().filter(|handler| handler.probe == Some(false)).count()
+    /// The handlers that do not work: their probe was started and failed.
+    pub fn failing(&self) -> impl Iterator<Item = &HandlerStatus> {
+        self.handlers.iter().filter(|handler| handler.probe == Some(false))
     }
 }
 

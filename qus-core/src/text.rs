@@ -52,6 +52,11 @@ pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A number of things: `1 handler`, `2 handlers`.
+pub fn count(number: usize, thing: &str) -> String {
+    format!("{number} {thing}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A message of several lines, made safe to print; it may have tabs.
 pub fn lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use anyhow::{Result, bail};
 use qus_core::binfmt::Binfmt;
 use qus_core::doctor::{Machine, Severity, findings};
-use qus_core::text::Show;
+use qus_core::text::{Show, count};
 
 use crate::context::required_archs;
 use crate::output::{print_json, print_text};
@@ -15,6 +15,9 @@ use crate::output::{print_json, print_text};
 /// Inspects the kernel, the mount and every handler, and starts a small program through each. Architectures that are
 /// named must work. The exit status is 1 if an error is found; warnings and notes do not change it.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qus doctor
+  qus doctor all")]
 pub(crate) struct Args {
     /// Architectures that must work; `all` are those of all emulators in the directory
     #[arg(value_name = "ARCH")]
@@ -40,9 +43,9 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
             }
         }
         let results = machine.results();
-        let count = |result| results.iter().filter(|&&other| other == result).count();
-        write!(text, "{} handlers, {} working", results.len(), count(Some(true)))?;
-        match count(None) {
+        let working = results.iter().filter(|result| **result == Some(true)).count();
+        write!(text, "{}, {working} working", count(results.len(), "handler"))?;
+        match results.iter().filter(|result| result.is_none()).count() {
             0 => writeln!(text)?,
             untested => writeln!(text, ", {untested} not tested")?,
         }
@@ -50,7 +53,7 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     }
     let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
     if errors > 0 {
-        bail!("{errors} {} found", if errors == 1 { "error" } else { "errors" });
+        bail!("{} found", count(errors, "error"));
     }
     Ok(())
 }

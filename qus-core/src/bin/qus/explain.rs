@@ -15,6 +15,8 @@ use crate::output::{SWITCHED_OFF, message, print_json, print_text};
 ///
 /// Follows scripts to their interpreters. The files are not started. The exit status is 1 if one of them cannot run.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qus explain ./a-program /bin/sh")]
 pub(crate) struct Args {
     /// Programs or scripts
     #[arg(value_name = "FILE", required = true)]
@@ -45,9 +47,10 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
         }
         print_text(&text)?;
     }
-    let failing = explained.iter().filter(|this| !this.runs).count();
-    if failing > 0 {
-        bail!("{failing} of {} files cannot be run here", explained.len());
+    let failing: Vec<_> =
+        explained.iter().filter(|this| !this.runs).map(|this| this.file.shown().to_string()).collect();
+    if !failing.is_empty() {
+        bail!("cannot be run here: {}", failing.join(" "));
     }
     Ok(())
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use qus_core::binfmt::{Binfmt, Difference, Flags};
+use qus_core::hint::hinted;
 use qus_core::install::{InstallEvent, InstallOptions, InstallOutcome, Installation, install};
 use qus_core::mount::Mounted;
 use qus_core::selection::Selection;
@@ -22,6 +23,10 @@ use crate::output::{message, print_json};
 /// command again changes nothing. A handler that differs from what was requested is reported and left unchanged, unless
 /// --force is given.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qus install all
+  qus install aarch64 riscv64 --persist
+  qus install all --watch=300")]
 pub(crate) struct Args {
     /// Architectures, or `all`
     #[arg(value_name = "ARCH", required = true)]
@@ -30,13 +35,13 @@ pub(crate) struct Args {
     #[arg(long)]
     persist: bool,
     /// Root directory of the host for --persist, as it is mounted in a container
-    #[arg(long, value_name = "DIR", default_value = "/", requires = "persist")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, default_value = "/", requires = "persist")]
     host_root: PathBuf,
     /// Let setuid programs run as the user who starts them (flags PF instead of POCF)
     #[arg(long)]
     no_credentials: bool,
     /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     pub(crate) dir: Option<PathBuf>,
     /// Replace handlers of qus that differ, without a gap, and take precedence over those of other programs; register
     /// named architectures even if this machine runs them natively
@@ -83,13 +88,29 @@ impl Args {
 }
 
 pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
-    install_and_report(binfmt, args).map(drop)
+    require_all(&install_and_report(binfmt, args)?)
 }
 
-/// Installs what was requested, and reports the result for each architecture.
+/// Reports an error if an architecture failed.
+pub(crate) fn require_all(installation: &Installation) -> Result<()> {
+    let failed: Vec<_> = installation.failed().map(|arch| arch.shown().to_string()).collect();
+    if !failed.is_empty() {
+        bail!("not installed: {}", failed.join(" "));
+    }
+    Ok(())
+}
+
+/// Installs what was requested, and reports the result for each architecture, also of those that failed.
 pub(crate) fn install_and_report(binfmt: &Binfmt, args: &Args) -> Result<Installation> {
     let dir = emulator_dir(args.dir.as_deref())?;
     let selection = Selection::new(&args.archs);
+    if let Some(seconds) = misplaced_seconds(args, &selection) {
+        let others: Vec<&str> =
+            args.archs.iter().map(String::as_str).filter(|arch| *arch != seconds).collect();
+        let archs = if others.is_empty() { "all".to_owned() } else { others.join(" ") };
+        let hint = format!("seconds follow `=`: `qus install {archs} --watch={seconds}`");
+        return Err(hinted(format!("{seconds} is not an architecture"), hint));
+    }
     let archs = selection.resolve(&dir)?;
     let mut installation =
         install(binfmt, &dir, &archs, &args.options(), &mut |event| report(binfmt, event))?;
@@ -101,10 +122,6 @@ pub(crate) fn install_and_report(binfmt: &Binfmt, args: &Args) -> Result<Install
     }
     for outcome in &installation.outcomes {
         print_outcome(outcome, args.dry_run);
-    }
-    let failed: Vec<_> = installation.failed().map(|arch| arch.shown().to_string()).collect();
-    if !failed.is_empty() {
-        bail!("not installed: {}", failed.join(" "));
     }
     Ok(installation)
 }
@@ -124,6 +141,12 @@ pub(crate) fn report(binfmt: &Binfmt, event: InstallEvent<'_>) {
             message(format_args!("registered at every boot with the emulators in {}", dir.shown()));
         }
     }
+}
+
+/// A number among the architectures, where `--watch SECONDS` was meant.
+fn misplaced_seconds<'a>(args: &Args, selection: &'a Selection) -> Option<&'a str> {
+    let is_number = |given: &&str| given.parse::<u64>().is_ok();
+    args.watch.and_then(|_| selection.unknown.iter().map(|unknown| &*unknown.given).find(is_number))
 }
 
 fn report_mount(root: &Path, mounted: &Mounted) {

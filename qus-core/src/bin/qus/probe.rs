@@ -13,6 +13,8 @@ use crate::output::{print_json, print_text};
 ///
 /// Starts a small program of each. The exit status is 1 if an architecture that is named does not run; `all` names none.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qus probe aarch64 riscv64")]
 pub(crate) struct Args {
     /// Architectures [default: all]
     #[arg(value_name = "ARCH")]
@@ -50,9 +52,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         print_text(&table.to_string())?;
     }
     let is_named = |row: &&ProbeResult| selection.archs.iter().any(|arch| arch.name == row.arch);
-    let failing = rows.iter().filter(is_named).filter(|row| row.why.is_some()).count();
-    if failing > 0 {
-        bail!("{failing} of {} architectures do not run", selection.archs.len());
+    let failing: Vec<_> =
+        rows.iter().filter(is_named).filter(|row| row.why.is_some()).map(|row| row.arch).collect();
+    if !failing.is_empty() {
+        bail!("not running: {}", failing.join(" "));
     }
     Ok(())
 }

@@ -17,6 +17,9 @@ use crate::output::{SWITCHED_OFF, message, print_json, print_text};
 /// status is 1 if one of them neither has a handler nor runs natively. With --probe, it is also 1 if a handler does not
 /// work.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qus status
+  qus status aarch64 --probe")]
 pub(crate) struct Args {
     /// Architectures; `all` are those of all emulators in the directory
     #[arg(value_name = "ARCH")]
@@ -41,9 +44,9 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
         let names = names.join(" ");
         return Err(hinted(format!("no handler for {names}"), missing_hint(&report, &names)));
     }
-    let (failing, all) = (report.failing(), report.handlers.len());
-    if failing > 0 {
-        let what = format!("{failing} of {all} handlers do not work");
+    let failing: Vec<_> = report.failing().map(|handler| handler.name.shown().to_string()).collect();
+    if !failing.is_empty() {
+        let what = format!("not working: {}", failing.join(" "));
         return Err(hinted(what, "`qus doctor` looks for the reason"));
     }
     Ok(())

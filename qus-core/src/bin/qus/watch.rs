@@ -14,18 +14,33 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use qus_core::binfmt::Binfmt;
+use qus_core::install::{InstallOutcome, InstallState};
 use qus_core::remove::remove_handlers;
 use qus_core::selection::Selection;
+use qus_core::text::count;
 use qus_core::watch::Watch;
 
 use crate::context::{note_user_namespace, open_emulator_dir};
-use crate::install::{Args, install_and_report, print_outcome, report};
+use crate::install::{Args, install_and_report, print_outcome, report, require_all};
 use crate::output::message;
 
 pub(crate) fn run(binfmt: &Binfmt, args: &Args, interval: Duration) -> Result<()> {
     // Before anything is registered, so that a signal always removes it again.
     let signals = Signals::block()?;
-    let mut watch = Watch::new(install_and_report(binfmt, args)?);
+    let installation = install_and_report(binfmt, args)?;
+    if let Err(error) = require_all(&installation) {
+        // Those that were registered before remain.
+        let is_new = |outcome: &&InstallOutcome| {
+            matches!(outcome.state, InstallState::Installed | InstallState::Shadowing)
+        };
+        let new: Vec<_> = installation.outcomes.iter().filter(is_new).map(|outcome| &*outcome.arch).collect();
+        let done = remove_handlers(binfmt, &Selection::new(&new), false, &mut |_| {})?;
+        if !done.removed.is_empty() {
+            message(format_args!("{} removed again", count(done.removed.len(), "handler")));
+        }
+        return Err(error);
+    }
+    let mut watch = Watch::new(installation);
     message(format_args!("checking every {} s; a signal removes the handlers", interval.as_secs()));
     let options = args.options();
     while !signals.arrive_within(interval)? {
@@ -37,7 +52,7 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args, interval: Duration) -> Result<()
     }
     let selection = Selection { archs: watch.archs().to_vec(), ..Selection::default() };
     let done = remove_handlers(binfmt, &selection, false, &mut note_user_namespace)?;
-    message(format_args!("ended by a signal: {} handlers removed", done.removed.len()));
+    message(format_args!("ended by a signal: {} removed", count(done.removed.len(), "handler")));
     Ok(())
 }
 

@@ -250,6 +250,10 @@ fn unknown(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture
         .qus(&["remove", "sh4", "aarch46"])?
         .exits(1, &["qemu-sh4 removed", "unknown architecture `aarch46`"])?;
+    fixture.qus(&["remove", "all"])?.succeeds()?;
+    let hint = "hint: seconds follow `=`: `qus install sh4 --watch=5`";
+    fixture.qus(&["install", "--watch", "5", "sh4"])?.exits(1, &[hint])?;
+    ensure!(fixture.handler_contents()?.is_empty(), "something was registered");
     fixture.qus(&["install"])?.exits(2, &["<ARCH>"])
 }
 

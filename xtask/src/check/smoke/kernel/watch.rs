@@ -20,7 +20,10 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("install --watch: re-registers handlers that disappear; SIGTERM removes them", watched)?;
     checks.check("install --watch as process 1 of a container", first_process)?;
     checks.check("install --watch continues if its messages cannot be written", unread)?;
-    checks.check("install --watch ends if no handler can be registered", nothing_to_watch)?;
+    checks.check(
+        "install --watch ends if a handler cannot be registered, and leaves nothing",
+        nothing_to_watch,
+    )?;
     checks.check("status all, doctor all: all available emulators", available_emulators)
 }
 
@@ -153,6 +156,12 @@ fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
 
 fn nothing_to_watch(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.qus(&["install", "aarch46", "--watch"])?.exits(1, &["not installed: aarch46"])?;
+    // What was registered before remains.
+    fixture.install(&["hppa"])?;
+    let words = ["1 handler removed again", "not installed: aarch46"];
+    fixture.qus(&["install", "sh4", "hppa", "aarch46", "--watch"])?.exits(1, &words)?;
+    let left: Vec<_> = fixture.handler_contents()?.into_iter().map(|(name, _)| name).collect();
+    ensure!(left == ["qemu-hppa"], "the remaining handlers are {left:?}");
     let words = ["there is no directory /no/such/directory", "hint: "];
     fixture.qus(&["--mount", "/no/such/directory", "install", FOREIGN[0], "--watch"])?.exits(1, &words)
 }
