@@ -15,6 +15,7 @@ mod probe;
 mod remove;
 mod run;
 mod status;
+mod terminal;
 mod watch;
 
 use std::ffi::OsString;
@@ -87,7 +88,7 @@ fn main() -> ExitCode {
                 output::message(wrong.to_string().trim_end());
                 return ExitCode::from(2);
             }
-            Err(help) => output::print_data(help.to_string()),
+            Err(help) => output::print_text(&help.to_string()),
         };
         if let Err(error) = done {
             output::print_error(&error);

@@ -12,6 +12,8 @@ use qus_core::output::write_data;
 use qus_core::{hint, text};
 use serde::Serialize;
 
+use crate::terminal::decorate;
+
 /// What commands report that look at handlers.
 pub(crate) const SWITCHED_OFF: &str =
     "binfmt_misc is switched off: the kernel uses no handler; see `qus doctor`";
@@ -23,7 +25,7 @@ pub(crate) fn print_data(data: impl AsRef<[u8]>) -> Result<()> {
 
 /// Writes text for people to standard output.
 pub(crate) fn print_text(text: &str) -> Result<()> {
-    print_data(text::lines(text))
+    print_data(decorate(&text::lines(text), io::stdout()))
 }
 
 /// Writes data as JSON.
@@ -34,7 +36,8 @@ pub(crate) fn print_json(data: &impl Serialize) -> Result<()> {
 /// Writes a message, which may be lost.
 pub(crate) fn message(line: impl Display) {
     // In one piece, so that the lines of two programs do not mix.
-    let _ = io::stderr().write_all(text::lines(&format!("{line}\n")).as_bytes());
+    let text = decorate(&text::lines(&format!("{line}\n")), io::stderr());
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Writes an error, its causes and its hint.
