@@ -48,6 +48,48 @@ fn wrong_usage_is_2() {
     qus(&["install", "arm", "--watch", "--persist"]).says(2, &["--watch", "--persist"]);
 }
 
+/// Usage is right: another version of qus may know it.
+#[test]
+fn an_unknown_architecture_is_1_everywhere() {
+    let files = super::commands::machine();
+    let dir = files.arg("bin");
+    for args in [
+        &["install", "vax"][..],
+        &["remove", "vax"],
+        &["status", "vax"],
+        &["doctor", "vax"],
+        &["run", "vax", "--", "true"],
+        &["export", "raw", "vax", "--dir", &dir],
+        &["probe", "vax"],
+        &["--install", "vax"],
+        &["--uninstall", "vax"],
+        &["-s", "--", "-p", "vax"],
+    ] {
+        qus(args).says(1, &["unknown architecture `vax`"]);
+    }
+}
+
+#[test]
+fn seconds_are_no_architecture() {
+    let install = |args: &[&str]| qus(&[&["install"], args].concat());
+    install(&["--watch", "5", "arm"]).says(1, &["5 is not an architecture", "`qus install arm --watch=5`\n"]);
+    install(&["--watch", "5"]).says(1, &["`qus install all --watch=5`\n"]);
+}
+
+#[test]
+fn the_version_has_that_of_the_emulators() {
+    let files = TestDir::new();
+    let version = |dir: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_qus"));
+        let output = command.arg("--version").env("QEMU_BIN_DIR", dir).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let own = concat!("qus ", env!("CARGO_PKG_VERSION"));
+    assert_eq!(version("/no/such/directory"), format!("{own}\n"));
+    files.write("bundle.json", include_str!("../../fuzz/seeds/bundle/good"));
+    assert_eq!(version(&files.arg("")), format!("{own} (QEMU 10.2.2)\n"));
+}
+
 #[test]
 fn completions_know_every_command() {
     for shell in ["bash", "elvish", "fish", "zsh", "powershell"] {
@@ -55,7 +97,39 @@ fn completions_know_every_command() {
         for command in COMMANDS {
             assert!(script.contains(command), "{command} for {shell}");
         }
-        assert!(!script.contains("map-ids ("), "a hidden command is offered in {shell}");
+        assert!(
+            !script.contains("map-ids") && !script.contains("map_ids"),
+            "an internal command is in {shell}"
+        );
+    }
+}
+
+/// In bash as it works, elsewhere as it is written.
+#[test]
+fn completions_know_architectures_and_values() {
+    let files = TestDir::new();
+    files.write("script", qus(&["completions", "bash"]).stdout);
+    let complete = |words: &str| {
+        let line = format!(
+            "compopt() {{ :; }}; . \"$0\"; COMP_WORDS=(qus {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); \
+             _qus qus \"${{COMP_WORDS[-1]}}\" \"${{COMP_WORDS[-2]}}\"; echo \"${{COMPREPLY[*]}}\""
+        );
+        super::ended(std::process::Command::new("bash").args(["-c", &line, &files.arg("script")])).stdout
+    };
+    for (words, expected) in [
+        ("install risc", "riscv32 riscv64\n"),
+        ("remove al", "alpha all\n"),
+        ("run loong", "loongarch64\n"),
+        ("export sy", "systemd\n"),
+        ("export systemd loong", "loongarch64\n"),
+        ("completions z", "zsh\n"),
+        ("map", "\n"),
+    ] {
+        assert_eq!(complete(words), expected, "{words}");
+    }
+    for shell in ["fish", "zsh"] {
+        let script = qus(&["completions", shell]).stdout;
+        assert!(script.contains("aarch64 aarch64_be alpha "), "no architectures in {shell}");
     }
 }
 
@@ -65,7 +139,19 @@ fn every_command_has_a_manual_page() {
     qus(&["man", &files.arg("man1")]).says(0, &[]);
     for command in COMMANDS {
         let page = files.read(&format!("man1/qus-{command}.1"));
-        assert!(page.contains(".SH SYNOPSIS"), "{page}");
+        for section in [
+            "NAME",
+            "SYNOPSIS",
+            "DESCRIPTION",
+            "OPTIONS",
+            "\"EXIT STATUS\"",
+            "\"ENVIRONMENT\"",
+            "\"EXAMPLES\"",
+            "\"SEE ALSO\"",
+        ] {
+            assert!(page.contains(&format!(".SH {section}\n")), "no {section} for {command}: {page}");
+        }
+        assert!(!page.contains("map\\-ids"), "an internal command is in {page}");
     }
     assert!(files.read("man1/qus.1").contains("QEMU_BIN_DIR"));
     qus(&["man", "/proc/no/such/directory"]).says(1, &["cannot write manual pages"]);

@@ -33,10 +33,10 @@ pub(crate) struct Args {
     #[arg(long)]
     no_credentials: bool,
     /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
     /// Directory in which the emulators will be when the rules are used
-    #[arg(long = "as", value_name = "DIR")]
+    #[arg(long = "as", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target_dir: Option<PathBuf>,
 }
 

@@ -24,6 +24,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use qus_core::binfmt::{Binfmt, MOUNT_POINT};
 use qus_core::compat;
@@ -52,26 +53,49 @@ enum Command {
     Platforms(platforms::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
-    #[command(hide = true)]
-    MapIds(run::MapIdsArgs),
+}
+
+/// What `qus run` starts itself. It is not among the commands, so that neither completions nor manual pages have it.
+#[derive(Parser)]
+struct MapIds {
+    #[command(flatten)]
+    args: run::MapIdsArgs,
 }
 
 const AFTER_HELP: &str = "\
 Architectures have the names of QEMU, Docker, Debian, GNU and uname: aarch64, linux/arm64, arm64v8.
-Arguments of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static are accepted too; without arguments,
-`qus` is the same as `qus platforms`.
+Arguments of dbhi/qus, tonistiigi/binfmt and multiarch/qemu-user-static are accepted too; without arguments, `qus` is the same as `qus platforms`.
 
 Environment:
   QEMU_BIN_DIR      directory with emulators, like --dir; QEMU_BINARY_PATH is the same
+  NO_COLOR          no colours
+  CLICOLOR_FORCE    colours even if output is not a terminal
 
 Exit status:
   0  success
-  1  failure; standard error has the error and, where there is one, a hint
+  1  failure, also if an architecture is unknown; standard error has the error and, where there is one, a hint
   2  wrong usage
-  `qus run` exits with the status of its command: 126 if it cannot be run, 127 if it is not found";
+  `qus run` exits with the status of its command: 126 if it cannot be run, 127 if it is not found
+
+Examples:
+  qus install all
+  qus status
+  qus explain ./a-program
+  qus remove all";
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|first| first == "map-ids") {
+        let mapped =
+            MapIds::try_parse_from(&args).map_err(Into::into).and_then(|this| run::map_ids(&this.args));
+        return match mapped {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                output::print_error(&error);
+                ExitCode::FAILURE
+            }
+        };
+    }
     let commands = match old_form(&args) {
         None => vec![args],
         Some(Ok(commands)) => commands,
@@ -88,6 +112,7 @@ fn main() -> ExitCode {
                 output::message(wrong.to_string().trim_end());
                 return ExitCode::from(2);
             }
+            Err(wrong) if wrong.kind() == ErrorKind::DisplayVersion => output::print_data(version()),
             Err(help) => output::print_text(&help.to_string()),
         };
         if let Err(error) = done {
@@ -96,6 +121,13 @@ fn main() -> ExitCode {
         }
     }
     status
+}
+
+/// The version of this program, and of the emulators that it uses.
+fn version() -> String {
+    let emulators = context::open_emulator_dir(None).ok().and_then(|dir| dir.version);
+    let qemu = emulators.map_or(String::new(), |version| format!(" (QEMU {version})"));
+    format!("qus {}{qemu}\n", env!("CARGO_PKG_VERSION"))
 }
 
 fn old_form(args: &[OsString]) -> Option<Result<Vec<Vec<OsString>>, compat::CompatError>> {
@@ -123,7 +155,6 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Platforms(args) => platforms::run(binfmt, args),
         Command::Completions(args) => generate::completions(args, Cli::command()),
         Command::Man(args) => generate::man(args, Cli::command()),
-        Command::MapIds(args) => run::map_ids(args),
     }
 }
 
@@ -174,6 +205,7 @@ mod tests {
         ];
         let persist = [
             PersistError::NoService,
+            PersistError::Root(path(), io()),
             PersistError::Manifest(path(), String::new()),
             PersistError::NotOurs(path()),
             PersistError::Unsafe(path(), ""),
