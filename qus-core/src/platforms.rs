@@ -4,13 +4,14 @@
 //! use qus_core::binfmt::{Binfmt, MOUNT_POINT};
 //! use qus_core::platforms::Platforms;
 //!
-//! println!("{}", Platforms::detect(&Binfmt::at(MOUNT_POINT)).supported.join(","));
+//! println!("{}", Platforms::detect(&Binfmt::at(MOUNT_POINT))?.supported.join(","));
+//! # Ok::<(), qus_core::binfmt::BinfmtError>(())
 //! ```
 
 use serde::Serialize;
 
 use crate::arch::ARCHES;
-use crate::binfmt::Binfmt;
+use crate::binfmt::{Binfmt, BinfmtError};
 use crate::emulator::is_own;
 use crate::explain::readable;
 use crate::{mount, probe};
@@ -26,9 +27,12 @@ pub struct Platforms {
 
 impl Platforms {
     /// Runs a probe for each platform, and lists the handlers.
-    pub fn detect(binfmt: &Binfmt) -> Self {
+    ///
+    /// # Errors
+    /// Handlers can be seen, and cannot be listed.
+    pub fn detect(binfmt: &Binfmt) -> Result<Self, BinfmtError> {
         // Handlers are read before probes run, which may take longer.
-        let snapshot = mount::snapshot(binfmt).ok();
+        let snapshot = mount::snapshot(binfmt)?;
         let mut native = Vec::new();
         let mut emulated = Vec::new();
         for arch in ARCHES.iter().filter(|arch| !arch.platforms.is_empty()) {
@@ -43,12 +47,12 @@ impl Platforms {
                 emulated.extend(platforms);
             }
         }
-        let entries = readable(snapshot.map_or_else(Vec::new, |snapshot| snapshot.handlers));
+        let entries = readable(snapshot.handlers);
         let enabled = entries.iter().filter(|entry| entry.enabled);
         let mut emulators: Vec<String> =
             enabled.map(|entry| entry.rule.name.to_string_lossy().into_owned()).collect();
         emulators.sort();
-        Self { supported: [native, emulated].concat(), emulators }
+        Ok(Self { supported: [native, emulated].concat(), emulators })
     }
 }
 
@@ -59,7 +63,7 @@ mod tests {
 
     #[test]
     fn the_machine_is_first_natively() {
-        let platforms = Platforms::detect(&Binfmt::at("/no/such/directory"));
+        let platforms = Platforms::detect(&Binfmt::at("/no/such/directory")).unwrap();
         let own = Host::current().unwrap().arch.platforms[0];
         assert_eq!(platforms.supported[0], format!("linux/{own}"));
         assert!(platforms.emulators.is_empty());

@@ -11,8 +11,10 @@ use crate::output::print_json;
 /// The output has the form of tonistiigi/binfmt. `supported` lists the OCI platforms of which a small program runs, the
 /// machine's own first; `emulators` lists the enabled handlers.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  qus platforms")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(binfmt: &Binfmt, _: &Args) -> Result<()> {
-    print_json(&Platforms::detect(binfmt))
+    print_json(&Platforms::detect(binfmt)?)
 }
