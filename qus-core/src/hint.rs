@@ -105,17 +105,6 @@ pub fn find<E: Display + fmt::Debug + Send + Sync + 'static>(error: &anyhow::Err
     error.downcast_ref().or_else(|| find(&error.downcast_ref::<Hinted>()?.error))
 }
 
-/// An error and its causes on one line.
-pub fn one_line(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line += &format!(": {error}");
-        cause = error.source();
-    }
-    line
-}
-
 /// The error as it is printed: message, causes, hint, a line each.
 pub fn render(error: &anyhow::Error) -> String {
     let causes = error.chain().skip(1).map(|cause| format!("  caused by: {cause}\n"));
@@ -165,6 +154,5 @@ mod tests {
     #[test]
     fn an_error_without_a_hint_has_none() {
         assert_eq!(render(&anyhow::anyhow!("alone")), "error: alone\n");
-        assert_eq!(one_line(anyhow::anyhow!("cause").context("error").as_ref()), "error: cause");
     }
 }

@@ -21,10 +21,10 @@ use crate::binfmt::{Binfmt, BinfmtError, Entry, MountState};
 use crate::emulator;
 use crate::explain::{handler_of, readable};
 use crate::handler::arch_of;
-use crate::hint::one_line;
 use crate::mount;
 use crate::owner::{ConfiguredRules, Owner};
 use crate::probe;
+use crate::text::one_line;
 
 /// All registered handlers.
 #[derive(Debug, Serialize)]

@@ -9,6 +9,7 @@
 //! ```
 
 use std::borrow::Cow;
+use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
 
@@ -45,6 +46,17 @@ impl<T: AsRef<OsStr> + ?Sized> Show for T {
 /// Text as a word of a shell, always in quotes.
 pub fn single_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// An error and its causes on one line.
+pub fn one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line += &format!(": {error}");
+        cause = error.source();
+    }
+    line
 }
 
 /// Bytes as hexadecimal, two lower-case digits for each.
@@ -84,6 +96,12 @@ mod tests {
         assert_eq!(hostile.shown().to_string(), shown);
         assert_eq!(lines(hostile), shown.replace(r"\n", "\n").replace(r"\t", "\t"));
         assert_eq!(OsStr::new("a b").shown().to_string(), "a b");
+    }
+
+    #[test]
+    fn causes_follow_the_error() {
+        assert_eq!(one_line(anyhow::anyhow!("cause").context("error").as_ref()), "error: cause");
+        assert_eq!([count(0, "handler"), count(1, "handler")], ["0 handlers", "1 handler"]);
     }
 
     #[test]

@@ -24,11 +24,11 @@
 use crate::arch::Arch;
 use crate::binfmt::Binfmt;
 use crate::emulator::{EmulatorDir, EmulatorDirError};
-use crate::hint::one_line;
 use crate::install::{
     InstallEvent, InstallOptions, InstallOutcome, InstallState, Installation, VerifiedEmulator, install,
     is_intact,
 };
+use crate::text::one_line;
 
 /// Handlers that are kept installed.
 pub struct Watch {

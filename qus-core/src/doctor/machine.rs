@@ -12,12 +12,12 @@ use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Binfmt, Entry, MountState};
 use crate::elf::Elf;
 use crate::file;
-use crate::hint::one_line;
 use crate::mount::{Instance, instance, is_initial, is_supported, snapshot};
 use crate::namespace::kernel;
 use crate::owner::{ConfiguredRules, Owner};
 use crate::probe;
 use crate::syscall::attribute;
+use crate::text::one_line;
 
 /// What was observed of a machine.
 #[derive(Debug)]

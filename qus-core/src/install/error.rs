@@ -8,10 +8,9 @@ use crate::arch::Arch;
 use crate::binfmt::BinfmtError;
 use crate::emulator::{DIR_HINT, UnfitEmulator};
 use crate::handler::HandlerError;
-use crate::hint::one_line;
 use crate::mount::MountError;
 use crate::persist::PersistError;
-use crate::text::Show;
+use crate::text::{Show, one_line};
 use crate::trust::TrustError;
 
 /// Why nothing could be installed.
