@@ -81,6 +81,7 @@ pub mod selection;
 pub mod status;
 mod syscall;
 pub mod table;
+pub mod terminal;
 pub mod text;
 pub mod trust;
 pub mod watch;

@@ -15,7 +15,6 @@ mod probe;
 mod remove;
 mod run;
 mod status;
-mod terminal;
 mod watch;
 
 use std::ffi::OsString;

@@ -9,10 +9,9 @@ use std::io::{self, Write};
 
 use anyhow::{Context, Result};
 use qus_core::output::write_data;
+use qus_core::terminal::decorate;
 use qus_core::{hint, text};
 use serde::Serialize;
-
-use crate::terminal::decorate;
 
 /// What commands report that look at handlers.
 pub(crate) const SWITCHED_OFF: &str =

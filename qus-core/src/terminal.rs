@@ -1,6 +1,14 @@
 //! Text for people on a terminal: colours, and no line longer than the terminal is wide.
 //!
 //! Pipes and files get the text as it is, unless `CLICOLOR_FORCE` asks for colours.
+//!
+//! ```
+//! use qus_core::terminal::decorate;
+//!
+//! let file = std::fs::File::create("/dev/null")?;
+//! assert_eq!(decorate("error: not found\n", &file), "error: not found\n");
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -9,14 +17,21 @@ use std::os::fd::AsFd;
 use terminal_size::{Width, terminal_size_of};
 
 /// What a line begins with, and the parameters of its colour (ECMA-48, SGR).
-const LABELS: [(&str, &str); 4] =
-    [("error:", "1;31"), ("warning:", "1;33"), ("note:", "1;36"), ("hint:", "1;32")];
+const LABELS: [(&str, &str); 7] = [
+    ("error:", "1;31"),
+    ("warning:", "1;33"),
+    ("note:", "1;36"),
+    ("hint:", "1;32"),
+    ("tip:", "1;32"),
+    ("passed  ", "32"),
+    ("skipped  ", "33"),
+];
 
 /// Results that are coloured wherever they are.
 const RESULTS: [(&str, &str); 2] = [("FAILED", "1;31"), ("OK", "1;32")];
 
 /// Text, in which nothing is left that a terminal executes, as it is written to a stream.
-pub(crate) fn decorate(text: &str, stream: impl AsFd + IsTerminal) -> String {
+pub fn decorate(text: &str, stream: impl AsFd + IsTerminal) -> String {
     let is_terminal = stream.is_terminal();
     let wrapped = match terminal_size_of(stream) {
         Some((Width(width), _)) if is_terminal => wrap(text, width.into()),
@@ -144,8 +159,9 @@ mod tests {
     #[test]
     fn labels_and_results_are_coloured() {
         assert_eq!(
-            colour("  hint: do it\narm  FAILED  why\nFAILED-to\n"),
-            "  \x1b[1;32mhint:\x1b[0m do it\narm  \x1b[1;31mFAILED\x1b[0m  why\nFAILED-to\n"
+            colour("  hint: do it\narm  FAILED  why\nFAILED-to\npassed  a\npassed on\n"),
+            "  \x1b[1;32mhint:\x1b[0m do it\narm  \x1b[1;31mFAILED\x1b[0m  why\nFAILED-to\n\
+             \x1b[32mpassed  \x1b[0ma\npassed on\n"
         );
     }
 
