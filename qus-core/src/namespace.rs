@@ -15,6 +15,10 @@
 //! # Ok::<(), qus_core::namespace::NamespaceError>(())
 //! ```
 
+pub mod bind;
+mod refusal;
+pub mod subordinate;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -28,6 +32,8 @@ use nix::unistd::{Gid, Uid, chdir, chroot, getegid, geteuid};
 use crate::binfmt::MOUNT_POINT;
 use crate::mount::mount_at;
 use crate::text::Show;
+use refusal::Refusal;
+pub use refusal::kernel;
 
 /// Directories of the host that programs in another root filesystem need.
 const SHARED: [&str; 3] = ["proc", "sys", "dev"];
@@ -41,6 +47,8 @@ pub enum NamespaceError {
     Map(&'static str, io::Error),
     /// A file system cannot be mounted.
     Mount(PathBuf, Errno),
+    /// A file or directory of the host cannot be bound to this path in the root filesystem.
+    Bind(PathBuf, Errno),
     /// The new root directory cannot be entered.
     Root(PathBuf, Errno),
 }
@@ -58,6 +66,7 @@ impl fmt::Display for NamespaceError {
                 f.write_str(Refusal::of_binfmt().why())
             }
             Self::Mount(path, errno) => write!(f, "cannot mount {}: {}", path.shown(), errno.desc()),
+            Self::Bind(path, errno) => write!(f, "cannot bind to {}: {}", path.shown(), errno.desc()),
             Self::Root(path, errno) => write!(f, "cannot enter {}: {}", path.shown(), errno.desc()),
         }
     }
@@ -80,6 +89,13 @@ impl NamespaceError {
                 _ => FORBIDDEN.to_owned(),
             }),
             Self::Mount(path, errno) if is_denied_binfmt(path, *errno) => Refusal::of_binfmt().hint(),
+            Self::Bind(path, Errno::ENOENT) => {
+                Some(format!("`mkdir -p {0}`, or `touch {0}` to bind a file", path.quoted()))
+            }
+            Self::Bind(_, Errno::ENOTDIR) => {
+                Some("bind a directory to a directory, and a file to a file; `--bind SRC:DST`".to_owned())
+            }
+            Self::Bind(..) => None,
             Self::Mount(..) | Self::Root(..) => Some(FORBIDDEN.to_owned()),
         }
     }
@@ -90,92 +106,8 @@ const FORBIDDEN: &str = "a security module or a container's seccomp profile may 
                          `qus install all`; in a container, add `--security-opt seccomp=unconfined --security-opt \
                          apparmor=unconfined` to `docker run`";
 
-/// The hint where user namespaces have no binfmt_misc.
-const AS_ROOT: &str = "install handlers as root instead: `qus install all`";
-
 fn is_denied_binfmt(path: &Path, errno: Errno) -> bool {
     matches!(errno, Errno::EPERM | Errno::EACCES) && path == Path::new(MOUNT_POINT)
-}
-
-/// Why user namespaces, or a binfmt_misc in them, are not available.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
-    LimitIsZero,
-    OnlyForRoot,
-    NotSupported,
-    TooMany,
-    ContainerOrChroot,
-    OldKernel,
-    AppArmor,
-    SecurityModule,
-}
-
-impl Refusal {
-    fn of_unshare(errno: Errno) -> Self {
-        if has_value("/proc/sys/user/max_user_namespaces", "0") {
-            Self::LimitIsZero
-        } else if has_value("/proc/sys/kernel/unprivileged_userns_clone", "0") {
-            Self::OnlyForRoot
-        } else if errno == Errno::EINVAL {
-            Self::NotSupported
-        } else if errno == Errno::ENOSPC {
-            Self::TooMany
-        } else {
-            Self::ContainerOrChroot
-        }
-    }
-
-    fn of_binfmt() -> Self {
-        match kernel() {
-            Some(version) if version < (6, 7) => Self::OldKernel,
-            _ if has_value("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") => Self::AppArmor,
-            _ => Self::SecurityModule,
-        }
-    }
-
-    /// The reason, to be printed after the kernel's answer.
-    fn why(self) -> &'static str {
-        match self {
-            Self::LimitIsZero | Self::OnlyForRoot => "",
-            Self::NotSupported => " (the kernel has no user namespaces, or this process has several threads)",
-            Self::TooMany => " (there are too many user namespaces, or they are nested too deeply)",
-            Self::ContainerOrChroot => {
-                " (forbidden by a container's seccomp profile or a security module, or this is a chroot)"
-            }
-            Self::OldKernel => " (before Linux 6.7 user namespaces have no binfmt_misc)",
-            Self::AppArmor => " (AppArmor restricts user namespaces)",
-            Self::SecurityModule => " (forbidden by a security module, or /proc is not fully visible)",
-        }
-    }
-
-    fn hint(self) -> Option<String> {
-        Some(
-            match self {
-                Self::LimitIsZero => "as root: `sysctl user.max_user_namespaces=15000`",
-                Self::OnlyForRoot => "as root: `sysctl kernel.unprivileged_userns_clone=1`",
-                Self::NotSupported | Self::TooMany => return None,
-                Self::ContainerOrChroot => {
-                    "in a container, add `--security-opt seccomp=unconfined` to `docker run`; in a chroot, run it from \
-                     outside"
-                }
-                Self::AppArmor => "as root: `sysctl kernel.apparmor_restrict_unprivileged_userns=0`",
-                Self::OldKernel | Self::SecurityModule => AS_ROOT,
-            }
-            .to_owned(),
-        )
-    }
-}
-
-/// Whether a file of `/proc/sys` has a value.
-fn has_value(file: &str, value: &str) -> bool {
-    fs::read_to_string(file).is_ok_and(|text| text.trim() == value)
-}
-
-/// The kernel's version: major and minor number.
-pub fn kernel() -> Option<(u32, u32)> {
-    let release = nix::sys::utsname::uname().ok()?.release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// The user who runs this process, as seen outside.
@@ -196,17 +128,16 @@ impl Caller {
         self.user.is_root()
     }
 
-    /// Enters new user and mount namespaces with an empty binfmt_misc at its usual place. If this is root, another
-    /// process maps all users with [`map_all`], and `mapped` waits for that; any other user is root inside, and all others
-    /// are `nobody`.
+    /// Enters new user and mount namespaces with an empty binfmt_misc at its usual place. `mapped` waits for another
+    /// process: if this is root, it maps all users with [`map_all`]. Any other user is root inside; it can map
+    /// [subordinate users](subordinate), and all that are not mapped are `nobody`.
     ///
     /// # Errors
     /// See [`NamespaceError`]. The process should end then, because it may be in an incomplete namespace.
     pub fn enter(self, mapped: impl FnOnce() -> io::Result<()>) -> Result<(), NamespaceError> {
         unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS).map_err(NamespaceError::Unshare)?;
-        if self.is_root() {
-            mapped().map_err(|error| NamespaceError::Map("uid_map", error))?;
-        } else {
+        mapped().map_err(|error| NamespaceError::Map("uid_map", error))?;
+        if !self.is_root() {
             map_one((0, self.user.as_raw()), (0, self.group.as_raw()))?;
         }
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -228,14 +159,21 @@ impl Caller {
     }
 }
 
-/// Maps one user and one group: their numbers inside, and outside.
+/// Maps one user and one group, their numbers inside and outside, unless another process has mapped them.
 fn map_one(user: (u32, u32), group: (u32, u32)) -> Result<(), NamespaceError> {
     let write = |file: &'static str, text: String| {
         fs::write(Path::new("/proc/self").join(file), text).map_err(|error| NamespaceError::Map(file, error))
     };
-    write("setgroups", "deny".to_owned())?;
-    write("uid_map", format!("{} {} 1", user.0, user.1))?;
-    write("gid_map", format!("{} {} 1", group.0, group.1))
+    let is_mapped =
+        |file| fs::read_to_string(Path::new("/proc/self").join(file)).is_ok_and(|map| !map.is_empty());
+    if !is_mapped("uid_map") {
+        write("uid_map", format!("{} {} 1", user.0, user.1))?;
+    }
+    if !is_mapped("gid_map") {
+        write("setgroups", "deny".to_owned())?;
+        write("gid_map", format!("{} {} 1", group.0, group.1))?;
+    }
+    Ok(())
 }
 
 /// Maps every user and group of this namespace to itself in the namespace of a process inside. Only root
@@ -312,6 +250,8 @@ mod tests {
             denied,
             NamespaceError::Unshare(Errno::EPERM),
             NamespaceError::Map("uid_map", io::Error::from_raw_os_error(Errno::EROFS as i32)),
+            NamespaceError::Bind("/b".into(), Errno::ENOENT),
+            NamespaceError::Bind("/b".into(), Errno::ENOTDIR),
             NamespaceError::Root("/r".into(), Errno::EPERM),
         ] {
             assert!(!error.to_string().contains('\n') && error.hint().is_some(), "{error}");

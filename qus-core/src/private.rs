@@ -3,13 +3,13 @@
 //! ```no_run
 //! use qus_core::binfmt::Flags;
 //! use qus_core::emulator::EmulatorDir;
-//! use qus_core::private::PrivateHandlers;
+//! use qus_core::private::{PrivateHandlers, View};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let dir = EmulatorDir::find()?;
 //! let handlers = PrivateHandlers::new(&dir, &["riscv64".parse()?], Flags::DEFAULT)?;
 //! // An ordinary user needs no other process to map users. No other thread may be running.
-//! handlers.enter(None, false, || Ok(()))?;
+//! handlers.enter(&View::default(), || Ok(()))?;
 //! // Programs that are started from here on run on riscv64's emulator; the host sees no handler.
 //! # Ok(())
 //! # }
@@ -18,13 +18,14 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use crate::arch::Arch;
 use crate::binfmt::{Binfmt, BinfmtError, Flags, MOUNT_POINT, Rule};
 use crate::emulator::{self, EmulatorDir};
 use crate::handler;
 use crate::install::ArchFailure;
+use crate::namespace::bind::Bind;
 use crate::namespace::{Caller, NamespaceError, enter_root, mount_shared};
 use crate::probe;
 use crate::text::Show;
@@ -33,6 +34,17 @@ use crate::text::Show;
 #[derive(Debug)]
 pub struct PrivateHandlers {
     rules: Vec<Rule>,
+}
+
+/// What a process sees beside its handlers.
+#[derive(Debug, Default)]
+pub struct View {
+    /// The root filesystem to enter.
+    pub root: Option<PathBuf>,
+    /// Files and directories of the host in it.
+    pub binds: Vec<Bind>,
+    /// Whether an ordinary user stays root inside.
+    pub stay_root: bool,
 }
 
 /// Why a process has no private handlers.
@@ -95,17 +107,12 @@ impl PrivateHandlers {
         Ok(Self { rules })
     }
 
-    /// Moves this process to a namespace of its own, registers the handlers there, and enters a root filesystem if
-    /// there is one. With `stay_root`, an ordinary user is root inside. See [`Caller::enter`] for `mapped`.
+    /// Moves this process to a namespace of its own, registers the handlers there, and changes what it sees. See
+    /// [`Caller::enter`] for `mapped`.
     ///
     /// # Errors
     /// See [`PrivateError`]. The process should end then, because it may be in an incomplete namespace.
-    pub fn enter(
-        &self,
-        root: Option<&Path>,
-        stay_root: bool,
-        mapped: impl FnOnce() -> io::Result<()>,
-    ) -> Result<(), PrivateError> {
+    pub fn enter(&self, view: &View, mapped: impl FnOnce() -> io::Result<()>) -> Result<(), PrivateError> {
         let caller = Caller::now();
         caller.enter(mapped)?;
         let binfmt = Binfmt::at(MOUNT_POINT);
@@ -113,10 +120,14 @@ impl PrivateHandlers {
             binfmt.register(rule).map_err(|error| PrivateError::Register(rule.name.clone(), error))?;
         }
         // Only root of the namespace may mount.
+        let root = view.root.as_deref();
         if let Some(root) = root {
             mount_shared(root)?;
         }
-        if !stay_root {
+        for bind in &view.binds {
+            bind.mount(root)?;
+        }
+        if !view.stay_root {
             caller.restore_user()?;
         }
         if let Some(root) = root {

@@ -39,6 +39,9 @@ fn wrong_usage_is_2() {
     qus(&["install"]).says(2, &["<ARCH>"]);
     qus(&["remove"]).says(2, &["<ARCH>"]);
     qus(&["run", "aarch64"]).says(2, &["CMD"]);
+    qus(&["run", "--env", "NAME", "--", "true"]).says(2, &["it is not NAME=VALUE"]);
+    qus(&["run", "--gdb=", "--", "true"]).says(2, &["it is empty"]);
+    qus(&["run", "--bind", "/:relative", "--", "true"]).says(2, &["relative is not an absolute path"]);
     qus(&["export", "yaml", "all"]).says(2, &["systemd", "debian", "openrc", "raw"]);
     qus(&["-i", "ls"]).says(2, &["-i runs a shell"]);
     qus(&["--install"]).says(2, &["--install needs a value"]);

@@ -1,21 +1,25 @@
 //! `qus run`: a command with private handlers, without root.
 
+mod command;
+mod debug;
+
 use std::ffi::OsString;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read, Write};
+use std::path::{PathBuf, absolute};
 use std::process::{Child, Command, Stdio, exit};
 
 use anyhow::{Context as _, Result, ensure};
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use qus_core::binfmt::Flags;
-use qus_core::hint::hinted;
+use qus_core::namespace::bind::Bind;
+use qus_core::namespace::subordinate::SubordinateIds;
 use qus_core::namespace::{Caller, map_all};
-use qus_core::private::PrivateHandlers;
+use qus_core::private::{PrivateHandlers, View};
 use qus_core::selection::Selection;
 use qus_core::text::Show;
 
 use crate::context::emulator_dir;
-use crate::output::print_error;
+use crate::output::message;
 
 /// Run a command with private handlers, without root
 ///
@@ -26,7 +30,10 @@ use crate::output::print_error;
 #[command(after_help = "Examples:
   qus run aarch64 -- ./program-for-arm64 --option
   qus run --root ./debian-riscv64 -- /bin/sh
-  qus run --map-root --root ./alpine-s390x -- apk add gcc")]
+  qus run --root ./debian-riscv64 --bind ./src:/mnt -- /bin/ls /mnt
+  qus run --map-root riscv64 -- mmdebstrap --arch=riscv64 trixie ./debian-riscv64
+  qus run --strace=log.%d aarch64 -- ./program-for-arm64
+  qus run --gdb 1234 aarch64 -- ./program-for-arm64")]
 pub(crate) struct Args {
     /// Architectures [default: those of all emulators in the directory]
     #[arg(value_name = "ARCH")]
@@ -34,7 +41,15 @@ pub(crate) struct Args {
     /// Root filesystem of another architecture in which the command runs
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
+    /// Show a file or directory at another path, in the root filesystem if there is one [default DST: SRC]
+    #[arg(long, value_name = "SRC[:DST]", value_parser = OsStringValueParser::new().try_map(|text| Bind::parse(&text)))]
+    bind: Vec<Bind>,
     /// Be root inside, as package managers require
+    ///
+    /// An ordinary user's subordinate users and groups are the others: user 1 inside is the first in /etc/subuid. This
+    /// needs the programs newuidmap and newgidmap; without them root is the only user, and files cannot be given to
+    /// others. Inside, root cannot create devices, mount disks, change the clock or network of the host, or read
+    /// files that the user cannot read.
     #[arg(long)]
     map_root: bool,
     /// Let setuid programs run as the user who starts them
@@ -43,6 +58,8 @@ pub(crate) struct Args {
     /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+    #[command(flatten)]
+    debug: debug::DebugArgs,
     /// The command and its arguments
     #[arg(value_name = "CMD", last = true, required = true)]
     command: Vec<OsString>,
@@ -63,25 +80,36 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let mut selection = Selection::strict(&args.archs)?;
     selection.all |= selection.archs.is_empty();
     let handlers = PrivateHandlers::new(&dir, &selection.resolve(&dir)?, flags)?;
-    let helper = if Caller::now().is_root() { Some(spawn_helper()?) } else { None };
-    handlers.enter(args.root.as_deref(), args.map_root, || helper.map_or(Ok(()), finish_helper))?;
-    execute(&args.command)
+    // Inside, a relative path may lead elsewhere.
+    let root = args.root.as_deref().map(absolute).transpose()?;
+    let view = View { root, binds: args.bind.clone(), stay_root: args.map_root };
+    let is_root = Caller::now().is_root();
+    let maps = is_root || args.map_root && has_subordinate_ids();
+    let helper = if maps { Some(spawn_helper()?) } else { None };
+    handlers.enter(&view, || match helper.map_or(Ok(()), finish_helper) {
+        Err(error) if !is_root => {
+            note_only_root(&error, None);
+            Ok(())
+        }
+        done => done,
+    })?;
+    command::execute(&args.command, &args.debug, view.root.as_deref())
 }
 
-/// Becomes the command, so that it gets all signals, and its exit status is ours.
-#[expect(clippy::disallowed_methods, reason = "the user has requested this command")]
-fn execute(command: &[OsString]) -> Result<()> {
-    let (program, arguments) = command.split_first().context("no command was given")?;
-    let error = Command::new(program).args(arguments).exec();
-    let program = Path::new(program);
-    let is_unknown = error.raw_os_error() == Some(nix::errno::Errno::ENOEXEC as i32);
-    let status = if error.kind() == ErrorKind::NotFound { 127 } else { 126 };
-    let what = format!("cannot run {}: {error}", program.shown());
-    print_error(&match is_unknown {
-        true => hinted(what, format!("`qus explain {}` reports why", program.quoted())),
-        false => anyhow::Error::msg(what),
-    });
-    exit(status)
+/// Whether an ordinary user has subordinate users and groups; notes what is missing.
+fn has_subordinate_ids() -> bool {
+    let missing = SubordinateIds::find(Caller::now()).err();
+    if let Some(error) = &missing {
+        note_only_root(error, Some(error.hint()));
+    }
+    missing.is_none()
+}
+
+fn note_only_root(why: &impl std::fmt::Display, hint: Option<String>) {
+    message(format_args!("note: root is the only user inside, and files cannot be given to others: {why}"));
+    if let Some(hint) = hint {
+        message(format_args!("hint: {hint}"));
+    }
 }
 
 /// Starts this program a second time, outside of the namespace. It waits for a byte before it maps users.
@@ -104,5 +132,11 @@ pub(crate) fn map_ids(args: &MapIdsArgs) -> Result<()> {
     if io::stdin().read(&mut [0])? == 0 {
         exit(1);
     }
-    map_all(args.process).context("cannot map users")
+    let caller = Caller::now();
+    let mapped = if caller.is_root() {
+        map_all(args.process)
+    } else {
+        SubordinateIds::find(caller)?.map(args.process)
+    };
+    mapped.context("cannot map users")
 }
