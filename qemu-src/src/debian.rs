@@ -112,6 +112,10 @@ pub struct PackageSets {
     pub engine_own: PackageSet,
     /// The compose plugin.
     pub compose: PackageSet,
+    /// The debugger of all architectures.
+    pub gdb: PackageSet,
+    /// Programs with which an ordinary user creates root filesystems.
+    pub rootless: PackageSet,
     /// The program that counts instructions.
     pub valgrind: PackageSet,
     /// The program that unpacks tarballs in tests.
@@ -133,7 +137,7 @@ impl fmt::Display for Guest {
 }
 
 impl PackageSets {
-    fn all(&self) -> [(&'static str, &PackageSet); 10] {
+    fn all(&self) -> [(&'static str, &PackageSet); 12] {
         [
             ("bench-rootfs", &self.bench_rootfs),
             ("container-rootfs", &self.container_rootfs),
@@ -143,6 +147,8 @@ impl PackageSets {
             ("engine", &self.engine),
             ("engine-own", &self.engine_own),
             ("compose", &self.compose),
+            ("gdb", &self.gdb),
+            ("rootless", &self.rootless),
             ("valgrind", &self.valgrind),
             ("zstd", &self.zstd),
         ]

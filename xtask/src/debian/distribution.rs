@@ -77,7 +77,7 @@ impl Distribution {
     ///
     /// # Errors
     /// The distribution is not Debian, so that its mirror does not have the suite.
-    pub(super) fn other_suite(&self, kind: &str, suite: &str, architectures: &[&str]) -> Result<String> {
+    pub(crate) fn other_suite(&self, kind: &str, suite: &str, architectures: &[&str]) -> Result<String> {
         ensure!(self.id == "debian", "this machine runs {}, whose mirror has no Debian {suite}", self.id);
         let indexes = self.indexes()?;
         let main = indexes.iter().find(|[_, own, _]| *own == self.codename);

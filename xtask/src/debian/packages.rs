@@ -30,10 +30,28 @@ pub(crate) fn program_dir(cx: &Context, distribution: &Distribution, set: &Packa
 
 /// Ensures that the packages of a program for this machine are unpacked in the cache.
 pub(crate) fn ensure_program(cx: &Context, distribution: &Distribution, set: &PackageSet) -> Result<PathBuf> {
+    ensure(cx, distribution, set, |apt, into| apt.unpack(&set.packages, into).map(drop))
+}
+
+/// Like [`ensure_program`], including dependencies, except for the C library.
+pub(crate) fn ensure_program_and_libraries(
+    cx: &Context,
+    distribution: &Distribution,
+    set: &PackageSet,
+) -> Result<PathBuf> {
+    ensure(cx, distribution, set, |apt, into| apt.unpack_all(&set.packages, into).map(drop))
+}
+
+fn ensure(
+    cx: &Context,
+    distribution: &Distribution,
+    set: &PackageSet,
+    unpack: impl Fn(Apt, &Path) -> Result<()>,
+) -> Result<PathBuf> {
     let dir = program_dir(cx, distribution, set);
     cache::ensure(&dir, |partial| {
         fetch(cx, distribution, &set.from, None, &set.packages.join(" "), partial, |apt, into| {
-            apt.without_libc().unpack(&set.packages, into).map(drop)
+            unpack(apt.without_libc(), into)
         })
     })?;
     Ok(dir)

@@ -7,6 +7,8 @@ mod looking;
 mod others;
 mod places;
 mod programs;
+mod rootless;
+mod run;
 mod watch;
 
 use std::thread;
@@ -27,6 +29,8 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             credentials::run(&mut checks)?;
             faults::run(&mut checks)?;
             places::run(&mut checks)?;
+            run::run(&mut checks)?;
+            rootless::run(&mut checks)?;
             looking::run(&mut checks)?;
             watch::run(&mut checks)?;
             others::run(&mut checks)?;
