@@ -13,6 +13,7 @@ mod qemu;
 mod qus;
 mod ship;
 
+use std::io;
 use std::process::ExitCode;
 use std::sync::mpsc;
 use std::thread;
@@ -27,6 +28,7 @@ use base::context::Context;
 use base::error::Usage;
 use base::output::out;
 use base::progress;
+use base::terminal::Terminal;
 
 /// Build, check and release qus
 ///
@@ -73,11 +75,13 @@ fn exit_code(result: Result<()>) -> ExitCode {
 
 /// Prints requested help or the version to stdout, and argument errors to stderr.
 fn print_clap_error(error: &clap::Error) -> ExitCode {
-    let text = error.render().to_string();
+    let text = error.render();
     if !error.use_stderr() {
-        return exit_code(out(&text));
+        let has_colours = Terminal::of(&io::stdout()).has_colours;
+        return exit_code(out(&if has_colours { text.ansi().to_string() } else { text.to_string() }));
     }
-    progress::write(&text);
+    // Without clap's colours, because arguments may contain control characters, which are escaped.
+    progress::write(&text.to_string());
     ExitCode::from(2)
 }
 
@@ -99,6 +103,7 @@ fn exit_interrupted() -> ! {
     // Writing to stderr may block forever if the pipe is full.
     let (done, written) = mpsc::channel();
     thread::spawn(move || {
+        progress::close();
         progress::say("interrupted; run the same command again to resume");
         let _ = done.send(());
     });

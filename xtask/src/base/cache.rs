@@ -7,15 +7,18 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::base::cache::checksums::Comparison;
-use crate::base::progress::{one_line, say};
+use crate::base::progress::{Bar, one_line, say};
 use crate::base::{files, lock};
 
 /// Ensures that a directory is in the cache, complete and unchanged; `build` creates it otherwise. The checksums are
 /// compared on each call. A directory without checksums is rebuilt.
 pub(crate) fn ensure(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let bar = Bar::short(format!("verifying {name} in the cache"));
     if checksums::compare(dir)? == Comparison::Intact {
         return Ok(());
     }
+    drop(bar);
     let _lock = lock::lock_with_file(&files::with_suffix(dir, "lock"), dir)?;
     match checksums::compare(dir)? {
         // Another process has built it in the meantime.

@@ -1,15 +1,29 @@
 //! Prints progress, messages and errors; the only module that uses indicatif.
 //!
-//! Progress and messages go to stderr, data to stdout. On a terminal, long steps show a progress bar with the remaining
-//! time; otherwise they print a few plain lines, which suit a CI log.
+//! Progress and messages go to stderr, data to stdout. On a terminal, each long step shows a line that moves: a spinner, the
+//! time that it has taken, and how far it is if that is known. Otherwise it prints a few plain lines, which suit a CI log.
 
 use std::fmt::Display;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{FormattedDuration, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{
+    FormattedDuration, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle,
+};
 use qus_core::hint;
 use qus_core::text::{Show, lines};
+
+use crate::base::terminal::Terminal;
+
+/// All progress bars; hidden if stderr is not a terminal that can draw them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// The least time between two lines of a step in a log.
+const LINE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The number of parts from which only the percentage is shown.
+const MANY: u64 = 100_000;
 
 /// Prints a line to stderr.
 pub(crate) fn say(line: impl Display) {
@@ -21,9 +35,19 @@ pub(crate) fn fail(error: &anyhow::Error) {
     write(&hint::render(error));
 }
 
-/// Writes text to stderr. A write error is ignored, because it must not abort the work.
+/// Writes text to stderr, above the progress bars. A write error is ignored, because it must not abort the work.
 pub(crate) fn write(text: &str) {
-    let _ = io::stderr().write_all(lines(text).as_bytes());
+    let stderr = io::stderr();
+    let text = Terminal::of(&stderr).format(&lines(text));
+    BARS.suspend(|| {
+        let _ = (&stderr).write_all(text.as_bytes());
+    });
+}
+
+/// Removes all progress bars, because the process ends.
+pub(crate) fn close() {
+    let _ = BARS.clear();
+    BARS.set_draw_target(ProgressDrawTarget::hidden());
 }
 
 /// Escapes control characters and newlines, for paths and names in a message.
@@ -31,49 +55,86 @@ pub(crate) fn one_line(text: impl Display) -> String {
     text.to_string().shown().to_string()
 }
 
-/// The progress of a long step with a known number of parts.
+/// The progress of a long step. A step that is dropped is no longer shown; one that is finished prints a line.
 pub(crate) struct Bar {
     what: String,
     start: Instant,
-    /// The progress bar; `None` if stderr is not a terminal.
+    /// The progress bar; `None` if bars are hidden.
     drawn: Option<ProgressBar>,
-    /// The percentage at which the next plain line is printed.
+    /// The first known progress, from which the remaining time is estimated: a resumed download does not start at 0.
+    first: Option<(Instant, u64)>,
+    /// The percentage at which the next plain line is printed, and the time of the last one.
     next_line: u64,
+    last_line: Instant,
 }
 
 impl Bar {
     /// Starts a step.
     pub(crate) fn new(what: impl Into<String>) -> Self {
+        let bar = Self::short(what);
+        if bar.drawn.is_none() {
+            say(format_args!("{} …", bar.what));
+        }
+        bar
+    }
+
+    /// Starts a step that is short on most machines, and is not worth a line in a log.
+    pub(crate) fn short(what: impl Into<String>) -> Self {
         let what = one_line(what.into());
-        let drawn = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::no_length().with_message(what.clone());
-            bar.set_style(style("{spinner} {msg} {elapsed}"));
+        let drawn = (!BARS.is_hidden()).then(|| {
+            let bar = BARS.add(ProgressBar::no_length().with_message(what.clone()));
+            bar.set_style(style("{spinner} {wide_msg} {elapsed}"));
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        if drawn.is_none() {
-            say(format_args!("{what} …"));
-        }
-        Self { what, start: Instant::now(), drawn, next_line: 10 }
+        let start = Instant::now();
+        Self { what, start, drawn, first: None, next_line: 10, last_line: start }
     }
 
-    /// Updates the progress.
+    /// Shows what the step is doing, on a terminal only.
+    pub(crate) fn detail(&self, detail: &str) {
+        if let (Some(bar), false) = (&self.drawn, detail.trim().is_empty()) {
+            bar.set_message(format!("{}: {}", self.what, one_line(detail.trim())));
+        }
+    }
+
+    /// Updates the progress of a step whose parts take about the same time.
     pub(crate) fn set(&mut self, done: u64, all: u64) {
+        let (since, before) = *self.first.get_or_insert((self.start, if done == 1 { 0 } else { done }));
+        let left = match done.saturating_sub(before) {
+            new if new > 0 && since.elapsed() >= Duration::from_secs(2) => {
+                let seconds = since.elapsed().as_secs_f64() * all.saturating_sub(done) as f64 / new as f64;
+                Some(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+            }
+            _ => None,
+        };
+        self.set_with(done, all, left);
+    }
+
+    /// Updates the progress of a step whose remaining time is estimated elsewhere.
+    pub(crate) fn set_with(&mut self, done: u64, all: u64, left: Option<Duration>) {
         if let Some(bar) = &self.drawn {
             if bar.length().is_none() {
-                bar.set_style(style("{msg} [{bar:30}] {pos}/{len} {elapsed}, {eta} left"));
+                let wide = Terminal::of(&io::stderr()).is_wide(70);
+                let graph = if wide { " [{bar:20}]" } else { "" };
+                // Bytes, which nobody wants to count.
+                let count = if all >= MANY { "{percent} %" } else { "{pos}/{len}" };
+                bar.set_style(style(&format!(
+                    "{{spinner}} {{wide_msg}}{graph} {count} {{elapsed}}{{prefix}}"
+                )));
             }
             bar.set_length(all);
             bar.set_position(done);
+            bar.set_prefix(left.map(|left| format!(", {:#} left", HumanDuration(left))).unwrap_or_default());
             return;
         }
         let percent = done.saturating_mul(100) / all.max(1);
-        if percent >= self.next_line {
-            let elapsed = self.start.elapsed();
-            let left = elapsed.as_secs_f64() * all.saturating_sub(done) as f64 / done.max(1) as f64;
-            let left = Duration::try_from_secs_f64(left).unwrap_or(Duration::MAX);
-            say(format_args!("  {percent:3} % ({done}/{all}), about {} left", HumanDuration(left)));
+        if percent >= self.next_line && self.last_line.elapsed() >= LINE_INTERVAL {
+            let left = left.map(|left| format!(", about {} left", HumanDuration(left))).unwrap_or_default();
+            let count = if all >= MANY { String::new() } else { format!(" ({done}/{all})") };
+            say(format_args!("  {percent:3} %{count}{left}"));
             self.next_line = percent / 10 * 10 + 10;
+            self.last_line = Instant::now();
         }
     }
 
@@ -96,6 +157,7 @@ impl Drop for Bar {
     fn drop(&mut self) {
         if let Some(bar) = &self.drawn {
             bar.finish_and_clear();
+            BARS.remove(bar);
         }
     }
 }

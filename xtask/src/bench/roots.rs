@@ -15,7 +15,7 @@ use qus_core::probe;
 
 use crate::base::cache;
 use crate::base::context::Context;
-use crate::base::progress::say;
+use crate::base::progress::Bar;
 use crate::bench::session::{BenchRoot, MOUNT_POINTS, Session};
 use crate::bench::worker::Request;
 use crate::bench::workloads::{self, PROGRAMS, Workload};
@@ -60,7 +60,7 @@ pub(super) fn prepare(cx: &Context, guest: &Arch, emulator: &Path) -> Result<Ben
     let name = format!("bench-{}", workloads::id()?);
     let bench = guests::root_dir(cx, debian, &name, set);
     if !bench.exists() {
-        say(format_args!("compiling the workloads for {guest} with its own gcc, under emulation …"));
+        let _bar = Bar::new(format!("compiling the workloads for {guest} with its own gcc, under emulation"));
         cache::publish(&bench, |partial| {
             workloads::write(partial)?;
             write_probe(guest, partial)?;

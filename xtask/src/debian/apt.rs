@@ -11,9 +11,9 @@ use fs_err as fs;
 use qus_core::hint::WithHint;
 use xshell::cmd;
 
-use crate::base::exec::{self, InDir, sh};
+use crate::base::exec::{self, InDir, Invocation, sh};
 use crate::base::files;
-use crate::base::progress::say;
+use crate::base::progress::{Bar, say};
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
 
@@ -171,7 +171,8 @@ impl Apt {
 
     fn update(&self) -> Result<()> {
         let conf = &self.conf;
-        exec::run(cmd!(sh(), "apt-get -c {conf} update"), &self.log, |_| {})
+        let bar = Bar::new("fetching package indexes");
+        exec::run(cmd!(sh(), "apt-get -c {conf} update"), &self.log, |line| bar.detail(line))
             .context("cannot fetch the package indexes from this machine's mirror")
     }
 
@@ -181,8 +182,8 @@ impl Apt {
         fs::create_dir_all(into)?;
         let debs = tempfile::tempdir_in(into)?;
         let conf = &self.conf;
-        let download = cmd!(sh(), "apt-get -c {conf} download {packages...}");
-        exec::run(download.in_dir(debs.path()), &self.log, |_| {})?;
+        let download = cmd!(sh(), "apt-get -c {conf} download {packages...}").env("LC_ALL", "C");
+        self.fetch(download.in_dir(debs.path()), Some(packages.len() as u64))?;
         self.extract(debs.path(), into)
     }
 
@@ -193,9 +194,22 @@ impl Apt {
         let install = cmd!(
             sh(),
             "apt-get -c {conf} --yes --no-install-recommends --download-only install {packages...}"
-        );
-        exec::run(install, &self.log, |_| {})?;
+        )
+        .env("LC_ALL", "C");
+        self.fetch(install, None)?;
         self.extract(&self.dir.join("cache/archives"), into)
+    }
+
+    /// Runs a download of packages, whose number apt reports if it is not given.
+    fn fetch<'a>(&self, apt: impl Into<Invocation<'a>>, mut all: Option<u64>) -> Result<()> {
+        let mut bar = Bar::new("fetching packages");
+        exec::run(apt, &self.log, |line| {
+            all = all.or_else(|| newly_installed(line));
+            if let (Some(all), Some(number)) = (all, number_of_download(line)) {
+                // It has been started, and those before it are complete.
+                bar.set(number.saturating_sub(1).min(all), all);
+            }
+        })
     }
 
     fn extract(&self, debs: &Path, into: &Path) -> Result<Vec<String>> {
@@ -204,13 +218,15 @@ impl Apt {
         files.retain(|file| file.extension().is_some_and(|extension| extension == "deb"));
         files.sort();
         let mut manifest = Vec::new();
-        for deb in files {
+        let (mut bar, all) = (Bar::new("unpacking packages"), files.len() as u64);
+        for (deb, count) in files.into_iter().zip(1..) {
             let name = deb.file_stem().unwrap_or_default().to_string_lossy().replace('_', " ");
             if self.excluded.iter().any(|package| name.split(' ').next() == Some(package)) {
                 continue;
             }
             exec::read(cmd!(sh(), "dpkg-deb --extract {deb} {into}"))?;
             manifest.push(format!("{name} {}", files::sha256(&deb)?));
+            bar.set(count, all);
         }
         Ok(manifest)
     }
@@ -219,8 +235,9 @@ impl Apt {
     pub(crate) fn download_source(&self, package: &str, version: &str, into: &Path) -> Result<()> {
         let conf = &self.conf;
         let what = format!("{package}={version}");
-        let download = cmd!(sh(), "apt-get -c {conf} source --download-only --tar-only {what}");
-        exec::run(download.in_dir(into), &self.log, |_| {})
+        let download =
+            cmd!(sh(), "apt-get -c {conf} source --download-only --tar-only {what}").env("LC_ALL", "C");
+        self.fetch(download.in_dir(into), Some(1))
     }
 
     /// The records of all versions of a source package in the signed index.
@@ -230,9 +247,29 @@ impl Apt {
     }
 }
 
+/// Parses `0 upgraded, 42 newly installed, 0 to remove and 0 not upgraded.`
+fn newly_installed(line: &str) -> Option<u64> {
+    line.split_once(" newly installed,")?.0.split(' ').next_back()?.parse().ok()
+}
+
+/// Parses `Get:7 http://mirror.example/debian bookworm/main amd64 m4 amd64 1.4.19-3 [287 kB]`.
+fn number_of_download(line: &str) -> Option<u64> {
+    line.strip_prefix("Get:")?.split(' ').next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_of_apt_is_parsed() {
+        let line = "Get:7 http://mirror.example/debian bookworm/main amd64 m4 amd64 1.4.19-3 [287 kB]";
+        assert_eq!(number_of_download(line), Some(7));
+        assert_eq!(number_of_download("Fetched 12.3 MB in 2s (6,100 kB/s)"), None);
+        let line = "0 upgraded, 42 newly installed, 0 to remove and 0 not upgraded.";
+        assert_eq!(newly_installed(line), Some(42));
+        assert_eq!(newly_installed("Reading package lists..."), None);
+    }
 
     /// Uses an apt-get that refuses the indexes of updates.
     #[test]

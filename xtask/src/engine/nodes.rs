@@ -10,7 +10,7 @@ use qus_core::arch::{Arch, Host};
 use qus_core::bundle::Bundle;
 
 use crate::base::context::Context;
-use crate::base::progress::say;
+use crate::base::progress::Bar;
 use crate::base::{exec, files, parallel};
 use crate::bundle::{artefact, manifest};
 use crate::engine::client::Client;
@@ -91,9 +91,10 @@ impl<'a> Nodes<'a> {
         args.extend(["--build-context", &archive, "--output", &output, "--provenance", "false"]);
         args.extend(cx.settings.buildx_options.iter().map(String::as_str));
         args.push(&root);
-        say(format_args!("building for {host} on a node of {} …", self.name));
+        let bar = Bar::new(format!("building for {host} on a node of {}", self.name));
         let log = cx.start_log(&format!("node-{host}"))?;
-        exec::run(self.client.cmd(&args), &log, |_| {})?;
+        exec::run(self.client.cmd(&args), &log, |line| bar.detail(line))?;
+        drop(bar);
         let bundle = verify_received(cx, &received, source, request)?;
         let dir = cx.paths.bundle(host);
         files::remove_dir(&dir)?;

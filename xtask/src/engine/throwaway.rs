@@ -25,6 +25,7 @@ use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
+use crate::base::progress::Bar;
 use crate::base::settings::Settings;
 use crate::base::{files, lock};
 use crate::engine::client::Client;
@@ -123,6 +124,7 @@ impl Throwaway {
         let bridge = engine_dir.id();
         let busybox = programs.busybox();
         exec::read(cmd!(sh(), "{busybox} brctl addbr {bridge}")).context("cannot create a network bridge")?;
+        let _bar = Bar::new("starting a throwaway engine");
         let child = spawn(&engine_dir, options.detached)?;
         let mut this = Self { engine_dir, state, child: Some(child), removed: false };
         if let Err(error) = this.wait_until_ready() {

@@ -12,7 +12,7 @@ use xshell::{Cmd, cmd};
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
-use crate::base::progress::{Bar, say};
+use crate::base::progress::Bar;
 use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
 use crate::qemu::request::Request;
@@ -121,7 +121,7 @@ impl<'a> Compile<'a> {
         }
         files::remove_dir(dir)?;
         fs::create_dir_all(dir)?;
-        say(format_args!("configuring QEMU {} …", self.recipe.qemu));
+        let bar = Bar::new(format!("configuring QEMU {}", self.recipe.qemu));
         let log = self.cx.start_log("configure")?;
         let configure = self.tree.join("configure");
         let flags = &self.recipe.flags;
@@ -145,7 +145,7 @@ impl<'a> Compile<'a> {
             ))
             .in_dir(dir),
             &log,
-            |_| {},
+            |line| bar.detail(line),
         )?;
         files::write(&stamp, &recipe)
     }
@@ -184,8 +184,10 @@ impl<'a> Compile<'a> {
             BuildKind::Plain | BuildKind::ProfileGuided(_) => ("", ""),
         };
         let what = match &*names {
-            [one] => format!("building {adjective}{one}{purpose}"),
-            many => format!("building {} {adjective}emulators{purpose}", many.len()),
+            [one] => format!("building {adjective}{one} for {}{purpose}", self.request.host),
+            many => {
+                format!("building {} {adjective}emulators for {}{purpose}", many.len(), self.request.host)
+            }
         };
         let mut bar = Bar::new(what);
         exec::run(self.enter(cmd!(sh(), "ninja {jobs...} {names...}")).in_dir(dir), &log, |line| {

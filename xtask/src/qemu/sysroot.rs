@@ -18,7 +18,7 @@ use xshell::{Cmd, cmd};
 
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
-use crate::base::progress::say;
+use crate::base::progress::{Bar, say};
 use crate::base::settings::Settings;
 use crate::base::{cache, files};
 use crate::debian::apt::Apt;
@@ -250,6 +250,7 @@ fn run_pip(pip: &[PathBuf], what: &[PathBuf], wheels: &[Wheel], log: &Path) -> R
     let requirements = tempfile::NamedTempFile::new()?;
     fs::write(&requirements, wheels.iter().map(line).collect::<String>())?;
     let requirements = requirements.path();
+    let _bar = Bar::new(format!("fetching {} Python packages", wheels.len()));
     exec::run(
         cmd!(
             sh(),

@@ -19,7 +19,7 @@ use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
-use crate::base::progress::{one_line, say};
+use crate::base::progress::{Bar, one_line};
 use crate::base::tarball::Limited;
 use crate::qemu::archive::Source;
 
@@ -29,10 +29,12 @@ pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Resu
     let id = files::short_id(inputs);
     let tree = cx.paths.source_tree(&source.version, &id);
     cache::ensure(&tree, |partial| {
-        say(format_args!("unpacking QEMU {} …", source.version));
+        let mut bar = Bar::new(format!("unpacking QEMU {}", source.version));
         let archive = &source.archive;
         // The file may have changed since it was verified, so it is hashed again while it is unpacked.
-        let mut file = HashingReader::new(files::open(archive)?);
+        let file = files::open(archive)?;
+        let size = file.metadata()?.len();
+        let mut file = HashingReader::new(WatchedFile { file, size, read: 0, bar: &mut bar });
         unpack(XzReader::new(BufReader::new(&mut file), true), partial)
             .with_context(|| format!("cannot unpack {}", archive.display()))?;
         io::copy(&mut file, &mut io::sink())?;
@@ -46,6 +48,23 @@ pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Resu
         patches.iter().try_for_each(|patch| apply(partial, patch, &source.version))
     })?;
     Ok(tree)
+}
+
+/// A file whose reading is shown as progress.
+struct WatchedFile<'a> {
+    file: std::fs::File,
+    size: u64,
+    read: u64,
+    bar: &'a mut Bar,
+}
+
+impl Read for WatchedFile<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.read += count as u64;
+        self.bar.set(self.read, self.size);
+        Ok(count)
+    }
 }
 
 /// Limits far above any QEMU source. They bound the time, memory and disk space that a malicious archive can use.

@@ -19,7 +19,7 @@ use xshell::cmd;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::output::{OutputArgs, out, out_json};
-use crate::base::progress::say;
+use crate::base::progress::{Bar, say};
 use crate::base::{files, lock};
 use crate::bundle::hosts::HostArgs;
 use crate::bundle::runner::Runner;
@@ -89,12 +89,12 @@ fn print_plan(cx: &Context, host: &Host, json: bool) -> Result<()> {
 }
 
 fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Result<ProgramReport> {
-    say(format_args!("building qus for {host} …"));
+    let bar = Bar::new(format!("building qus for {host}"));
     let log = cx.start_log("build-qus")?;
     let remap: Vec<_> =
         build_paths(cx).iter().map(|path| format!("--remap-path-prefix={}=.", path.display())).collect();
     let cargo = cmd!(sh(), "cargo build --locked --profile qus --package qus-core --bin qus");
-    exec::run(rust.enter(cargo, &remap).in_dir(cx.paths.root()), &log, |_| {})?;
+    exec::run(rust.enter(cargo, &remap).in_dir(cx.paths.root()), &log, |line| bar.detail(line))?;
     let target = cx.paths.out().parent().context("target/qus has no parent directory")?;
     let built = target.join(&rust.triple).join("qus/qus");
     artefact::verify(&built, host, &build_paths(cx))?;

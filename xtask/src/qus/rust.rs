@@ -13,7 +13,7 @@ use xshell::{Cmd, cmd};
 
 use crate::base::context::Context;
 use crate::base::exec::{self, is_installed, sh};
-use crate::base::progress::say;
+use crate::base::progress::{Bar, say};
 use crate::base::{cache, files};
 use crate::bundle::hosts;
 use crate::debian::apt::Apt;
@@ -94,11 +94,13 @@ fn library_from_rustup(triple: &str) -> Result<Library> {
         is_installed("rustup"),
         "Rust's standard library for {triple} is not installed, and neither is rustup"
     );
-    say(format_args!("rustup target add {triple} …"));
+    let bar = Bar::new(format!("rustup target add {triple}"));
     let Err(error) = exec::read(cmd!(sh(), "rustup target add {triple}")) else {
         return Ok(Library::Installed);
     };
-    say(format_args!("rustup has no standard library for {triple}; building it from rust-src …"));
+    drop(bar);
+    say(format_args!("rustup has no standard library for {triple}; it is built from rust-src"));
+    let _bar = Bar::new("rustup component add rust-src");
     exec::read(cmd!(sh(), "rustup component add rust-src")).with_context(|| {
         format!("rustup has neither a standard library for {triple} nor its source: {error}")
     })?;

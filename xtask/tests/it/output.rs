@@ -46,6 +46,65 @@ fn unwritable_data_is_an_error_but_a_closed_pipe_is_not() {
     }
 }
 
+#[test]
+fn pipes_have_colours_only_if_they_are_forced() {
+    let xtask = Xtask::new();
+    let run = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = xtask.command(args);
+        for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+            command.env_remove(name);
+        }
+        let output = command.env("TERM", "xterm").envs(variables.iter().copied()).output().unwrap();
+        String::from_utf8([output.stdout, output.stderr].concat()).unwrap()
+    };
+    let force = ("CLICOLOR_FORCE", "1");
+    for args in [&["plan", "--host", "vax"][..], &["images", "--host", "s390x", "--dry-run"], &["--help"]] {
+        for plain in [&[][..], &[("NO_COLOR", "1"), force], &[("TERM", "dumb")]] {
+            assert!(!run(args, plain).contains('\u{1b}'), "{args:?} {plain:?}");
+        }
+        assert!(run(args, &[force]).contains('\u{1b}'), "{args:?}");
+    }
+    let coloured = run(&["images", "--host", "s390x", "--dry-run"], &[force]);
+    assert!(coloured.contains("\u{1b}[31merror:") && coloured.contains("\u{1b}[36mhint:"), "{coloured}");
+    assert!(!run(&["plan", "--json"], &[force]).contains('\u{1b}'));
+}
+
+/// Runs a command on a terminal of this width, and returns the lines that it shows.
+fn on_terminal(xtask: &Xtask, columns: u32, args: &[&str]) -> Vec<String> {
+    let script = format!("stty rows 50 cols {columns}; {} {}", env!("CARGO_BIN_EXE_xtask"), args.join(" "));
+    let mut command = xtask.command(&[]);
+    let mut terminal = Command::new("script");
+    for (name, value) in command.env("TERM", "xterm").env("NO_COLOR", "1").get_envs() {
+        match value {
+            Some(value) => terminal.env(name, value),
+            None => terminal.env_remove(name),
+        };
+    }
+    let output = terminal.args(["--quiet", "--command", &script, "/dev/null"]).stdin(Stdio::null()).output();
+    let text = String::from_utf8(output.expect("`script` of util-linux is needed").stdout).unwrap();
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn text_fits_the_terminal() {
+    let xtask = Xtask::new();
+    let error = ["images", "--repo", "ghcr.io/Some/Qus", "--dry-run"];
+    for args in [&error[..], &["build-qemu", "--help"], &["images", "--push", "--load"], &["bench", "--help"]]
+    {
+        for columns in [40, 80] {
+            let lines = on_terminal(&xtask, columns, args);
+            assert!(lines.len() > 1, "{args:?}: {lines:?}");
+            // Long words are not broken, and clap does not wrap the usage in a help text.
+            let can_wrap =
+                |line: &&String| !line.starts_with("Usage: ") && line.split_whitespace().count() > 1;
+            let lines = lines.iter().filter(can_wrap);
+            let too_wide = lines.filter(|line| line.chars().count() > columns as usize);
+            assert_eq!(too_wide.collect::<Vec<_>>(), [""; 0], "{args:?}, {columns} columns");
+        }
+    }
+    assert_eq!(on_terminal(&xtask, 200, &error).len(), 1);
+}
+
 /// Without standard descriptors, the first opened file would get their number and receive their output.
 #[test]
 #[expect(unsafe_code, reason = "only pre_exec can close descriptors")]

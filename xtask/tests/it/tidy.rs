@@ -74,3 +74,11 @@ fn workflows_keep_no_credentials() {
     }
     assert!(checkouts > 2, "{checkouts}");
 }
+
+/// cargo shows its progress on standard error, and the first run compiles for minutes.
+#[test]
+fn the_alias_of_cargo_is_not_silent() {
+    let config = fs::read_to_string(workspace().join(".cargo/config.toml")).unwrap();
+    let alias = config.lines().find(|line| line.starts_with("xtask = ")).unwrap();
+    assert!(alias.contains("run") && !alias.contains("--quiet") && !alias.contains("-q "), "{alias}");
+}

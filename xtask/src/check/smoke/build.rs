@@ -5,6 +5,7 @@
 mod cached;
 mod packages;
 mod servers;
+mod terminal;
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Write};
@@ -34,6 +35,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     cached::run(&fixture, report)?;
     packages::run(&fixture, report)?;
     servers::run(&fixture, report)?;
+    terminal::run(&fixture, report)?;
     report.check(LEVEL, "read-only cache", || fixture.read_only_cache())?;
     report.check(LEVEL, "full cache", || fixture.full_cache())?;
     report.check(LEVEL, "no network", || fixture.no_network())?;
