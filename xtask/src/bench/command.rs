@@ -110,8 +110,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let emulator_set = |it: &Emulators| EmulatorSet { label: it.label.clone(), version: it.version.clone() };
     let mut results =
         Results::new(machine()?, args.clock, args.rounds, all.iter().map(emulator_set).collect());
-    for guest in &guests {
-        results.guests.push(measure_guest(cx, args, guest, &all, &workloads)?);
+    for (guest, following) in guests.iter().zip((0..guests.len()).rev()) {
+        results.guests.push(measure_guest(cx, args, guest, &all, &workloads, following)?);
     }
     let root = cx.paths.root();
     results.date = exec::read(cmd!(sh(), "date --utc +%F")).ok();
@@ -208,6 +208,7 @@ fn measure_guest(
     guest: &'static Arch,
     all: &[Emulators],
     workloads: &[&Workload],
+    following: usize,
 ) -> Result<GuestResults> {
     let files: Vec<_> = all.iter().map(|emulators| emulators.find(guest)).collect::<Result<_>>()?;
     for (emulators, _) in all.iter().zip(&files).filter(|(_, file)| file.is_none()) {
@@ -222,7 +223,7 @@ fn measure_guest(
     };
     let labels: Vec<_> = all.iter().map(|emulators| emulators.label.clone()).collect();
     let setup = Setup { guest, labels: &labels, emulators: &files, bench_root: &bench_root };
-    let rows = measure::measure(&setup, workloads, args.rounds)?;
+    let rows = measure::measure(&setup, workloads, args.rounds, following)?;
     let instructions =
         if args.instructions { Valgrind::find(cx)?.count(&bench_root, &files) } else { Vec::new() };
     // Compression takes longer than some workloads, so --only skips it.

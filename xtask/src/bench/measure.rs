@@ -1,10 +1,12 @@
 //! Runs workloads in rounds. In each round every emulator runs the same workload once, so that other work on the machine
 //! affects all of them.
 //!
-//! The first round is a warm-up, which fills the page cache and measures memory instead of time. All emulators must
-//! produce the same output, which shows that they have done the same work.
+//! The first round of each workload is a warm-up, which fills the page cache and measures memory instead of time. All
+//! warm-ups run first: from then on, the remaining time is known. All emulators must produce the same output, which shows
+//! that they have done the same work.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use qus_core::arch::Arch;
@@ -23,28 +25,67 @@ pub(super) struct Setup<'a> {
     pub(super) bench_root: &'a BenchRoot,
 }
 
-/// Runs the workloads under every emulator.
+/// Runs the workloads under every emulator. `following` is the number of guests that are measured after this one.
 pub(super) fn measure(
     setup: &Setup<'_>,
     workloads: &[&Workload],
     rounds: u32,
+    following: usize,
 ) -> Result<Vec<WorkloadResult>> {
     let start = |emulator: &Option<PathBuf>| {
         emulator.as_ref().map(|it| Session::start(setup.guest, it, setup.bench_root)).transpose()
     };
     let mut sessions: Vec<_> = setup.emulators.iter().map(start).collect::<Result<_>>()?;
     let mut bar = Bar::new(format!("{}: {} workloads", setup.guest, workloads.len()));
-    let (mut results, all) = (Vec::new(), workloads.len() as u64 * u64::from(rounds + 1));
-    for workload in workloads {
-        let mut comparison = Comparison::new(workload, setup, &sessions);
-        for round in 0..=rounds {
-            comparison.round(round as usize, &mut sessions);
-            bar.set(results.len() as u64 * u64::from(rounds + 1) + u64::from(round) + 1, all);
-        }
-        results.push(comparison.into_result());
+    let mut comparisons: Vec<_> =
+        workloads.iter().map(|workload| Comparison::new(workload, setup, &sessions)).collect();
+    let mut estimate = Estimate::new(workloads.len(), rounds + 1, following);
+    let warm_ups = (0..workloads.len()).map(|index| (index, 0));
+    let measured = (0..workloads.len()).flat_map(|index| (1..=rounds).map(move |round| (index, round)));
+    let all = workloads.len() as u64 * u64::from(rounds + 1);
+    for ((index, round), done) in warm_ups.chain(measured).zip(1..) {
+        bar.detail(workloads[index].name);
+        let start = Instant::now();
+        comparisons[index].round(round as usize, &mut sessions);
+        estimate.add(index, start.elapsed());
+        bar.set_with(done, all, estimate.left());
     }
     bar.finish();
-    Ok(results)
+    Ok(comparisons.into_iter().map(Comparison::into_result).collect())
+}
+
+/// Estimates the remaining time from the rounds that have run.
+struct Estimate {
+    /// Of each workload, the time and the number of its rounds so far.
+    so_far: Vec<(Duration, u32)>,
+    /// The number of rounds of each workload.
+    rounds: u32,
+    /// The number of guests that are measured after this one; each takes about the same time.
+    following: usize,
+}
+
+impl Estimate {
+    fn new(workloads: usize, rounds: u32, following: usize) -> Self {
+        Self { so_far: vec![(Duration::ZERO, 0); workloads], rounds, following }
+    }
+
+    /// Adds a round of a workload.
+    fn add(&mut self, workload: usize, took: Duration) {
+        let (time, count) = &mut self.so_far[workload];
+        *time += took;
+        *count += 1;
+    }
+
+    /// The remaining time; `None` until each workload has run once.
+    fn left(&self) -> Option<Duration> {
+        let mut left = Duration::ZERO;
+        for (time, count) in &self.so_far {
+            let round = time.checked_div(*count)?;
+            left +=
+                round * (self.rounds - count) + round * self.rounds * u32::try_from(self.following).ok()?;
+        }
+        Some(left)
+    }
 }
 
 /// The comparison of all emulators in one workload.
@@ -127,6 +168,21 @@ mod tests {
     fn ran(status: i32, stdout: &str) -> Ran {
         let (stdout, stderr) = (stdout.to_owned(), "no such thing".to_owned());
         Ran { used: Used::default(), status: Some(status), signal: None, stdout, stderr }
+    }
+
+    #[test]
+    fn the_remaining_time_is_known_after_the_warm_up() {
+        let seconds = Duration::from_secs;
+        let mut estimate = Estimate::new(2, 8, 0);
+        estimate.add(0, seconds(1));
+        assert_eq!(estimate.left(), None);
+        estimate.add(1, seconds(100));
+        assert_eq!(estimate.left(), Some(seconds(7 + 700)));
+        // Short workloads run first, and do not make the estimate too low.
+        (0..7).for_each(|_| estimate.add(0, seconds(1)));
+        assert_eq!(estimate.left(), Some(seconds(700)));
+        estimate.following = 2;
+        assert_eq!(estimate.left(), Some(seconds(700 + 2 * 808)));
     }
 
     #[test]
