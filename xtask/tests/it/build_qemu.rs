@@ -124,10 +124,16 @@ fn a_source_that_is_not_a_regular_file_is_refused() {
 fn all_missing_requirements_are_listed() {
     let xtask = Xtask::new();
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("CC", "no-such-cc").output().unwrap());
-    ended.failed(1, &["no-such-cc: the C compiler", "hint: "]);
+    ended.failed(1, &["no-such-cc: the C compiler", "hint: set CC to an installed compiler"]);
     let mut cached = xtask.command(&["build-qemu"]);
     let ended = Ended::of(cached.env("QUS_COMPILER_CACHE", "no-such-cache").output().unwrap());
-    ended.failed(1, &["no-such-cache: the compiler cache that QUS_COMPILER_CACHE selects"]);
+    ended.failed(
+        1,
+        &[
+            "no-such-cache: the compiler cache that QUS_COMPILER_CACHE selects",
+            "hint: install no-such-cache, or unset QUS_COMPILER_CACHE",
+        ],
+    );
     let ended = Ended::of(xtask.command(&["build-qemu"]).env("PATH", "/nonexistent").output().unwrap());
     ended.failed(1, &["cc: ", "strip: ", "python3: ", "git: ", "hint: "]);
 }
