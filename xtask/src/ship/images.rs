@@ -12,6 +12,7 @@ mod fault;
 mod index;
 mod outcome;
 mod plan;
+mod policy;
 mod push;
 mod registry;
 mod release;
@@ -29,6 +30,7 @@ use crate::engine::find::Engine;
 use crate::ship::images::args::Args;
 use crate::ship::images::builder::{Builder, Destination};
 use crate::ship::images::plan::{Image, ImageKind};
+use crate::ship::images::policy::Policy;
 use crate::ship::images::release::Release;
 use crate::ship::images::stage::Staged;
 use crate::ship::images::work::ImageRun;
@@ -46,6 +48,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let hosts = args.hosts.built(cx)?;
     let staged = hosts.iter().map(|&host| Staged::inspect(cx, host)).collect::<Result<Vec<_>>>()?;
     let release = Release::new(cx, &staged, args.qemu.as_deref(), args.tag.as_deref())?;
+    let policy = Policy { args, staged: &staged };
+    policy.check_profiles()?;
+    if args.push {
+        policy.check_guests(&[])?;
+    }
     let images = release.images(cx, &hosts, &staged)?;
     let kinds: Vec<ImageKind> = plan::kinds(&images);
     if args.output.dry_run {
@@ -56,7 +63,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let engine = Engine::find(cx, args.builder.as_deref())?;
     let client = engine.client.clone().env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     let builder = Builder::inspect(&client, args.builder.as_deref())?;
-    let work = ImageRun { cx, args, release: &release, client: &client, builder: &builder };
+    let work = ImageRun { cx, args, release: &release, policy: &policy, client: &client, builder: &builder };
     let outcomes = if args.push { work.push(&images, &kinds)? } else { work.load(&images)? };
     if args.record {
         sizes::record(cx, &release.qemu, &outcomes)?;

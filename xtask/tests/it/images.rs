@@ -12,18 +12,28 @@ pub(super) fn with_bundle() -> Xtask {
 
 fn with_bundle_of(host: &Host) -> Xtask {
     let xtask = Xtask::new();
+    add_bundle(&xtask, host, "release", &["aarch64"]);
+    xtask
+}
+
+/// Adds a bundle of empty files.
+pub(super) fn add_bundle(xtask: &Xtask, host: &Host, profile: &str, guests: &[&str]) {
     let dir = xtask.path("target/qus/bundle").join(host.name);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("qus"), "").unwrap();
-    fs::write(dir.join("qemu-aarch64"), "").unwrap();
     let none = Sha256::of("");
+    let emulator = |guest: &&str| {
+        let file = format!("qemu-{guest}");
+        fs::write(dir.join(&file), "").unwrap();
+        serde_json::json!({ "target": guest, "file": file, "size": 0, "sha256": none })
+    };
+    let emulators: Vec<_> = guests.iter().map(emulator).collect();
     let bundle = serde_json::json!({
-        "schema": 2, "qemu": "10.2.2", "source_sha256": none, "patches": [], "host": host.name, "profile": "release",
+        "schema": 2, "qemu": "10.2.2", "source_sha256": none, "patches": [], "host": host.name, "profile": profile,
         "flags": [], "toolchain": { "cc": "", "ld": "", "libc_sha256": none }, "dependencies": [],
-        "emulators": [{ "target": "aarch64", "file": "qemu-aarch64", "size": 0, "sha256": none }],
+        "emulators": emulators,
     });
     fs::write(dir.join("bundle.json"), bundle.to_string()).unwrap();
-    xtask
 }
 
 /// The plan for that bundle.
@@ -56,6 +66,56 @@ fn an_action_is_required() {
     // Sizes are recorded for QEMU's version, which is then not in the tags.
     let ended = Xtask::new().run(&["images", "--push", "--repo", "ghcr.io/a/b", "--record", "--tag", "x"]);
     ended.failed(2, &["cannot be used with"]);
+}
+
+/// Runs a push that needs no engine.
+fn push(xtask: &Xtask, args: &[&str]) -> Ended {
+    let push = ["images", "--push", "--dry-run", "--repo", "ghcr.io/a/b", "--host", "all"];
+    xtask.run(&[&push, args].concat())
+}
+
+#[test]
+fn the_dev_profile_is_not_pushed_to_tags_of_a_release() {
+    let xtask = Xtask::new();
+    add_bundle(&xtask, "amd64".parse().unwrap(), "dev", &["aarch64", "arm"]);
+    let build = "`cargo xtask build-qemu aarch64 arm --host amd64 --qemu 10.2.2 --profile release`";
+    let what = "the emulators for amd64 were built with the dev profile";
+    push(&xtask, &[]).failed(1, &[what, "hint: ", build, "--tag", "--allow-dev"]);
+    for args in [&["--tag", "mine"][..], &["--allow-dev"]] {
+        let ended = push(&xtask, args);
+        assert_eq!(ended.status, Some(0), "{args:?}: {}", ended.stderr);
+        assert!(
+            ended.stderr.contains(&format!("note: {what}; for a release, run {build}")),
+            "{}",
+            ended.stderr
+        );
+    }
+    let ended = xtask.run(&["images", "--dry-run", "--host", "amd64"]);
+    assert_eq!(ended.status, Some(0), "nothing is pushed: {}", ended.stderr);
+    xtask.run(&["images", "--dry-run", "--allow-dev"]).failed(2, &["--push"]);
+}
+
+#[test]
+fn hosts_with_other_guests_are_not_pushed() {
+    let xtask = Xtask::new();
+    let add = |host: &str, guests: &[&str]| add_bundle(&xtask, host.parse().unwrap(), "release", guests);
+    add("amd64", &["aarch64", "arm", "sh4"]);
+    add("arm64v8", &["x86_64", "arm", "sh4"]);
+    add("arm32v7", &["sh4"]);
+    let ended = push(&xtask, &[]);
+    assert_eq!(ended.status, Some(0), "the sets are equal: {}", ended.stderr);
+    add("arm64v8", &["arm"]);
+    let expected = [
+        "some hosts lack guests that others have:\n  arm64v8 lacks sh4\n",
+        "hint: run `cargo xtask build-qemu sh4 --host arm64v8 --qemu 10.2.2 --profile release`",
+        "--allow-partial",
+    ];
+    for args in [&[][..], &["--tag", "mine"]] {
+        push(&xtask, args).failed(1, &expected);
+    }
+    let ended = push(&xtask, &["--allow-partial"]);
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains("warning: some hosts lack guests"), "{}", ended.stderr);
 }
 
 #[test]

@@ -45,6 +45,12 @@ pub(crate) struct Args {
     /// Record the sizes, which `codegen` writes to the README
     #[arg(long, requires = "push", conflicts_with = "tag")]
     pub(super) record: bool,
+    /// Push emulators of the dev profile to tags with a version, and to floating tags such as latest
+    #[arg(long, requires = "push")]
+    pub(super) allow_dev: bool,
+    /// Push although other hosts have other guests, so that an index lacks some hosts
+    #[arg(long, requires = "push")]
+    pub(super) allow_partial: bool,
     /// Move tags that exist with other content
     #[arg(long)]
     pub(super) force: bool,

@@ -98,6 +98,9 @@ impl fmt::Display for ImageKind {
 /// The label with the hash of an image's inputs.
 pub(super) const INPUTS: &str = "qus.inputs";
 
+/// The label with the guests of an image that has all of its host, separated by spaces.
+pub(super) const GUESTS: &str = "qus.guests";
+
 /// The label with the commit.
 pub(super) const REVISION: &str = "org.opencontainers.image.revision";
 

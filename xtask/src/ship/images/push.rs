@@ -6,12 +6,13 @@ use serde_json::{Map, Value};
 
 use crate::base::error::Usage;
 use crate::base::parallel;
-use crate::base::progress::say;
+use crate::base::progress::Bar;
 use crate::ship::images::builder::Destination;
 use crate::ship::images::check::{self, VerifiedImage};
 use crate::ship::images::index;
 use crate::ship::images::outcome::{TagOutcome, TagState};
 use crate::ship::images::plan::{INPUTS, Image, ImageKind, REVISION};
+use crate::ship::images::policy;
 use crate::ship::images::registry::{Registry, RemoteManifest};
 use crate::ship::images::release::Release;
 use crate::ship::images::work::ImageRun;
@@ -37,19 +38,22 @@ impl ImageRun<'_> {
     pub(super) fn push(&self, images: &[Image], kinds: &[ImageKind]) -> Result<Vec<TagOutcome>> {
         let registry = self.registry();
         let version = &self.release.version;
-        say(format_args!("querying existing images of {} …", self.args.repo));
+        let bar = Bar::new(format!("querying existing images of {}", self.args.repo));
         let known = parallel::map(images.iter().collect::<Vec<_>>().as_slice(), |&image| {
             Ok(KnownImage { image, found: registry.find(&image.tag)? })
         })?;
         let indexes: Vec<KnownIndex> =
             parallel::map(kinds, |&kind| Ok((kind, registry.find(&kind.tag(version))?)))?;
+        let others = policy::find_other_hosts(&registry, self.policy.staged, version)?;
+        drop(bar);
+        self.policy.check_guests(&others)?;
         self.check_conflicts(&conflicts(&known, &indexes, version))?;
         let missing = known.iter().filter(|known| known.unchanged().is_none());
         let missing: Vec<&Image> = missing.map(|known| known.image).collect();
         let tags = |image: &Image| vec![registry.name(&image.tag)];
         let metadata = self.bake(&missing, tags, Destination::Registry)?;
 
-        say("verifying the pushed images …");
+        let _bar = Bar::new("verifying the pushed images");
         let pushed = parallel::map(&known, |known| verify(&registry, known, &metadata))?;
         let new: Vec<&VerifiedImage> =
             pushed.iter().filter(|pushed| pushed.row.state == TagState::Pushed).collect();

@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, Result};
 use qus_core::arch::Host;
-use qus_core::bundle::Profile;
 use qus_core::digest::Sha256;
 use qus_core::hint::hinted;
 use serde_json::Value;
@@ -12,9 +11,8 @@ use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::exec::{self, sh};
 use crate::base::files;
-use crate::base::progress::say;
 use crate::bundle::manifest;
-use crate::ship::images::plan::{self, INPUTS, Image, ImageKind, Labels, REVISION};
+use crate::ship::images::plan::{self, GUESTS, INPUTS, Image, ImageKind, Labels, REVISION};
 use crate::ship::images::stage::Staged;
 
 /// Properties that all images of a run share.
@@ -62,11 +60,6 @@ impl Release {
                     ),
                 ));
             }
-        }
-        if recipes().any(|recipe| recipe.profile != Profile::Release) {
-            say(
-                "note: these emulators were built with the dev profile; for a release, build with --profile release",
-            );
         }
         let git = |args: &[&str]| {
             let root = cx.paths.root();
@@ -123,6 +116,10 @@ impl Release {
                     };
                     image.labels.insert("qus.qemu", staged.bundle.recipe.qemu.to_string());
                     inputs["emulators"] = Value::from(bundle.json());
+                }
+                if matches!(kind, ImageKind::Pkg | ImageKind::Full) {
+                    let guests: Vec<_> = staged.guests().map(|arch| arch.name).collect();
+                    image.labels.insert(GUESTS, guests.join(" "));
                 }
                 image.labels.insert(INPUTS, Sha256::of(inputs.to_string()).to_string());
                 // Not part of the hash: a new commit with equal inputs does not change the image.

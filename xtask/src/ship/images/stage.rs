@@ -18,7 +18,7 @@ use crate::bundle::manifest;
 
 /// A bundle and the directory of its staged files.
 pub(super) struct Staged {
-    host: &'static Host,
+    pub(super) host: &'static Host,
     pub(super) dir: PathBuf,
     pub(super) bundle: Bundle,
     /// Hash of the program.

@@ -15,6 +15,7 @@ use crate::engine::client::Client;
 use crate::ship::images::args::Args;
 use crate::ship::images::builder::{Builder, Destination};
 use crate::ship::images::plan::{self, Image};
+use crate::ship::images::policy::Policy;
 use crate::ship::images::registry::Registry;
 use crate::ship::images::release::Release;
 
@@ -26,6 +27,7 @@ pub(super) struct ImageRun<'a> {
     pub(super) cx: &'a Context,
     pub(super) args: &'a Args,
     pub(super) release: &'a Release,
+    pub(super) policy: &'a Policy<'a>,
     pub(super) client: &'a Client,
     pub(super) builder: &'a Builder,
 }

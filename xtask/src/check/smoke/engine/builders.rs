@@ -32,7 +32,7 @@ fn classic_store(fixture: &EngineFixture<'_>) -> Result<()> {
     let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("c/run"), &options)?;
     let repo = fixture.repo("classic");
     let push = || -> Result<_> {
-        let args = ["images", "--push", "--repo", &repo, "--sbom", "none", "--json"];
+        let args = ["images", "--push", "--allow-dev", "--repo", &repo, "--sbom", "none", "--json"];
         fixture.kernel.run(fixture.xtask_with(&engine, &fixture.small, &args)?)
     };
     let first = push()?;
@@ -167,10 +167,10 @@ fn sbom(fixture: &EngineFixture<'_>) -> Result<()> {
     let scanner = push_scanner(fixture)?;
     let repo = fixture.repo("sbom");
     let push = |repo: &str, scanner: &str| -> Result<_> {
-        fixture.kernel.run(
-            fixture
-                .xtask(&fixture.small, &["images", "--push", "--repo", repo, "--sbom", scanner, "--json"])?,
-        )
+        fixture.kernel.run(fixture.xtask(
+            &fixture.small,
+            &["images", "--push", "--allow-dev", "--repo", repo, "--sbom", scanner, "--json"],
+        )?)
     };
     push(&repo, &scanner)?.succeeds()?;
     let inspect = ["buildx", "imagetools", "inspect", "--format", "{{json .SBOM}}"];

@@ -52,7 +52,10 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
 
 /// Prepares a push of the small bundle.
 fn push<'a>(fixture: &EngineFixture<'a>, repo: &str) -> Result<Cmd<'a>> {
-    fixture.xtask(&fixture.small, &["images", "--push", "--repo", repo, "--sbom", "none", "--json"])
+    fixture.xtask(
+        &fixture.small,
+        &["images", "--push", "--allow-dev", "--repo", repo, "--sbom", "none", "--json"],
+    )
 }
 
 /// Starts a faulty proxy on the loopback interface.
@@ -220,7 +223,7 @@ fn full_engine(fixture: &EngineFixture<'_>) -> Result<()> {
     let options = Options { daemon: json!({ "data-root": disk.dir }), ..Options::default() };
     let engine = Throwaway::start(fixture.kernel.cx, &fixture.path("f/run"), &options)?;
     let repo = fixture.repo("full");
-    let args = ["images", "--push", "--repo", &repo, "--sbom", "none"];
+    let args = ["images", "--push", "--allow-dev", "--repo", &repo, "--sbom", "none"];
     let output = fixture.kernel.run(fixture.xtask_with(&engine, &fixture.small, &args)?)?;
     // In about one of twelve runs, dockerd 26.1 panics instead of reporting that the disk is full.
     let expected: &[&str] = match output.stderr.contains("the engine is not running") {

@@ -142,7 +142,7 @@ fn user_killed(fixture: &EngineFixture<'_>) -> Result<()> {
     fixture.small_bundle(&target, &[FOREIGN[0]], None)?;
     let push = fixture.xtask_without_docker(
         &target,
-        &["images", "--push", "--repo", &fixture.repo("orphan"), "--sbom", "none"],
+        &["images", "--push", "--allow-dev", "--repo", &fixture.repo("orphan"), "--sbom", "none"],
     )?;
     let mut user = BackgroundProcess::start(fixture.path("orphan.log"), push)?;
     user.wait_for_output("using a throwaway engine")?;

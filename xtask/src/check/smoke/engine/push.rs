@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
-use qus_core::arch::ARCHES;
+use qus_core::arch::{ARCHES, Host};
+use qus_core::bundle::{Bundle, Profile, Recipe};
 use serde_json::Value;
 
+use crate::base::files;
 use crate::bundle::manifest;
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests};
 
@@ -15,16 +17,17 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     )?;
     checks.check("pushed images: indexes, labels, provenance, sizes", contents)?;
     checks.check("a tag with different content is moved only with --force", tags_immutable)?;
+    checks.check("the dev profile and hosts with other guests are refused", not_for_a_release)?;
     checks.check("layers as gzip, for engines that do not read zstd", gzip)
 }
 
 fn all_kinds(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = fixture.repo("qus");
     let push = || {
-        fixture.kernel.run(
-            fixture
-                .xtask_without_docker(&fixture.target, &["images", "--push", "--repo", &repo, "--json"])?,
-        )
+        fixture.kernel.run(fixture.xtask_without_docker(
+            &fixture.target,
+            &["images", "--push", "--allow-dev", "--repo", &repo, "--json"],
+        )?)
     };
     let first = push()?;
     let stderr = first.stderr.clone();
@@ -134,6 +137,53 @@ fn tags_immutable(fixture: &EngineFixture<'_>) -> Result<()> {
     ensure!(forced.stderr.contains("warning: moving tags"), "no warning: {}", forced.stderr);
     let forced = digests(&forced.succeeds()?)?;
     ensure!(forced["1-register"] != first["1-register"] && forced["1-pkg"] == first["1-pkg"], "{forced:?}");
+    Ok(())
+}
+
+fn not_for_a_release(fixture: &EngineFixture<'_>) -> Result<()> {
+    let repo = fixture.repo("policy");
+    let target = fixture.path("policy");
+    let own = fixture.host;
+    let other: &Host = if own.name == "s390x" { "ppc64le" } else { "s390x" }.parse()?;
+    // Emulators of this host, which are also pushed as those of another one: its images are not run.
+    let bundle = |host: &'static Host, guests: &[&str], profile| -> Result<()> {
+        fixture.small_bundle(&target, guests, None)?;
+        let bundles = target.join("qus/bundle");
+        let dir = bundles.join(host.name);
+        if host != own {
+            files::remove_dir(&dir)?;
+            fs::rename(bundles.join(own.name), &dir)?;
+        }
+        let Bundle { recipe, emulators, .. } = manifest::read(&dir)?.context("the bundle cannot be read")?;
+        manifest::write(&Bundle::new(Recipe { host, profile, ..recipe }, emulators), &dir)
+    };
+    let push = |host: &Host, args: &[&str]| {
+        let qemu = bundle_version(fixture)?;
+        let push = ["images", "--push", "--repo", &repo, "--sbom", "none", "--json"];
+        let args = [&push[..], &["--host", host.name, "--qemu", &qemu], args].concat();
+        fixture.kernel.run(fixture.xtask(&target, &args)?)
+    };
+    let latest = format!("{repo}:latest");
+
+    bundle(own, &["aarch64", "arm"], Profile::Dev)?;
+    push(own, &[])?.exits(1, &["were built with the dev profile", "--profile release", "--allow-dev"])?;
+    ensure!(fixture.inspect(&latest).is_err(), "the dev profile is in the repository");
+    push(own, &["--allow-dev"])?.succeeds()?;
+
+    // The first host is in the repository only.
+    bundle(other, &["arm"], Profile::Release)?;
+    let hint = format!("hint: run `cargo xtask build-qemu aarch64 --host {other} --qemu ");
+    push(other, &[])?.exits(1, &[&format!("{other} lacks aarch64"), &hint, "--allow-partial"])?;
+    ensure!(
+        fixture.inspect(&format!("{repo}:{other}-{}", bundle_version(fixture)?)).is_err(),
+        "it is pushed"
+    );
+    bundle(other, &["aarch64", "arm", "i386"], Profile::Release)?;
+    let expected = [&*format!("{own} lacks i386"), "push", "again with --force; or add --allow-partial"];
+    push(other, &[])?.exits(1, &expected)?;
+    push(other, &["--allow-partial"])?.exits(0, &["warning: some hosts lack guests"])?;
+    let hosts = fixture.inspect(&latest)?["image"].as_object().map_or(0, serde_json::Map::len);
+    ensure!(hosts == 2, "latest has {hosts} hosts");
     Ok(())
 }
 
