@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use qus_core::hint;
-use qus_core::text::lines;
+use qus_core::text::{Show, lines};
 use serde::Serialize;
 
 use crate::base::error::Skip;
@@ -104,17 +104,49 @@ impl Report {
                 None => Outcome::Failed(with_hint(&error)),
             },
         };
-        let line = match &outcome {
-            Outcome::Passed => format!("passed   {level}  {name}\n"),
-            Outcome::Failed(why) => format!("FAILED   {level}  {name}: {why}\n"),
-            Outcome::Skipped(why) => {
-                let why = why.lines().next().unwrap_or_default();
-                format!("skipped  {level}  {name}: {why}\n")
-            }
-        };
+        match &outcome {
+            Outcome::Passed => self.print(&format!("passed   {level}  {name}\n")),
+            Outcome::Failed(why) => self.print(&format!("FAILED   {level}  {name}: {why}\n")),
+            // Printed at the end, because many are skipped for the same reason.
+            Outcome::Skipped(_) => {}
+        }
         self.cases.push(Case { level, name, outcome });
-        self.print(&line);
         Ok(())
+    }
+
+    /// A line for each reason of skipped checks, and the command that runs those which need root.
+    fn skips(&self) -> String {
+        let mut reasons: Vec<(&str, Vec<&Case>)> = Vec::new();
+        for case in &self.cases {
+            let Outcome::Skipped(why) = &case.outcome else { continue };
+            let why = why.lines().next().unwrap_or_default();
+            match reasons.iter_mut().find(|(other, _)| *other == why) {
+                Some((_, cases)) => cases.push(case),
+                None => reasons.push((why, vec![case])),
+            }
+        }
+        let (mut text, mut need_root) = (String::new(), Vec::new());
+        for (why, cases) in reasons {
+            let mut levels: Vec<_> = cases.iter().map(|case| case.level).collect();
+            levels.dedup();
+            let name = match &*cases {
+                [case] => case.name.clone(),
+                cases => format!("{} checks", cases.len()),
+            };
+            text += &format!("skipped  {}  {name}: {why}\n", levels.join(", "));
+            if why.contains("only root") || why.contains("requires root") {
+                need_root.extend(levels);
+            }
+        }
+        need_root.sort_unstable();
+        need_root.dedup();
+        if let (false, Ok(xtask)) = (need_root.is_empty(), std::env::current_exe()) {
+            let (xtask, levels) = (xtask.quoted(), need_root.join(" "));
+            text += &format!(
+                "hint: to run what needs root: `sudo --preserve-env=CARGO_TARGET_DIR {xtask} smoke {levels}`\n"
+            );
+        }
+        text
     }
 
     /// Writes to standard output. A closed pipe is not an error.
@@ -142,6 +174,7 @@ impl Report {
         let passed = count(|outcome| *outcome == Outcome::Passed);
         let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
         let skipped = self.cases.len() - passed - failed;
+        self.print(&self.skips());
         self.print(&format!("{}: {passed} passed, {failed} failed, {skipped} skipped\n", self.title));
         if let Some(file) = file {
             files::write(file, &serde_json::to_vec_pretty(&self.cases)?)?;
@@ -176,6 +209,22 @@ mod tests {
         report.check("level", "a", skip).unwrap();
         assert_eq!(report.cases[0].outcome, Outcome::Skipped("no engine".into()));
         assert!(report.finish(None).is_err(), "no check has passed");
+    }
+
+    #[test]
+    fn skips_are_summarised_by_reason() {
+        let mut report = quiet(&[]);
+        let skip = |why: &str| Err(Skip(why.to_owned()).into());
+        for (level, name) in [("kernel", "a"), ("kernel", "b"), ("engine", "c")] {
+            report.check(level, name, || skip("only root can register handlers")).unwrap();
+        }
+        report.check("build", "d", || skip("curl is not installed\nmore")).unwrap();
+        let text = report.skips();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[0], "skipped  kernel, engine  3 checks: only root can register handlers");
+        assert_eq!(lines[1], "skipped  build  d: curl is not installed");
+        assert!(lines[2].starts_with("hint: ") && lines[2].ends_with(" smoke engine kernel`"), "{text}");
+        assert_eq!((lines.len(), quiet(&[]).skips()), (3, String::new()));
     }
 
     /// Standard output to which nothing can be written.

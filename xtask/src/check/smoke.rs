@@ -27,9 +27,9 @@ use crate::check::report::Report;
 
 /// Check the bundle with guest programs, the kernel, container engines and failing builds
 ///
-/// Prints one line for each check and the totals at the end. The exit status is 1 if a check fails or if no check
-/// runs. Emulators and qus come from the bundle in target/qus/bundle; build them first. The levels `kernel`
-/// and `engine` require root, and restore the machine's state.
+/// Prints one line for each check, those that are skipped at the end by reason, and the totals. The exit status is 1 if a
+/// check fails or if no check runs. Emulators and qus come from the bundle in target/qus/bundle; build them first. The
+/// levels `kernel` and `engine` require root, and restore the machine's state.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Levels to run [default: all]
