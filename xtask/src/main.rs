@@ -103,9 +103,10 @@ fn exit_interrupted() -> ! {
     // Writing to stderr may block forever if the pipe is full.
     let (done, written) = mpsc::channel();
     thread::spawn(move || {
-        progress::close();
-        progress::say("interrupted; run the same command again to resume");
-        let _ = done.send(());
+        progress::say_last("interrupted; run the same command again to resume", || {
+            let _ = done.send(());
+            thread::park();
+        });
     });
     let _ = written.recv_timeout(Duration::from_millis(200));
     std::process::exit(130);

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::base::exec::supervisor::InheritedLock;
-use crate::base::progress::say;
+use crate::base::progress::{Bar, say};
 
 /// A lock that is held until it is dropped, and until all programs that were started in the meantime have ended.
 pub(crate) struct Lock {
@@ -45,6 +45,7 @@ pub(super) fn lock_with_file(path: &Path, what: &Path) -> Result<Lock> {
                 "waiting for another cargo xtask (process {holder}), which has locked {}",
                 what.display()
             ));
+            let _bar = Bar::short("waiting");
             let locked = Flock::lock(file, FlockArg::LockExclusive);
             locked.map_err(|(_, errno)| errno).with_context(|| format!("cannot lock {}", path.display()))?
         }

@@ -8,9 +8,7 @@ use std::io::{self, Write};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{
-    FormattedDuration, HumanDuration, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle,
-};
+use indicatif::{FormattedDuration, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use qus_core::hint;
 use qus_core::text::{Show, lines};
 
@@ -37,17 +35,21 @@ pub(crate) fn fail(error: &anyhow::Error) {
 
 /// Writes text to stderr, above the progress bars. A write error is ignored, because it must not abort the work.
 pub(crate) fn write(text: &str) {
+    write_then(text, || {});
+}
+
+/// Prints the last line of a process to stderr, and calls `end`, which ends the process: no progress bar is drawn again.
+pub(crate) fn say_last(line: impl Display, end: impl FnOnce()) {
+    write_then(&format!("{line}\n"), end);
+}
+
+fn write_then(text: &str, then: impl FnOnce()) {
     let stderr = io::stderr();
     let text = Terminal::of(&stderr).format(&lines(text));
     BARS.suspend(|| {
         let _ = (&stderr).write_all(text.as_bytes());
+        then();
     });
-}
-
-/// Removes all progress bars, because the process ends.
-pub(crate) fn close() {
-    let _ = BARS.clear();
-    BARS.set_draw_target(ProgressDrawTarget::hidden());
 }
 
 /// Escapes control characters and newlines, for paths and names in a message.

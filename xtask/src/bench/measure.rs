@@ -36,7 +36,8 @@ pub(super) fn measure(
         emulator.as_ref().map(|it| Session::start(setup.guest, it, setup.bench_root)).transpose()
     };
     let mut sessions: Vec<_> = setup.emulators.iter().map(start).collect::<Result<_>>()?;
-    let mut bar = Bar::new(format!("{}: {} workloads", setup.guest, workloads.len()));
+    let noun = if workloads.len() == 1 { "workload" } else { "workloads" };
+    let mut bar = Bar::new(format!("{}: {} {noun}", setup.guest, workloads.len()));
     let mut comparisons: Vec<_> =
         workloads.iter().map(|workload| Comparison::new(workload, setup, &sessions)).collect();
     let mut estimate = Estimate::new(workloads.len(), rounds + 1, following);
