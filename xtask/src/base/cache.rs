@@ -31,6 +31,7 @@ pub(crate) fn ensure(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Res
     }
     publish(dir, |partial| {
         build(partial)?;
+        let _bar = Bar::short(format!("writing checksums of {name}"));
         files::write(&checksums::file(dir), checksums::list(partial)?.as_bytes())
     })
 }
