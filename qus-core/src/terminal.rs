@@ -31,13 +31,16 @@ const LABELS: [(&str, &str); 7] = [
 const RESULTS: [(&str, &str); 2] = [("FAILED", "1;31"), ("OK", "1;32")];
 
 /// Text, in which nothing is left that a terminal executes, as it is written to a stream.
-pub fn decorate(text: &str, stream: impl AsFd + IsTerminal) -> String {
-    let is_terminal = stream.is_terminal();
-    let wrapped = match terminal_size_of(stream) {
-        Some((Width(width), _)) if is_terminal => wrap(text, width.into()),
-        _ => text.to_owned(),
-    };
+pub fn decorate(text: &str, stream: impl AsFd) -> String {
+    let is_terminal = stream.as_fd().is_terminal();
+    let wrapped = width(stream).map_or_else(|| text.to_owned(), |width| wrap(text, width));
     if has_colours(is_terminal, |name| std::env::var_os(name)) { colour(&wrapped) } else { wrapped }
+}
+
+/// The width of a terminal in columns; `None` if the stream is none, or its terminal does not know.
+pub fn width(stream: impl AsFd) -> Option<usize> {
+    let (Width(width), _) = terminal_size_of(stream)?;
+    (width > 0).then(|| width.into())
 }
 
 /// <https://no-color.org> and <https://bixense.com/clicolors>.

@@ -23,12 +23,12 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use nix::sys::signal::{SigSet, Signal};
 use qus_core::hint;
+use qus_core::terminal::decorate;
 
 use base::context::Context;
 use base::error::Usage;
 use base::output::out;
 use base::progress;
-use base::terminal::Terminal;
 
 /// Build, check and release qus
 ///
@@ -75,13 +75,11 @@ fn exit_code(result: Result<()>) -> ExitCode {
 
 /// Prints requested help or the version to stdout, and argument errors to stderr.
 fn print_clap_error(error: &clap::Error) -> ExitCode {
-    let text = error.render();
+    let text = error.render().to_string();
     if !error.use_stderr() {
-        let has_colours = Terminal::of(&io::stdout()).has_colours;
-        return exit_code(out(&if has_colours { text.ansi().to_string() } else { text.to_string() }));
+        return exit_code(out(&decorate(&text, io::stdout())));
     }
-    // Without clap's colours, because arguments may contain control characters, which are escaped.
-    progress::write(&text.to_string());
+    progress::write(&text);
     ExitCode::from(2)
 }
 

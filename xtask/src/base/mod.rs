@@ -13,4 +13,3 @@ pub(crate) mod paths;
 pub(crate) mod progress;
 pub(crate) mod settings;
 pub(crate) mod tarball;
-pub(crate) mod terminal;

@@ -10,9 +10,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{FormattedDuration, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 use qus_core::hint;
+use qus_core::terminal::{self, decorate};
 use qus_core::text::{Show, lines};
-
-use crate::base::terminal::Terminal;
 
 /// All progress bars; hidden if stderr is not a terminal that can draw them.
 static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
@@ -45,7 +44,7 @@ pub(crate) fn say_last(line: impl Display, end: impl FnOnce()) {
 
 fn write_then(text: &str, then: impl FnOnce()) {
     let stderr = io::stderr();
-    let text = Terminal::of(&stderr).format(&lines(text));
+    let text = decorate(&lines(text), &stderr);
     BARS.suspend(|| {
         let _ = (&stderr).write_all(text.as_bytes());
         then();
@@ -117,7 +116,7 @@ impl Bar {
     pub(crate) fn set_with(&mut self, done: u64, all: u64, left: Option<Duration>) {
         if let Some(bar) = &self.drawn {
             if bar.length().is_none() {
-                let wide = Terminal::of(&io::stderr()).is_wide(70);
+                let wide = terminal::width(io::stderr()).is_some_and(|width| width >= 70);
                 let graph = if wide { " [{bar:20}]" } else { "" };
                 // Bytes, which nobody wants to count.
                 let count = if all >= MANY { "{percent} %" } else { "{pos}/{len}" };

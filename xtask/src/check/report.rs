@@ -7,13 +7,13 @@ use std::path::Path;
 
 use anyhow::{Context, Error, Result, anyhow, bail};
 use qus_core::hint;
+use qus_core::terminal::decorate;
 use qus_core::text::{Show, lines};
 use serde::Serialize;
 
 use crate::base::error::Skip;
 use crate::base::files;
 use crate::base::output::NO_STDOUT;
-use crate::base::terminal::Terminal;
 
 /// The outcome of a check.
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -40,7 +40,6 @@ pub(crate) struct Report {
     only: String,
     cases: Vec<Case>,
     lines: Box<dyn Write + Send>,
-    terminal: Terminal,
     /// The first error of writing a line; the checks continue.
     unwritable: Option<io::Error>,
 }
@@ -63,8 +62,7 @@ impl Report {
     /// Creates an empty report. Skipped checks of the levels in `require`, or of all levels if it contains `all`, count
     /// as failures. A line for each check and the totals are written to standard output.
     pub(crate) fn new(title: &'static str, require: &[String]) -> Self {
-        let terminal = Terminal::of(&io::stdout());
-        Self { terminal, ..Self::to(Box::new(io::stdout()), title, require) }
+        Self::to(Box::new(io::stdout()), title, require)
     }
 
     fn to(lines: Box<dyn Write + Send>, title: &'static str, require: &[String]) -> Self {
@@ -74,7 +72,6 @@ impl Report {
             only: String::new(),
             cases: Vec::new(),
             lines,
-            terminal: Terminal::NONE,
             unwritable: None,
         }
     }
@@ -151,7 +148,7 @@ impl Report {
 
     /// Writes to standard output. A closed pipe is not an error.
     fn print(&mut self, text: &str) {
-        let text = self.terminal.format(&lines(text));
+        let text = decorate(&lines(text), io::stdout());
         let written = self.lines.write_all(text.as_bytes()).and_then(|()| self.lines.flush());
         if let Err(error) = written {
             if error.kind() != io::ErrorKind::BrokenPipe {
