@@ -34,12 +34,12 @@ pub(crate) fn check_directories(cx: &Context) -> Result<()> {
 struct Missing {
     name: String,
     reason: String,
-    remedy: Remedy,
+    solution: Solution,
 }
 
 /// How a missing requirement is met.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Remedy {
+enum Solution {
     /// By the packages that contain this; see [`PROVIDERS`].
     Packages(&'static str),
     /// By something else.
@@ -76,21 +76,21 @@ pub(crate) fn check(cx: &Context) -> Result<()> {
         return Ok(());
     }
     let list: String = missing.iter().map(|it| format!("\n  {}: {}", it.name, it.reason)).collect();
-    let remedies: Vec<_> = missing.into_iter().map(|it| it.remedy).collect();
+    let solutions: Vec<_> = missing.into_iter().map(|it| it.solution).collect();
     let install = install_command(&cx.data.tools)?;
-    Err(hinted(format!("this machine lacks build requirements:{list}"), hint(install.as_deref(), &remedies)))
+    Err(hinted(format!("this machine lacks build requirements:{list}"), hint(install.as_deref(), &solutions)))
 }
 
 fn find_missing(cx: &Context) -> Result<Vec<Missing>> {
     let mut missing = Vec::new();
-    let mut require = |found: bool, name: &str, reason: &str, remedy: Remedy| {
+    let mut require = |found: bool, name: &str, reason: &str, solution: Solution| {
         if !found {
-            missing.push(Missing { name: name.to_owned(), reason: reason.to_owned(), remedy });
+            missing.push(Missing { name: name.to_owned(), reason: reason.to_owned(), solution });
         }
     };
     let packages = |name: &str| {
         let known = PROVIDERS.iter().find(|(provided, _)| *provided == name);
-        known.map_or_else(|| Remedy::Other(format!("install {name}")), |(name, _)| Remedy::Packages(name))
+        known.map_or_else(|| Solution::Other(format!("install {name}")), |(name, _)| Solution::Packages(name))
     };
     let cc = cx.settings.cc();
     let has_compiler = is_installed(cc);
@@ -100,7 +100,7 @@ fn find_missing(cx: &Context) -> Result<Vec<Missing>> {
             has_compiler,
             cc,
             reason,
-            Remedy::Other("set CC to an installed compiler, or unset it".to_owned()),
+            Solution::Other("set CC to an installed compiler, or unset it".to_owned()),
         ),
         None => require(has_compiler, cc, reason, packages("cc")),
     }
@@ -109,7 +109,7 @@ fn find_missing(cx: &Context) -> Result<Vec<Missing>> {
             is_installed(&cache.program),
             &cache.program,
             "the compiler cache that QUS_COMPILER_CACHE selects",
-            Remedy::Other(format!("install {}, or unset QUS_COMPILER_CACHE", cache.program.quoted())),
+            Solution::Other(format!("install {}, or unset QUS_COMPILER_CACHE", cache.program.quoted())),
         );
     }
     require(is_installed("strip"), "strip", "removes symbols from the emulators", packages("strip"));
@@ -125,7 +125,7 @@ fn find_missing(cx: &Context) -> Result<Vec<Missing>> {
             !musl,
             "glibc",
             "emulators linked with musl mishandle O_LARGEFILE (QEMU issue 3262)",
-            Remedy::Other("build on a distribution with glibc, such as Debian".to_owned()),
+            Solution::Other("build on a distribution with glibc, such as Debian".to_owned()),
         );
     }
     if Distribution::detect()?.is_none() {
@@ -154,15 +154,15 @@ fn install_command(tools: &Tools) -> Result<Option<String>> {
 }
 
 /// What to do: install the packages with what is missing, of those that a distribution's command installs, and the rest.
-fn hint(install: Option<&str>, remedies: &[Remedy]) -> String {
+fn hint(install: Option<&str>, solutions: &[Solution]) -> String {
     let mut words = install.unwrap_or_default().split(" #").next().unwrap_or_default().split_whitespace();
     let program: Vec<_> = words.by_ref().take(2).collect();
     let available: Vec<_> = words.collect();
     let (mut packages, mut others): (Vec<&str>, Vec<String>) = (Vec::new(), Vec::new());
-    for remedy in remedies {
-        match remedy {
-            Remedy::Other(text) => others.push(text.clone()),
-            Remedy::Packages(name) => {
+    for solution in solutions {
+        match solution {
+            Solution::Other(text) => others.push(text.clone()),
+            Solution::Packages(name) => {
                 let providers = PROVIDERS.iter().filter(|(provided, _)| provided == name);
                 let found = providers.flat_map(|(_, packages)| *packages).filter(|it| available.contains(it));
                 let found: Vec<_> = found.copied().collect();
@@ -194,8 +194,8 @@ mod tests {
     #[test]
     fn only_what_is_missing_is_installed() {
         let hint_for = |like: &str, names: &[&'static str]| {
-            let remedies: Vec<_> = names.iter().map(|name| Remedy::Packages(name)).collect();
-            hint(Some(&command(like)), &remedies)
+            let solutions: Vec<_> = names.iter().map(|name| Solution::Packages(name)).collect();
+            hint(Some(&command(like)), &solutions)
         };
         assert_eq!(hint_for("debian", &["git"]), "run as root `apt-get install git`");
         assert_eq!(
@@ -211,13 +211,13 @@ mod tests {
 
     #[test]
     fn what_no_package_provides_has_its_own_hint() {
-        let other = Remedy::Other("unset X".to_owned());
+        let other = Solution::Other("unset X".to_owned());
         assert_eq!(
-            hint(Some(&command("debian")), &[other, Remedy::Packages("git")]),
+            hint(Some(&command("debian")), &[other, Solution::Packages("git")]),
             "run as root `apt-get install git`; unset X"
         );
         let none = "install git with the package manager of this distribution";
-        assert_eq!(hint(None, &[Remedy::Packages("git")]), none);
+        assert_eq!(hint(None, &[Solution::Packages("git")]), none);
     }
 
     #[test]

@@ -119,7 +119,9 @@ fn unit_tests(cx: &Context, host: &'static Host) -> Result<()> {
     let program =
         messages.filter_map(|message| message["executable"].as_str().map(str::to_owned)).next_back();
     let program = program.context("cargo built no tests")?;
-    let output = exec::read(runner.cmd(program.as_ref()).args(["--skip", "natively"]))?;
+    // Cargo runs tests in the directory of their package.
+    let tests = runner.cmd(program.as_ref()).args(["--skip", "natively"]);
+    let output = exec::read(tests.in_dir(&cx.paths.root().join("qus-core")))?;
     let passed =
         output.lines().rev().find_map(|line| line.strip_prefix("test result: ok. ")?.split_once(" passed"));
     let passed: usize = passed

@@ -18,8 +18,8 @@ pub(crate) struct DebugArgs {
     strace: Option<Option<PathBuf>>,
     /// Let emulated programs wait for gdb on a TCP port, or on a socket in the file system
     ///
-    /// Other machines can reach the port, and whoever connects controls the program; only you can use a socket. With
-    /// --root, it is a path in the root filesystem.
+    /// Other machines can reach the port, and anyone who connects controls the program; only you can use a socket.
+    /// With --root, it is a path in the root filesystem.
     #[arg(long, value_name = "PORT|SOCKET", value_parser = OsStringValueParser::new().try_map(not_empty))]
     gdb: Option<OsString>,
     /// Processor to emulate, such as `max`; `qemu-ARCH -cpu help` lists them
