@@ -4,6 +4,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use clap::ValueHint;
 use qus_core::arch::Arch;
 use qus_core::binfmt::Binfmt;
 use qus_core::emulator::{EmulatorDir, EmulatorDirError};
@@ -31,26 +32,44 @@ pub(crate) fn note_user_namespace(binfmt: &Binfmt) {
 /// The architectures that must work: `all` are those that have an emulator.
 pub(crate) fn required_archs(names: &[String]) -> Result<Vec<&'static Arch>> {
     let selection = Selection::strict(names)?;
-    Ok(if selection.all { selection.resolve(&emulator_dir(None)?)? } else { selection.archs })
+    Ok(if selection.all { selection.resolve(&EmulatorDirArgs::default().open()?)? } else { selection.archs })
 }
 
-/// The directory with emulators: the argument, the environment, or where they usually are.
-pub(crate) fn emulator_dir(dir: Option<&Path>) -> Result<EmulatorDir> {
-    // Without it neither the usual directories nor probes are found.
-    if !Path::new("/proc/self").exists() {
-        bail!(MountError::NoProc);
+/// `--host-root`, beside `--persist`.
+#[derive(clap::Args)]
+pub(crate) struct HostRootArgs {
+    /// Root directory of the host for --persist, as it is mounted in a container
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, default_value = "/", requires = "persist")]
+    pub(crate) host_root: PathBuf,
+}
+
+/// `--dir`.
+#[derive(clap::Args, Default)]
+pub(crate) struct EmulatorDirArgs {
+    /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    dir: Option<PathBuf>,
+}
+
+impl EmulatorDirArgs {
+    /// Opens the directory of the argument, of the environment, or the usual one.
+    pub(crate) fn open(&self) -> Result<EmulatorDir> {
+        // Without it neither the usual directories nor probes are found.
+        if !Path::new("/proc/self").exists() {
+            bail!(MountError::NoProc);
+        }
+        Ok(self.try_open()?)
     }
-    Ok(open_emulator_dir(dir)?)
-}
 
-/// The same, with the error of the library.
-pub(crate) fn open_emulator_dir(dir: Option<&Path>) -> Result<EmulatorDir, EmulatorDirError> {
-    let variable = ["QEMU_BIN_DIR", "QEMU_BINARY_PATH"]
-        .into_iter()
-        .find_map(|name| env::var_os(name).filter(|dir| !dir.is_empty()))
-        .map(PathBuf::from);
-    match dir.or(variable.as_deref()) {
-        Some(dir) => EmulatorDir::open(dir),
-        None => EmulatorDir::find(),
+    /// The same, with the error of the library.
+    pub(crate) fn try_open(&self) -> Result<EmulatorDir, EmulatorDirError> {
+        let variable = ["QEMU_BIN_DIR", "QEMU_BINARY_PATH"]
+            .into_iter()
+            .find_map(|name| env::var_os(name).filter(|dir| !dir.is_empty()))
+            .map(PathBuf::from);
+        match self.dir.as_deref().or(variable.as_deref()) {
+            Some(dir) => EmulatorDir::open(dir),
+            None => EmulatorDir::find(),
+        }
     }
 }

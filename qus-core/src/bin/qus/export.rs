@@ -11,7 +11,7 @@ use qus_core::probe;
 use qus_core::selection::Selection;
 use qus_core::text::Show;
 
-use crate::context::emulator_dir;
+use crate::context::EmulatorDirArgs;
 use crate::output::print_data;
 
 /// Print our rules in the form of another program
@@ -32,9 +32,8 @@ pub(crate) struct Args {
     /// Let setuid programs run as the user who starts them
     #[arg(long)]
     no_credentials: bool,
-    /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
-    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    emulators: EmulatorDirArgs,
     /// Directory in which the emulators will be when the rules are used
     #[arg(long = "as", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
     target_dir: Option<PathBuf>,
@@ -53,7 +52,7 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let dir = emulator_dir(args.dir.as_deref())?;
+    let dir = args.emulators.open()?;
     let selection = Selection::strict(&args.archs)?;
     let mut chosen: Vec<Emulator> = Vec::new();
     for arch in selection.resolve(&dir)? {

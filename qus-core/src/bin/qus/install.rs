@@ -1,6 +1,6 @@
 //! `qus install`: its arguments and messages; the work is done by [`qus_core::install`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Result, bail};
 use qus_core::binfmt::{Binfmt, Difference, Flags};
@@ -10,7 +10,7 @@ use qus_core::mount::Mounted;
 use qus_core::selection::Selection;
 use qus_core::text::Show;
 
-use crate::context::{emulator_dir, note_user_namespace};
+use crate::context::{EmulatorDirArgs, HostRootArgs, note_user_namespace};
 use crate::output::{message, print_json};
 
 /// Register emulators with the kernel
@@ -34,15 +34,13 @@ pub(crate) struct Args {
     /// Also register these, and no others, at every boot (systemd or OpenRC)
     #[arg(long)]
     persist: bool,
-    /// Root directory of the host for --persist, as it is mounted in a container
-    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, default_value = "/", requires = "persist")]
-    host_root: PathBuf,
+    #[command(flatten)]
+    host: HostRootArgs,
     /// Let setuid programs run as the user who starts them (flags PF instead of POCF)
     #[arg(long)]
     no_credentials: bool,
-    /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
-    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
-    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) emulators: EmulatorDirArgs,
     /// Replace handlers of qus that differ, without a gap, and take precedence over those of other programs; register
     /// named architectures even if this machine runs them natively
     #[arg(long)]
@@ -81,7 +79,7 @@ impl Args {
             native: self.force && !self.archs.iter().any(|name| name == "all"),
             any_owner: self.any_owner,
             probe: !self.no_probe,
-            persist: self.persist.then(|| self.host_root.clone()),
+            persist: self.persist.then(|| self.host.host_root.clone()),
             dry_run: self.dry_run,
         }
     }
@@ -102,7 +100,7 @@ pub(crate) fn require_all(installation: &Installation) -> Result<()> {
 
 /// Installs what was requested, and reports the result for each architecture, also of those that failed.
 pub(crate) fn install_and_report(binfmt: &Binfmt, args: &Args) -> Result<Installation> {
-    let dir = emulator_dir(args.dir.as_deref())?;
+    let dir = args.emulators.open()?;
     let selection = Selection::new(&args.archs);
     if let Some(seconds) = misplaced_seconds(args, &selection) {
         let others: Vec<&str> =

@@ -124,7 +124,7 @@ fn main() -> ExitCode {
 
 /// The version of this program, and of the emulators that it uses.
 fn version() -> String {
-    let emulators = context::open_emulator_dir(None).ok().and_then(|dir| dir.version);
+    let emulators = context::EmulatorDirArgs::default().try_open().ok().and_then(|dir| dir.version);
     let qemu = emulators.map_or(String::new(), |version| format!(" (QEMU {version})"));
     format!("qus {}{qemu}\n", env!("CARGO_PKG_VERSION"))
 }

@@ -11,7 +11,7 @@ use qus_core::selection::Selection;
 use qus_core::text::Show;
 use serde::Serialize;
 
-use crate::context::note_user_namespace;
+use crate::context::{HostRootArgs, note_user_namespace};
 use crate::output::{message, print_json};
 
 /// Remove our handlers from the kernel
@@ -29,9 +29,8 @@ pub(crate) struct Args {
     /// Also remove what `qus install --persist` has written, which must be for these architectures only
     #[arg(long)]
     persist: bool,
-    /// Root directory of the host for --persist, as it is mounted in a container
-    #[arg(long, value_name = "DIR", value_hint = clap::ValueHint::DirPath, default_value = "/", requires = "persist")]
-    host_root: PathBuf,
+    #[command(flatten)]
+    host: HostRootArgs,
     /// Report what would be removed, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -52,7 +51,7 @@ struct RemoveReport {
 
 pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     let selection = Selection::new(&args.archs);
-    let host = HostSystem::at(&args.host_root);
+    let host = HostSystem::at(&args.host.host_root);
     if args.persist && !args.archs.is_empty() && !selection.all {
         // An error is reported below, where the files are removed.
         let mut others = host.archs().unwrap_or_default();

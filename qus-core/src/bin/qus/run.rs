@@ -18,7 +18,7 @@ use qus_core::private::{PrivateHandlers, View};
 use qus_core::selection::Selection;
 use qus_core::text::Show;
 
-use crate::context::emulator_dir;
+use crate::context::EmulatorDirArgs;
 use crate::output::message;
 
 /// Run a command with private handlers, without root
@@ -55,9 +55,8 @@ pub(crate) struct Args {
     /// Let setuid programs run as the user who starts them
     #[arg(long)]
     no_credentials: bool,
-    /// Directory with emulators: qemu-ARCH or qemu-ARCH-static
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[command(flatten)]
+    emulators: EmulatorDirArgs,
     #[command(flatten)]
     debug: debug::DebugArgs,
     /// The command and its arguments
@@ -75,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Some(root) = &args.root {
         ensure!(root.is_dir(), "{} is not a directory", root.shown());
     }
-    let dir = emulator_dir(args.dir.as_deref())?;
+    let dir = args.emulators.open()?;
     let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
     let mut selection = Selection::strict(&args.archs)?;
     selection.all |= selection.archs.is_empty();

@@ -20,7 +20,7 @@ use qus_core::selection::Selection;
 use qus_core::text::count;
 use qus_core::watch::Watch;
 
-use crate::context::{note_user_namespace, open_emulator_dir};
+use crate::context::note_user_namespace;
 use crate::install::{Args, install_and_report, print_outcome, report, require_all};
 use crate::output::message;
 
@@ -44,7 +44,7 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args, interval: Duration) -> Result<()
     message(format_args!("checking every {} s; a signal removes the handlers", interval.as_secs()));
     let options = args.options();
     while !signals.arrive_within(interval)? {
-        let open_dir = || open_emulator_dir(args.dir.as_deref());
+        let open_dir = || args.emulators.try_open();
         let report = &mut |event: qus_core::install::InstallEvent<'_>| report(binfmt, event);
         for outcome in watch.check(binfmt, &options, open_dir, report) {
             print_outcome(&outcome, false);
