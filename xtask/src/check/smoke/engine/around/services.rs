@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use fs_err as fs;
 use serde_json::{Value, json};
 
@@ -53,8 +53,9 @@ fn compose(fixture: &EngineFixture<'_>) -> Result<()> {
     fs::create_dir_all(&plugins)?;
     symlink(plugin, plugins.join("docker-compose"))?;
     let file = fixture.kernel.cx.paths.images().join("compose.yaml").to_string_lossy().into_owned();
-    let without_image = fixture.docker(&["compose", "--file", &file, "up", "--detach"])?;
-    without_image.exits(15, &["set it to an image of qus"])?;
+    let default = fixture.docker(&["compose", "--file", &file, "config", "--images"])?.succeeds()?;
+    let version = &fixture.kernel.cx.data.release("default").map_err(Error::msg)?.version;
+    ensure!(default.trim().ends_with(&format!("/qus:{version}")), "without QUS_IMAGE it uses {default}");
 
     let client = client.env("QUS_IMAGE", &image);
     let compose = |args: &[&str]| -> Result<CommandOutput> {
@@ -62,6 +63,7 @@ fn compose(fixture: &EngineFixture<'_>) -> Result<()> {
     };
     // Short intervals, so that the check does not wait long.
     let config: Value = serde_json::from_str(&compose(&["config", "--format", "json"])?.succeeds()?)?;
+    ensure!(config["services"]["qus"]["image"] == *image, "QUS_IMAGE has no effect: {config}");
     let mut command = strings(&config["services"]["qus"]["command"])?;
     let watch = command.iter_mut().find(|word| *word == "--watch").context("the command has no --watch")?;
     *watch = "--watch=1".to_owned();
