@@ -102,19 +102,13 @@ fn bar(body: &mut String, (x, y): (f64, f64), width: f64, colour: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::plot::tests::widths_at;
     use crate::bench::results::tests::{results, samples};
     use crate::bench::results::{Outcome, Results};
 
-    /// The widths of the bars, which start at the axis.
-    fn widths(svg: &str) -> Vec<f64> {
-        let bars = svg.split("<rect ").filter(|part| part.starts_with(&format!("x=\"{LEFT}\"")));
-        bars.map(|bar| bar.split("width=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
-            .collect()
-    }
-
     #[test]
     fn a_bar_is_as_long_as_its_mean() {
-        let widths = widths(&svg(&results()));
+        let widths = widths_at(LEFT, &svg(&results()));
         // The square root of 6, and 2.
         assert!((widths[0] / widths[1] * 2.0 - 6f64.sqrt()).abs() < 0.01, "{widths:?}");
         assert_eq!(widths.len(), 2);
@@ -131,7 +125,7 @@ mod tests {
     #[test]
     fn one_slow_emulator_does_not_squeeze_the_others() {
         let svg = svg(&slow(90));
-        let widths = widths(&svg);
+        let widths = widths_at(LEFT, &svg);
         assert_eq!(widths[0], RIGHT - LEFT, "{widths:?}");
         assert!(widths[1] > (RIGHT - LEFT) / 5.0, "{widths:?}");
         assert!(svg.contains("class=\"cut\"") && svg.contains("90"), "{svg}");

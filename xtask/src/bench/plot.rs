@@ -195,20 +195,20 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::bench::results::tests::results;
 
-    /// The widths of the bars of workloads and means, which start at the axis.
-    fn widths(svg: &str) -> Vec<f64> {
-        let bars = svg.split("<rect ").filter(|part| part.starts_with(&format!("x=\"{LEFT}\"")));
+    /// The widths of the bars that start at the axis, which has this position.
+    pub(in crate::bench) fn widths_at(axis: f64, svg: &str) -> Vec<f64> {
+        let bars = svg.split("<rect ").filter(|part| part.starts_with(&format!("x=\"{axis}\"")));
         bars.map(|bar| bar.split("width=\"").nth(1).unwrap().split('"').next().unwrap().parse().unwrap())
             .collect()
     }
 
     #[test]
     fn a_bar_is_as_long_as_its_factor() {
-        let widths = widths(&svg(&results()));
+        let widths = widths_at(LEFT, &svg(&results()));
         // exit: 4 and 2; gcc: 1.5; means: the square root of 6, and 2.
         let factors: Vec<_> = widths.iter().map(|width| width / widths[1] * 2.0).collect();
         for (factor, expected) in factors.iter().zip([4.0, 2.0, 1.5, 6f64.sqrt(), 2.0]) {
