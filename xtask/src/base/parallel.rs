@@ -1,4 +1,4 @@
-//! Processes items in parallel, for programs that mostly wait for a registry.
+//! Processes items in parallel: a few that compress, or programs that mostly wait for a registry.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};

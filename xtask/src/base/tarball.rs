@@ -6,10 +6,8 @@
 
 use std::fs::Permissions;
 use std::io::{self, BufReader, Read, Seek, Write};
-use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::thread;
 
 use anyhow::{Context as _, Result};
 use fs_err::File;
@@ -25,7 +23,7 @@ const LEVEL: i32 = 19;
 /// Log2 of the window size: 128 MiB is the largest window that zstd decompresses without an option.
 const WINDOW: u32 = 27;
 
-/// Compresses data of a known length in bytes. The output does not depend on the number of processors.
+/// Compresses data of a known length in bytes.
 ///
 /// # Errors
 /// Reading or writing fails, or the length differs.
@@ -35,7 +33,6 @@ pub(crate) fn compress<W: Write>(mut from: impl Read, length: u64, to: W) -> io:
     encoder.set_pledged_src_size(Some(length))?;
     encoder.long_distance_matching(true)?;
     encoder.window_log(WINDOW)?;
-    encoder.multithread(thread::available_parallelism().map_or(1, NonZero::get) as u32)?;
     io::copy(&mut from, &mut encoder)?;
     encoder.finish()
 }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
 use fs_err as fs;
@@ -19,7 +20,7 @@ use crate::base::context::Context;
 use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::{Bar, say};
 use crate::base::tarball::{Tarball, TarballEntry};
-use crate::base::{cache, files, lock};
+use crate::base::{cache, files, lock, parallel};
 use crate::bundle::hosts::HostArgs;
 use crate::bundle::manifest;
 
@@ -156,16 +157,22 @@ fn hash_inputs(tarballs: &[Tarball]) -> Result<Sha256> {
 
 fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<PackedTarball>> {
     let dir = cx.paths.tarballs();
+    // A host's last tarball has all its emulators, and takes as long as its others together.
+    let largest_first: Vec<_> = tarballs.iter().rev().collect();
     let mut packed = Vec::new();
     cache::publish(&dir, |partial| {
-        let mut bar = Bar::new(format!("packing {} tarballs", tarballs.len()));
-        for (done, tarball) in (1..).zip(tarballs) {
+        let progress = Mutex::new((0, Bar::new(format!("packing {} tarballs", tarballs.len()))));
+        packed = parallel::map(&largest_first, |tarball| {
             let path = tarball.write(partial)?;
             let size = fs::metadata(&path)?.len();
-            packed.push(PackedTarball { file: tarball.file.clone(), size, sha256: files::sha256(&path)? });
-            bar.set(done, tarballs.len() as u64);
-        }
-        bar.finish();
+            let sha256 = files::sha256(&path)?;
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.0 += 1;
+            let done = progress.0;
+            progress.1.set(done, tarballs.len() as u64);
+            Ok(PackedTarball { file: tarball.file.clone(), size, sha256 })
+        })?;
+        progress.into_inner().unwrap_or_else(PoisonError::into_inner).1.finish();
         packed.sort_by(|a, b| a.file.cmp(&b.file));
         files::write(&partial.join(manifest::SUMS), sums(&packed).as_bytes())
     })?;
