@@ -8,6 +8,7 @@
 
 mod build;
 mod changes;
+mod compat;
 mod emulator;
 mod engine;
 mod fixture;
@@ -61,6 +62,7 @@ impl Level {
             Self::Emulator => {
                 emulator::run(cx, report)?;
                 changes::run(cx, report)?;
+                compat::run(cx, report)?;
                 tarball::run(cx, report)?;
                 measured::run(cx, report)
             }

@@ -156,7 +156,12 @@ impl Busybox<'_> {
 pub(super) fn check_output(output: std::process::Output, what: &str, stdout: &str) -> Result<()> {
     let (printed, stderr) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "{what} failed ({}): {}", output.status, stderr.trim());
+    ensure!(
+        output.status.success(),
+        "{what} failed ({}): {}",
+        output.status,
+        if stderr.trim().is_empty() { printed.trim() } else { stderr.trim() }
+    );
     ensure!(printed == stdout, "{what} printed {printed:?} instead of {stdout:?}");
     Ok(())
 }
