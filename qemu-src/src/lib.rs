@@ -9,6 +9,7 @@
 //! | `hosts.toml` | cross compilers |
 //! | `debian.toml` | suites, guests and packages of tests and benchmarks |
 //! | `costs.toml` | build times |
+//! | `syscalls.toml` | system calls that emulated programs lack |
 //! | `pgo.toml` | the training workload of profile-guided optimisation |
 //! | `patches/` | patches, each with the versions that it applies to |
 //!
@@ -24,6 +25,7 @@ mod host;
 mod patch;
 mod pgo;
 mod source;
+mod syscalls;
 mod tools;
 
 use std::path::{Path, PathBuf};
@@ -39,6 +41,7 @@ pub use host::{CrossHost, CrossHosts, RustPackages};
 pub use patch::Patch;
 pub use pgo::{Pgo, WorkloadRun};
 pub use source::{DebianArchive, NarrowHosts, Pin, Release, Sources, Upstream};
+pub use syscalls::{CallState, LimitedCalls, SystemCalls};
 pub use tools::{Install, Packages, Requirement, Tools, Wheel};
 
 /// All of the data.
@@ -58,6 +61,8 @@ pub struct QemuSrc {
     pub costs: Costs,
     /// The training workload of profile-guided optimisation.
     pub pgo: Pgo,
+    /// System calls that emulated programs lack.
+    pub syscalls: SystemCalls,
     /// The patches, in the order in which they are applied.
     pub patches: Vec<Patch>,
 }
@@ -76,6 +81,7 @@ impl QemuSrc {
             debian: read(dir.join("debian.toml"))?,
             costs: read(dir.join("costs.toml"))?,
             pgo: read(dir.join("pgo.toml"))?,
+            syscalls: read(dir.join("syscalls.toml"))?,
             patches: patch::load(&dir.join("patches"))?,
         })
     }
@@ -112,6 +118,7 @@ impl QemuSrc {
             self.hosts.lint(),
             self.debian.lint(archives.chain(crosses)),
             self.pgo.lint(&self.debian.targets()),
+            self.syscalls.lint(),
             patch::lint(&self.patches, &self.sources.releases),
         ]
         .concat()

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use fs_err as fs;
+use qemu_src::{CallState, SystemCalls};
 use qus_core::arch::{ARCHES, HOSTS};
 use qus_core::compat::FORMS;
 
@@ -16,10 +17,11 @@ use crate::ship::images::sizes;
 
 /// Generates all files with such tables.
 pub(crate) fn generate(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
-    let files: [(&str, &[(&str, String)]); 6] = [
+    let files: [(&str, &[(&str, String)]); 7] = [
         ("README.md", &[("bench", recorded::markdown(cx)?)]),
         ("docs/architectures.md", &[("targets", targets())]),
         ("docs/commands.md", &[("commands", commands(cx)?)]),
+        ("docs/compatibility.md", &[("calls", calls(&cx.data.syscalls))]),
         ("docs/migrating.md", &[("forms", forms())]),
         ("docs/performance.md", &[("guests", recorded::guests(cx)?)]),
         ("images/README.md", &[("hosts", hosts()), ("sizes", sizes::table(cx)?)]),
@@ -43,6 +45,19 @@ fn replace(text: &str, name: &str, table: &str) -> Option<String> {
     let (before, rest) = text.split_once(&begin)?;
     let (_, after) = rest.split_once(&end)?;
     Some(format!("{before}{begin}{table}{end}{after}"))
+}
+
+fn calls(calls: &SystemCalls) -> String {
+    let mut table = String::from("| system call | state | reason |\n|---|---|---|\n");
+    for limited in &calls.limited {
+        let names: Vec<_> = limited.names.iter().map(|name| format!("`{name}`")).collect();
+        let state = match limited.state {
+            CallState::Partial => "partial",
+            CallState::Absent => "absent",
+        };
+        table += &format!("| {} | {state} | {} |\n", names.join(", "), limited.reason);
+    }
+    table
 }
 
 fn forms() -> String {

@@ -13,6 +13,7 @@ use qemu_src::{Pin, Release, Upstream};
 use qus_core::hint::hinted;
 
 use crate::base::context::Context;
+use crate::base::exec::is_installed;
 use crate::base::files;
 use crate::base::progress::{one_line, say};
 use crate::qemu::archive::{Source, is_intact, match_pin};
@@ -93,6 +94,7 @@ pub(crate) fn resolve(
             return Ok(source);
         }
     }
+    let connect = if is_installed("curl") { "connect this machine to the network" } else { "install curl" };
     let files: Vec<_> = release.pins().map(|pin| pin.file.to_owned()).collect();
     Err(hinted(
         format_args!(
@@ -100,7 +102,7 @@ pub(crate) fn resolve(
             failures.join("\n  ")
         ),
         format_args!(
-            "connect this machine to the network, or download {} on another machine and use --source PATH",
+            "{connect}, or download {} on another machine and use --source PATH",
             files.join(" or ")
         ),
     ))

@@ -4,9 +4,10 @@
 //! itself, and then in guests of both word sizes, whose compilers build the emulators of other hosts.
 
 use std::cell::LazyCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Host;
 use tempfile::TempDir;
 use xshell::cmd;
@@ -16,7 +17,7 @@ use crate::base::exec::{self, InDir, sh};
 use crate::bundle::hosts;
 use crate::check::report::{self, Report};
 use crate::check::smoke::emulator::{check_output, emulator};
-use crate::check::smoke::fixture::tools::compile;
+use crate::check::smoke::fixture::tools::{compile, macros};
 
 const LEVEL: &str = "emulator";
 
@@ -31,6 +32,8 @@ macro_rules! programs {
 
 const PROGRAMS: [(&str, &str); 1] = programs!["extended-attributes"];
 
+const SYSTEM_CALLS: &str = include_str!("programs/system-calls.c");
+
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let own = hosts::own()?;
     for (name, text) in PROGRAMS {
@@ -44,7 +47,39 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             })?;
         }
     }
+    let native = LazyCell::new(|| absent_calls(cx, own, &[]));
+    for compiler in COMPILERS {
+        let host: &Host = compiler.parse()?;
+        report.check(LEVEL, format!("compat: system calls in {}", host.arch), || {
+            let native = native.as_ref().map_err(report::copy_error).context("natively")?;
+            let emulator = emulator(&cx.paths.bundle(own), host.arch)?;
+            let emulated = absent_calls(cx, host, &[emulator])?;
+            let documented: BTreeSet<_> = cx.data.syscalls.absent().map(str::to_owned).collect();
+            let unexpected: Vec<_> =
+                emulated.difference(native).filter(|name| !documented.contains(*name)).collect();
+            ensure!(
+                unexpected.is_empty(),
+                "these fail with ENOSYS, and are not in syscalls.toml: {unexpected:?}"
+            );
+            Ok(())
+        })?;
+    }
     Ok(())
+}
+
+/// The system calls that fail with `ENOSYS`.
+fn absent_calls(cx: &Context, host: &'static Host, runner: &[PathBuf]) -> Result<BTreeSet<String>> {
+    let header = macros(cx, host, "sys/syscall.h")?;
+    let known = header.lines().filter_map(|line| line.strip_prefix("#define SYS_")?.split(' ').next());
+    let known: BTreeSet<_> = known.collect();
+    let mut calls: String = known.iter().map(|name| format!("{{ \"{name}\", SYS_{name} }},\n")).collect();
+    for (name, number) in &cx.data.syscalls.newer {
+        if !known.contains(&**name) {
+            calls += &format!("{{ \"{name}\", {number} }},\n");
+        }
+    }
+    let program = Program::compile(cx, host, &SYSTEM_CALLS.replace("CALLS\n", &calls))?;
+    Ok(program.output(runner)?.lines().map(str::to_owned).collect())
 }
 
 /// A compiled program in a directory of its own, which is the working directory when it runs.
@@ -65,5 +100,10 @@ impl Program {
         let Self { dir, path } = self;
         let run = cmd!(sh(), "timeout 60 {runner...} {path}");
         check_output(exec::output(run.in_dir(dir.path()))?, "the program", "ok\n")
+    }
+
+    fn output(&self, runner: &[PathBuf]) -> Result<String> {
+        let Self { dir, path } = self;
+        exec::read(cmd!(sh(), "timeout 60 {runner...} {path}").in_dir(dir.path()))
     }
 }
