@@ -36,6 +36,27 @@ impl Table {
     pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
         self.rows.push(cells.into_iter().map(|cell| cell.as_ref().shown().to_string()).collect());
     }
+
+    /// The table, or where its lines are longer than `width`, a list of its rows with one cell on each line.
+    pub fn fit(&self, width: Option<usize>) -> String {
+        let text = self.to_string();
+        let longest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
+        if width.is_none_or(|width| longest <= width) { text } else { self.list() }
+    }
+
+    fn list(&self) -> String {
+        let Some((heads, rows)) = self.rows.split_first() else { return String::new() };
+        let width = heads.iter().skip(1).map(|head| head.chars().count()).max().unwrap_or(0);
+        let mut list = String::new();
+        for row in rows {
+            list += &format!("{}\n", row.first().map_or("", String::as_str));
+            for (head, cell) in heads.iter().zip(row).skip(1) {
+                list += format!("  {head:<width$}  {cell}").trim_end();
+                list += "\n";
+            }
+        }
+        list
+    }
 }
 
 impl fmt::Display for Table {
@@ -70,6 +91,16 @@ mod tests {
         assert_eq!(table.to_string(), "a     bb\nlong  x\n");
         table.row(["\x1b\n", "y"]);
         assert_eq!(table.to_string().lines().last(), Some(r"\u{1b}\n  y"));
+    }
+
+    #[test]
+    fn a_table_that_is_too_wide_becomes_a_list() {
+        let mut table = Table::new(["name", "b", "long"]);
+        table.row(["one", "x", "two words"]);
+        table.row(["three", ""]);
+        assert_eq!(table.fit(Some(19)), table.to_string());
+        assert_eq!(table.fit(None), table.to_string());
+        assert_eq!(table.fit(Some(18)), "one\n  b     x\n  long  two words\nthree\n  b\n");
     }
 
     #[test]

@@ -1,11 +1,14 @@
 //! `qus status`: every handler, ours and other programs', and what is known of it.
 
+use std::io;
+
 use anyhow::Result;
 use qus_core::arch::Arch;
 use qus_core::binfmt::Binfmt;
 use qus_core::hint::hinted;
 use qus_core::status::StatusReport;
 use qus_core::table::Table;
+use qus_core::terminal;
 use qus_core::text::Show;
 
 use crate::context::required_archs;
@@ -100,7 +103,7 @@ fn print_table(report: &StatusReport) -> Result<()> {
             or_dash(&row.flags_in_words),
         ]);
     }
-    print_text(&table.to_string())?;
+    print_text(&table.fit(terminal::width(io::stdout())))?;
     for (name, why) in report.handlers.iter().filter_map(|row| Some((&row.name, row.why.as_ref()?))) {
         message(format_args!("{}: {}", name.shown(), why.shown()));
     }

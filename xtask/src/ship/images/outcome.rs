@@ -1,9 +1,11 @@
 //! The results of a run for its tags.
 
 use std::fmt;
+use std::io;
 
 use anyhow::Result;
 use qus_core::table::Table;
+use qus_core::terminal;
 use serde::Serialize;
 
 use crate::base::output::{out, out_json};
@@ -56,7 +58,7 @@ pub(super) fn print(repo: &str, outcomes: &[TagOutcome], json: bool) -> Result<(
             outcome.digest.clone().unwrap_or_default(),
         ]);
     }
-    out(&table.to_string())?;
+    out(&table.fit(terminal::width(io::stdout())))?;
     say(format_args!("{} tags of {repo}", outcomes.len()));
     Ok(())
 }
