@@ -15,8 +15,8 @@
 //! ---
 //! ```
 //!
-//! Patches are applied in the order of their names. If versions of QEMU need different variants of a patch, each variant is
-//! a file with the same number; their `Versions` must not overlap.
+//! Patches are applied in the order of their names, those of `compat` after all others. If versions of QEMU need different
+//! variants of a patch, each variant is a file with the same number; their `Versions` must not overlap.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -44,6 +44,9 @@ const FIELDS: [&str; 5] = ["From", "Date", "Subject", "Upstream", "License"];
 
 const BAD_NAME: &str = "is not called <purpose>/NNNN-name.patch";
 
+/// The purpose whose patches are applied last, because they build on those of other purposes.
+const LAST: &str = "compat/";
+
 /// Reads all patches below a directory, in the order in which they are applied.
 pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, DataError> {
     let mut patches = Vec::new();
@@ -56,7 +59,8 @@ pub(crate) fn load(dir: &Path) -> Result<Vec<Patch>, DataError> {
             return Err(DataError { path, what: BAD_NAME.to_owned() });
         }
     }
-    patches.sort_by(|one, other| one.name.cmp(&other.name));
+    let order = |patch: &Patch| (patch.name.starts_with(LAST), patch.name.clone());
+    patches.sort_by_key(order);
     Ok(patches)
 }
 
@@ -251,13 +255,14 @@ mod tests {
     #[test]
     fn patches_are_in_the_order_of_their_names() {
         let patches = loaded(&[
+            ("compat/0001-e.patch", GOOD),
             ("late/0002-b.patch", GOOD),
             ("late/0001-a.patch", GOOD),
             ("early/0010-d.patch", GOOD),
             ("early/0002-c.patch", GOOD),
         ]);
         let names: Vec<_> = patches.unwrap().into_iter().map(|patch| patch.name).collect();
-        let expected = ["early/0002-c", "early/0010-d", "late/0001-a", "late/0002-b"];
+        let expected = ["early/0002-c", "early/0010-d", "late/0001-a", "late/0002-b", "compat/0001-e"];
         assert_eq!(names, expected.map(|name| format!("{name}.patch")));
     }
 
