@@ -186,18 +186,17 @@ impl Throwaway {
             }
             let ended = self.child.as_mut().is_some_and(|child| !matches!(child.try_wait(), Ok(None)));
             if ended || start.elapsed() > TIMEOUT {
-                let last = |log: PathBuf| {
-                    let text = fs::read_to_string(&log).unwrap_or_default();
-                    let lines: Vec<_> = text.lines().collect();
-                    lines[lines.len().saturating_sub(5)..].join("\n    ")
-                };
-                let [engine, registry, serve] = [
+                let logs = [
                     self.engine_dir.engine_log(),
                     self.engine_dir.registry_log(),
                     self.engine_dir.0.join("serve.log"),
-                ]
-                .map(last);
-                bail!("the throwaway engine does not start:\n    {engine}\n    {registry}\n    {serve}");
+                ];
+                let last = |log: PathBuf| {
+                    let text = fs::read_to_string(&log).unwrap_or_default();
+                    let lines: Vec<_> = text.lines().rev().take(5).collect();
+                    lines.iter().rev().map(|line| format!("\n    {line}")).collect::<String>()
+                };
+                bail!("the throwaway engine does not start:{}", logs.map(last).concat());
             }
             thread::sleep(Duration::from_millis(50));
         }
