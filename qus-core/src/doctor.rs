@@ -23,13 +23,14 @@ use nix::errno::Errno;
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Entry, Files, MountState};
 use crate::handler;
-use crate::mount::Instance;
+use crate::mount::{Instance, enable_command};
 use crate::owner::Owner;
 use crate::text::Show;
 use finding::Findings;
 
+pub use crate::interpreter::Interpreter;
 pub use finding::{Finding, Severity};
-pub use machine::{InspectedHandler, Interpreter, Machine};
+pub use machine::{InspectedHandler, Machine};
 
 use Severity::{Error, Note, Warning};
 
@@ -40,8 +41,10 @@ pub fn findings(machine: &Machine, required: &[&'static Arch]) -> Vec<Finding> {
     kernel(machine, &mut found);
     file_system(machine, &mut found);
     memory(machine, &mut found);
-    for handler in &machine.handlers {
+    for (index, handler) in machine.handlers.iter().enumerate() {
         match &handler.entry {
+            // Another one is used in its place.
+            Ok(entry) if is_shadowed(entry, &machine.handlers[..index]) => {}
             Ok(entry) => one_handler(machine, handler, entry, &mut found),
             Err(why) => found.add(
                 Warning,
@@ -129,7 +132,7 @@ fn file_system(machine: &Machine, found: &mut Findings) {
             Error,
             "it is switched off".to_owned(),
             "the kernel uses no handler at all",
-            Some(format!("echo 1 > {}", machine.root.join("status").quoted())),
+            Some(enable_command(&machine.root, machine.state, "status".as_ref())),
         );
     }
     if machine.initial_user_namespace == Some(false) {
@@ -179,11 +182,13 @@ fn one_handler(machine: &Machine, handler: &InspectedHandler, entry: &Entry, fou
     let ours = handler.owner == Owner::Qus;
     let flags = entry.rule.flags;
     let path = entry.rule.interpreter.display();
-    let reinstall = || arch.filter(|_| ours).map(|arch| format!("qus install {arch} --force"));
+    let fails = arch.is_some_and(|arch| matches!(machine.probes.get(arch.name), Some(Err(_))));
+    // Replaces one of ours, and shadows another program's.
+    let reinstall = || arch.map(|arch| format!("qus install {arch} --force"));
     let mut add =
         |severity, what: String, why: &str, hint| found.add(severity, handler.name(), what, why, hint);
     if !entry.enabled {
-        let fix = format!("echo 1 > {}", machine.root.join(&handler.name).quoted());
+        let fix = enable_command(&machine.root, machine.state, &handler.name);
         add(
             if ours { Error } else { Note },
             "it is disabled".to_owned(),
@@ -208,11 +213,24 @@ fn one_handler(machine: &Machine, handler: &InspectedHandler, entry: &Entry, fou
             Warning,
             format!("{path} is not static"),
             &format!("in containers without {} every program fails with: no such file", loader.display()),
-            arch.map(|arch| format!("qus install {arch} --force")),
+            reinstall(),
         ),
         Interpreter::NotAFile => {
             add(Error, format!("{path} is not a regular file"), "the kernel cannot execute it", reinstall())
         }
+        // The kernel holds open a file that was executable, and that need not be the one that is seen here.
+        Interpreter::NotExecutable if flags.fix_binary => {}
+        Interpreter::NoExec if flags.fix_binary && !fails => {}
+        unusable @ (Interpreter::NotExecutable | Interpreter::NoExec) => add(
+            Error,
+            format!("{path} {}", unusable.obstacle().unwrap_or_default()),
+            if flags.fix_binary {
+                "every program for it is killed by a signal"
+            } else {
+                "every program for it fails with: permission denied"
+            },
+            unusable.repair(&entry.rule.interpreter),
+        ),
         Interpreter::Static => {}
     }
     if !flags.fix_binary {
@@ -223,7 +241,13 @@ fn one_handler(machine: &Machine, handler: &InspectedHandler, entry: &Entry, fou
         add(Note, "it has no flag P".to_owned(), "programs see a path instead of their argv[0]", reinstall());
     }
     if !flags.credentials {
-        add(Note, "it has no flag C".to_owned(), "sudo and other setuid programs run as the caller", None);
+        add(
+            // Ours lacks it only on request.
+            if ours { Note } else { Warning },
+            "it has no flag C".to_owned(),
+            "sudo (`effective uid is not 0`) and other setuid programs run as the user who starts them",
+            reinstall(),
+        );
     }
     if let Some(label) = handler.label.as_ref().filter(|label| !label.contains(":bin_t:")) {
         add(
@@ -258,6 +282,12 @@ fn overlaps(machine: &Machine, found: &mut Findings) {
             }
         }
     }
+}
+
+/// Whether one of the handlers that were registered later takes all files of a handler.
+fn is_shadowed(entry: &Entry, later: &[InspectedHandler]) -> bool {
+    let mut later = later.iter().filter_map(|handler| handler.entry.as_ref().ok());
+    entry.enabled && later.any(|later| later.enabled && overlap(&later.rule.files, &entry.rule.files))
 }
 
 /// Whether some file is for both.
@@ -330,12 +360,19 @@ fn probes(machine: &Machine, required: &[&'static Arch], found: &mut Findings) {
         if handler.is_none() && !wanted {
             continue;
         }
+        // That no handler is used then was found already.
+        if handler.is_some() && machine.switched_on == Some(false) {
+            continue;
+        }
         let Some(Err(why)) = machine.probes.get(arch.name) else { continue };
         let subject = handler.map_or_else(|| arch.to_string(), InspectedHandler::name);
         let fix = match handler {
             Some(handler) if handler.owner != Owner::Qus => format!("qus install {arch} --force"),
             Some(_) => format!("qus remove {arch} && qus install {arch}"),
-            None => format!("qus install {arch}"),
+            None => match machine.disabled_handler_of(arch) {
+                Some(disabled) => enable_command(&machine.root, machine.state, &disabled.name),
+                None => format!("qus install {arch}"),
+            },
         };
         found.add(
             Error,

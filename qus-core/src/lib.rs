@@ -44,7 +44,7 @@
 //! | ELF files, and a small program of each architecture | [`elf`], [`probe`] |
 //! | the kernel's handlers | [`binfmt`], [`handler`], [`owner`] |
 //! | mounts and namespaces | [`mount`], [`namespace`] |
-//! | emulators, what they were built from, and who can change them | [`emulator`], [`bundle`], [`trust`] |
+//! | emulators, what they were built from, and who can change them | [`emulator`], [`interpreter`], [`bundle`], [`trust`] |
 //! | what the commands of `qus` do | [`install`], [`watch`], [`remove`], [`persist`], [`private`], [`status`], [`platforms`], [`doctor`], [`explain`], [`export`], [`compat`] |
 //! | errors and what to do about them | [`hint`] |
 //! | text, tables, files, checksums | [`text`], [`table`], [`output`], [`mod@file`], [`digest`] |
@@ -68,6 +68,7 @@ pub mod file;
 pub mod handler;
 pub mod hint;
 pub mod install;
+pub mod interpreter;
 pub mod mount;
 pub mod namespace;
 pub mod output;

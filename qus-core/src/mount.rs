@@ -22,6 +22,7 @@
 pub mod detached;
 mod error;
 mod kernel;
+pub(crate) mod point;
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -37,6 +38,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::binfmt::magic::MARK;
 use crate::binfmt::{Binfmt, BinfmtError, Files, Flags, ListedHandler, MOUNT_POINT, Magic, MountState, Rule};
+use crate::text::Show;
 use detached::DetachedMount;
 use kernel::{in_private_mount_namespace, in_thread, is_host_mount_namespace};
 
@@ -114,6 +116,15 @@ pub fn snapshot(binfmt: &Binfmt) -> Result<Snapshot, BinfmtError> {
     let switched_on = binfmt.is_switched_on().ok();
     let handlers = if switched_on.is_some() { binfmt.entries()? } else { Vec::new() };
     Ok(Snapshot { state, switched_on, handlers })
+}
+
+/// The command that enables the handler of a name, or with the name `status` all of them.
+pub fn enable_command(root: &Path, state: MountState, name: &OsStr) -> String {
+    let enable = format!("echo 1 > {}", root.join(name).quoted());
+    match state {
+        MountState::NotMounted => format!("mount -t binfmt_misc binfmt_misc {} && {enable}", root.quoted()),
+        _ => enable,
+    }
 }
 
 /// A mount of what is not mounted, for [`snapshot`] and dry runs.

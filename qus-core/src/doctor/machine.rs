@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{SysconfVar, sysconf};
 
 use crate::arch::{ARCHES, Arch};
 use crate::binfmt::{Binfmt, Entry, MountState};
-use crate::elf::Elf;
-use crate::file;
+use crate::interpreter::Interpreter;
 use crate::mount::{Instance, instance, is_initial, is_supported, snapshot};
 use crate::namespace::kernel;
 use crate::owner::{ConfiguredRules, Owner};
@@ -80,19 +78,6 @@ impl InspectedHandler {
     }
 }
 
-/// What a handler's interpreter is.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Interpreter {
-    /// It does not exist, as seen from here.
-    Missing,
-    /// It needs this loader.
-    Dynamic(PathBuf),
-    /// A pipe, a directory, a device: the kernel runs none of them.
-    NotAFile,
-    /// It needs no loader, or is not an ELF file.
-    Static,
-}
-
 impl Machine {
     /// Inspects everything. Probes are run for all architectures that have a handler, and for the required ones.
     pub fn inspect(binfmt: &Binfmt, required: &[&'static Arch]) -> Self {
@@ -112,7 +97,7 @@ impl Machine {
                 Ok(entry) => InspectedHandler {
                     name,
                     owner: configured.owner(&entry),
-                    interpreter: interpreter(&entry.rule.interpreter),
+                    interpreter: Interpreter::inspect(&entry.rule.interpreter),
                     label: label(&entry.rule.interpreter),
                     entry: Ok(entry),
                 },
@@ -158,6 +143,12 @@ impl Machine {
         Some(&self.handlers[position_of(&self.handlers, arch)?])
     }
 
+    /// A disabled handler for programs of an architecture.
+    pub fn disabled_handler_of(&self, arch: &Arch) -> Option<&InspectedHandler> {
+        let is_disabled = |entry: &Entry| !entry.enabled && entry.rule.matches(probe::image(arch));
+        self.handlers.iter().find(|handler| handler.entry.as_ref().is_ok_and(is_disabled))
+    }
+
     /// For each handler, whether the probe of its architecture passed; `None` if none was run through it.
     pub fn results(&self) -> Vec<Option<bool>> {
         let mut results = vec![None; self.handlers.len()];
@@ -176,17 +167,6 @@ fn position_of(handlers: &[InspectedHandler], arch: &Arch) -> Option<usize> {
     let header = probe::image(arch);
     let takes = |entry: &Entry| entry.enabled && entry.rule.matches(header);
     handlers.iter().position(|handler| handler.entry.as_ref().is_ok_and(takes))
-}
-
-fn interpreter(path: &Path) -> Interpreter {
-    match file::open(path) {
-        Err(error) if error.kind() == ErrorKind::InvalidInput => Interpreter::NotAFile,
-        Err(_) => Interpreter::Missing,
-        Ok(file) => match Elf::parse(&file).ok().and_then(|elf| elf.interpreter) {
-            Some(loader) => Interpreter::Dynamic(loader),
-            None => Interpreter::Static,
-        },
-    }
 }
 
 fn label(path: &Path) -> Option<String> {

@@ -157,12 +157,23 @@ fn hints_follow_the_state_of_handlers() {
     assert!(explain().stdout.contains("`qus install alpha`"), "{}", explain().stdout);
     status().says(1, &["hint: as root: `qus install alpha`\n"]);
     files.write("binfmt/qemu-alpha", text(&files).0.replace("enabled", "disabled"));
-    assert!(explain().stdout.contains("`qus install alpha --force`"), "{}", explain().stdout);
+    let enable = |name: &str| format!("echo 1 > {mount}/{name}");
+    assert!(explain().stdout.contains(&format!("`{}`", enable("qemu-alpha"))), "{}", explain().stdout);
     status().says(1, &["hint: as root: `qus install alpha --force`\n"]);
     files.write("binfmt/qemu-alpha", text(&files).0);
     files.write("binfmt/status", "disabled\n");
+    let hint = format!("hint: as root: `{}`\n", enable("status"));
     explain().says(1, &["binfmt_misc is switched off"]);
-    status().says(1, &["binfmt_misc is switched off", "hint: `qus doctor` has the command"]);
+    assert!(
+        explain().stdout.contains(&format!("as root `{}`, or", enable("status"))),
+        "{}",
+        explain().stdout
+    );
+    status().says(1, &["binfmt_misc is switched off", &hint]);
+    qus(&["--mount", &mount, "probe", FOREIGN]).says(1, &["binfmt_misc is switched off", &hint]);
+    fs::remove_file(files.path("binfmt/qemu-alpha")).unwrap();
+    let hint = format!("as root: `{} && qus install alpha`\n", enable("status"));
+    status().says(1, &[&hint]);
     let json = qus(&["--mount", &mount, "status", "--json", FOREIGN]).stdout;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["missing"], Value::from(vec![FOREIGN]));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::ValueHint;
 use qus_core::arch::Arch;
-use qus_core::binfmt::Binfmt;
+use qus_core::binfmt::{Binfmt, MountState};
 use qus_core::emulator::{EmulatorDir, EmulatorDirError};
 use qus_core::mount::{self, Instance, MountError};
 use qus_core::selection::Selection;
@@ -26,6 +26,15 @@ pub(crate) fn note_user_namespace(binfmt: &Binfmt) {
             message("note: this is a user namespace; the host may not see these handlers");
         }
         None => {}
+    }
+}
+
+/// Warns that no handler is used; with `hint`, also how to change that.
+pub(crate) fn warn_switched_off(binfmt: &Binfmt, state: MountState, hint: bool) {
+    message("warning: binfmt_misc is switched off: the kernel uses no handler");
+    if hint {
+        let command = mount::enable_command(binfmt.root(), state, "status".as_ref());
+        message(format_args!("hint: as root: `{command}`"));
     }
 }
 

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use qus_core::binfmt::Binfmt;
-use qus_core::explain::{Explanation, explain, readable};
-use qus_core::mount;
+use qus_core::explain::{Explanation, RegisteredHandlers, explain};
 use qus_core::text::Show;
 
-use crate::output::{SWITCHED_OFF, message, print_json, print_text};
+use crate::context::warn_switched_off;
+use crate::output::{print_json, print_text};
 
 /// Explain what a program needs, and why it does or does not run
 ///
@@ -27,17 +27,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
-    let snapshot = mount::snapshot(binfmt)?;
-    let handlers = match snapshot.switched_on {
-        Some(true) => Some(readable(snapshot.handlers)),
-        Some(false) => {
-            message(SWITCHED_OFF);
-            Some(Vec::new())
-        }
-        None => None,
-    };
-    let explained: Vec<Explanation> =
-        args.files.iter().map(|file| explain(file, handlers.as_deref())).collect();
+    let handlers = RegisteredHandlers::read(binfmt)?;
+    if !handlers.switched_on {
+        // Each explanation that this matters to has a hint.
+        warn_switched_off(binfmt, handlers.state, false);
+    }
+    let explained: Vec<Explanation> = args.files.iter().map(|file| explain(file, &handlers)).collect();
     if args.json {
         print_json(&explained)?;
     } else {

@@ -13,10 +13,6 @@ use qus_core::terminal::decorate;
 use qus_core::{hint, text};
 use serde::Serialize;
 
-/// What commands report that look at handlers.
-pub(crate) const SWITCHED_OFF: &str =
-    "binfmt_misc is switched off: the kernel uses no handler; see `qus doctor`";
-
 /// Writes data to standard output. A reader that has seen enough, as `head` has, is not an error.
 pub(crate) fn print_data(data: impl AsRef<[u8]>) -> Result<()> {
     write_data(&mut io::stdout().lock(), data).context("cannot write to standard output")

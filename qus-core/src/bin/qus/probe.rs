@@ -2,11 +2,13 @@
 
 use anyhow::{Result, bail};
 use qus_core::arch::ARCHES;
-use qus_core::probe;
+use qus_core::binfmt::Binfmt;
 use qus_core::selection::Selection;
 use qus_core::table::Table;
+use qus_core::{mount, probe};
 use serde::Serialize;
 
+use crate::context::warn_switched_off;
 use crate::output::{print_json, print_text};
 
 /// Test whether programs of an architecture run
@@ -31,7 +33,7 @@ struct ProbeResult {
     why: Option<String>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<()> {
+pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     let selection = Selection::strict(&args.archs)?;
     let every = selection.all || selection.archs.is_empty();
     let archs = ARCHES.iter().filter(|arch| every || selection.archs.contains(arch));
@@ -55,6 +57,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let failing: Vec<_> =
         rows.iter().filter(is_named).filter(|row| row.why.is_some()).map(|row| row.arch).collect();
     if !failing.is_empty() {
+        let snapshot = mount::snapshot(binfmt)?;
+        if snapshot.switched_on == Some(false) {
+            warn_switched_off(binfmt, snapshot.state, true);
+        }
         bail!("not running: {}", failing.join(" "));
     }
     Ok(())

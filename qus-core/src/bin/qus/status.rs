@@ -6,13 +6,14 @@ use anyhow::Result;
 use qus_core::arch::Arch;
 use qus_core::binfmt::Binfmt;
 use qus_core::hint::hinted;
-use qus_core::status::StatusReport;
+use qus_core::mount::enable_command;
+use qus_core::status::{HandlerStatus, StatusReport};
 use qus_core::table::Table;
 use qus_core::terminal;
 use qus_core::text::Show;
 
-use crate::context::required_archs;
-use crate::output::{SWITCHED_OFF, message, print_json, print_text};
+use crate::context::{required_archs, warn_switched_off};
+use crate::output::{message, print_json, print_text};
 
 /// Show all handlers
 ///
@@ -37,6 +38,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     let report = StatusReport::collect(binfmt, &required_archs(&args.archs)?, args.probe)?;
+    if report.switched_on == Some(false) {
+        warn_switched_off(binfmt, binfmt.state(), report.missing.is_empty());
+    }
     if args.json {
         print_json(&report)?
     } else {
@@ -45,7 +49,7 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
     if !report.missing.is_empty() {
         let names: Vec<_> = report.missing.iter().map(|arch| arch.name).collect();
         let names = names.join(" ");
-        return Err(hinted(format!("no handler for {names}"), missing_hint(&report, &names)));
+        return Err(hinted(format!("no handler for {names}"), missing_hint(binfmt, &report)));
     }
     let failing: Vec<_> = report.failing().map(|handler| handler.name.shown().to_string()).collect();
     if !failing.is_empty() {
@@ -56,25 +60,31 @@ pub(crate) fn run(binfmt: &Binfmt, args: &Args) -> Result<()> {
 }
 
 /// What to do about architectures without a handler that the kernel uses.
-fn missing_hint(report: &StatusReport, names: &str) -> String {
-    let is_registered = |arch: &&Arch| report.handlers.iter().any(|handler| handler.arch == Some(arch.name));
-    if report.switched_on == Some(false) {
-        "`qus doctor` has the command that switches binfmt_misc on".to_owned()
-    } else if report.missing.iter().any(is_registered) {
-        // It is disabled, or for other files: only a replacement helps.
-        format!("as root: `qus install {names} --force`")
-    } else {
-        format!("as root: `qus install {names}`")
+fn missing_hint(binfmt: &Binfmt, report: &StatusReport) -> String {
+    let has = |arch: &Arch, enabled: bool| {
+        let is = |handler: &HandlerStatus| handler.arch == Some(arch.name) && handler.enabled == Some(true);
+        report.handlers.iter().any(|handler| handler.arch == Some(arch.name) && (!enabled || is(handler)))
+    };
+    let is_off = report.switched_on == Some(false);
+    let mut commands = Vec::new();
+    if is_off {
+        commands.push(enable_command(binfmt.root(), binfmt.state(), "status".as_ref()));
     }
+    // Where it is switched on, an enabled handler is for other files.
+    let missing: Vec<_> = report.missing.iter().filter(|arch| !is_off || !has(arch, true)).collect();
+    if !missing.is_empty() {
+        // It is disabled, or for other files: only a replacement helps.
+        let force = if missing.iter().any(|arch| has(arch, false)) { " --force" } else { "" };
+        let names: Vec<_> = missing.iter().map(|arch| arch.name).collect();
+        commands.push(format!("qus install {}{force}", names.join(" ")));
+    }
+    format!("as root: `{}`", commands.join(" && "))
 }
 
 fn print_table(report: &StatusReport) -> Result<()> {
     if report.switched_on.is_none() {
         message(format_args!("binfmt_misc at {}: {}; see `qus doctor`", report.mount, report.state));
         return Ok(());
-    }
-    if report.switched_on == Some(false) {
-        message(SWITCHED_OFF);
     }
     if report.handlers.is_empty() {
         message("no handler is registered");
