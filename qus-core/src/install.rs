@@ -171,6 +171,9 @@ pub fn install(
         }
         let detached = mount::for_reading(binfmt, binfmt.state());
         let binfmt = detached.as_ref().map_or(binfmt, DetachedMount::binfmt);
+        if !emulators.is_empty() {
+            require_switched_on(binfmt)?;
+        }
         outcomes.extend(emulators.iter().map(|emulator| {
             outcome_of(emulator, options, |outcome| plan(binfmt, emulator, options, outcome))
         }));
@@ -180,6 +183,7 @@ pub fn install(
     // Otherwise another qus could register the same handlers at the same time.
     let locked = binfmt.lock().map_err(InstallError::Binfmt);
     let prepared = locked.and_then(|lock| {
+        require_switched_on(binfmt)?;
         let copy = |root: &PathBuf| make_persistent(&mut emulators, dir, options.flags, root);
         Ok((lock, options.persist.as_ref().map(copy).transpose()?))
     });
@@ -203,6 +207,15 @@ pub fn is_intact(binfmt: &Binfmt, emulators: &[VerifiedEmulator], options: &Inst
         })
     };
     binfmt.is_switched_on().is_ok_and(|on| on) && emulators.iter().all(is_registered)
+}
+
+/// Handlers that are registered where none is used would only seem to work.
+fn require_switched_on(binfmt: &Binfmt) -> Result<(), InstallError> {
+    match binfmt.is_switched_on() {
+        Ok(false) => Err(InstallError::SwitchedOff(binfmt.root().to_owned(), binfmt.state())),
+        // A dry run has nothing to read where binfmt_misc cannot be mounted.
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// Why an architecture needs no emulator here, if it does not.

@@ -5,10 +5,10 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::arch::Arch;
-use crate::binfmt::BinfmtError;
+use crate::binfmt::{BinfmtError, MountState};
 use crate::emulator::{DIR_HINT, UnfitEmulator};
 use crate::handler::HandlerError;
-use crate::mount::MountError;
+use crate::mount::{MountError, enable_command};
 use crate::persist::PersistError;
 use crate::text::{Show, one_line};
 use crate::trust::TrustError;
@@ -18,6 +18,8 @@ use crate::trust::TrustError;
 pub enum InstallError {
     /// There is no binfmt_misc to register in.
     Mount(MountError),
+    /// The kernel uses no handler of the binfmt_misc at this mount point, whose state follows.
+    SwitchedOff(PathBuf, MountState),
     /// binfmt_misc cannot be locked.
     Binfmt(BinfmtError),
     /// Handlers cannot be made persistent.
@@ -32,6 +34,7 @@ impl fmt::Display for InstallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Mount(error) => error.fmt(f),
+            Self::SwitchedOff(..) => f.write_str("binfmt_misc is switched off: the kernel uses no handler"),
             Self::Binfmt(error) => error.fmt(f),
             Self::Persist(error) => error.fmt(f),
             Self::HostRoot(path, _) => write!(f, "cannot resolve the path {}", path.shown()),
@@ -47,7 +50,7 @@ impl std::error::Error for InstallError {
             Self::Binfmt(error) => error.source(),
             Self::Persist(error) => error.source(),
             Self::HostRoot(_, error) => Some(error),
-            Self::Vanished(_) => None,
+            Self::SwitchedOff(..) | Self::Vanished(_) => None,
         }
     }
 }
@@ -58,6 +61,9 @@ impl InstallError {
         match self {
             Self::Mount(error) => error.hint(),
             Self::Persist(error) => error.hint(),
+            Self::SwitchedOff(root, state) => {
+                Some(format!("as root: `{}`", enable_command(root, *state, "status".as_ref())))
+            }
             Self::Binfmt(_) | Self::HostRoot(..) | Self::Vanished(_) => None,
         }
     }

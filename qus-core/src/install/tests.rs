@@ -81,7 +81,20 @@ fn a_watch_reports_a_failure_once() {
     show(&binfmt, &emulators);
     assert_eq!(check(), []);
     fs::write(binfmt.root().join("status"), "disabled\n").unwrap();
-    assert_eq!(check(), [], "registered and switched off: nothing can be done");
-    fs::remove_file(binfmt.root().join("qemu-alpha")).unwrap();
-    assert_eq!(check().len(), 1, "it works no more, and that is reported again");
+    assert!(check()[0].why.as_ref().unwrap().contains("is switched off"));
+    assert_eq!(check(), [], "it was reported");
+}
+
+#[test]
+fn nothing_is_registered_where_no_handler_is_used() {
+    let (_dir, binfmt, emulators) = machine();
+    fs::write(binfmt.root().join("status"), "disabled\n").unwrap();
+    for dry_run in [false, true] {
+        let options = InstallOptions { dry_run, ..options() };
+        let archs = [FOREIGN.parse().unwrap()];
+        let error = install(&binfmt, &emulators, &archs, &options, &mut |_| {}).unwrap_err();
+        let hint = format!("as root: `echo 1 > {}/status`", binfmt.root().display());
+        assert_eq!(error.hint(), Some(hint), "{error}");
+    }
+    assert!(fs::read(binfmt.root().join("register")).unwrap().is_empty());
 }

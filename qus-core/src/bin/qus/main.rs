@@ -150,7 +150,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Explain(args) => explain::run(binfmt, args),
         Command::Run(args) => run::run(args),
         Command::Export(args) => export::run(args),
-        Command::Probe(args) => probe::run(args),
+        Command::Probe(args) => probe::run(binfmt, args),
         Command::Platforms(args) => platforms::run(binfmt, args),
         Command::Completions(args) => generate::completions(args, Cli::command()),
         Command::Man(args) => generate::man(args, Cli::command()),
@@ -163,11 +163,11 @@ mod tests {
 
     use nix::errno::Errno;
     use qus_core::arch::Arch;
-    use qus_core::binfmt::BinfmtError;
+    use qus_core::binfmt::{BinfmtError, MountState};
     use qus_core::bundle::BundleError;
     use qus_core::emulator::UnfitEmulator;
     use qus_core::handler::HandlerError;
-    use qus_core::install::ArchFailure;
+    use qus_core::install::{ArchFailure, InstallError};
     use qus_core::mount::MountError;
     use qus_core::namespace::NamespaceError;
     use qus_core::persist::PersistError;
@@ -220,13 +220,14 @@ mod tests {
             ArchFailure::Handler(differs(false)),
             ArchFailure::Probe(String::new()),
         ];
+        let install = InstallError::SwitchedOff(MOUNT_POINT.into(), MountState::Writable);
         let bundle = BundleError::Damaged(path(), String::new());
         [
             mount.iter().map(MountError::hint).collect::<Vec<_>>(),
             namespace.iter().map(NamespaceError::hint).collect(),
             persist.iter().map(PersistError::hint).collect(),
             failures.iter().map(ArchFailure::hint).collect(),
-            vec![bundle.hint(), "vax".parse::<&Arch>().unwrap_err().hint()],
+            vec![install.hint(), bundle.hint(), "vax".parse::<&Arch>().unwrap_err().hint()],
         ]
         .concat()
     }
