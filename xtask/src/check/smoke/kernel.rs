@@ -2,6 +2,7 @@
 
 mod credentials;
 mod documents;
+mod explained;
 mod faults;
 mod looking;
 mod others;
@@ -28,6 +29,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             programs::run(&mut checks)?;
             credentials::run(&mut checks)?;
             faults::run(&mut checks)?;
+            explained::run(&mut checks)?;
             places::run(&mut checks)?;
             run::run(&mut checks)?;
             rootless::run(&mut checks)?;
