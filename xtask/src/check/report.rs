@@ -2,6 +2,7 @@
 //!
 //! A skipped check has not passed. `--require` turns a skip into a failure, for machines that can run the check.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -9,14 +10,14 @@ use anyhow::{Context, Error, Result, anyhow, bail};
 use qus_core::hint;
 use qus_core::terminal::decorate;
 use qus_core::text::{Show, lines};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::base::error::Skip;
 use crate::base::files;
 use crate::base::output::NO_STDOUT;
 
 /// The outcome of a check.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", tag = "outcome", content = "why")]
 pub(crate) enum Outcome {
     Passed,
@@ -24,9 +25,25 @@ pub(crate) enum Outcome {
     Skipped(String),
 }
 
+impl Outcome {
+    /// Whether a check was skipped because this user is not root.
+    fn needs_root(&self) -> bool {
+        let texts = ["only root", "requires root", "require root"];
+        matches!(self, Self::Skipped(why) if texts.iter().any(|text| why.contains(text)))
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Case {
     level: &'static str,
+    name: String,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+/// A case in the JSON of another process.
+#[derive(Deserialize)]
+struct OtherCase {
     name: String,
     #[serde(flatten)]
     outcome: Outcome,
@@ -81,6 +98,35 @@ impl Report {
         Self { only: text.to_owned(), ..self }
     }
 
+    /// The options of `cargo xtask smoke` with which another process runs the same checks.
+    pub(crate) fn options(&self) -> Vec<String> {
+        let mut options = vec![format!("--only={}", self.only)];
+        options.extend(self.require.iter().map(|required| format!("--require={required}")));
+        options
+    }
+
+    /// Adds the outcomes of a level that another process has run, printed and written to a file.
+    ///
+    /// # Errors
+    /// The process has not written them.
+    pub(crate) fn merge(&mut self, level: &'static str, file: &Path) -> Result<()> {
+        let json = fs_err::read(file)?;
+        let cases: Vec<OtherCase> =
+            serde_json::from_slice(&json).with_context(|| format!("the level {level} did not end"))?;
+        self.cases.extend(cases.into_iter().map(|OtherCase { name, outcome }| Case { level, name, outcome }));
+        Ok(())
+    }
+
+    /// Writes the outcomes for [`Self::merge`] of another process, which prints the totals.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub(crate) fn finish_part(self, file: Option<&Path>) -> Result<()> {
+        let file = file.context("there is no file for the report")?;
+        files::write(file, &serde_json::to_vec_pretty(&self.cases)?)?;
+        self.unwritable.map_or(Ok(()), Err).context(NO_STDOUT)
+    }
+
     /// Runs a check and prints its outcome.
     pub(crate) fn check(
         &mut self,
@@ -111,18 +157,37 @@ impl Report {
         Ok(())
     }
 
-    /// A line for each reason of skipped checks, and the command that runs those which need root.
+    /// How many checks of each level have such an outcome.
+    fn count(&self, is: impl Fn(&Outcome) -> bool) -> BTreeMap<&'static str, usize> {
+        let mut counts = BTreeMap::new();
+        for case in self.cases.iter().filter(|case| is(&case.outcome)) {
+            *counts.entry(case.level).or_default() += 1;
+        }
+        counts
+    }
+
+    /// The levels of which every check needs root, and how many each has.
+    fn root_levels(&self) -> BTreeMap<&'static str, usize> {
+        let (mut levels, all) = (self.count(Outcome::needs_root), self.count(|_| true));
+        levels.retain(|level, count| all[level] == *count);
+        levels
+    }
+
+    /// A line for each reason of skipped checks, and one for all that need root, with the command that runs them.
     fn skips(&self) -> String {
         let mut reasons: Vec<(&str, Vec<&Case>)> = Vec::new();
         for case in &self.cases {
             let Outcome::Skipped(why) = &case.outcome else { continue };
+            if case.outcome.needs_root() {
+                continue;
+            }
             let why = why.lines().next().unwrap_or_default();
             match reasons.iter_mut().find(|(other, _)| *other == why) {
                 Some((_, cases)) => cases.push(case),
                 None => reasons.push((why, vec![case])),
             }
         }
-        let (mut text, mut need_root) = (String::new(), Vec::new());
+        let mut text = String::new();
         for (why, cases) in reasons {
             let mut levels: Vec<_> = cases.iter().map(|case| case.level).collect();
             levels.dedup();
@@ -131,16 +196,20 @@ impl Report {
                 cases => format!("{} checks", cases.len()),
             };
             text += &format!("skipped  {}  {name}: {why}\n", levels.join(", "));
-            if why.contains("only root") || why.contains("requires root") {
-                need_root.extend(levels);
-            }
         }
-        need_root.sort_unstable();
-        need_root.dedup();
+        let need_root = self.count(Outcome::needs_root);
         if let (false, Ok(xtask)) = (need_root.is_empty(), std::env::current_exe()) {
-            let (xtask, levels) = (xtask.quoted(), need_root.join(" "));
+            let whole = self.root_levels();
+            let of_level = |(level, count): (&&str, &usize)| {
+                format!("{}{count} of {level}", if whole.contains_key(level) { "all " } else { "" })
+            };
+            let counts: Vec<_> = need_root.iter().map(of_level).collect();
+            let levels: Vec<_> = need_root.keys().copied().collect();
             text += &format!(
-                "hint: to run what needs root: `sudo --preserve-env=CARGO_TARGET_DIR {xtask} smoke {levels}`\n"
+                "skipped  {}: they need root: `sudo --preserve-env=CARGO_TARGET_DIR {} smoke {}`\n",
+                counts.join(", "),
+                xtask.quoted(),
+                levels.join(" ")
             );
         }
         text
@@ -170,9 +239,17 @@ impl Report {
         let count = |of: fn(&Outcome) -> bool| self.cases.iter().filter(|case| of(&case.outcome)).count();
         let passed = count(|outcome| *outcome == Outcome::Passed);
         let failed = count(|outcome| matches!(outcome, Outcome::Failed(_)));
-        let skipped = self.cases.len() - passed - failed;
+        // A level that needs root as a whole is named, because its checks say nothing about this machine.
+        let not_run = self.root_levels();
+        let skipped = self.cases.len() - passed - failed - not_run.values().sum::<usize>();
+        let not_run: Vec<_> =
+            not_run.iter().map(|(level, checks)| format!("; not run: {level} ({checks} checks)")).collect();
+        let not_run = not_run.concat();
         self.print(&self.skips());
-        self.print(&format!("{}: {passed} passed, {failed} failed, {skipped} skipped\n", self.title));
+        self.print(&format!(
+            "{}: {passed} passed, {failed} failed, {skipped} skipped{not_run}\n",
+            self.title
+        ));
         if let Some(file) = file {
             files::write(file, &serde_json::to_vec_pretty(&self.cases)?)?;
         }
@@ -215,13 +292,33 @@ mod tests {
         for (level, name) in [("kernel", "a"), ("kernel", "b"), ("engine", "c")] {
             report.check(level, name, || skip("only root can register handlers")).unwrap();
         }
+        report.check("kernel", "e", || Ok(())).unwrap();
         report.check("build", "d", || skip("curl is not installed\nmore")).unwrap();
         let text = report.skips();
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines[0], "skipped  kernel, engine  3 checks: only root can register handlers");
-        assert_eq!(lines[1], "skipped  build  d: curl is not installed");
-        assert!(lines[2].starts_with("hint: ") && lines[2].ends_with(" smoke engine kernel`"), "{text}");
-        assert_eq!((lines.len(), quiet(&[]).skips()), (3, String::new()));
+        assert_eq!(lines[0], "skipped  build  d: curl is not installed");
+        assert!(
+            lines[1].starts_with("skipped  all 1 of engine, 2 of kernel: they need root: `sudo "),
+            "{text}"
+        );
+        assert!(lines[1].ends_with(" smoke engine kernel`"), "{text}");
+        assert_eq!((lines.len(), quiet(&[]).skips()), (2, String::new()));
+    }
+
+    #[test]
+    fn a_part_is_merged() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut report = quiet(&["level"]).only("text");
+        assert_eq!(report.options(), ["--only=text", "--require=level"]);
+        assert!(report.merge("level", file.path()).is_err(), "the other process has written nothing");
+        let mut part = quiet(&[]);
+        part.check("level", "a", || Ok(())).unwrap();
+        part.check("level", "b", skip).unwrap();
+        part.check("level", "c", || anyhow::bail!("broken")).unwrap();
+        part.finish_part(Some(file.path())).unwrap();
+        report.merge("level", file.path()).unwrap();
+        assert_eq!(report.outcome("level", "b"), Some(&Outcome::Skipped("no engine".into())));
+        assert_eq!(report.finish(None).unwrap_err().to_string(), "1 of 3 checks failed");
     }
 
     /// Standard output to which nothing can be written.

@@ -10,6 +10,7 @@ mod places;
 mod programs;
 mod rootless;
 mod run;
+mod user_namespace;
 mod watch;
 
 use std::thread;
@@ -21,10 +22,17 @@ use crate::check::report::Report;
 use crate::check::smoke::fixture::kernel::{KernelChecks, KernelFixture};
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
+    let refused = match nix::unistd::geteuid().is_root() {
+        true => None,
+        false => match user_namespace::run(report) {
+            Ok(()) => return Ok(()),
+            Err(error) => Some(error),
+        },
+    };
     // Only this thread and its children enter the mount namespace.
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let fixture = KernelFixture::new(cx);
+            let fixture = refused.map_or_else(|| KernelFixture::new(cx), Err);
             let mut checks = KernelChecks { fixture, cx, report };
             programs::run(&mut checks)?;
             credentials::run(&mut checks)?;

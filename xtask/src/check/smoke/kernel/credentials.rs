@@ -42,6 +42,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 impl KernelFixture<'_> {
     /// Creates a setuid-root copy of a program that all users can execute.
     fn setuid(&self, program: &str) -> Result<PathBuf> {
+        self.require_users()?;
         let path = self.copy(&self.foreign(program)?, &format!("setuid-{program}"))?;
         self.make_setuid(&path)?;
         Ok(path)
@@ -57,6 +58,7 @@ impl KernelFixture<'_> {
 
     /// Creates a directory that an unprivileged user owns.
     fn user_dir(&self) -> Result<PathBuf> {
+        self.require_users()?;
         let (dir, user) = (self.path("theirs"), Some(NOBODY.parse()?));
         fs::create_dir_all(&dir)?;
         chown(&dir, user, user)?;
@@ -168,6 +170,7 @@ fn core_file(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// A caller who starts a program through a symbolic link can replace the link after the kernel has opened the program.
 fn own_executable(fixture: &KernelFixture<'_>, guest: &'static Host) -> Result<()> {
+    fixture.require_users()?;
     let compile = |host, name: &str, options: &[&str]| -> Result<String> {
         let path = fixture.path(&format!("{name}-{host}"));
         compile(fixture.cx, host, OWN_EXECUTABLE, options, &path)?;

@@ -69,6 +69,8 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 
 fn run_blocks(fixture: &KernelFixture<'_>, blocks: &[Block]) -> Result<()> {
     fixture.require_instances()?;
+    // An overlay cannot change files whose owner the namespace does not have.
+    fixture.require_machine()?;
     if FOREIGN[0] != "aarch64" {
         bail!(Skip("documents describe a machine that does not run arm64 natively".to_owned()));
     }

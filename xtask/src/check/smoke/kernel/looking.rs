@@ -25,6 +25,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 
 /// Runs in a container on a host that has mounted binfmt_misc.
 fn unseen(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_machine()?;
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     fixture.install(&[arch])?;
@@ -99,6 +100,7 @@ const UNKNOWN: &str = "38";
 const DENIED: &str = "1";
 
 fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_machine()?;
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let namespaces = &CONTAINER[1..];

@@ -262,6 +262,7 @@ fn raw(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// Runs in the initial user namespace, because autofs cannot be mounted in another.
 fn automounter(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_machine()?;
     let root = fixture.root_filesystem("autofs")?;
     fs::write(root.join("etc/auto.master"), "/- /etc/auto.direct\n")?;
     fs::write(root.join("etc/auto.direct"), format!("{MOUNT_POINT} -fstype=binfmt_misc :binfmt_misc\n"))?;

@@ -61,6 +61,7 @@ fn lasting(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn dry_run(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_machine()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     fixture.install(&[arch])?;
     let other = if arch == "sh4" { "hppa" } else { "sh4" };
@@ -104,6 +105,7 @@ fn host_root(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// Tests a user namespace that uses the host's instance, one with its own instance, and one nested in that.
 fn whose(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_machine()?;
     fixture.require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let outer = "has no binfmt_misc of its own; handlers are changed in the one around it";

@@ -33,6 +33,8 @@ impl KernelFixture<'_> {
     /// command as an ordinary user in a directory of its own; `$qus`, `$busybox` and `$arch` are set.
     fn with_user(&self, name: &str, script: &str) -> Result<CommandOutput> {
         self.require_instances()?;
+        // In a user namespace newuidmap does not run as root.
+        self.require_machine()?;
         let (tools, dir) = (tools::rootless(self.cx)?, self.unprivileged_dir()?);
         let emulator = self.bundle.join("qemu-riscv64");
         if emulator.exists() {

@@ -65,6 +65,7 @@ fn ordinary_user(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn as_root(fixture: &KernelFixture<'_>) -> Result<()> {
+    fixture.require_users()?;
     fixture.require_instances()?;
     let qus = fixture.program();
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
