@@ -61,7 +61,7 @@ pub(super) struct Request {
 /// What a worker writes to stdout.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// The worker has entered its namespace and waits for an empty line, which means that users are mapped.
+    /// The worker, as root, has entered its namespace and waits for an empty line, which means that users are mapped.
     Unshared,
     /// The worker accepts requests.
     Ready,
@@ -122,14 +122,19 @@ fn answer(answer: &Answer) -> Result<()> {
 }
 
 fn enter(args: &Args) -> Result<()> {
+    let caller = Caller::now();
     let mapped = || {
+        // Only root can map all users; any other user needs no other process.
+        if !caller.is_root() {
+            return Ok(());
+        }
         answer(&Answer::Unshared).map_err(io::Error::other)?;
         match io::stdin().lock().read_line(&mut String::new())? {
             0 => Err(io::ErrorKind::UnexpectedEof.into()),
             _ => Ok(()),
         }
     };
-    Caller::now().enter(mapped)?;
+    caller.enter(mapped)?;
     let binfmt = Binfmt::at(MOUNT_POINT);
     for rule in handler::rules(args.arch, &args.emulator, [0; 4], Flags::DEFAULT) {
         binfmt.register(&rule)?;
