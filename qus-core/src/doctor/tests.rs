@@ -105,6 +105,42 @@ fn every_kind_of_bad_handler_is_found() {
     };
     assert_eq!(of(&bare), [(Warning, name()), (Note, name()), (Note, name())]);
     assert_eq!(of(&missing)[0], (Error, name()));
+    for interpreter in [Interpreter::NotExecutable, Interpreter::NoExec] {
+        let with_f = |handler: &mut InspectedHandler| handler.interpreter = interpreter.clone();
+        assert_eq!(of(&with_f), [], "the kernel holds a file open");
+        let without = |handler: &mut InspectedHandler| {
+            bare(handler);
+            handler.interpreter = interpreter.clone();
+        };
+        assert_eq!(of(&without)[0], (Error, name()));
+    }
+    let of_other = |handler: &mut InspectedHandler| {
+        bare(handler);
+        handler.owner = Owner::Other;
+    };
+    assert_eq!(of(&of_other)[1], (Warning, name()), "sudo fails, which nobody has asked for");
+}
+
+#[test]
+fn the_hint_for_a_disabled_handler_needs_no_free_name() {
+    let arm: &'static Arch = "arm".parse().unwrap();
+    let mut disabled = handler("qemu-arm", "arm", "POCF");
+    disabled.owner = Owner::Other;
+    disabled.entry.as_mut().unwrap().enabled = false;
+    let mut ill = Machine { handlers: vec![disabled], ..machine() };
+    ill.probes.insert("arm", Err("no handler".into()));
+    let found = findings(&ill, &[arm]);
+    assert!(
+        found
+            .iter()
+            .all(|finding| finding.hint.as_deref() == Some("`echo 1 > /proc/sys/fs/binfmt_misc/qemu-arm`")),
+        "{found:?}"
+    );
+    // Where no handler is used, no probe shows whether one works.
+    let mut off =
+        Machine { handlers: vec![handler("qemu-arm", "arm", "POCF")], switched_on: Some(false), ..machine() };
+    off.probes.insert("arm", Err("no handler".into()));
+    assert_eq!(self::found(&off), [(Error, "binfmt_misc".to_owned())]);
 }
 
 #[test]
