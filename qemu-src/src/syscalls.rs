@@ -32,6 +32,8 @@ pub struct LimitedCalls {
 pub enum CallState {
     /// Some arguments are refused.
     Partial,
+    /// It always fails, with an error that programs expect.
+    Refused,
     /// It fails with `ENOSYS`.
     Absent,
 }

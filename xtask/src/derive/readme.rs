@@ -53,6 +53,7 @@ fn calls(calls: &SystemCalls) -> String {
         let names: Vec<_> = limited.names.iter().map(|name| format!("`{name}`")).collect();
         let state = match limited.state {
             CallState::Partial => "partial",
+            CallState::Refused => "refused",
             CallState::Absent => "absent",
         };
         table += &format!("| {} | {state} | {} |\n", names.join(", "), limited.reason);

@@ -5,14 +5,17 @@
 
 use std::cell::LazyCell;
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use qus_core::arch::Host;
+use qus_core::namespace::kernel;
 use tempfile::TempDir;
 use xshell::cmd;
 
 use crate::base::context::Context;
+use crate::base::error::Skip;
 use crate::base::exec::{self, InDir, sh};
 use crate::bundle::hosts;
 use crate::check::report::{self, Report};
@@ -30,30 +33,51 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 1] = programs!["extended-attributes"];
+const PROGRAMS: [(&str, &str); 16] = programs![
+    "aio",
+    "brk-room",
+    "code-in-shared-views",
+    "directory-positions",
+    "extended-attributes",
+    "flat-ioctls",
+    "late-syscalls",
+    "limited-address-space",
+    "message-queues",
+    "mremap-errors",
+    "namespaces",
+    "netlink-families",
+    "pi-mutex",
+    "processor-file",
+    "signal-numbers",
+    "socket-options",
+];
+
+/// Programs that execute themselves, which takes a handler.
+const EXECUTED: [(&str, &str); 4] = programs!["fexecve", "memory-rlimits", "other-process", "robust-futex"];
 
 const SYSTEM_CALLS: &str = include_str!("programs/system-calls.c");
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let own = hosts::own()?;
-    for (name, text) in PROGRAMS {
-        let native = LazyCell::new(|| Program::compile(cx, own, text)?.run(&[]));
-        for compiler in COMPILERS {
-            let host: &Host = compiler.parse()?;
-            report.check(LEVEL, format!("compat: {name} in {}", host.arch), || {
-                native.as_ref().map_err(report::copy_error).context("natively")?;
-                let emulator = emulator(&cx.paths.bundle(own), host.arch)?;
-                Program::compile(cx, host, text)?.run(&[emulator])
-            })?;
+    let bundle = cx.paths.bundle(own);
+    let with_emulator = |host: &'static Host| Ok(vec![emulator(&bundle, host.arch)?.into_os_string()]);
+    let with_handler = |host: &'static Host| {
+        emulator(&bundle, host.arch)?;
+        if kernel().is_some_and(|version| version < (6, 7)) {
+            bail!(Skip("binfmt_misc in user namespaces requires Linux 6.7".to_owned()));
         }
-    }
+        let qus = bundle.join("qus").into_os_string();
+        let dir = bundle.clone().into_os_string();
+        Ok(vec![qus, "run".into(), "--dir".into(), dir, host.arch.name.into(), "--".into()])
+    };
+    compare(cx, report, &PROGRAMS, with_emulator)?;
+    compare(cx, report, &EXECUTED, with_handler)?;
     let native = LazyCell::new(|| absent_calls(cx, own, &[]));
     for compiler in COMPILERS {
         let host: &Host = compiler.parse()?;
         report.check(LEVEL, format!("compat: system calls in {}", host.arch), || {
             let native = native.as_ref().map_err(report::copy_error).context("natively")?;
-            let emulator = emulator(&cx.paths.bundle(own), host.arch)?;
-            let emulated = absent_calls(cx, host, &[emulator])?;
+            let emulated = absent_calls(cx, host, &with_emulator(host)?)?;
             let documented: BTreeSet<_> = cx.data.syscalls.absent().map(str::to_owned).collect();
             let unexpected: Vec<_> =
                 emulated.difference(native).filter(|name| !documented.contains(*name)).collect();
@@ -67,8 +91,28 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
+/// Runs programs natively and in each guest, which `runner` has the command for.
+fn compare(
+    cx: &Context,
+    report: &mut Report,
+    programs: &[(&str, &str)],
+    runner: impl Fn(&'static Host) -> Result<Vec<OsString>>,
+) -> Result<()> {
+    for (name, text) in programs {
+        let native = LazyCell::new(|| Program::compile(cx, hosts::own()?, text)?.run(&[]));
+        for compiler in COMPILERS {
+            let host: &Host = compiler.parse()?;
+            report.check(LEVEL, format!("compat: {name} in {}", host.arch), || {
+                native.as_ref().map_err(report::copy_error).context("natively")?;
+                Program::compile(cx, host, text)?.run(&runner(host)?)
+            })?;
+        }
+    }
+    Ok(())
+}
+
 /// The system calls that fail with `ENOSYS`.
-fn absent_calls(cx: &Context, host: &'static Host, runner: &[PathBuf]) -> Result<BTreeSet<String>> {
+fn absent_calls(cx: &Context, host: &'static Host, runner: &[OsString]) -> Result<BTreeSet<String>> {
     let header = macros(cx, host, "sys/syscall.h")?;
     let known = header.lines().filter_map(|line| line.strip_prefix("#define SYS_")?.split(' ').next());
     let known: BTreeSet<_> = known.collect();
@@ -96,13 +140,13 @@ impl Program {
         Ok(Self { dir, path })
     }
 
-    fn run(&self, runner: &[PathBuf]) -> Result<()> {
+    fn run(&self, runner: &[OsString]) -> Result<()> {
         let Self { dir, path } = self;
         let run = cmd!(sh(), "timeout 60 {runner...} {path}");
         check_output(exec::output(run.in_dir(dir.path()))?, "the program", "ok\n")
     }
 
-    fn output(&self, runner: &[PathBuf]) -> Result<String> {
+    fn output(&self, runner: &[OsString]) -> Result<String> {
         let Self { dir, path } = self;
         exec::read(cmd!(sh(), "timeout 60 {runner...} {path}").in_dir(dir.path()))
     }
