@@ -33,7 +33,7 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 16] = programs![
+const PROGRAMS: [(&str, &str); 15] = programs![
     "aio",
     "brk-room",
     "code-in-shared-views",
@@ -41,7 +41,6 @@ const PROGRAMS: [(&str, &str); 16] = programs![
     "extended-attributes",
     "flat-ioctls",
     "late-syscalls",
-    "limited-address-space",
     "message-queues",
     "mremap-errors",
     "namespaces",
@@ -52,6 +51,9 @@ const PROGRAMS: [(&str, &str); 16] = programs![
     "socket-options",
 ];
 
+/// Programs that run in an address space of limited size.
+const LIMITED: [(&str, &str); 1] = programs!["limited-address-space"];
+
 /// Programs that execute themselves, which takes a handler.
 const EXECUTED: [(&str, &str); 4] = programs!["fexecve", "memory-rlimits", "other-process", "robust-futex"];
 
@@ -61,6 +63,11 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let own = hosts::own()?;
     let bundle = cx.paths.bundle(own);
     let with_emulator = |host: &'static Host| Ok(vec![emulator(&bundle, host.arch)?.into_os_string()]);
+    let with_limit = |host: &'static Host| {
+        let script = r#"ulimit -v 2000000; exec "$@""#;
+        let shell = ["sh", "-c", script, "sh"].map(OsString::from).to_vec();
+        Ok([shell, with_emulator(host)?].concat())
+    };
     let with_handler = |host: &'static Host| {
         emulator(&bundle, host.arch)?;
         if kernel().is_some_and(|version| version < (6, 7)) {
@@ -71,6 +78,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
         Ok(vec![qus, "run".into(), "--dir".into(), dir, host.arch.name.into(), "--".into()])
     };
     compare(cx, report, &PROGRAMS, with_emulator)?;
+    compare(cx, report, &LIMITED, with_limit)?;
     compare(cx, report, &EXECUTED, with_handler)?;
     let native = LazyCell::new(|| absent_calls(cx, own, &[]));
     for compiler in COMPILERS {
@@ -136,7 +144,7 @@ impl Program {
     fn compile(cx: &Context, host: &'static Host, text: &str) -> Result<Self> {
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("program");
-        compile(cx, host, text, &["-pthread"], &path)?;
+        compile(cx, host, text, &["-pthread", "-fPIE", "-static-pie"], &path)?;
         Ok(Self { dir, path })
     }
 
