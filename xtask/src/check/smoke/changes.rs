@@ -45,7 +45,7 @@ fn check(cx: &Context, host: &'static Host) -> Result<()> {
     let emulator = emulator(&cx.paths.bundle(hosts::own()?), arch)?;
     let dir = tempfile::tempdir()?;
     let program = dir.path().join("changes");
-    compile(cx, host, PROGRAM, &["-pthread"], &program)?;
+    compile(cx, host, PROGRAM, &["-static", "-pthread"], &program)?;
     let modes = [
         ("processes", "four processes: 8000000", ""),
         ("threads", "four more threads: 10000000", "the first thread exits first\n"),

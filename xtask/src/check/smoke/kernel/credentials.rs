@@ -177,8 +177,9 @@ fn own_executable(fixture: &KernelFixture<'_>, guest: &'static Host) -> Result<(
         fs::set_permissions(&path, Permissions::from_mode(0o755))?;
         Ok(path.display().to_string())
     };
-    let attack = compile(hosts::own()?, "attack", &[])?;
-    let (victim, other) = (compile(guest, "victim", &[])?, compile(guest, "other", &["-DOTHER"])?);
+    let attack = compile(hosts::own()?, "attack", &["-static"])?;
+    let (victim, other) =
+        (compile(guest, "victim", &["-static"])?, compile(guest, "other", &["-static", "-DOTHER"])?);
     fixture.make_setuid(Path::new(&victim))?;
     fixture.install(&[guest.arch.name, "--force"])?;
     let results = fixture
