@@ -48,10 +48,11 @@ enum Solution {
 
 /// The packages that contain a program or library, whatever distribution names them so. Which of them a distribution has
 /// is known from its command in `tools.toml`.
-const PROVIDERS: [(&str, &[&str]); 13] = [
+const PROVIDERS: [(&str, &[&str]); 14] = [
     ("cc", &["gcc"]),
     ("strip", &["binutils", "gcc"]),
     ("git", &["git"]),
+    ("curl", &["curl"]),
     ("python3", &["python3", "python3-pip", "python-pip"]),
     ("libc.a", &["libc6-dev", "glibc-static", "glibc-devel-static"]),
     ("ninja", &["ninja-build", "ninja"]),

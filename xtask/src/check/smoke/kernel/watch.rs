@@ -117,7 +117,9 @@ fn first_process(fixture: &KernelFixture<'_>) -> Result<()> {
         done
         echo gone each time"#
     );
-    fixture.run(cmd!(sh(), "unshare {MACHINE...} sh -c {script} {qus}"))?.writes("gone each time\n")
+    // These checks may themselves run under nohup.
+    let run = cmd!(sh(), "env --default-signal=HUP unshare {MACHINE...} sh -c {script} {qus}");
+    fixture.run(run)?.writes("gone each time\n")
 }
 
 /// The reader of the messages has ended, as with `| head -1`, or the disk of the log is full.
