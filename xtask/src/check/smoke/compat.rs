@@ -8,19 +8,18 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Host;
 use qus_core::elf::Class;
-use qus_core::namespace::kernel;
 use tempfile::TempDir;
 use xshell::cmd;
 
 use crate::base::context::Context;
-use crate::base::error::Skip;
 use crate::base::exec::{self, InDir, sh};
 use crate::bundle::hosts;
 use crate::check::report::{self, Report};
 use crate::check::smoke::emulator::{check_output, emulator};
+use crate::check::smoke::fixture::kernel::require_instances;
 use crate::check::smoke::fixture::tools::{compile, macros};
 
 const LEVEL: &str = "emulator";
@@ -71,9 +70,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     };
     let with_handler = |host: &'static Host| {
         emulator(&bundle, host.arch)?;
-        if kernel().is_some_and(|version| version < (6, 7)) {
-            bail!(Skip("binfmt_misc in user namespaces requires Linux 6.7".to_owned()));
-        }
+        require_instances()?;
         let qus = bundle.join("qus").into_os_string();
         let dir = bundle.clone().into_os_string();
         Ok(vec![qus, "run".into(), "--dir".into(), dir, host.arch.name.into(), "--".into()])

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qus_core::arch::Arch;
-use qus_core::namespace::kernel;
 use serde_json::Value;
 use xshell::cmd;
 
@@ -17,7 +16,7 @@ use crate::base::exec::{self, sh};
 use crate::bundle::hosts;
 use crate::check::report::Report;
 use crate::check::smoke::emulator::emulator;
-use crate::check::smoke::fixture::kernel::FOREIGN;
+use crate::check::smoke::fixture::kernel::{FOREIGN, require_instances};
 
 const LEVEL: &str = "emulator";
 
@@ -39,9 +38,7 @@ struct BenchFixture<'a> {
 
 impl<'a> BenchFixture<'a> {
     fn new(cx: &'a Context) -> Result<Self> {
-        if kernel().is_some_and(|version| version < (6, 7)) {
-            bail!(Skip("binfmt_misc in user namespaces requires Linux 6.7".to_owned()));
-        }
+        require_instances()?;
         let bundle = cx.paths.bundle(hosts::own()?);
         let guest = FOREIGN[0].parse()?;
         emulator(&bundle, guest)?;

@@ -18,7 +18,7 @@ use self::blocks::{Block, blocks, documents};
 use super::places::MACHINE;
 use crate::base::error::Skip;
 use crate::base::exec::sh;
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, require_instances};
 
 /// Precedes the output of each command.
 const SEPARATOR: &str = "@@ command\n";
@@ -68,7 +68,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 }
 
 fn run_blocks(fixture: &KernelFixture<'_>, blocks: &[Block]) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     // An overlay cannot change files whose owner the namespace does not have.
     fixture.require_machine()?;
     if FOREIGN[0] != "aarch64" {

@@ -8,7 +8,7 @@ use qus_core::probe;
 use xshell::cmd;
 
 use crate::base::exec::sh;
-use crate::check::smoke::fixture::kernel::{KernelChecks, KernelFixture};
+use crate::check::smoke::fixture::kernel::{KernelChecks, KernelFixture, require_instances};
 use crate::check::smoke::kernel::places::MACHINE;
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
@@ -33,7 +33,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 
 /// Runs a script in a user namespace with an instance of its own, in a directory with the probe of sh4 as `program`.
 fn on_a_machine(fixture: &KernelFixture<'_>, script: &str) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (qus, emulator, dir) =
         (fixture.program(), fixture.bundle.join("qemu-sh4"), fixture.path("explained"));
     let image = fixture.path("sh4-probe");

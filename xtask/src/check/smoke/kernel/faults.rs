@@ -17,7 +17,9 @@ use qus_core::binfmt::{MOUNT_POINT, Rule};
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY, guest_named};
+use crate::check::smoke::fixture::kernel::{
+    FOREIGN, KernelChecks, KernelFixture, NOBODY, guest_named, require_instances,
+};
 
 /// The longest time to wait.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,7 +73,7 @@ fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
     let doctor = fixture.run(cmd!(sh(), "unshare --mount sh -c {script} {qus}"))?;
     ensure!(words.iter().all(|word| doctor.stdout.contains(word)), "{}", doctor.stdout);
     // A user namespace inherits the host's mount and mounts its own instance over it.
-    fixture.require_instances()?;
+    require_instances()?;
     let script = format!(r#"mount -t binfmt_misc binfmt_misc {MOUNT_POINT} && "$0" doctor"#);
     let doctor = fixture.run(cmd!(sh(), "unshare --user --map-root-user --mount sh -c {script} {qus}"))?;
     ensure!(doctor.stdout.contains("are mounted one over another"), "{}", doctor.stdout);
@@ -81,7 +83,7 @@ fn not_writable(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// Runs in a user namespace, where disabling binfmt_misc does not affect the host.
 fn crowded(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let script = format!(
         r#"set -e

@@ -6,7 +6,7 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
 use crate::base::exec::sh;
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, require_instances};
 use crate::check::smoke::kernel::places::{CONTAINER, MACHINE};
 
 /// All read-only commands, and a removal without effect. `$0` is qus.
@@ -26,7 +26,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 /// Runs in a container on a host that has mounted binfmt_misc.
 fn unseen(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_machine()?;
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     fixture.install(&[arch])?;
     let script = format!(
@@ -44,7 +44,7 @@ fn unseen(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// A user namespace uses its parent's handlers until it gets its own instance, which is permanent.
 fn inherited(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     fixture.install(&[arch])?;
     let looks = LOOKS.replace(r#"; "$0" remove sh4"#, "");
@@ -63,7 +63,7 @@ fn inherited(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// Runs in a container on a machine that has not mounted binfmt_misc, where handlers would disappear with the container.
 fn beside(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let container = CONTAINER.join(" ");
     let script = format!(
@@ -101,7 +101,7 @@ const DENIED: &str = "1";
 
 fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_machine()?;
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let namespaces = &CONTAINER[1..];
     let script = format!(
@@ -124,7 +124,7 @@ fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn not_to_mount(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let words = ["error: cannot mount /: ", "hint: a security module or a container's seccomp profile"];
     fixture

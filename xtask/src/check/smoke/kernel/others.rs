@@ -19,7 +19,7 @@ use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::progress::say;
 use crate::check::smoke::fixture::command_output::CommandOutput;
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, require_instances};
 use crate::check::smoke::kernel::places::MACHINE;
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
@@ -74,7 +74,7 @@ impl KernelFixture<'_> {
     /// Runs a script in a user namespace like on a separate machine. `$root` is its root filesystem, in which `inside`
     /// runs programs; `$qus` and `$archs` are also set.
     fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<CommandOutput> {
-        self.require_instances()?;
+        require_instances()?;
         let qus = self.program();
         let script = format!(
             r#"set -e
@@ -160,7 +160,7 @@ fn taken_over(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn unmounted(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let script = format!(
         r#"set -e

@@ -6,7 +6,7 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
 use crate::base::exec::sh;
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, require_instances};
 
 /// Starts a command like a container: with its own mount and PID namespaces.
 pub(super) const CONTAINER: [&str; 5] = ["unshare", "--mount", "--pid", "--fork", "--mount-proc"];
@@ -26,7 +26,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 }
 
 fn lasting(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let container = CONTAINER.join(" ");
     // Verifies the kernel's rule first, so that this check fails when the rule changes.
@@ -71,7 +71,7 @@ fn dry_run(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn host_processes(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let script = format!(
         r#"set -e
@@ -85,7 +85,7 @@ fn host_processes(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn host_root(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let host = fixture.path("host");
     fs::create_dir(&host)?;
@@ -106,7 +106,7 @@ fn host_root(fixture: &KernelFixture<'_>) -> Result<()> {
 /// Tests a user namespace that uses the host's instance, one with its own instance, and one nested in that.
 fn whose(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_machine()?;
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
     let outer = "has no binfmt_misc of its own; handlers are changed in the one around it";
     let own = "these handlers belong to this user namespace; the host does not see them";

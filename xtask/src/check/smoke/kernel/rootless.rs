@@ -7,7 +7,7 @@ use xshell::cmd;
 use crate::base::error::Skip;
 use crate::base::exec::sh;
 use crate::check::smoke::fixture::command_output::CommandOutput;
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, require_instances};
 use crate::check::smoke::fixture::tools;
 use crate::debian::distribution::Distribution;
 
@@ -32,7 +32,7 @@ impl KernelFixture<'_> {
     /// Runs a script as root where the packages seem to be installed, and `/etc` can be changed. In it `user` runs a
     /// command as an ordinary user in a directory of its own; `$qus`, `$busybox` and `$arch` are set.
     fn with_user(&self, name: &str, script: &str) -> Result<CommandOutput> {
-        self.require_instances()?;
+        require_instances()?;
         // In a user namespace newuidmap does not run as root.
         self.require_machine()?;
         let (tools, dir) = (tools::rootless(self.cx)?, self.unprivileged_dir()?);

@@ -13,7 +13,7 @@ use xshell::{Cmd, cmd};
 
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, NOBODY, require_instances};
 use crate::check::smoke::fixture::process::{BackgroundProcess, until};
 use crate::check::smoke::fixture::tools;
 use crate::check::smoke::kernel::places::MACHINE;
@@ -39,7 +39,7 @@ impl KernelFixture<'_> {
 }
 
 fn ordinary_user(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let arch = FOREIGN[0];
     let foreign = fixture.foreign_handler("qus-smoke-jar", ":qus-smoke-jar:E::qus-smoke-jar::/bin/true:")?;
     let before = fixture.handler_contents()?;
@@ -66,7 +66,7 @@ fn ordinary_user(fixture: &KernelFixture<'_>) -> Result<()> {
 
 fn as_root(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_users()?;
-    fixture.require_instances()?;
+    require_instances()?;
     let qus = fixture.program();
     let busybox = fixture.copy(&fixture.foreign("busybox")?, "busybox")?;
     let file = fixture.path("owned");
@@ -80,7 +80,7 @@ fn as_root(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn foreign_root(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let root = fixture.path("foreign-root");
     for dir in ["bin", "proc", "dev"] {
         fs::create_dir_all(root.join(dir))?;
@@ -100,7 +100,7 @@ fn foreign_root(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// Runs inside a user namespace, because the limit of each namespace can be set separately.
 fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let qus = fixture.program();
     let arch = FOREIGN[0];
     let script = format!(
@@ -115,7 +115,7 @@ fn forbidden(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn bind(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (root, source) = (fixture.path("bind-root"), fixture.path("bind-source"));
     for dir in [&root.join("proc"), &root.join("inside"), &root.join("etc"), &source] {
         fs::create_dir_all(dir)?;
@@ -164,7 +164,7 @@ fn dynamic_program() -> Result<Vec<u8>> {
 }
 
 fn loader(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let program = fixture.path("dynamic");
     fs::write(&program, dynamic_program()?)?;
     fs::set_permissions(&program, PermissionsExt::from_mode(0o755))?;
@@ -186,7 +186,7 @@ fn loader(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn debugging(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let arch = FOREIGN[0];
     let busybox = fixture.unprivileged_dir()?.join("busybox").to_string_lossy().into_owned();
     let run = |args: &[&str]| fixture.run(fixture.run_as_nobody(args)?);
@@ -212,7 +212,7 @@ fn debugging(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn gdb(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     if FOREIGN[0] != "aarch64" {
         bail!(Skip("this machine runs arm64 programs without an emulator".to_owned()));
     }

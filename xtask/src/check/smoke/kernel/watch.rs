@@ -12,7 +12,7 @@ use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
-use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture};
+use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture, require_instances};
 use crate::check::smoke::fixture::process::until;
 use crate::check::smoke::kernel::places::MACHINE;
 
@@ -99,7 +99,7 @@ fn script_preamble() -> String {
 
 /// The kernel delivers to process 1 only signals for which it has a signal handler.
 fn first_process(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus, begin) = (FOREIGN[0], fixture.program(), script_preamble());
     let script = format!(
         r#"{begin}
@@ -124,7 +124,7 @@ fn first_process(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// The reader of the messages has ended, as with `| head -1`, or the disk of the log is full.
 fn unread(fixture: &KernelFixture<'_>) -> Result<()> {
-    fixture.require_instances()?;
+    require_instances()?;
     let (arch, qus, begin) = (FOREIGN[0], fixture.program(), script_preamble());
     let script = format!(
         r#"{begin}
