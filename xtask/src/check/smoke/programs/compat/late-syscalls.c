@@ -171,7 +171,7 @@ static void files(void) {
     if (abi > 0) {
         pid_t child = fork();
         if (!child) {
-            uint64_t handled = 4 | 8; /* read files, read folders */
+            uint64_t handled = 4 | 8; /* read files, read directories */
             struct __attribute__((packed)) { uint64_t access; int32_t parent; } rule = { 4 | 8, open("/proc", O_PATH) };
             int rules = syscall(NR_landlock_create_ruleset, &handled, sizeof handled, 0);
             if (rules < 0) _exit(1);
