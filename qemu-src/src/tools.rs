@@ -1,5 +1,7 @@
 //! `tools.toml`: what a build needs on the build machine, and what tests need to check files.
 
+use std::collections::BTreeMap;
+
 use qus_core::digest::Sha256;
 use serde::Deserialize;
 
@@ -14,6 +16,8 @@ pub struct Tools {
     /// Static libraries that are linked into the emulators, by file name.
     #[serde(rename = "static-library")]
     pub static_libraries: Vec<Requirement>,
+    /// For each program or library, the packages that contain it on any system.
+    pub providers: BTreeMap<String, Vec<String>>,
     /// How other systems install them.
     pub install: Vec<Install>,
     /// Python packages, for every system.

@@ -34,36 +34,9 @@ pub(crate) fn check_directories(cx: &Context) -> Result<()> {
 struct Missing {
     name: String,
     reason: String,
-    solution: Solution,
+    /// What to do about it, if it does not come from a package.
+    hint: Option<String>,
 }
-
-/// How a missing requirement is met.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Solution {
-    /// By the packages that contain this; see [`PROVIDERS`].
-    Packages(&'static str),
-    /// By something else.
-    Other(String),
-}
-
-/// The packages that contain a program or library, whatever distribution names them so. Which of them a distribution has
-/// is known from its command in `tools.toml`.
-const PROVIDERS: [(&str, &[&str]); 14] = [
-    ("cc", &["gcc"]),
-    ("strip", &["binutils", "gcc"]),
-    ("git", &["git"]),
-    ("curl", &["curl"]),
-    ("python3", &["python3", "python3-pip", "python-pip"]),
-    ("libc.a", &["libc6-dev", "glibc-static", "glibc-devel-static"]),
-    ("ninja", &["ninja-build", "ninja"]),
-    ("pkg-config", &["pkgconf-pkg-config", "pkgconf"]),
-    ("flex", &["flex"]),
-    ("bison", &["bison"]),
-    ("pip", &["python3-pip", "python-pip"]),
-    ("libglib-2.0.a", &["glib2-static", "glib2-devel-static", "glib2", "zlib-static"]),
-    ("libpcre2-8.a", &["pcre2-static", "glib2-devel-static", "glib2"]),
-    ("libz.a", &["zlib-static"]),
-];
 
 /// Checks all requirements.
 ///
@@ -77,95 +50,87 @@ pub(crate) fn check(cx: &Context) -> Result<()> {
         return Ok(());
     }
     let list: String = missing.iter().map(|it| format!("\n  {}: {}", it.name, it.reason)).collect();
-    let solutions: Vec<_> = missing.into_iter().map(|it| it.solution).collect();
-    let install = install_command(&cx.data.tools)?;
-    Err(hinted(format!("this machine lacks build requirements:{list}"), hint(install.as_deref(), &solutions)))
+    let tools = &cx.data.tools;
+    let hint = hint(tools, install_command(tools)?, &missing);
+    Err(hinted(format!("this machine lacks build requirements:{list}"), hint))
 }
 
 fn find_missing(cx: &Context) -> Result<Vec<Missing>> {
     let mut missing = Vec::new();
-    let mut require = |found: bool, name: &str, reason: &str, solution: Solution| {
+    let mut require = |found: bool, name: &str, reason: &str, hint: Option<String>| {
         if !found {
-            missing.push(Missing { name: name.to_owned(), reason: reason.to_owned(), solution });
+            missing.push(Missing { name: name.to_owned(), reason: reason.to_owned(), hint });
         }
-    };
-    let packages = |name: &str| {
-        let known = PROVIDERS.iter().find(|(provided, _)| *provided == name);
-        known.map_or_else(|| Solution::Other(format!("install {name}")), |(name, _)| Solution::Packages(name))
     };
     let cc = cx.settings.cc();
     let has_compiler = is_installed(cc);
     let reason = "the C compiler that builds QEMU; CC selects another one";
-    match &cx.settings.cc {
-        Some(_) => require(
-            has_compiler,
-            cc,
-            reason,
-            Solution::Other("set CC to an installed compiler, or unset it".to_owned()),
-        ),
-        None => require(has_compiler, cc, reason, packages("cc")),
-    }
+    let unset = || "set CC to an installed compiler, or unset it".to_owned();
+    require(has_compiler, cc, reason, cx.settings.cc.as_ref().map(|_| unset()));
     if let Some(cache) = &cx.settings.compiler_cache {
         require(
             is_installed(&cache.program),
             &cache.program,
             "the compiler cache that QUS_COMPILER_CACHE selects",
-            Solution::Other(format!("install {}, or unset QUS_COMPILER_CACHE", cache.program.quoted())),
+            Some(format!("install {}, or unset QUS_COMPILER_CACHE", cache.program.quoted())),
         );
     }
-    require(is_installed("strip"), "strip", "removes symbols from the emulators", packages("strip"));
-    require(is_installed("git"), "git", "applies the patches", packages("git"));
+    require(is_installed("strip"), "strip", "removes symbols from the emulators", None);
+    require(is_installed("git"), "git", "applies the patches", None);
     let old = "import sys; sys.exit(sys.version_info < (3, 9))";
     let python = exec::read(cmd!(sh(), "python3 -c {old}")).is_ok();
-    require(python, "python3", "version 3.9 or newer, runs QEMU's configure", packages("python3"));
+    require(python, "python3", "version 3.9 or newer, runs QEMU's configure", None);
     if has_compiler {
         let libc = compiler::find_library(cx, "libc.a")?.is_some();
-        require(libc, "libc.a", "the static C library", packages("libc.a"));
+        require(libc, "libc.a", "the static C library", None);
         let musl = exec::read(cmd!(sh(), "{cc} -dumpmachine"))?.contains("musl");
         require(
             !musl,
             "glibc",
             "emulators linked with musl mishandle O_LARGEFILE (QEMU issue 3262)",
-            Solution::Other("build on a distribution with glibc, such as Debian".to_owned()),
+            Some("build on a distribution with glibc, such as Debian".to_owned()),
         );
     }
     if Distribution::detect()?.is_none() {
         for program in &cx.data.tools.system {
             let name = &program.name;
-            require(is_installed(name), name, &program.reason, packages(name));
+            require(is_installed(name), name, &program.reason, None);
         }
         let pip = exec::read(cmd!(sh(), "python3 -m pip --version")).is_ok();
-        require(pip, "pip", "installs the pinned Python packages into the cache", packages("pip"));
+        require(pip, "pip", "installs the pinned Python packages into the cache", None);
         for library in &cx.data.tools.static_libraries {
             let found = !has_compiler || compiler::find_library(cx, &library.name)?.is_some();
-            require(found, &library.name, &library.reason, packages(&library.name));
+            require(found, &library.name, &library.reason, None);
         }
     }
     Ok(missing)
 }
 
 /// The command of this distribution, or the one that it derives from, which installs all requirements.
-fn install_command(tools: &Tools) -> Result<Option<String>> {
+fn install_command(tools: &Tools) -> Result<Option<&str>> {
     let release = distribution::os_release()?;
     let names = ["ID", "ID_LIKE"]
         .map(|name| distribution::os_release_field(&release, name).unwrap_or_default())
         .join(" ");
     let install = tools.install.iter().find(|install| names.split(' ').any(|name| name == install.like));
-    Ok(install.map(|install| install.command.clone()))
+    Ok(install.map(|install| &*install.command))
 }
 
 /// What to do: install the packages with what is missing, of those that a distribution's command installs, and the rest.
-fn hint(install: Option<&str>, solutions: &[Solution]) -> String {
+fn hint(tools: &Tools, install: Option<&str>, missing: &[Missing]) -> String {
     let mut words = install.unwrap_or_default().split(" #").next().unwrap_or_default().split_whitespace();
     let program: Vec<_> = words.by_ref().take(2).collect();
     let available: Vec<_> = words.collect();
     let (mut packages, mut others): (Vec<&str>, Vec<String>) = (Vec::new(), Vec::new());
-    for solution in solutions {
-        match solution {
-            Solution::Other(text) => others.push(text.clone()),
-            Solution::Packages(name) => {
-                let providers = PROVIDERS.iter().filter(|(provided, _)| provided == name);
-                let found = providers.flat_map(|(_, packages)| *packages).filter(|it| available.contains(it));
+    for Missing { name, hint, .. } in missing {
+        if let Some(hint) = hint {
+            others.push(hint.clone());
+            continue;
+        }
+        match tools.providers.get(name) {
+            None => others.push(format!("install {name}")),
+            Some(providers) => {
+                let found = available.iter().filter(|package| providers.iter().any(|it| it == *package));
                 let found: Vec<_> = found.copied().collect();
                 if found.is_empty() {
                     others.push(format!("install {name} with the package manager of this distribution"));
@@ -186,48 +151,59 @@ fn hint(install: Option<&str>, solutions: &[Solution]) -> String {
 mod tests {
     use super::*;
 
-    /// The commands of `tools.toml` by distribution.
-    fn command(like: &str) -> String {
-        let tools = Context::new().unwrap().data.tools;
-        tools.install.into_iter().find(|install| install.like == like).unwrap().command
+    fn tools() -> Tools {
+        Context::new().unwrap().data.tools
+    }
+
+    fn missing(name: &str, hint: Option<&str>) -> Missing {
+        Missing { name: name.to_owned(), reason: String::new(), hint: hint.map(str::to_owned) }
+    }
+
+    /// The hint on a distribution if these are missing.
+    fn hint_on(like: &str, missing: &[Missing]) -> String {
+        let tools = tools();
+        let install = tools.install.iter().find(|install| install.like == like);
+        hint(&tools, install.map(|install| &*install.command), missing)
     }
 
     #[test]
     fn only_what_is_missing_is_installed() {
-        let hint_for = |like: &str, names: &[&'static str]| {
-            let solutions: Vec<_> = names.iter().map(|name| Solution::Packages(name)).collect();
-            hint(Some(&command(like)), &solutions)
+        let hint_on = |like, names: &[&str]| {
+            hint_on(like, &names.iter().map(|name| missing(name, None)).collect::<Vec<_>>())
         };
-        assert_eq!(hint_for("debian", &["git"]), "run as root `apt-get install git`");
+        assert_eq!(hint_on("debian", &["git"]), "run as root `apt-get install git`");
         assert_eq!(
-            hint_for("debian", &["cc", "strip", "libc.a"]),
+            hint_on("debian", &["cc", "strip", "libc.a"]),
             "run as root `apt-get install gcc libc6-dev`"
         );
         assert_eq!(
-            hint_for("fedora", &["pkg-config", "libc.a", "ninja"]),
+            hint_on("fedora", &["pkg-config", "libc.a", "ninja"]),
             "run as root `dnf install ninja-build pkgconf-pkg-config glibc-static`"
         );
-        assert_eq!(hint_for("suse", &["libpcre2-8.a"]), "run as root `zypper install glib2-devel-static`");
+        assert_eq!(hint_on("suse", &["libpcre2-8.a"]), "run as root `zypper install glib2-devel-static`");
     }
 
     #[test]
     fn what_no_package_provides_has_its_own_hint() {
-        let other = Solution::Other("unset X".to_owned());
         assert_eq!(
-            hint(Some(&command("debian")), &[other, Solution::Packages("git")]),
-            "run as root `apt-get install git`; unset X"
+            hint_on(
+                "debian",
+                &[missing("x", Some("unset X")), missing("git", None), missing("nonesuch", None)]
+            ),
+            "run as root `apt-get install git`; unset X; install nonesuch"
         );
         let none = "install git with the package manager of this distribution";
-        assert_eq!(hint(None, &[Solution::Packages("git")]), none);
+        assert_eq!(hint_on("no such distribution", &[missing("git", None)]), none);
     }
 
     #[test]
     fn every_package_of_a_command_provides_something() {
-        for install in Context::new().unwrap().data.tools.install {
+        let tools = tools();
+        for install in &tools.install {
             for package in
                 install.command.split(" #").next().unwrap().split(' ').skip(2).filter(|it| !it.is_empty())
             {
-                let provides = PROVIDERS.iter().any(|(_, packages)| packages.contains(&package));
+                let provides = tools.providers.values().flatten().any(|it| it == package);
                 assert!(provides, "{package} of `{}`", install.command);
             }
         }
