@@ -48,7 +48,8 @@ fn replace(text: &str, name: &str, table: &str) -> Option<String> {
 }
 
 fn calls(calls: &SystemCalls) -> String {
-    let mut table = String::from("| system call | state | reason |\n|---|---|---|\n");
+    // Two columns, so that phones show both.
+    let mut table = String::from("| system call | under emulation |\n|---|---|\n");
     for limited in &calls.limited {
         let names: Vec<_> = limited.names.iter().map(|name| format!("`{name}`")).collect();
         let state = match limited.state {
@@ -56,7 +57,7 @@ fn calls(calls: &SystemCalls) -> String {
             CallState::Refused => "refused",
             CallState::Absent => "absent",
         };
-        table += &format!("| {} | {state} | {} |\n", names.join(", "), limited.reason);
+        table += &format!("| {} | {state}: {} |\n", names.join(", "), limited.reason);
     }
     table
 }

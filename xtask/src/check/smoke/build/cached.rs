@@ -61,12 +61,13 @@ fn source(fixture: &BuildFixture<'_>) -> Result<()> {
     let relative =
         archive.strip_prefix(fixture.cx.paths.cache()).context("the archive is not in the cache")?;
     let copy = fixture.path("changed-source/qus").join(relative);
-    fs::create_dir_all(copy.parent().context("the archive has no parent directory")?)?;
+    let changed = flipped(&archive)?;
+    fs::create_dir_all(fixture.path("changed-source/qus"))?;
     let sysroots = fixture.path("changed-source/qus/sysroots");
     std::os::unix::fs::symlink(fixture.cx.paths.cache().join("sysroots"), sysroots)?;
     for options in [&["--source"][..], &["--locked", "--source"], &["--profile", "release", "--source"]] {
-        fs::copy(&archive, &copy)?;
-        flip_byte(&copy)?;
+        // Atomically, because the file may be as read-only as the archive.
+        files::write(&copy, &changed)?;
         // Otherwise the unpacked source of an earlier run would be used.
         files::remove_dir(&fixture.path("target/qus/src"))?;
         let build = fixture.build_qemu()?.args(options).arg(&archive);
@@ -123,8 +124,13 @@ fn sysroot(dir: &Path) -> Result<Option<PathBuf>> {
 }
 
 fn flip_byte(file: &Path) -> Result<()> {
+    Ok(fs::write(file, flipped(file)?)?)
+}
+
+/// The contents of a file with one byte changed.
+fn flipped(file: &Path) -> Result<Vec<u8>> {
     let mut bytes = fs::read(file)?;
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    Ok(fs::write(file, bytes)?)
+    Ok(bytes)
 }

@@ -186,7 +186,7 @@ int main(void)
         check("one of them", x, x);
     }
 
-    id = shmget(IPC_PRIVATE, SIZE, 0600 | IPC_CREAT);
+    id = shmget(IPC_PRIVATE, SIZE, 0700 | IPC_CREAT);
     w = shmat(id, 0, 0);
     x = shmat(id, 0, SHM_EXEC);
     shmctl(id, IPC_RMID, 0);
