@@ -39,9 +39,13 @@ impl Table {
 
     /// The table, or where its lines are longer than `width`, a list of its rows with one cell on each line.
     pub fn fit(&self, width: Option<usize>) -> String {
-        let text = self.to_string();
-        let longest = text.lines().map(|line| line.chars().count()).max().unwrap_or(0);
-        if width.is_none_or(|width| longest <= width) { text } else { self.list() }
+        if self.fits(width) { self.to_string() } else { self.list() }
+    }
+
+    /// Whether no line of the table is longer than `width`.
+    pub fn fits(&self, width: Option<usize>) -> bool {
+        let fits = |width| self.to_string().lines().all(|line| line.chars().count() <= width);
+        width.is_none_or(fits)
     }
 
     fn list(&self) -> String {

@@ -7,13 +7,14 @@
 //! The host's own architecture cannot be measured: the handler would match the emulator itself. Results of two runs are
 //! not compared.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qus_core::arch::Arch;
 use qus_core::hint::{WithHint, hinted};
-use qus_core::{emulator, namespace};
+use qus_core::{emulator, namespace, terminal};
 use serde_json::json;
 use xshell::cmd;
 
@@ -243,7 +244,7 @@ fn finish(cx: &Context, args: &Args, results: &Results) -> Result<()> {
         files::write(&recorded::path(cx), json.as_bytes())?;
         say("saved the results; to update the README's plot and table, run `cargo xtask codegen`");
     }
-    out(&if args.json { json } else { table::text(results) })?;
+    out(&if args.json { json } else { table::text(results, terminal::width(io::stdout())) })?;
     let failures = results.failures();
     ensure!(failures == 0, "{failures} workloads failed");
     Ok(())

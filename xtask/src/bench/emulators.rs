@@ -84,8 +84,7 @@ impl EmulatorSource<'_> {
             fetch(cx, suite)?;
         }
         let dir = self.dir(cx);
-        let emulators = emulator::EmulatorDir::open(&dir)
-            .with_context(|| format!("cannot read the directory {}", dir.display()))?;
+        let emulators = emulator::EmulatorDir::open(&dir)?;
         let first = emulators.emulators.first();
         let first = first.with_context(|| format!("there is no emulator in {}", dir.display()))?;
         let version = probe::version_of(&first.path)

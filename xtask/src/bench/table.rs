@@ -8,13 +8,16 @@ use crate::bench::results::{Count, GuestResults, Outcome, Results, Size, Workloa
 use crate::bench::statistics::Spread;
 use crate::bench::workloads::EXIT;
 
-/// Renders all tables as text.
-pub(super) fn text(results: &Results) -> String {
+/// Renders all tables as text, and those that are wider than `width` as lists.
+pub(super) fn text(results: &Results, width: Option<usize>) -> String {
     let mut text = results.guests.iter().fold(String::new(), |mut text, guest| {
         for rows in [times(results, guest), resources(results, guest)] {
             // Leaves out tables that consist of the header only.
             if rows.len() > 1 {
-                let _ = writeln!(text, "{}", aligned(&rows));
+                let table = table(&rows);
+                // A list does not have the head of the first column, which is the guest.
+                let guest = if table.fits(width) { String::new() } else { format!("{}:\n", guest.guest) };
+                let _ = writeln!(text, "{guest}{}", table.fit(width));
             }
         }
         text
@@ -121,11 +124,11 @@ pub(super) fn megabytes(bytes: u64) -> String {
 }
 
 /// Aligns columns, of which all but the first are numbers.
-fn aligned(rows: &[Vec<String>]) -> String {
+fn table(rows: &[Vec<String>]) -> Table {
     let mut rows = rows.iter();
     let mut table = Table::new(rows.next().into_iter().flatten()).numbers_from(1);
     rows.for_each(|row| table.row(row));
-    table.to_string()
+    table
 }
 
 #[cfg(test)]
@@ -135,7 +138,7 @@ mod tests {
 
     #[test]
     fn the_tables_contain_times_factors_and_counts() {
-        let text = text(&results());
+        let text = text(&results(), None);
         let line = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(
@@ -147,5 +150,13 @@ mod tests {
         assert_eq!(words(&line("exit: instructions"))[2..], ["0.00", "M", "FAILED", "-"]);
         let ends: Vec<_> = text.lines().take(3).map(|line| line.chars().count()).collect();
         assert!(ends.iter().all(|end| *end == ends[0]), "{text}");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_lists() {
+        let results = results();
+        let text = text(&results, Some(40));
+        assert!(text.starts_with(&format!("{}:\nexit\n", results.guests[0].guest)), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= 40), "{text}");
     }
 }
