@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use fs_err as fs;
-use qemu_src::{CallState, SystemCalls};
+use qemu_src::{CallState, LimitedCalls, SystemCalls};
 use qus_core::arch::{ARCHES, HOSTS};
 use qus_core::compat::FORMS;
 
@@ -47,19 +47,19 @@ fn replace(text: &str, name: &str, table: &str) -> Option<String> {
     Some(format!("{before}{begin}{table}{end}{after}"))
 }
 
+/// A list, because a table of so long words is too wide for phones.
 fn calls(calls: &SystemCalls) -> String {
-    // Two columns, so that phones show both.
-    let mut table = String::from("| system call | under emulation |\n|---|---|\n");
-    for limited in &calls.limited {
+    let item = |limited: &LimitedCalls| {
         let names: Vec<_> = limited.names.iter().map(|name| format!("`{name}`")).collect();
-        let state = match limited.state {
-            CallState::Partial => "partial",
-            CallState::Refused => "refused",
-            CallState::Absent => "absent",
-        };
-        table += &format!("| {} | {state}: {} |\n", names.join(", "), limited.reason);
-    }
-    table
+        format!("- {}: {}\n", names.join(", "), limited.reason)
+    };
+    let states =
+        [(CallState::Absent, "Absent"), (CallState::Refused, "Refused"), (CallState::Partial, "Partial")];
+    let list = |(state, title)| {
+        let items = calls.limited.iter().filter(|limited| limited.state == state).map(item);
+        format!("{title}:\n\n{}", items.collect::<String>())
+    };
+    states.map(list).join("\n")
 }
 
 fn forms() -> String {
