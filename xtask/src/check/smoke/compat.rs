@@ -33,7 +33,7 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 15] = programs![
+const PROGRAMS: [(&str, &str); 16] = programs![
     "aio",
     "brk-room",
     "code-in-shared-views",
@@ -49,6 +49,7 @@ const PROGRAMS: [(&str, &str); 15] = programs![
     "processor-file",
     "signal-numbers",
     "socket-options",
+    "tracing-hint",
 ];
 
 /// Programs that run in an address space of limited size.
