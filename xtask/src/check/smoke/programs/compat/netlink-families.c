@@ -55,6 +55,8 @@ int main(void) {
     setsockopt(r, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
     struct { struct nlmsghdr h; struct rtmsg m; } rule = { { sizeof rule, RTM_GETRULE, NLM_F_REQUEST | NLM_F_DUMP, 42, 0 }, { AF_INET } };
     if (little && (type = ask(r, &rule, sizeof rule, buf, sizeof buf)) != RTM_NEWRULE && type != NLMSG_DONE && type != -EOPNOTSUPP) WRONG("RTM_GETRULE: %d", type);
+    rule.h.nlmsg_type = 0x7ff0;
+    if ((type = ask(r, &rule, sizeof rule, buf, sizeof buf)) != -EOPNOTSUPP) WRONG("an unknown type of message: %d", type);
     if (!bad) puts("ok");
     return bad != 0;
 }
