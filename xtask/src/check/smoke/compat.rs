@@ -4,7 +4,7 @@
 //! itself, and then in guests of both word sizes, whose compilers build the emulators of other hosts.
 
 use std::cell::LazyCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -33,7 +33,7 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 16] = programs![
+const PROGRAMS: [(&str, &str); 17] = programs![
     "aio",
     "brk-room",
     "code-in-shared-views",
@@ -50,6 +50,7 @@ const PROGRAMS: [(&str, &str); 16] = programs![
     "signal-numbers",
     "socket-options",
     "tracing-hint",
+    "unwinding",
 ];
 
 /// Programs that run in an address space of limited size.
@@ -79,27 +80,22 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     compare(cx, report, &PROGRAMS, with_emulator)?;
     compare(cx, report, &LIMITED, with_limit)?;
     compare(cx, report, &EXECUTED, with_handler)?;
-    let native = LazyCell::new(|| absent_calls(cx, own, &[]));
-    for compiler in COMPILERS {
-        let host: &Host = compiler.parse()?;
-        report.check(LEVEL, format!("compat: system calls in {}", host.arch), || {
-            let native = native.as_ref().map_err(report::copy_error).context("natively")?;
-            let emulated = absent_calls(cx, host, &with_emulator(host)?)?;
-            let documented: BTreeSet<_> = cx.data.syscalls.absent().collect();
-            // The kernel itself answers so to the arguments of some calls. Those with 64-bit times have another name in
-            // 64-bit programs.
-            let is_expected =
-                |name: &&str| native.contains(name.trim_end_matches("_time64")) || documented.contains(*name);
-            let unexpected: Vec<_> =
-                emulated.iter().map(String::as_str).filter(|name| !is_expected(name)).collect();
-            ensure!(
-                unexpected.is_empty(),
-                "these fail with ENOSYS, and are not in syscalls.toml: {unexpected:?}"
-            );
-            Ok(())
-        })?;
-    }
-    Ok(())
+    let native = LazyCell::new(|| Calls::make(cx, own, &[]));
+    let documented: BTreeSet<_> = cx.data.syscalls.absent().collect();
+    in_guests(report, "system calls", |host| {
+        let native = native.as_ref().map_err(report::copy_error).context("natively")?;
+        let emulated = Calls::make(cx, host, &with_emulator(host)?)?;
+        // The kernel itself answers so to the arguments of some calls. Those with 64-bit times have another name in
+        // 64-bit programs.
+        let is_native = |name: &str| native.absent.contains(name.trim_end_matches("_time64"));
+        let is_unexpected = |name: &&str| !is_native(name) && !documented.contains(name);
+        let unexpected: Vec<_> = emulated.absent.iter().map(String::as_str).filter(is_unexpected).collect();
+        ensure!(unexpected.is_empty(), "absent, but not in syscalls.toml: {unexpected:?}");
+        let is_present = |name: &&&str| emulated.made.contains(**name) && !emulated.absent.contains(**name);
+        let present: Vec<_> = documented.iter().filter(is_present).collect();
+        ensure!(present.is_empty(), "not absent, contrary to syscalls.toml: {present:?}");
+        Ok(())
+    })
 }
 
 /// Runs programs natively and in each guest, which `runner` has the command for.
@@ -111,30 +107,44 @@ fn compare(
 ) -> Result<()> {
     for (name, text) in programs {
         let native = LazyCell::new(|| Program::compile(cx, hosts::own()?, text)?.run(&[]));
-        for compiler in COMPILERS {
-            let host: &Host = compiler.parse()?;
-            report.check(LEVEL, format!("compat: {name} in {}", host.arch), || {
-                native.as_ref().map_err(report::copy_error).context("natively")?;
-                Program::compile(cx, host, text)?.run(&runner(host)?)
-            })?;
-        }
+        in_guests(report, name, |host| {
+            native.as_ref().map_err(report::copy_error).context("natively")?;
+            Program::compile(cx, host, text)?.run(&runner(host)?)
+        })?;
     }
     Ok(())
 }
 
-/// The system calls that fail with `ENOSYS`.
-fn absent_calls(cx: &Context, host: &'static Host, runner: &[OsString]) -> Result<BTreeSet<String>> {
-    let header = macros(cx, host, "sys/syscall.h")?;
-    let known = header.lines().filter_map(|line| line.strip_prefix("#define SYS_")?.split(' ').next());
-    let known: BTreeSet<_> = known.collect();
-    let mut calls: String = known.iter().map(|name| format!("{{ \"{name}\", SYS_{name} }},\n")).collect();
-    for (name, number) in &cx.data.syscalls.newer {
-        if !known.contains(&**name) {
-            calls += &format!("{{ \"{name}\", {number} }},\n");
-        }
+/// Makes a check for each guest.
+fn in_guests(report: &mut Report, what: &str, check: impl Fn(&'static Host) -> Result<()>) -> Result<()> {
+    for compiler in COMPILERS {
+        let host: &Host = compiler.parse()?;
+        report.check(LEVEL, format!("compat: {what} in {}", host.arch), || check(host))?;
     }
-    let program = Program::compile(cx, host, &SYSTEM_CALLS.replace("CALLS\n", &calls))?;
-    Ok(program.output(runner)?.lines().map(str::to_owned).collect())
+    Ok(())
+}
+
+/// The system calls that a program has made.
+struct Calls {
+    made: BTreeSet<String>,
+    /// Those that failed with `ENOSYS`.
+    absent: BTreeSet<String>,
+}
+
+impl Calls {
+    fn make(cx: &Context, host: &'static Host, runner: &[OsString]) -> Result<Self> {
+        let header = macros(cx, host, "sys/syscall.h")?;
+        let known = header.lines().filter_map(|line| line.strip_prefix("#define SYS_")?.split(' ').next());
+        let mut numbers: BTreeMap<_, _> = known.map(|name| (name, format!("SYS_{name}"))).collect();
+        for (name, number) in &cx.data.syscalls.newer {
+            numbers.entry(name).or_insert_with(|| number.to_string());
+        }
+        let calls: String =
+            numbers.iter().map(|(name, number)| format!("{{ \"{name}\", {number} }},\n")).collect();
+        let program = Program::compile(cx, host, &SYSTEM_CALLS.replace("CALLS\n", &calls))?;
+        let absent = program.output(runner)?.lines().map(str::to_owned).collect();
+        Ok(Self { made: numbers.into_keys().map(str::to_owned).collect(), absent })
+    }
 }
 
 /// A compiled program in a directory of its own, which is the working directory when it runs.
