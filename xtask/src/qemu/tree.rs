@@ -169,9 +169,11 @@ fn check_version(tree: &Path, version: &Version) -> Result<()> {
 fn apply(tree: &Path, patch: &Patch, version: &Version) -> Result<()> {
     let path = &patch.path;
     // The tree is inside the project's own repository, which git must not use.
-    let git = cmd!(sh(), "git apply {path}").env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
+    let git = cmd!(sh(), "git apply --whitespace=nowarn {path}")
+        .env("GIT_CEILING_DIRECTORIES", tree.parent().unwrap_or(tree));
     let output = exec::output(git.in_dir(tree))?;
-    if !output.status.success() {
+    // With a damaged binary part, git prints an error, leaves the part out, and succeeds.
+    if !output.status.success() || !output.stderr.is_empty() {
         // `error: patch failed: FILE:LINE` identifies the hunk.
         let errors = String::from_utf8_lossy(&output.stderr);
         bail!("{} does not apply to QEMU {version}:\n  {}", patch.name, errors.trim().replace('\n', "\n  "));
@@ -328,5 +330,11 @@ mod tests {
         fs::write(tree.join("f"), "two\n").unwrap();
         apply(&tree, &patch, &Version::new(10, 2, 2)).unwrap();
         assert_eq!(fs::read_to_string(tree.join("f")).unwrap(), "three\n");
+        let binary = "diff --git a/b b/b\n\
+            index 20b5be91886d0b6f26dc98a225c0dac05fe2c86e..88f37001cec36655decf891d4244853aaa51a00a 100644\n\
+            GIT binary patch\nliteral 3\nKcmYdfNCp4_i2%g_\n\nliteral 3\nKcmYdfNCE%>hycU@\n";
+        fs::write(&patch.path, format!("--- a/f\n+++ b/f\n@@ -1 +1 @@\n-three\n+four\n{binary}")).unwrap();
+        let error = apply(&tree, &patch, &Version::new(10, 2, 2)).unwrap_err().to_string();
+        assert!(error.contains("corrupt binary patch"), "{error}");
     }
 }
