@@ -17,6 +17,7 @@
 //! test runs on the files of the repository. This crate downloads, builds and patches nothing.
 
 mod by_arch;
+mod cells;
 mod configure;
 mod cost;
 mod debian;
@@ -33,6 +34,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 pub use by_arch::ByArch;
+pub use cells::{Cell, CellOutcome, CellRun, Cells, GuestRun};
 pub use configure::{Configure, Flag};
 pub use cost::Costs;
 pub use debian::{Debian, Guest, GuestProgram, Origin, PackageSet, PackageSets, Suite};
@@ -63,6 +65,8 @@ pub struct QemuSrc {
     pub pgo: Pgo,
     /// System calls that emulated programs lack.
     pub syscalls: SystemCalls,
+    /// What runs in every guest.
+    pub cells: Cells,
     /// The patches, in the order in which they are applied.
     pub patches: Vec<Patch>,
 }
@@ -82,6 +86,7 @@ impl QemuSrc {
             costs: read(dir.join("costs.toml"))?,
             pgo: read(dir.join("pgo.toml"))?,
             syscalls: read(dir.join("syscalls.toml"))?,
+            cells: read(dir.join("cells.toml"))?,
             patches: patch::load(&dir.join("patches"))?,
         })
     }
@@ -119,6 +124,7 @@ impl QemuSrc {
             self.debian.lint(archives.chain(crosses)),
             self.pgo.lint(&self.debian.targets()),
             self.syscalls.lint(),
+            self.cells.lint(&self.debian.guests.iter().map(|guest| &*guest.debian).collect::<Vec<_>>()),
             patch::lint(&self.patches, &self.sources.releases),
         ]
         .concat()

@@ -168,6 +168,21 @@ impl Paths {
         self.cache.join("roots").join(id)
     }
 
+    /// The outcome of a cell of `cargo xtask guests`; `key` identifies all of its inputs.
+    pub(crate) fn cell(&self, key: &Sha256) -> PathBuf {
+        self.cache.join("cells").join(key.to_string()).with_extension("json")
+    }
+
+    /// Packages that guests have downloaded.
+    pub(crate) fn guest_archives(&self) -> PathBuf {
+        self.cache.join("guest-archives")
+    }
+
+    /// The recorded results of `cargo xtask guests`.
+    pub(crate) fn recorded_guests(&self) -> PathBuf {
+        self.qemu_src().join("guests.json")
+    }
+
     /// The programs of the throwaway engine; `id` identifies the requested packages.
     pub(crate) fn engine_programs(&self, id: &str) -> PathBuf {
         self.cache.join("engine").join(id)

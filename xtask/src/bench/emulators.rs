@@ -20,7 +20,7 @@ use crate::debian::distribution::Distribution;
 
 /// A value of `--against`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum EmulatorSource<'a> {
+pub(crate) enum EmulatorSource<'a> {
     /// A directory, and its name if one is given.
     Directory(Option<String>, PathBuf),
     /// The package of a Debian suite.
@@ -32,7 +32,7 @@ impl<'a> EmulatorSource<'a> {
     ///
     /// # Errors
     /// `debian.toml` does not have the suite.
-    pub(super) fn parse(given: &str, debian: &'a Debian) -> Result<Self, String> {
+    pub(crate) fn parse(given: &str, debian: &'a Debian) -> Result<Self, String> {
         if let Some(suite) = given.strip_prefix("deb:") {
             return debian.suite(suite).map(Self::Debian);
         }
@@ -79,7 +79,7 @@ impl EmulatorSource<'_> {
     ///
     /// # Errors
     /// The directory has no emulator, or Debian's package is not available.
-    pub(super) fn emulators(&self, cx: &Context) -> Result<Emulators> {
+    pub(crate) fn emulators(&self, cx: &Context) -> Result<Emulators> {
         if let Self::Debian(suite) = self {
             fetch(cx, suite)?;
         }
@@ -125,10 +125,10 @@ fn fetch(cx: &Context, suite: &Suite) -> Result<()> {
 
 /// A directory of emulators and its label.
 #[derive(Debug)]
-pub(super) struct Emulators {
-    pub(super) label: String,
+pub(crate) struct Emulators {
+    pub(crate) label: String,
     pub(super) version: String,
-    pub(super) dir: emulator::EmulatorDir,
+    pub(crate) dir: emulator::EmulatorDir,
 }
 
 impl Emulators {
@@ -136,7 +136,7 @@ impl Emulators {
     ///
     /// # Errors
     /// The emulator is not suitable for registration.
-    pub(super) fn find(&self, arch: &Arch) -> Result<Option<PathBuf>> {
+    pub(crate) fn find(&self, arch: &Arch) -> Result<Option<PathBuf>> {
         let Some(found) = self.dir.get(arch) else { return Ok(None) };
         emulator::inspect(&found.path).with_context(|| found.path.display().to_string())?;
         Ok(Some(found.path.clone()))
@@ -163,7 +163,7 @@ fn numbered(label: &str, number: usize) -> String {
 ///
 /// # Errors
 /// There is no bundle, or it has no emulator for one of the guests.
-pub(super) fn open_bundle(cx: &Context, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
+pub(crate) fn open_bundle(cx: &Context, dir: &Path, guests: &[&'static Arch]) -> Result<Emulators> {
     let names: Vec<_> = guests.iter().map(|guest| guest.name).collect();
     let hint = format!("to build it, run `cargo xtask build-qemu {}`", names.join(" "));
     let ours = EmulatorSource::Directory(None, dir.to_owned())

@@ -73,17 +73,29 @@ impl Distribution {
         })
     }
 
+    /// The address of this machine's mirror of Debian.
+    ///
+    /// # Errors
+    /// The distribution is not Debian.
+    pub(crate) fn mirror(&self) -> Result<String> {
+        let [uri, ..] = self.main_index("packages")?;
+        Ok(uri)
+    }
+
+    /// The index of the release's main component.
+    fn main_index(&self, what: &str) -> Result<[String; 3]> {
+        ensure!(self.id == "debian", "this machine runs {}, whose mirror has no Debian {what}", self.id);
+        let main = self.indexes()?.into_iter().find(|[_, own, _]| *own == self.codename);
+        main.with_context(|| format!("apt has no source of {} configured", self.codename))
+    }
+
     /// A source line for another suite on the machine's mirror.
     ///
     /// # Errors
     /// The distribution is not Debian, so that its mirror does not have the suite.
     pub(crate) fn other_suite(&self, kind: &str, suite: &str, architectures: &[&str]) -> Result<String> {
-        ensure!(self.id == "debian", "this machine runs {}, whose mirror has no Debian {suite}", self.id);
-        let indexes = self.indexes()?;
-        let main = indexes.iter().find(|[_, own, _]| *own == self.codename);
-        let [uri, _, component] =
-            main.with_context(|| format!("apt has no source of {} configured", self.codename))?;
-        Ok(self.line(kind, &arch_option(architectures), [uri, suite, component]))
+        let [uri, _, component] = self.main_index(suite)?;
+        Ok(self.line(kind, &arch_option(architectures), [&uri, suite, &component]))
     }
 }
 

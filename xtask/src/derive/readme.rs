@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use fs_err as fs;
-use qemu_src::{CallState, LimitedCalls, SystemCalls};
+use qemu_src::{CallState, GuestRun, LimitedCalls, SystemCalls};
 use qus_core::arch::{ARCHES, HOSTS};
 use qus_core::compat::FORMS;
 
@@ -21,7 +21,7 @@ pub(crate) fn generate(cx: &Context) -> Result<Vec<(PathBuf, Vec<u8>)>> {
         ("README.md", &[("bench", recorded::markdown(cx)?)]),
         ("docs/architectures.md", &[("targets", targets())]),
         ("docs/commands.md", &[("commands", commands(cx)?)]),
-        ("docs/compatibility.md", &[("calls", calls(&cx.data.syscalls))]),
+        ("docs/compatibility.md", &[("calls", calls(&cx.data.syscalls)), ("guests", guests(cx)?)]),
         ("docs/migrating.md", &[("forms", forms())]),
         ("docs/performance.md", &[("guests", recorded::guests(cx)?)]),
         ("images/README.md", &[("hosts", hosts()), ("sizes", sizes::table(cx)?)]),
@@ -60,6 +60,36 @@ fn calls(calls: &SystemCalls) -> String {
         format!("{title}:\n\n{}", items.collect::<String>())
     };
     states.map(list).join("\n")
+}
+
+/// The recorded results of `cargo xtask guests`: a row for each cell, because there are more cells than guests.
+fn guests(cx: &Context) -> Result<String> {
+    let path = cx.paths.recorded_guests();
+    let runs: Vec<GuestRun> =
+        serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string())?;
+    let heads: String = runs.iter().map(|run| format!(" {} |", run.guest)).collect();
+    let mut table = format!("| |{heads}\n|---|{}\n", "---|".repeat(runs.len()));
+    let made = std::iter::once("debootstrap");
+    for name in made.chain(cx.data.cells.cells.iter().map(|cell| &*cell.name)) {
+        let word = |run: &GuestRun| run.outcome(name).map_or("-", |outcome| outcome.word());
+        let cells: String = runs.iter().map(|run| format!(" {} |", word(run))).collect();
+        table += &format!("| {name} |{cells}\n");
+    }
+    let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
+    for run in &runs {
+        for cell in &run.cells {
+            let Some(why) = cell.outcome.why() else { continue };
+            let reason = format!("{}, {}: {why}", cell.name, cell.outcome.word());
+            match reasons.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, guests)) => guests.push(&run.guest),
+                None => reasons.push((reason, vec![&run.guest])),
+            }
+        }
+    }
+    for (reason, guests) in reasons {
+        table += &format!("\n- {reason} ({})", guests.join(", "));
+    }
+    Ok(table.trim_end().to_owned() + "\n")
 }
 
 fn forms() -> String {

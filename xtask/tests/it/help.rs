@@ -3,8 +3,19 @@
 use super::Xtask;
 use super::documents::documents;
 
-const COMMANDS: [&str; 10] =
-    ["bench", "build-qemu", "build-qus", "codegen", "engine", "images", "plan", "smoke", "tarballs", "test"];
+const COMMANDS: [&str; 11] = [
+    "bench",
+    "build-qemu",
+    "build-qus",
+    "codegen",
+    "engine",
+    "guests",
+    "images",
+    "plan",
+    "smoke",
+    "tarballs",
+    "test",
+];
 
 #[test]
 fn every_command_is_listed_and_has_its_own_help() {

@@ -10,6 +10,7 @@ mod build_qemu;
 mod build_qus;
 mod documents;
 mod ended;
+mod guests;
 mod help;
 mod hints;
 mod images;

@@ -1,0 +1,163 @@
+//! `cargo xtask guests`: what really runs in root filesystems of all guests.
+//!
+//! The root filesystem of a guest is made by debootstrap under the emulator that is tested, which is the first cell. Each other
+//! cell of `cells.toml` runs in a copy of it that vanishes with the cell: an overlay in a user namespace, in which the
+//! emulator is the only handler.
+
+mod page;
+mod run;
+mod verdict;
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use qemu_src::{Cell, CellOutcome, Guest, GuestRun};
+use qus_core::table::Table;
+use qus_core::terminal;
+
+use crate::base::context::Context;
+use crate::base::error::Usage;
+use crate::base::output::{out, out_json};
+use crate::base::progress::say;
+use crate::base::{files, lock};
+use crate::bench::emulators::{self, EmulatorSource};
+use crate::bundle::hosts;
+use crate::check::guests::run::Runner;
+
+/// Run real programs in root filesystems of other architectures
+///
+/// For each guest, debootstrap makes a root filesystem of Debian through the handler of the emulator. Then cells run in it:
+/// package managers, compilers, languages, sandboxes, tests of their own. A cell that fails, unless cells.toml says why,
+/// makes the exit status 1; so does one that passes under another emulator, or passed when results were last recorded.
+///
+/// Requires root and network access. All guests take hours; packages and root filesystems are cached.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask guests arm64 --only git,sqlite
+  cargo xtask guests armhf i386 --against deb:trixie --report guests.html
+  cargo xtask guests --resume --record")]
+pub(crate) struct Args {
+    /// Debian's architectures [default: all of debian.toml but this machine's]
+    guests: Vec<String>,
+    /// Run only cells whose name contains one of these
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Also run all cells under the emulators of a Debian suite (deb:SUITE) or a directory ([NAME=]DIR)
+    #[arg(long, value_name = "EMULATORS")]
+    against: Vec<String>,
+    /// Reuse outcomes of earlier runs of the same emulator, script and packages
+    #[arg(long)]
+    resume: bool,
+    /// Write an HTML report to this file
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+    /// Save the results to qemu-src/guests.json, from which `cargo xtask codegen` generates a table
+    #[arg(long)]
+    record: bool,
+    /// Print results as JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
+    let guests = select_guests(cx, &args.guests)?;
+    let cells = select_cells(cx, &args.only)?;
+    let own = hosts::own()?;
+    let against: Vec<_> = args
+        .against
+        .iter()
+        .map(|given| EmulatorSource::parse(given, &cx.data.debian).map_err(Usage))
+        .collect::<Result<_, _>>()?;
+    let _lock = lock::lock(cx.paths.out())?;
+    let targets: Vec<_> = guests.iter().map(|guest| guest.target).collect();
+    let mut all = vec![emulators::open_bundle(cx, &cx.paths.bundle(own), &targets)?];
+    for source in against {
+        all.push(source.emulators(cx)?);
+    }
+    let mut runs = Vec::new();
+    for guest in &guests {
+        for emulators in &all {
+            if let Some(runner) = Runner::new(cx, guest, emulators, args.resume)? {
+                runs.push(runner.run(&cells)?);
+            }
+        }
+    }
+    finish(cx, args, &all[0].label, &runs)
+}
+
+/// The guests with these names, or all that this machine does not run itself.
+fn select_guests<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Guest>> {
+    let known = &cx.data.debian.guests;
+    if names.is_empty() {
+        let own = hosts::own()?;
+        return Ok(known.iter().filter(|guest| guest.debian != own.debian).collect());
+    }
+    let find = |name: &String| {
+        known.iter().find(|guest| guest.debian == *name).ok_or_else(|| {
+            let names: Vec<_> = known.iter().map(|guest| &*guest.debian).collect();
+            Usage(format!("unknown guest `{name}`; guests are {}", names.join(", "))).into()
+        })
+    };
+    names.iter().map(find).collect()
+}
+
+/// The cells whose names contain one of these texts.
+fn select_cells<'a>(cx: &'a Context, only: &[String]) -> Result<Vec<&'a Cell>> {
+    let known = &cx.data.cells.cells;
+    if let Some(text) = only.iter().find(|text| !known.iter().any(|cell| cell.name.contains(*text))) {
+        let names: Vec<_> = known.iter().map(|cell| &*cell.name).collect();
+        return Err(Usage(format!("no cell contains `{text}`; cells are {}", names.join(", "))).into());
+    }
+    let is_selected = |cell: &&Cell| only.is_empty() || only.iter().any(|text| cell.name.contains(text));
+    Ok(known.iter().filter(is_selected).collect())
+}
+
+/// Prints and saves the results.
+fn finish(cx: &Context, args: &Args, ours: &str, runs: &[GuestRun]) -> Result<()> {
+    let recorded_at = cx.paths.recorded_guests();
+    let recorded: Vec<GuestRun> = match recorded_at.exists() {
+        true => serde_json::from_slice(&fs::read(&recorded_at)?)
+            .with_context(|| recorded_at.display().to_string())?,
+        false => Vec::new(),
+    };
+    let faults = verdict::faults(runs, ours, &recorded);
+    if args.json {
+        out_json(&runs)?;
+    } else {
+        out(&table(runs).fit(terminal::width(io::stdout())))?;
+    }
+    if let Some(report) = &args.report {
+        files::write(report, page::html(runs).as_bytes())?;
+    }
+    if args.record {
+        let ours: Vec<_> = runs.iter().filter(|run| run.emulator == ours).cloned().collect();
+        let merged = verdict::merged(recorded, ours);
+        files::write(&recorded_at, &(serde_json::to_vec_pretty(&merged)?))?;
+        say("saved the results; to update the table of docs/compatibility.md, run `cargo xtask codegen`");
+    }
+    for fault in &faults {
+        say(fault);
+    }
+    let count =
+        |word| runs.iter().flat_map(|run| &run.cells).filter(|cell| cell.outcome.word() == word).count();
+    let [passed, failed, known, skipped] = ["passed", "failed", "known", "skipped"].map(count);
+    say(format_args!("guests: {passed} passed, {failed} failed, {known} known, {skipped} skipped"));
+    ensure!(faults.is_empty(), "{} cells are worse than they should be", faults.len());
+    Ok(())
+}
+
+fn table(runs: &[GuestRun]) -> Table {
+    let mut table = Table::new(["guest", "emulator", "cell", "outcome", "seconds"]);
+    for run in runs {
+        for cell in &run.cells {
+            let outcome = match &cell.outcome {
+                CellOutcome::Passed => "passed".to_owned(),
+                other => format!("{}: {}", other.word(), other.why().unwrap_or_default()),
+            };
+            table.row([&run.guest, &run.emulator, &cell.name, &outcome, &cell.seconds.to_string()]);
+        }
+    }
+    table
+}

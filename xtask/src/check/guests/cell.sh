@@ -1,0 +1,34 @@
+# Runs a cell in a copy of a root filesystem that vanishes with it. Arguments: the root filesystem, the directory of
+# downloaded packages, the script, packages to install. It runs in a mount and PID namespace of its own.
+exec 2>&1
+set -e
+root=$1 archives=$2 script=$3
+shift 3
+# Anything in /mnt is hidden here only.
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay -o "userxattr,lowerdir=$root,upperdir=/mnt/upper,workdir=/mnt/work" overlay /mnt/root
+mount --rbind /dev /mnt/root/dev
+mount -t proc proc /mnt/root/proc
+mount --rbind /sys /mnt/root/sys
+mount --bind "$archives" /mnt/root/var/cache/apt/archives
+# As engines do in containers.
+echo '127.0.0.1 localhost' > /mnt/root/etc/hosts
+mkdir /mnt/root/tmp/cell
+cp "$script" /mnt/root/tmp/cell.sh
+# Unlike chroot, this allows user namespaces inside.
+cd /mnt/root
+pivot_root . mnt
+exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+    DEBIAN_FRONTEND=noninteractive /bin/sh -c '
+        umount --lazy /mnt
+        [ $# = 0 ] || apt-get install --yes --no-install-recommends "$@" > /tmp/install.log || {
+            if grep -q "Unable to locate package\|has no installation candidate" /tmp/install.log; then
+                echo "the suite lacks a package: $*"
+                exit 77
+            fi
+            tail -n 20 /tmp/install.log
+            echo "apt-get install $* failed"
+            exit 1
+        }
+        cd /tmp/cell && exec /bin/sh /tmp/cell.sh' sh "$@"

@@ -1,0 +1,14 @@
+# Makes a root filesystem. Arguments: the directory of debootstrap, its own arguments up to the directory, the directory,
+# the mirror.
+exec 2>&1
+set -e
+debootstrap=$1 arch=$2 suite=$3 root=$4 mirror=$5
+mkdir -p "$root/dev"
+# No user namespace allows to create devices; debootstrap takes those that are there if it seems to run in a container.
+mount --rbind /dev "$root/dev"
+export container=lxc DEBOOTSTRAP_DIR="$debootstrap/usr/share/debootstrap"
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+/bin/sh "$debootstrap/usr/sbin/debootstrap" --variant=minbase "--arch=$arch" "$suite" "$root" "$mirror" ||
+    { tail -n 20 "$root/debootstrap/debootstrap.log"; exit 1; }
+test "$(chroot "$root" dpkg --print-architecture)" = "$arch"
+test -z "$(chroot "$root" dpkg --audit)"

@@ -1,0 +1,188 @@
+//! Runs the cells of a guest under an emulator.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use qemu_src::{Cell, CellOutcome, CellRun, Guest, GuestRun};
+use qus_core::digest::Sha256;
+use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::error::Skip;
+use crate::base::exec::{self, sh};
+use crate::base::files;
+use crate::base::progress::{Bar, say};
+use crate::bench::emulators::Emulators;
+use crate::bundle::hosts;
+use crate::debian::distribution::Distribution;
+use crate::debian::packages;
+
+/// The first cell, which makes the root filesystem.
+const ROOT: &str = "debootstrap";
+
+/// Its time limit in seconds.
+const ROOT_SECONDS: u32 = 1800;
+
+/// Runs a cell's script in a copy of the root filesystem.
+const CELL: &str = include_str!("cell.sh");
+
+/// The exit status of a cell that cannot run.
+const SKIPPED: i32 = 77;
+
+/// How many lines of a cell's output are kept.
+const LAST_LINES: usize = 12;
+
+/// Runs cells of one guest under one emulator.
+pub(super) struct Runner<'a> {
+    cx: &'a Context,
+    guest: &'a Guest,
+    emulators: &'a Emulators,
+    suite: &'a str,
+    resume: bool,
+    /// Identifies the emulator and the guest's suite.
+    key: String,
+}
+
+impl<'a> Runner<'a> {
+    /// Returns `None` if there is no emulator for the guest.
+    pub(super) fn new(
+        cx: &'a Context,
+        guest: &'a Guest,
+        emulators: &'a Emulators,
+        resume: bool,
+    ) -> Result<Option<Self>> {
+        let Some(emulator) = emulators.find(guest.target)? else { return Ok(None) };
+        // The suites are sorted by preference; only some guests are in the first.
+        let suites = &cx.data.debian.guest_suites;
+        let suite = suites.get(usize::from(!guest.rootfs)).context("debian.toml has too few guest suites")?;
+        let key = files::short_id(format!("{}\n{suite}\n{}", files::sha256(&emulator)?, guest.debian));
+        Ok(Some(Self { cx, guest, emulators, suite, resume, key }))
+    }
+
+    pub(super) fn run(&self, cells: &[&Cell]) -> Result<GuestRun> {
+        let mut run = GuestRun {
+            guest: self.guest.debian.clone(),
+            suite: self.suite.to_owned(),
+            emulator: self.emulators.label.clone(),
+            cells: Vec::new(),
+        };
+        let root = self.cx.paths.rootfs(&format!("guest-{}-{}", self.guest, self.key));
+        let made = self.cached(ROOT, &self.key, root.exists(), || self.make_root(&root))?;
+        let has_root = made.outcome == CellOutcome::Passed;
+        run.cells.push(made);
+        if has_root {
+            for cell in cells {
+                let script = self.script(cell);
+                let packages = cell.packages.join(" ");
+                let key = format!("{}\n{packages}\n{}\n{CELL}", self.key, files::sha256(&script)?);
+                run.cells.push(self.cached(&cell.name, &key, true, || self.cell(&root, cell, &script))?);
+            }
+        }
+        Ok(run)
+    }
+
+    fn script(&self, cell: &Cell) -> PathBuf {
+        self.cx.paths.root().join("xtask/src/check/guests/cells").join(&cell.name).with_extension("sh")
+    }
+
+    /// Runs a cell, or with `--resume` takes its outcome from an earlier run.
+    fn cached(
+        &self,
+        name: &str,
+        key: &str,
+        usable: bool,
+        run: impl FnOnce() -> Result<CellOutcome>,
+    ) -> Result<CellRun> {
+        let file = self.cx.paths.cell(&Sha256::of(format!("{name}\n{key}").as_bytes()));
+        if self.resume && usable && file.exists() {
+            return serde_json::from_slice(&fs::read(&file)?).with_context(|| file.display().to_string());
+        }
+        let start = Instant::now();
+        let bar = Bar::new(format!("{name} in {} under {}", self.guest, self.emulators.label));
+        let outcome = run()?;
+        drop(bar);
+        let done = CellRun { name: name.to_owned(), outcome, seconds: start.elapsed().as_secs() };
+        let why = done.outcome.why().map(|why| format!(": {why}")).unwrap_or_default();
+        let word = done.outcome.word();
+        say(format_args!("{word:<7}  {}  {name}, {} s{why}", self.guest, done.seconds));
+        files::write(&file, &serde_json::to_vec(&done)?)?;
+        Ok(done)
+    }
+
+    fn make_root(&self, root: &Path) -> Result<CellOutcome> {
+        let distribution =
+            Distribution::detect()?.ok_or_else(|| Skip("this machine has no apt".to_owned()))?;
+        let debootstrap =
+            packages::ensure_program(self.cx, &distribution, &self.cx.data.debian.packages.rootless)?;
+        let (partial, mirror) = (files::partial(root), distribution.mirror()?);
+        for dir in [root, &partial] {
+            // Files of other users are only in the way of ordinary users.
+            files::remove_dir(dir)?;
+        }
+        let (guest, suite) = (&self.guest.debian, self.suite);
+        let outcome = self.enter(
+            ROOT_SECONDS,
+            include_str!("root.sh"),
+            &[debootstrap.as_os_str(), guest.as_ref(), suite.as_ref(), partial.as_os_str(), mirror.as_ref()],
+        )?;
+        if outcome == CellOutcome::Passed {
+            files::rename(&partial, root)?;
+        }
+        Ok(outcome)
+    }
+
+    fn cell(&self, root: &Path, cell: &Cell, script: &Path) -> Result<CellOutcome> {
+        // Packages of all architectures have different names.
+        let archives = self.cx.paths.guest_archives();
+        fs::create_dir_all(archives.join("partial"))?;
+        let arguments = [root.as_os_str(), archives.as_os_str(), script.as_os_str()].into_iter();
+        let arguments: Vec<_> = arguments.chain(cell.packages.iter().map(AsRef::as_ref)).collect();
+        let outcome = self.enter(cell.seconds, CELL, &arguments)?;
+        Ok(match (outcome, cell.known.get(&self.guest.debian)) {
+            (CellOutcome::Failed(_), Some(why)) => CellOutcome::Known(why.clone()),
+            (outcome, _) => outcome,
+        })
+    }
+
+    /// Runs a script of this machine where the emulator is the only handler. All of its processes end with it.
+    fn enter(&self, seconds: u32, script: &str, arguments: &[&std::ffi::OsStr]) -> Result<CellOutcome> {
+        let qus = self.cx.paths.bundle(hosts::own()?).join("qus");
+        let (dir, arch, seconds) = (&self.emulators.dir.dir, self.guest.target.name, seconds.to_string());
+        let run = cmd!(
+            sh(),
+            "{qus} run --dir {dir} --map-root {arch} -- timeout --signal=KILL {seconds}
+                unshare --mount --pid --fork --kill-child --mount-proc sh -c {script} sh {arguments...}"
+        );
+        let output = exec::output(run)?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        Ok(match output.status.code() {
+            Some(0) => CellOutcome::Passed,
+            Some(SKIPPED) => CellOutcome::Skipped(text.lines().last().unwrap_or_default().to_owned()),
+            Some(137) | None => {
+                CellOutcome::Failed(format!("no end after {seconds} s; {}", last_lines(&text)))
+            }
+            Some(status) => CellOutcome::Failed(format!("exit status {status}; {}", last_lines(&text))),
+        })
+    }
+}
+
+/// The end of an output in one line.
+fn last_lines(text: &str) -> String {
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    lines[lines.len().saturating_sub(LAST_LINES)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_an_output() {
+        assert_eq!(last_lines("a\n\n b\n"), "a;  b");
+        let many: String = (0..30).map(|n| format!("{n}\n")).collect();
+        assert!(last_lines(&many).starts_with("18; ") && last_lines(&many).ends_with("; 29"));
+    }
+}
