@@ -11,11 +11,11 @@ mod verdict;
 use std::io;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qemu_src::{Cell, CellOutcome, Guest, GuestRun};
 use qus_core::table::Table;
-use qus_core::terminal;
+use qus_core::{probe, terminal};
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
@@ -39,7 +39,7 @@ use crate::check::guests::run::Runner;
   cargo xtask guests armhf i386 --against deb:trixie --report guests.html
   cargo xtask guests --resume --record")]
 pub(crate) struct Args {
-    /// Debian's architectures [default: all of debian.toml but this machine's]
+    /// Debian's architectures [default: all of debian.toml that this machine does not run natively]
     guests: Vec<String>,
     /// Run only cells whose name contains one of these
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
@@ -90,15 +90,18 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
 /// The guests with these names, or all that this machine does not run itself.
 fn select_guests<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Guest>> {
     let known = &cx.data.debian.guests;
+    // No handler is registered for these.
+    let is_native = |guest: &&Guest| probe::is_native(guest.target);
     if names.is_empty() {
-        let own = hosts::own()?;
-        return Ok(known.iter().filter(|guest| guest.debian != own.debian).collect());
+        return Ok(known.iter().filter(|guest| !is_native(guest)).collect());
     }
-    let find = |name: &String| {
-        known.iter().find(|guest| guest.debian == *name).ok_or_else(|| {
+    let find = |name: &String| -> Result<&Guest> {
+        let Some(guest) = known.iter().find(|guest| guest.debian == *name) else {
             let names: Vec<_> = known.iter().map(|guest| &*guest.debian).collect();
-            Usage(format!("unknown guest `{name}`; guests are {}", names.join(", "))).into()
-        })
+            bail!(Usage(format!("unknown guest `{name}`; guests are {}", names.join(", "))));
+        };
+        ensure!(!is_native(&guest), "{name} is not emulated here: this machine runs it natively");
+        Ok(guest)
     };
     names.iter().map(find).collect()
 }

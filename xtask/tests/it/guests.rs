@@ -8,6 +8,8 @@ fn wrong_arguments_are_refused() {
         Xtask::new().run(&[&["guests"], args].concat()).failed(2, words);
     };
     refused(&["vax"], &["unknown guest `vax`; guests are amd64, arm64"]);
+    #[cfg(target_arch = "x86_64")]
+    Xtask::new().run(&["guests", "amd64"]).failed(1, &["amd64 is not emulated here"]);
     refused(&["--only", "nonesuch"], &["no cell contains `nonesuch`; cells are ldconfig, busybox"]);
     refused(&["--against", "deb:nonesuch"], &["unknown suite `nonesuch`"]);
 }
