@@ -8,7 +8,15 @@ mkdir -p "$root/dev"
 mount --rbind /dev "$root/dev"
 export container=lxc DEBOOTSTRAP_DIR="$debootstrap/usr/share/debootstrap"
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-/bin/sh "$debootstrap/usr/sbin/debootstrap" --variant=minbase "--arch=$arch" "$suite" "$root" "$mirror" ||
-    { tail -n 20 "$root/debootstrap/debootstrap.log"; exit 1; }
+log=$root/debootstrap/debootstrap.log
+/bin/sh "$debootstrap/usr/sbin/debootstrap" --variant=minbase "--arch=$arch" "$suite" "$root" "$mirror" || {
+    # A mirror that is being updated.
+    if absent=$(grep -B1 'ERROR 404' "$log" | head -n 1) && test -n "$absent"; then
+        echo "the mirror lacks $absent"
+        exit 77
+    fi
+    tail -n 20 "$log"
+    exit 1
+}
 test "$(chroot "$root" dpkg --print-architecture)" = "$arch"
 test -z "$(chroot "$root" dpkg --audit)"
