@@ -87,7 +87,7 @@ impl<'a> Runner<'a> {
         self.cx.paths.root().join("xtask/src/check/guests/cells").join(&cell.name).with_extension("sh")
     }
 
-    /// Runs a cell, or with `--resume` takes its outcome from an earlier run.
+    /// Runs a cell, or with `--resume` takes its outcome from an earlier run, in which it did not fail.
     fn cached(
         &self,
         name: &str,
@@ -97,7 +97,11 @@ impl<'a> Runner<'a> {
     ) -> Result<CellRun> {
         let file = self.cx.paths.cell(&Sha256::of(format!("{name}\n{key}").as_bytes()));
         if self.resume && usable && file.exists() {
-            return serde_json::from_slice(&fs::read(&file)?).with_context(|| file.display().to_string());
+            let earlier: CellRun =
+                serde_json::from_slice(&fs::read(&file)?).with_context(|| file.display().to_string())?;
+            if !matches!(earlier.outcome, CellOutcome::Failed(_)) {
+                return Ok(earlier);
+            }
         }
         let start = Instant::now();
         let bar = Bar::new(format!("{name} in {} under {}", self.guest, self.emulators.label));
@@ -134,8 +138,8 @@ impl<'a> Runner<'a> {
     }
 
     fn cell(&self, root: &Path, cell: &Cell, script: &Path) -> Result<CellOutcome> {
-        // Packages of all architectures have different names.
-        let archives = self.cx.paths.guest_archives();
+        // One for each guest, because apt locks it.
+        let archives = self.cx.paths.guest_archives().join(&self.guest.debian);
         fs::create_dir_all(archives.join("partial"))?;
         let arguments = [root.as_os_str(), archives.as_os_str(), script.as_os_str()].into_iter();
         let arguments: Vec<_> = arguments.chain(cell.packages.iter().map(AsRef::as_ref)).collect();
