@@ -7,7 +7,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let dir = EmulatorDir::find()?;
-//! let handlers = PrivateHandlers::new(&dir, &["riscv64".parse()?], Flags::DEFAULT)?;
+//! let handlers = PrivateHandlers::new(&dir, &["riscv64".parse()?], Flags::DEFAULT, false)?;
 //! // An ordinary user needs no other process to map users. No other thread may be running.
 //! handlers.enter(&View::default(), || Ok(()))?;
 //! // Programs that are started from here on run on riscv64's emulator; the host sees no handler.
@@ -91,14 +91,20 @@ impl PrivateError {
 }
 
 impl PrivateHandlers {
-    /// Inspects the emulators of those architectures that this machine does not run natively. Call it outside of the
-    /// namespace, where the owners of all files are visible.
+    /// Inspects the emulators of those architectures that this machine does not run natively, or with `native` of all
+    /// except its own. Call it outside of the namespace, where the owners of all files are visible.
     ///
     /// # Errors
     /// An emulator is missing or cannot be registered.
-    pub fn new(dir: &EmulatorDir, archs: &[&'static Arch], flags: Flags) -> Result<Self, ArchFailure> {
+    pub fn new(
+        dir: &EmulatorDir,
+        archs: &[&'static Arch],
+        flags: Flags,
+        native: bool,
+    ) -> Result<Self, ArchFailure> {
         let mut rules = Vec::new();
-        for &arch in archs.iter().filter(|arch| !emulator::is_own(arch) && !probe::is_native(arch)) {
+        let is_emulated = |arch: &&&Arch| !emulator::is_own(arch) && (native || !probe::is_native(arch));
+        for &arch in archs.iter().filter(is_emulated) {
             let emulator = dir.get(arch).ok_or_else(|| ArchFailure::NoEmulator(arch, dir.dir.clone()))?;
             let path = &emulator.path;
             emulator::inspect(path).map_err(|unfit| ArchFailure::Unfit(path.clone(), unfit))?;
@@ -145,15 +151,23 @@ mod tests {
     fn an_emulator_has_to_be_there_unless_the_machine_is_its_own_natively() {
         let dir = tempfile::tempdir().unwrap();
         let emulators = EmulatorDir::open(dir.path()).unwrap();
-        let of = |name: &str| PrivateHandlers::new(&emulators, &[name.parse().unwrap()], Flags::DEFAULT);
-        assert!(of(std::env::consts::ARCH).unwrap().rules.is_empty());
+        let of = |name: &str, native: bool| {
+            PrivateHandlers::new(&emulators, &[name.parse().unwrap()], Flags::DEFAULT, native)
+        };
+        assert!(of(std::env::consts::ARCH, false).unwrap().rules.is_empty());
+        assert!(of(std::env::consts::ARCH, true).unwrap().rules.is_empty());
+        #[cfg(target_arch = "x86_64")]
+        {
+            assert!(of("i386", false).unwrap().rules.is_empty());
+            assert!(matches!(of("i386", true), Err(ArchFailure::NoEmulator(..))));
+        }
         let foreign = if cfg!(target_arch = "s390x") { "alpha" } else { "s390x" };
-        let failure = of(foreign).unwrap_err();
+        let failure = of(foreign, false).unwrap_err();
         assert!(matches!(failure, ArchFailure::NoEmulator(..)), "{failure}");
         std::fs::write(dir.path().join(format!("qemu-{foreign}")), "#!/bin/sh").unwrap();
         let emulators = EmulatorDir::open(dir.path()).unwrap();
         let unfit =
-            PrivateHandlers::new(&emulators, &[foreign.parse().unwrap()], Flags::DEFAULT).unwrap_err();
+            PrivateHandlers::new(&emulators, &[foreign.parse().unwrap()], Flags::DEFAULT, false).unwrap_err();
         assert!(matches!(unfit, ArchFailure::Unfit(..)), "{unfit}");
     }
 }

@@ -55,6 +55,9 @@ pub(crate) struct Args {
     /// Let setuid programs run as the user who starts them
     #[arg(long)]
     no_credentials: bool,
+    /// Emulate named architectures even if this machine runs them natively
+    #[arg(long, requires = "archs")]
+    force: bool,
     #[command(flatten)]
     emulators: EmulatorDirArgs,
     #[command(flatten)]
@@ -78,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
     let mut selection = Selection::strict(&args.archs)?;
     selection.all |= selection.archs.is_empty();
-    let handlers = PrivateHandlers::new(&dir, &selection.resolve(&dir)?, flags)?;
+    let handlers = PrivateHandlers::new(&dir, &selection.resolve(&dir)?, flags, args.force)?;
     // Inside, a relative path may lead elsewhere.
     let root = args.root.as_deref().map(absolute).transpose()?;
     let view = View { root, binds: args.bind.clone(), stay_root: args.map_root };
