@@ -1,6 +1,7 @@
 //! `cells.toml`: what `cargo xtask guests` runs in a root filesystem of each guest.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +25,8 @@ pub struct Cell {
     /// Debian packages that are installed first.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// A directory of the repository whose files it finds in its working directory.
+    pub files: Option<PathBuf>,
     /// Its time limit, for the installation of its packages too.
     pub seconds: u32,
     /// Guests, by Debian's name, in which it is known to fail, and why.

@@ -51,6 +51,8 @@ pub struct Guest {
     /// Whether a root filesystem can be unpacked from the packages of Debian's current release.
     #[serde(default)]
     pub rootfs: bool,
+    /// The suite of root filesystems that debootstrap makes, if it is not the first of [`Debian::guest_suites`].
+    suite: Option<String>,
     /// Whether smoke tests run it in containers and build images for it.
     #[serde(default)]
     pub container: bool,
@@ -172,6 +174,11 @@ impl Debian {
         self.guests.iter().find(|guest| guest.debian == debian)
     }
 
+    /// The suite of root filesystems that debootstrap makes for this guest.
+    pub fn suite_of<'a>(&'a self, guest: &'a Guest) -> &'a str {
+        guest.suite.as_ref().unwrap_or(&self.guest_suites[0])
+    }
+
     /// The guest of a target for which a root filesystem can be unpacked.
     pub fn rootfs_guest(&self, target: &Arch) -> Option<&Guest> {
         self.guests.iter().find(|guest| guest.rootfs && guest.target == target)
@@ -222,6 +229,10 @@ impl Debian {
             });
             check(target.debian.contains(&&*guest.debian), &|| {
                 format!("guest {guest}: not emulated by {target}")
+            });
+            let suite = guest.suite.as_ref();
+            check(suite.is_none_or(|suite| self.guest_suites.contains(suite)), &|| {
+                format!("guest {guest}: its suite is not in guest-suites")
             });
             check(!guest.machine.is_empty(), &|| format!("guest {guest}: no machine"));
             let known = platform.as_ref().is_none_or(|platform| target.platforms.contains(&&**platform));
@@ -306,7 +317,7 @@ mod tests {
     #[test]
     fn lint_finds_what_types_cannot() {
         type Change = fn(&mut Debian);
-        let cases: [(Change, &str); 12] = [
+        let cases: [(Change, &str); 13] = [
             (|it| it.suites[1].name = "bullseye".into(), "suite bullseye: duplicate"),
             (|it| it.guest_suites.clear(), "guest-suites: empty"),
             (|it| it.guest_suites.push("buster".into()), "guest-suites: suite buster is not in debian.toml"),
@@ -316,6 +327,10 @@ mod tests {
             (|it| it.guests[0].debian = "alpha".into(), "guest alpha: not emulated by x86_64"),
             (|it| it.guests[0].platform = Some("arm".into()), "guest amd64: not a platform of x86_64"),
             (|it| it.guests[2].rootfs = true, "guest armhf: second rootfs of arm"),
+            (
+                |it| it.guests[0].suite = Some("buster".into()),
+                "guest amd64: its suite is not in guest-suites",
+            ),
             (|it| it.guests[0].machine.clear(), "guest amd64: no machine"),
             (|it| it.guests[2].container = true, "guest armel: container without rootfs or platform"),
             (|it| it.programs[0].package = "busybox:arm64".into(), "`busybox:arm64` is not a package's name"),

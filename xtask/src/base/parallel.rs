@@ -1,4 +1,4 @@
-//! Processes items in parallel: a few that compress, or programs that mostly wait for a registry.
+//! Processes items in parallel.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,14 +6,33 @@ use std::thread;
 
 use anyhow::{Result, anyhow};
 
-/// The number of parallel workers.
+/// The number of parallel workers that compress, or mostly wait for a registry.
 const WORKERS: usize = 8;
 
-/// Processes all items, and returns the results in the order of the items.
+/// Processes all items with a few workers, and returns the results in the order of the items.
 ///
 /// # Errors
 /// The first error that occurs; no further items are started.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> + Sync) -> Result<Vec<R>> {
+    map_with(WORKERS, items, work)
+}
+
+/// Processes all items with a worker for each CPU, and returns the results in the order of the items.
+///
+/// # Errors
+/// The first error that occurs; no further items are started.
+pub(crate) fn map_on_cpus<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    map_with(thread::available_parallelism()?.get(), items, work)
+}
+
+fn map_with<T: Sync, R: Send>(
+    workers: usize,
+    items: &[T],
+    work: impl Fn(&T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(items.len()));
     let worker = || -> Result<()> {
@@ -32,7 +51,7 @@ pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> Result<R> 
         }
     };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS.min(items.len())).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..workers.min(items.len())).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("a worker panicked"))?)
     })?;
     let mut done = done.into_inner().map_err(|_| anyhow!("a worker panicked"))?;

@@ -15,13 +15,13 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qemu_src::{Cell, CellOutcome, Guest, GuestRun};
 use qus_core::table::Table;
-use qus_core::{probe, terminal};
+use qus_core::{emulator, terminal};
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::output::{out, out_json};
 use crate::base::progress::say;
-use crate::base::{files, lock};
+use crate::base::{files, lock, parallel};
 use crate::bench::emulators::{self, EmulatorSource};
 use crate::bundle::hosts;
 use crate::check::guests::run::Runner;
@@ -39,7 +39,7 @@ use crate::check::guests::run::Runner;
   cargo xtask guests armhf i386 --against deb:trixie --report guests.html
   cargo xtask guests --resume --record")]
 pub(crate) struct Args {
-    /// Debian's architectures [default: all of debian.toml that this machine does not run natively]
+    /// Debian's architectures [default: all of debian.toml, except this machine's own]
     guests: Vec<String>,
     /// Run only cells whose name contains one of these
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
@@ -76,31 +76,30 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     for source in against {
         all.push(source.emulators(cx)?);
     }
-    let mut runs = Vec::new();
+    let mut runners = Vec::new();
     for guest in &guests {
         for emulators in &all {
-            if let Some(runner) = Runner::new(cx, guest, emulators, args.resume)? {
-                runs.push(runner.run(&cells)?);
-            }
+            runners.extend(Runner::new(cx, guest, emulators, args.resume)?);
         }
     }
+    let runs = parallel::map_on_cpus(&runners, |runner| runner.run(&cells))?;
     finish(cx, args, &all[0].label, &runs)
 }
 
-/// The guests with these names, or all that this machine does not run itself.
+/// The guests with these names, or all that can be emulated here.
 fn select_guests<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Guest>> {
     let known = &cx.data.debian.guests;
-    // No handler is registered for these.
-    let is_native = |guest: &&Guest| probe::is_native(guest.target);
+    // A handler for these would also start the emulator, which is a program of this machine.
+    let is_own = |guest: &&Guest| emulator::is_own(guest.target);
     if names.is_empty() {
-        return Ok(known.iter().filter(|guest| !is_native(guest)).collect());
+        return Ok(known.iter().filter(|guest| !is_own(guest)).collect());
     }
     let find = |name: &String| -> Result<&Guest> {
         let Some(guest) = known.iter().find(|guest| guest.debian == *name) else {
             let names: Vec<_> = known.iter().map(|guest| &*guest.debian).collect();
             bail!(Usage(format!("unknown guest `{name}`; guests are {}", names.join(", "))));
         };
-        ensure!(!is_native(&guest), "{name} is not emulated here: this machine runs it natively");
+        ensure!(!is_own(&guest), "{name} cannot be emulated here: it is this machine's own architecture");
         Ok(guest)
     };
     names.iter().map(find).collect()

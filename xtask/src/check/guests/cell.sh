@@ -1,9 +1,9 @@
 # Runs a cell in a copy of a root filesystem that vanishes with it. Arguments: the root filesystem, the directory of
-# downloaded packages, the script, packages to install. It runs in a mount and PID namespace of its own.
+# downloaded packages, the script, a directory of files for it or nothing, packages to install. It runs in a mount and PID namespace of its own.
 exec 2>&1
 set -e
-root=$1 archives=$2 script=$3
-shift 3
+root=$1 archives=$2 script=$3 files=$4
+shift 4
 # Anything in /mnt is hidden here only.
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
@@ -15,6 +15,7 @@ mount --bind "$archives" /mnt/root/var/cache/apt/archives
 # As engines do in containers.
 echo '127.0.0.1 localhost' > /mnt/root/etc/hosts
 mkdir /mnt/root/tmp/cell
+[ -z "$files" ] || cp -r "$files/." /mnt/root/tmp/cell
 cp "$script" /mnt/root/tmp/cell.sh
 # Unlike chroot, this allows user namespaces inside.
 cd /mnt/root
@@ -22,8 +23,8 @@ pivot_root . mnt
 exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
     DEBIAN_FRONTEND=noninteractive /bin/sh -c '
         umount --lazy /mnt
-        [ $# = 0 ] || apt-get install --yes --no-install-recommends "$@" > /tmp/install.log || {
-            if grep -q "Unable to locate package\|has no installation candidate" /tmp/install.log; then
+        [ $# = 0 ] || apt-get install --yes --no-install-recommends "$@" > /tmp/install.log 2>&1 || {
+            if grep -q "Unable to locate package\|Couldn.t find any package\|has no installation candidate" /tmp/install.log; then
                 echo "the suite lacks a package: $*"
                 exit 77
             fi
@@ -31,4 +32,10 @@ exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HO
             echo "apt-get install $* failed"
             exit 1
         }
-        cd /tmp/cell && exec /bin/sh /tmp/cell.sh' sh "$@"
+        cd /tmp/cell
+        /bin/sh /tmp/cell.sh || {
+            status=$?
+            # What it has not shown.
+            [ $status = 77 ] || [ ! -e log ] || tail -n 8 log
+            exit $status
+        }' sh "$@"

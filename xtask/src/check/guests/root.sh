@@ -1,8 +1,8 @@
 # Makes a root filesystem. Arguments: the directory of debootstrap, its own arguments up to the directory, the directory,
-# the mirror.
+# the mirror, and what `uname -m` prints under the emulator.
 exec 2>&1
 set -e
-debootstrap=$1 arch=$2 suite=$3 root=$4 mirror=$5
+debootstrap=$1 arch=$2 suite=$3 root=$4 mirror=$5 machine=$6
 mkdir -p "$root/dev"
 # No user namespace allows to create devices; debootstrap takes those that are there if it seems to run in a container.
 mount --rbind /dev "$root/dev"
@@ -19,4 +19,5 @@ log=$root/debootstrap/debootstrap.log
     exit 1
 }
 test "$(chroot "$root" dpkg --print-architecture)" = "$arch"
+test "$(chroot "$root" uname -m)" = "$machine"
 test -z "$(chroot "$root" dpkg --audit)"

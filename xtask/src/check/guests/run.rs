@@ -54,9 +54,7 @@ impl<'a> Runner<'a> {
         resume: bool,
     ) -> Result<Option<Self>> {
         let Some(emulator) = emulators.find(guest.target)? else { return Ok(None) };
-        // The suites are sorted by preference; only some guests are in the first.
-        let suites = &cx.data.debian.guest_suites;
-        let suite = suites.get(usize::from(!guest.rootfs)).context("debian.toml has too few guest suites")?;
+        let suite = cx.data.debian.suite_of(guest);
         let key = files::short_id(format!("{}\n{suite}\n{}", files::sha256(&emulator)?, guest.debian));
         Ok(Some(Self { cx, guest, emulators, suite, resume, key }))
     }
@@ -129,7 +127,14 @@ impl<'a> Runner<'a> {
         let outcome = self.enter(
             ROOT_SECONDS,
             include_str!("root.sh"),
-            &[debootstrap.as_os_str(), guest.as_ref(), suite.as_ref(), partial.as_os_str(), mirror.as_ref()],
+            &[
+                debootstrap.as_os_str(),
+                guest.as_ref(),
+                suite.as_ref(),
+                partial.as_os_str(),
+                mirror.as_ref(),
+                self.guest.machine.as_ref(),
+            ],
         )?;
         if outcome == CellOutcome::Passed {
             files::rename(&partial, root)?;
@@ -141,7 +146,9 @@ impl<'a> Runner<'a> {
         // One for each guest, because apt locks it.
         let archives = self.cx.paths.guest_archives().join(&self.guest.debian);
         fs::create_dir_all(archives.join("partial"))?;
-        let arguments = [root.as_os_str(), archives.as_os_str(), script.as_os_str()].into_iter();
+        let files = cell.files.as_ref().map(|dir| self.cx.paths.root().join(dir)).unwrap_or_default();
+        let arguments =
+            [root.as_os_str(), archives.as_os_str(), script.as_os_str(), files.as_os_str()].into_iter();
         let arguments: Vec<_> = arguments.chain(cell.packages.iter().map(AsRef::as_ref)).collect();
         let outcome = self.enter(cell.seconds, CELL, &arguments)?;
         Ok(match (outcome, cell.known.get(&self.guest.debian)) {
@@ -156,7 +163,7 @@ impl<'a> Runner<'a> {
         let (dir, arch, seconds) = (&self.emulators.dir.dir, self.guest.target.name, seconds.to_string());
         let run = cmd!(
             sh(),
-            "{qus} run --dir {dir} --map-root {arch} -- timeout --signal=KILL {seconds}
+            "{qus} run --dir {dir} --map-root --force {arch} -- timeout --signal=KILL {seconds}
                 unshare --mount --pid --fork --kill-child --mount-proc sh -c {script} sh {arguments...}"
         );
         let output = exec::output(run)?;
