@@ -33,7 +33,7 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 17] = programs![
+const PROGRAMS: [(&str, &str); 18] = programs![
     "aio",
     "brk-room",
     "code-in-shared-views",
@@ -49,6 +49,7 @@ const PROGRAMS: [(&str, &str); 17] = programs![
     "processor-file",
     "signal-numbers",
     "socket-options",
+    "sysv-ipc",
     "tracing-hint",
     "unwinding",
 ];
