@@ -33,12 +33,13 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 18] = programs![
+const PROGRAMS: [(&str, &str); 19] = programs![
     "aio",
     "brk-room",
     "code-in-shared-views",
     "directory-positions",
     "extended-attributes",
+    "fault-addresses",
     "flat-ioctls",
     "late-syscalls",
     "message-queues",
