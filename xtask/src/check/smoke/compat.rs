@@ -33,8 +33,9 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 19] = programs![
+const PROGRAMS: [(&str, &str); 21] = programs![
     "aio",
+    "ancillary-data",
     "brk-room",
     "code-in-shared-views",
     "directory-positions",
@@ -48,6 +49,7 @@ const PROGRAMS: [(&str, &str); 19] = programs![
     "netlink-families",
     "pi-mutex",
     "processor-file",
+    "signal-actions",
     "signal-numbers",
     "socket-options",
     "sysv-ipc",

@@ -133,6 +133,10 @@ int main(int argc, char **argv)
             buffer[size < 0 ? 0 : size] = 0;
             CHECK(*buffer == '/' && strcmp(buffer, self_exe), "%s: %s", path, buffer);
             snprintf(path, sizeof path, "/proc/%d/cmdline", child);
+            /* In a guest's root filesystem, it is emulated too, and needs some time to start. */
+            for (int i = 0; i < 100 && (slurp(path, buffer, sizeof buffer), strcmp(buffer, "sleep")); i++) {
+                usleep(20000);
+            }
             CHECK(slurp(path, buffer, sizeof buffer) == 9 && !memcmp(buffer, "sleep\00010", 9), "%s: %s", path, buffer);
         }
         kill(child, SIGKILL);
