@@ -33,7 +33,7 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 21] = programs![
+const PROGRAMS: [(&str, &str); 22] = programs![
     "aio",
     "ancillary-data",
     "brk-room",
@@ -44,6 +44,7 @@ const PROGRAMS: [(&str, &str); 21] = programs![
     "flat-ioctls",
     "late-syscalls",
     "message-queues",
+    "mount-ids",
     "mremap-errors",
     "namespaces",
     "netlink-families",

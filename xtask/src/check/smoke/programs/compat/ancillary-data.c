@@ -1,6 +1,10 @@
-/* A message whose ancillary data does not fit in the buffer says so, and leaves no descriptor open. */
+/*
+ * A message whose ancillary data does not fit in the buffer says so, and leaves no descriptor open. A message may have
+ * ancillary data only.
+ */
 #include <arpa/inet.h>
 #include <dirent.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
@@ -75,6 +79,34 @@ static int descriptors(size_t room, int *truncated)
     return received;
 }
 
+/* A descriptor arrives without any data. */
+static void without_data(void)
+{
+    union control out = { 0 }, in = { 0 };
+    int sockets[2], fd = -1;
+
+    socketpair(AF_UNIX, SOCK_DGRAM, 0, sockets);
+    struct msghdr sent = { .msg_control = &out, .msg_controllen = CMSG_LEN(sizeof fd) };
+    struct cmsghdr *header = CMSG_FIRSTHDR(&sent);
+    *header = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS };
+    memcpy(CMSG_DATA(header), (int[]){ sockets[0] }, sizeof fd);
+    CHECK(sendmsg(sockets[0], &sent, 0) == 0, "sendmsg without data");
+    struct msghdr got = { .msg_control = &in, .msg_controllen = sizeof in };
+    CHECK(recvmsg(sockets[1], &got, 0) == 0, "recvmsg without data");
+    header = CMSG_FIRSTHDR(&got);
+    CHECK(header && header->cmsg_type == SCM_RIGHTS, "no descriptor without data");
+    if (header) {
+        memcpy(&fd, CMSG_DATA(header), sizeof fd);
+        CHECK(fd > sockets[1] && write(fd, "x", 1) == 1, "descriptor %d", fd);
+    }
+    got = (struct msghdr){ 0 };
+    CHECK(recvmsg(sockets[1], &got, MSG_DONTWAIT) == 0 && (got.msg_flags & MSG_TRUNC), "the data was not taken");
+    CHECK(recvmsg(sockets[1], &got, MSG_DONTWAIT) == -1 && errno == EAGAIN, "no message is left");
+    close(fd);
+    close(sockets[0]);
+    close(sockets[1]);
+}
+
 /* Receives a datagram with its time to live and another value, and returns the length of all ancillary data. */
 static size_t numbers(size_t room, int *truncated)
 {
@@ -117,6 +149,7 @@ int main(void)
     CHECK(numbers(first + CMSG_LEN(0), &truncated) == info && truncated, "the second without data");
     CHECK(numbers(first + 1, &truncated) == info && truncated, "the second not at all");
     CHECK(numbers(CMSG_LEN(info) - 1, &truncated) == info - 1 && truncated, "the first in part");
+    without_data();
     CHECK(numbers(2, &truncated) == 0 && truncated, "less than a header");
     if (!bad) {
         puts("ok");
