@@ -25,6 +25,9 @@ pub struct Cell {
     /// Debian packages that are installed first.
     #[serde(default)]
     pub packages: Vec<String>,
+    /// Whether it is part of `cargo xtask test`.
+    #[serde(default)]
+    pub quick: bool,
     /// A directory of the repository whose files it finds in its working directory.
     pub files: Option<PathBuf>,
     /// Its time limit, for the installation of its packages too.

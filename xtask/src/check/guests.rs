@@ -8,6 +8,7 @@ mod page;
 mod run;
 mod verdict;
 
+use std::cell::LazyCell;
 use std::io;
 use std::path::PathBuf;
 
@@ -15,16 +16,17 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qemu_src::{Cell, CellOutcome, Guest, GuestRun};
 use qus_core::table::Table;
-use qus_core::{emulator, terminal};
+use qus_core::{emulator, probe, terminal};
 
 use crate::base::context::Context;
-use crate::base::error::Usage;
+use crate::base::error::{Skip, Usage};
 use crate::base::output::{out, out_json};
 use crate::base::progress::say;
 use crate::base::{files, lock, parallel};
 use crate::bench::emulators::{self, EmulatorSource};
 use crate::bundle::hosts;
 use crate::check::guests::run::Runner;
+use crate::check::report::{self, Report};
 
 /// Run real programs in root filesystems of other architectures
 ///
@@ -37,6 +39,7 @@ use crate::check::guests::run::Runner;
 #[command(after_help = "Examples:
   cargo xtask guests arm64 --only git,sqlite
   cargo xtask guests armhf i386 --against deb:trixie --report guests.html
+  cargo xtask guests s390x --suite bookworm
   cargo xtask guests --resume --record")]
 pub(crate) struct Args {
     /// Debian's architectures [default: all of debian.toml, except this machine's own]
@@ -44,6 +47,9 @@ pub(crate) struct Args {
     /// Run only cells whose name contains one of these
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     only: Vec<String>,
+    /// Use the root filesystem of this suite of Debian [default: that of debian.toml]
+    #[arg(long)]
+    suite: Option<String>,
     /// Also run all cells under the emulators of a Debian suite (deb:SUITE) or a directory ([NAME=]DIR)
     #[arg(long, value_name = "EMULATORS")]
     against: Vec<String>,
@@ -64,6 +70,9 @@ pub(crate) struct Args {
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let guests = select_guests(cx, &args.guests)?;
     let cells = select_cells(cx, &args.only)?;
+    if let Some(suite) = &args.suite {
+        cx.data.debian.suite(suite).map_err(Usage)?;
+    }
     let own = hosts::own()?;
     let against: Vec<_> = args
         .against
@@ -79,11 +88,46 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let mut runners = Vec::new();
     for guest in &guests {
         for emulators in &all {
-            runners.extend(Runner::new(cx, guest, emulators, args.resume)?);
+            let suite = args.suite.as_deref().unwrap_or(cx.data.debian.suite_of(guest));
+            runners.extend(Runner::new(cx, guest, suite, emulators, args.resume)?);
         }
     }
     let runs = parallel::map_on_cpus(&runners, |runner| runner.run(&cells))?;
     finish(cx, args, &all[0].label, &runs)
+}
+
+/// Runs the quick cells in one guest, as a level of `cargo xtask smoke`.
+pub(crate) fn check_quick(cx: &Context, report: &mut Report) -> Result<()> {
+    let guest = cx.data.debian.guests.iter().find(|guest| guest.container && !probe::is_native(guest.target));
+    let guest = guest.context("debian.toml has no guest that this machine does not run natively")?;
+    let bundle = LazyCell::new(|| {
+        if !nix::unistd::geteuid().is_root() {
+            return Err(Skip("requires root".to_owned()).into());
+        }
+        emulators::open_bundle(cx, &cx.paths.bundle(hosts::own()?), &[guest.target])
+    });
+    let runner = LazyCell::new(|| {
+        let bundle = bundle.as_ref().map_err(report::copy_error)?;
+        let suite = cx.data.debian.suite_of(guest);
+        let runner = Runner::new(cx, guest, suite, bundle, false)?.context("there is no emulator")?;
+        require_passed(runner.root(true)?.outcome)?;
+        Ok(runner)
+    });
+    for cell in cx.data.cells.cells.iter().filter(|cell| cell.quick) {
+        report.check("guests", format!("{} in {guest}", cell.name), || {
+            let runner: &Runner<'_> = runner.as_ref().map_err(report::copy_error)?;
+            require_passed(runner.cell(cell)?)
+        })?;
+    }
+    Ok(())
+}
+
+fn require_passed(outcome: CellOutcome) -> Result<()> {
+    match outcome {
+        CellOutcome::Passed => Ok(()),
+        CellOutcome::Skipped(why) => Err(Skip(why).into()),
+        CellOutcome::Failed(why) | CellOutcome::Known(why) => bail!(why),
+    }
 }
 
 /// The guests with these names, or all that can be emulated here.

@@ -3,7 +3,7 @@
 //! Levels: `emulator` runs the emulators of the bundle with every probe, with Debian's busybox of every architecture and
 //! with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for
 //! other hosts under our own emulators; `kernel` has the kernel run them, registered by `qus`;
-//! `engine` makes, pushes and uses images; `build` interrupts, starves and breaks a build. What cannot run here
+//! `engine` makes, pushes and uses images; `guests` runs programs in a root filesystem of Debian; `build` interrupts, starves and breaks a build. What cannot run here
 //! is skipped with its reason and counted.
 
 mod build;
@@ -24,13 +24,14 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::base::context::Context;
+use crate::check::guests;
 use crate::check::report::Report;
 
 /// Check the bundle with guest programs, the kernel, container engines and failing builds
 ///
 /// Prints one line for each check, those that are skipped at the end by reason, and the totals. The exit status is 1 if a
 /// check fails or if no check runs. Emulators and qus come from the bundle in target/qus/bundle; build them first. The
-/// level `engine` requires root. The level `kernel` runs in a user namespace if you are not root, which some of its checks
+/// levels `engine` and `guests` require root. The level `kernel` runs in a user namespace if you are not root, which some of its checks
 /// require. Both restore the machine's state.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -57,6 +58,7 @@ enum Level {
     Hosts,
     Kernel,
     Engine,
+    Guests,
     Build,
 }
 
@@ -73,6 +75,7 @@ impl Level {
             Self::Hosts => hosts::run(cx, report),
             Self::Kernel => kernel::run(cx, report),
             Self::Engine => engine::run(cx, report),
+            Self::Guests => guests::check_quick(cx, report),
             Self::Build => build::run(cx, report),
         }
     }

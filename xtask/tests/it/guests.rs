@@ -13,6 +13,7 @@ fn wrong_arguments_are_refused() {
         .run(&["guests", "amd64"])
         .failed(1, &["amd64 cannot be emulated here: it is this machine's own architecture"]);
     refused(&["--only", "nonesuch"], &["no cell contains `nonesuch`; cells are ldconfig, busybox"]);
+    refused(&["--suite", "nonesuch"], &["unknown suite `nonesuch`"]);
     refused(&["--against", "deb:nonesuch"], &["unknown suite `nonesuch`"]);
 }
 

@@ -50,11 +50,11 @@ impl<'a> Runner<'a> {
     pub(super) fn new(
         cx: &'a Context,
         guest: &'a Guest,
+        suite: &'a str,
         emulators: &'a Emulators,
         resume: bool,
     ) -> Result<Option<Self>> {
         let Some(emulator) = emulators.find(guest.target)? else { return Ok(None) };
-        let suite = cx.data.debian.suite_of(guest);
         let key = files::short_id(format!("{}\n{suite}\n{}", files::sha256(&emulator)?, guest.debian));
         Ok(Some(Self { cx, guest, emulators, suite, resume, key }))
     }
@@ -66,35 +66,42 @@ impl<'a> Runner<'a> {
             emulator: self.emulators.label.clone(),
             cells: Vec::new(),
         };
-        let root = self.cx.paths.rootfs(&format!("guest-{}-{}", self.guest, self.key));
-        let made = self.cached(ROOT, &self.key, root.exists(), || self.make_root(&root))?;
+        let made = self.root(self.resume)?;
         let has_root = made.outcome == CellOutcome::Passed;
         run.cells.push(made);
         if has_root {
             for cell in cells {
-                let script = self.script(cell);
                 let packages = cell.packages.join(" ");
-                let key = format!("{}\n{packages}\n{}\n{CELL}", self.key, files::sha256(&script)?);
-                run.cells.push(self.cached(&cell.name, &key, true, || self.cell(&root, cell, &script))?);
+                let key = format!("{}\n{packages}\n{}\n{CELL}", self.key, files::sha256(&self.script(cell))?);
+                run.cells.push(self.cached(&cell.name, &key, self.resume, || self.cell(cell))?);
             }
         }
         Ok(run)
+    }
+
+    /// Runs the first cell, which makes the root filesystem, or with `resume` takes one that is there.
+    pub(super) fn root(&self, resume: bool) -> Result<CellRun> {
+        self.cached(ROOT, &self.key, resume && self.root_dir().exists(), || self.make_root(&self.root_dir()))
+    }
+
+    fn root_dir(&self) -> PathBuf {
+        self.cx.paths.rootfs(&format!("guest-{}-{}", self.guest, self.key))
     }
 
     fn script(&self, cell: &Cell) -> PathBuf {
         self.cx.paths.root().join("xtask/src/check/guests/cells").join(&cell.name).with_extension("sh")
     }
 
-    /// Runs a cell, or with `--resume` takes its outcome from an earlier run, in which it did not fail.
+    /// Runs a cell, or with `resume` takes its outcome from an earlier run, in which it did not fail.
     fn cached(
         &self,
         name: &str,
         key: &str,
-        usable: bool,
+        resume: bool,
         run: impl FnOnce() -> Result<CellOutcome>,
     ) -> Result<CellRun> {
         let file = self.cx.paths.cell(&Sha256::of(format!("{name}\n{key}").as_bytes()));
-        if self.resume && usable && file.exists() {
+        if resume && file.exists() {
             let earlier: CellRun =
                 serde_json::from_slice(&fs::read(&file)?).with_context(|| file.display().to_string())?;
             if !matches!(earlier.outcome, CellOutcome::Failed(_)) {
@@ -142,7 +149,9 @@ impl<'a> Runner<'a> {
         Ok(outcome)
     }
 
-    fn cell(&self, root: &Path, cell: &Cell, script: &Path) -> Result<CellOutcome> {
+    /// Runs a cell in a copy of the root filesystem.
+    pub(super) fn cell(&self, cell: &Cell) -> Result<CellOutcome> {
+        let (root, script) = (self.root_dir(), self.script(cell));
         // One for each guest, because apt locks it.
         let archives = self.cx.paths.guest_archives().join(&self.guest.debian);
         fs::create_dir_all(archives.join("partial"))?;

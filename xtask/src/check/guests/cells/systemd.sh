@@ -7,6 +7,10 @@ mkdir "$groups" 2> /dev/null || { echo "this machine has no cgroup2 that can be 
 mkdir -p /etc/systemd/system/multi-user.target.wants
 cat > /etc/systemd/system/worker.service <<'S'
 [Service]
+PrivateTmp=yes
+PrivateNetwork=yes
+ProtectSystem=strict
+ReadWritePaths=/srv
 ExecStart=/bin/sh -c 'echo started > /srv/started; exec sleep 1000'
 ExecStop=/bin/sh -c 'echo stopped > /srv/stopped'
 S
