@@ -60,6 +60,8 @@ pub struct Explanation {
     pub native: Option<bool>,
     /// The handler that the kernel calls.
     pub handler: Option<String>,
+    /// The processor that it sees under qus's emulator, where that is not QEMU's default.
+    pub processor: Option<&'static str>,
     /// The interpreter of a script, explained in turn.
     pub interpreter: Option<Box<Explanation>>,
     /// Whether it can be started.
@@ -80,6 +82,7 @@ impl Explanation {
             loader: None,
             native: None,
             handler: None,
+            processor: None,
             interpreter: None,
             runs: true,
             why: Vec::new(),
@@ -343,6 +346,7 @@ fn explain_elf(path: &Path, elf: &Elf) -> Explanation {
         return this.fails("QEMU emulates no such machine for Linux programs", None);
     }
     let native = arch.is_some_and(probe::is_native);
+    this.processor = arch.filter(|_| !native).and_then(|arch| arch.processor);
     match &elf.interpreter {
         Some(loader) if !loader::is_found(loader, native) => {
             let hint = arch.map(|arch| loader::hint(path, arch, native, loader));

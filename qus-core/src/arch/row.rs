@@ -111,6 +111,8 @@ pub struct Arch {
     pub debian: &'static [&'static str],
     /// Other spellings: those of Fedora, `uname -m`, dbhi/qus, the kernel.
     pub aliases: &'static [&'static str],
+    /// The processor that programs see under qus's emulator, where that is not QEMU's default.
+    pub processor: Option<&'static str>,
 }
 
 /// Bits of the ELF header's `e_flags` that identify an architecture.
@@ -149,6 +151,7 @@ impl Arch {
             official_images: false,
             debian: &[],
             aliases: &[],
+            processor: None,
         }
     }
 
@@ -180,6 +183,11 @@ impl Arch {
 
     pub(super) const fn aliases(mut self, aliases: &'static [&'static str]) -> Self {
         self.aliases = aliases;
+        self
+    }
+
+    pub(super) const fn processor(mut self, processor: &'static str) -> Self {
+        self.processor = Some(processor);
         self
     }
 

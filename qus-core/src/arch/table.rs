@@ -14,7 +14,8 @@ pub static ARCHES: [Arch; 33] = [
     Arch::new("aarch64", Elf64, Little, &[183], &["aarch64-linux-gnu"])
         .official(&["arm64", "arm64/v8"])
         .debian(&["arm64"])
-        .aliases(&["arm64v8", "armv8"]),
+        .aliases(&["arm64v8", "armv8"])
+        .processor("Neoverse N1"),
     Arch::new("aarch64_be", Elf64, Big, &[183], &["aarch64_be-linux-gnu"])
         .platforms(&["arm64be"])
         .aliases(&["arm64_be"]),
@@ -101,7 +102,8 @@ pub static ARCHES: [Arch; 33] = [
     Arch::new("riscv64", Elf64, Little, &[243], &["riscv64-linux-gnu"])
         .official(&["riscv64"])
         .debian(&["riscv64"])
-        .aliases(&["rv64"]),
+        .aliases(&["rv64"])
+        .processor("RVA23 profile"),
     Arch::new("s390x", Elf64, Big, &[22], &["s390x-linux-gnu"]).official(&["s390x"]).debian(&["s390x"]),
     Arch::new("sh4", Elf32, Little, &[42], &["sh4-linux-gnu"]).debian(&["sh4"]).aliases(&["sh4a"]),
     Arch::new("sh4eb", Elf32, Big, &[42], &["sh4eb-linux-gnu"]).debian(&["sh4eb"]).aliases(&["sh4aeb"]),

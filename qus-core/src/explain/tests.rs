@@ -62,6 +62,20 @@ fn a_program_runs_natively_and_a_script_follows_it() {
 }
 
 #[test]
+fn the_processor_of_a_foreign_program() {
+    let dir = directory();
+    let processor = |name: &str| {
+        let program = dir.write(name, probe::image(name.parse().unwrap()));
+        explain(&program, &[]).processor
+    };
+    let foreign =
+        if own().name == "riscv64" { ("aarch64", "Neoverse N1") } else { ("riscv64", "RVA23 profile") };
+    assert_eq!(processor(foreign.0), Some(foreign.1));
+    assert_eq!(processor(own().name), None);
+    assert_eq!(processor("alpha"), None);
+}
+
+#[test]
 fn what_keeps_a_foreign_program_from_running() {
     let dir = directory();
     let foreign: &Arch = if own().name == "alpha" { "hppa" } else { "alpha" }.parse().unwrap();

@@ -65,6 +65,9 @@ fn write_text(text: &mut String, this: &Explanation, indent: &str) -> Result<()>
     if let Some(handler) = &this.handler {
         line("handler", handler)?;
     }
+    if let (Some(processor), Some(_)) = (this.processor, &this.handler) {
+        line("processor", &format!("{processor}; QEMU_CPU=max has more features"))?;
+    }
     line("runs", if this.runs { "yes" } else { "no" })?;
     for why in &this.why {
         line("reason", why)?;
