@@ -81,7 +81,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let flags = if args.no_credentials { Flags::NO_CREDENTIALS } else { Flags::DEFAULT };
     let mut selection = Selection::strict(&args.archs)?;
     selection.all |= selection.archs.is_empty();
-    let handlers = PrivateHandlers::new(&dir, &selection.resolve(&dir)?, flags, args.force)?;
+    let native = args.force && !selection.all;
+    let handlers = PrivateHandlers::new(&dir, &selection.resolve(&dir)?, flags, native)?;
     // Inside, a relative path may lead elsewhere.
     let root = args.root.as_deref().map(absolute).transpose()?;
     let view = View { root, binds: args.bind.clone(), stay_root: args.map_root };

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use qus_core::arch::Arch;
 use qus_core::binfmt::MOUNT_POINT;
 use qus_core::elf::{ElfImage, Segment};
+use qus_core::{emulator, probe};
 use xshell::{Cmd, cmd};
 
 use crate::base::error::Skip;
@@ -17,6 +18,7 @@ use crate::check::smoke::fixture::kernel::{FOREIGN, KernelChecks, KernelFixture,
 use crate::check::smoke::fixture::process::{BackgroundProcess, until};
 use crate::check::smoke::fixture::tools;
 use crate::check::smoke::kernel::places::MACHINE;
+use crate::debian::guests;
 
 pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("qus run as an unprivileged user does not change the host's handlers", ordinary_user)?;
@@ -26,6 +28,7 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
     checks.check("qus run where user namespaces are forbidden", forbidden)?;
     checks
         .check("qus run of a dynamic program without its loader: a hint instead of QEMU's message", loader)?;
+    checks.check("qus run --force emulates what this machine runs natively", native)?;
     checks.check("qus run --strace, --cpu and --env", debugging)?;
     checks.check("qus run --gdb: gdb-multiarch stops an arm64 program at a breakpoint", gdb)
 }
@@ -183,6 +186,23 @@ fn loader(fixture: &KernelFixture<'_>) -> Result<()> {
     let ended = run(&["--env", "QEMU_LD_PREFIX=/no/such", FOREIGN[0], "--", &shown])?;
     ensure!(ended.stderr.contains("Could not open '/no/such/ld.so'"), "{}", ended.stderr);
     Ok(())
+}
+
+fn native(fixture: &KernelFixture<'_>) -> Result<()> {
+    require_instances()?;
+    let guests = &fixture.cx.data.debian.guests;
+    let mut native = guests.iter().filter(|guest| probe::is_native(guest.target));
+    let guest = native
+        .find(|guest| !emulator::is_own(guest.target))
+        .ok_or_else(|| Skip("this machine runs natively only what it is itself".to_owned()))?;
+    let busybox = guests::program(fixture.cx, guest, "busybox")?.to_string_lossy().into_owned();
+    let machine = |args: &[&str]| fixture.qus(&[&["run"], args, &["--", &busybox, "uname", "-m"]].concat());
+    machine(&["--force", guest.target.name])?.writes(&format!("{}\n", guest.machine))?;
+    for args in [&[guest.target.name][..], &["--force", "all"]] {
+        let printed = machine(args)?.stdout;
+        ensure!(printed != format!("{}\n", guest.machine), "it is emulated with {args:?}");
+    }
+    machine(&["--force"])?.exits(2, &["<ARCH>"])
 }
 
 fn debugging(fixture: &KernelFixture<'_>) -> Result<()> {
