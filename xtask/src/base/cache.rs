@@ -19,7 +19,7 @@ pub(crate) fn ensure(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Res
         return Ok(());
     }
     drop(bar);
-    let _lock = lock::lock_with_file(&files::with_suffix(dir, "lock"), dir)?;
+    let _lock = lock::lock_entry(dir)?;
     match checksums::compare(dir)? {
         // Another process has built it in the meantime.
         Comparison::Intact => return Ok(()),

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::base::exec::supervisor::InheritedLock;
+use crate::base::files;
 use crate::base::progress::{Bar, say};
 
 /// A lock that is held until it is dropped, and until all programs that were started in the meantime have ended.
@@ -26,8 +27,16 @@ pub(crate) fn lock(dir: &Path) -> Result<Lock> {
     lock_with_file(&dir.join("lock"), dir)
 }
 
+/// Locks an entry of the cache with a file beside it; if another process holds the lock, reports it and waits.
+///
+/// # Errors
+/// The directory that it is in is not writable.
+pub(crate) fn lock_entry(entry: &Path) -> Result<Lock> {
+    lock_with_file(&files::with_suffix(entry, "lock"), entry)
+}
+
 /// Locks `what` with a lock file, which is not removed.
-pub(super) fn lock_with_file(path: &Path, what: &Path) -> Result<Lock> {
+fn lock_with_file(path: &Path, what: &Path) -> Result<Lock> {
     let open = || -> io::Result<File> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;

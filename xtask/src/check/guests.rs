@@ -20,9 +20,10 @@ use qus_core::{emulator, probe, terminal};
 
 use crate::base::context::Context;
 use crate::base::error::{Skip, Usage};
+use crate::base::lock::{self, Lock};
 use crate::base::output::{out, out_json};
 use crate::base::progress::say;
-use crate::base::{files, lock, parallel};
+use crate::base::{files, parallel};
 use crate::bench::emulators::{self, EmulatorSource};
 use crate::bundle::hosts;
 use crate::check::guests::run::Runner;
@@ -110,12 +111,13 @@ pub(crate) fn check_quick(cx: &Context, report: &mut Report) -> Result<()> {
         let bundle = bundle.as_ref().map_err(report::copy_error)?;
         let suite = cx.data.debian.suite_of(guest);
         let runner = Runner::new(cx, guest, suite, bundle, false)?.context("there is no emulator")?;
+        let lock = runner.lock()?;
         require_passed(runner.root(true)?.outcome)?;
-        Ok(runner)
+        Ok((runner, lock))
     });
     for cell in cx.data.cells.cells.iter().filter(|cell| cell.quick) {
         report.check("guests", format!("{} in {guest}", cell.name), || {
-            let runner: &Runner<'_> = runner.as_ref().map_err(report::copy_error)?;
+            let (runner, _lock): &(Runner<'_>, Lock) = runner.as_ref().map_err(report::copy_error)?;
             require_passed(runner.cell(cell)?)
         })?;
     }

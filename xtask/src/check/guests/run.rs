@@ -13,6 +13,7 @@ use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::files;
+use crate::base::lock::{self, Lock};
 use crate::base::progress::{Bar, say};
 use crate::bench::emulators::Emulators;
 use crate::bundle::hosts;
@@ -66,6 +67,7 @@ impl<'a> Runner<'a> {
             emulator: self.emulators.label.clone(),
             cells: Vec::new(),
         };
+        let _lock = self.lock()?;
         let made = self.root(self.resume)?;
         let has_root = made.outcome == CellOutcome::Passed;
         run.cells.push(made);
@@ -77,6 +79,11 @@ impl<'a> Runner<'a> {
             }
         }
         Ok(run)
+    }
+
+    /// Locks the root filesystem, which another clone of the repository may use.
+    pub(super) fn lock(&self) -> Result<Lock> {
+        lock::lock_entry(&self.root_dir())
     }
 
     /// Runs the first cell, which makes the root filesystem, or with `resume` takes one that is there.
