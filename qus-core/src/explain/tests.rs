@@ -62,7 +62,7 @@ fn a_program_runs_natively_and_a_script_follows_it() {
 }
 
 #[test]
-fn the_processor_of_a_foreign_program() {
+fn the_processor_of_a_program_that_does_not_run_natively() {
     let dir = directory();
     let processor = |name: &str| {
         let program = dir.write(name, probe::image(name.parse().unwrap()));

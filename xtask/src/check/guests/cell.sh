@@ -1,5 +1,6 @@
 # Runs a cell in a copy of a root filesystem that vanishes with it. Arguments: the root filesystem, the directory of
-# downloaded packages, the script, a directory of files for it or nothing, packages to install. It runs in a mount and PID namespace of its own.
+# downloaded packages, the script, a directory of files for it or nothing, packages to install. It runs in a mount and
+# PID namespace of its own.
 exec 2>&1
 set -e
 root=$1 archives=$2 script=$3 files=$4
@@ -24,7 +25,8 @@ exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HO
     DEBIAN_FRONTEND=noninteractive /bin/sh -c '
         umount --lazy /mnt
         [ $# = 0 ] || apt-get install --yes --no-install-recommends "$@" > /tmp/install.log 2>&1 || {
-            if grep -q "Unable to locate package\|Couldn.t find any package\|has no installation candidate" /tmp/install.log; then
+            absent="Unable to locate package\|Couldn.t find any package\|has no installation candidate"
+            if grep -q "$absent" /tmp/install.log; then
                 echo "the suite lacks a package: $*"
                 exit 77
             fi
