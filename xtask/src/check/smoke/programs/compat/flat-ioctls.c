@@ -36,7 +36,7 @@ int main(void) {
     int pidns = open("/proc/self/ns/pid", O_RDONLY);
     if ((r = ioctl(pidns, _IOR(0xb7, 8, int), getpid())) != getpid() && errno != ENOTTY) WRONG("NS_GET_PID_IN_PIDNS %d", r);
 
-    int pidfd = syscall(434 /* pidfd_open */, getpid(), 0);
+    int pidfd = syscall(SYS_pidfd_open, getpid(), 0);
     struct { uint64_t mask, cgroup; uint32_t pid, tgid, ppid, ids[8]; int32_t code; } p = { .mask = 3 };
     if (ioctl(pidfd, _IOC(_IOC_READ | _IOC_WRITE, 0xff, 11, 64), &p) ? errno != ENOTTY : p.pid != getpid() || p.tgid != getpid() || p.ppid != getppid() || p.ids[0] != getuid()) WRONG("PIDFD_GET_INFO: pid %u", p.pid);
     if ((r = ioctl(pidfd, _IO(0xff, 10), 0)) < 0 ? errno != ENOTTY : ioctl(r, _IO(0xb7, 3)) != 0x04000000) WRONG("PIDFD_GET_UTS_NAMESPACE");

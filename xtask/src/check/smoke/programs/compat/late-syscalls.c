@@ -21,11 +21,18 @@
 #include <unistd.h>
 #include <mqueue.h>
 
-/* Numbers that all architectures but Alpha share. */
-enum { NR_fsopen = 430, NR_fsconfig, NR_fsmount, NR_process_madvise = 440, NR_epoll_pwait2, NR_mount_setattr,
-    NR_landlock_create_ruleset = 444, NR_landlock_add_rule, NR_landlock_restrict_self, NR_memfd_secret,
-    NR_futex_waitv = 449, NR_cachestat = 451, NR_futex_wake = 454, NR_futex_wait, NR_statmount = 457, NR_listmount,
-    NR_setxattrat = 463, NR_getxattrat, NR_listxattrat, NR_removexattrat, NR_file_getattr = 468 };
+/* Numbers that all architectures share but Alpha, and MIPS for its first number. */
+#ifdef __mips__
+#define FIRST __NR_Linux
+#else
+#define FIRST 0
+#endif
+enum { NR_io_uring_setup = FIRST + 425, NR_io_uring_enter, NR_fsopen = FIRST + 430, NR_fsconfig, NR_fsmount,
+    NR_pidfd_open = FIRST + 434, NR_process_madvise = FIRST + 440, NR_epoll_pwait2, NR_mount_setattr,
+    NR_landlock_create_ruleset = FIRST + 444, NR_landlock_add_rule, NR_landlock_restrict_self, NR_memfd_secret,
+    NR_futex_waitv = FIRST + 449, NR_cachestat = FIRST + 451, NR_futex_wake = FIRST + 454, NR_futex_wait,
+    NR_statmount = FIRST + 457, NR_listmount, NR_setxattrat = FIRST + 463, NR_getxattrat, NR_listxattrat,
+    NR_removexattrat, NR_file_getattr = FIRST + 468 };
 
 static int bad;
 #define WRONG(...) (printf(__VA_ARGS__), printf(" (%s)\n", strerror(errno)), bad++)
@@ -114,7 +121,7 @@ static void memory(void) {
     if (process_vm_readv(child, &l, 1, &r, 1, 0) != sizeof from || strcmp(to, "change") || strcmp(from, "copied")) WRONG("what was written: %s", to);
     r.iov_base = (void *)4;
     if (process_vm_readv(child, &l, 1, &r, 1, 0) != -1 || errno != EFAULT) WRONG("process_vm_readv of a bad address");
-    int fd = syscall(434 /* pidfd_open */, child, 0);
+    int fd = syscall(NR_pidfd_open, child, 0);
     struct iovec page = { (void *)((uintptr_t)from & -4096L), 4096 };
     if (syscall(NR_process_madvise, fd, &page, 1L, 20 /* MADV_COLD */, 0) != 4096 && errno != EPERM) WRONG("process_madvise");
     kill(child, SIGKILL); waitpid(child, NULL, 0);
@@ -245,9 +252,9 @@ static void messages(void) {
 
 static void fall_backs(void) {
     char params[256] = { 0 };
-    int r = syscall(425 /* io_uring_setup */, 4, params);
+    int r = syscall(NR_io_uring_setup, 4, params);
     if (r < 0 && errno != EPERM && errno != ENOSYS && errno != ENOMEM) WRONG("io_uring_setup");
-    if (syscall(426 /* io_uring_enter */, -1, 0, 0, 0, NULL, 0) != -1 || errno != EBADF) WRONG("io_uring_enter of no descriptor");
+    if (syscall(NR_io_uring_enter, -1, 0, 0, 0, NULL, 0) != -1 || errno != EBADF) WRONG("io_uring_enter of no descriptor");
     if (syscall(SYS_quotactl, 0x80000700 /* Q_GETQUOTA */, "/nowhere", 0, params) != -1 || (errno != ENOENT && errno != ENOSYS && errno != EPERM)) WRONG("quotactl");
     int f = syscall(SYS_fanotify_init, 0, O_RDONLY);
     if (f < 0) { if (errno != EPERM && errno != ENOSYS) WRONG("fanotify_init"); return; }
