@@ -28,6 +28,13 @@ static size_t code(uint8_t *w, int n)
     uint8_t c[] = { 0xa7, 0x29, 0, n, 0x07, 0xfe };
 #elif defined(__x86_64__) || defined(__i386__)
     uint8_t c[] = { 0xb8, n, 0, 0, 0, 0xc3 };
+#elif defined(__loongarch64)
+    uint32_t c[] = { 0x03800004u | n << 10, 0x4c000020u };
+#elif defined(__mips__)
+    /* The second instruction is in the delay slot of the first. */
+    uint32_t c[] = { 0x03e00008u, 0x24020000u | n };
+#elif defined(__powerpc64__) && _CALL_ELF == 2
+    uint32_t c[] = { 0x38600000u | n, 0x4e800020u };
 #else
 #error no code for this machine
 #endif
