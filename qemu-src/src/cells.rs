@@ -97,6 +97,11 @@ pub struct CellRun {
 }
 
 impl GuestRun {
+    /// Whether it is of the same root filesystem.
+    pub fn is_of(&self, other: &Self) -> bool {
+        self.guest == other.guest && self.suite == other.suite
+    }
+
     /// The outcome of a cell.
     pub fn outcome(&self, name: &str) -> Option<&CellOutcome> {
         self.cells.iter().find(|cell| cell.name == name).map(|cell| &cell.outcome)

@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Also run all cells under the emulators of a Debian suite (deb:SUITE) or a directory ([NAME=]DIR)
     #[arg(long, value_name = "EMULATORS")]
     against: Vec<String>,
-    /// Reuse outcomes of earlier runs of the same emulator, script and packages, unless they failed
+    /// Reuse outcomes of earlier runs of the same emulator, script, files and packages, unless they failed
     #[arg(long)]
     resume: bool,
     /// Write an HTML report to this file

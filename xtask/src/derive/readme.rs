@@ -68,7 +68,8 @@ fn guests(cx: &Context) -> Result<String> {
     let runs: Vec<GuestRun> =
         serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string())?;
     let heads: String = runs.iter().map(|run| format!(" {} |", run.guest)).collect();
-    let mut table = format!("| |{heads}\n|---|{}\n", "---|".repeat(runs.len()));
+    let suites: String = runs.iter().map(|run| format!(" {} |", run.suite)).collect();
+    let mut table = format!("| |{heads}\n|---|{}\n| suite |{suites}\n", "---|".repeat(runs.len()));
     let made = std::iter::once("debootstrap");
     for name in made.chain(cx.data.cells.cells.iter().map(|cell| &*cell.name)) {
         let word = |run: &GuestRun| run.outcome(name).map_or("-", |outcome| outcome.word());

@@ -73,12 +73,30 @@ impl<'a> Runner<'a> {
         run.cells.push(made);
         if has_root {
             for cell in cells {
-                let packages = cell.packages.join(" ");
-                let key = format!("{}\n{packages}\n{}\n{CELL}", self.key, files::sha256(&self.script(cell))?);
-                run.cells.push(self.cached(&cell.name, &key, self.resume, || self.cell(cell))?);
+                run.cells.push(self.cached(&cell.name, &self.inputs(cell)?, self.resume, || self.cell(cell))?);
             }
         }
         Ok(run)
+    }
+
+    /// All that the outcome of a cell depends on.
+    fn inputs(&self, cell: &Cell) -> Result<String> {
+        let packages = cell.packages.join(" ");
+        let mut inputs =
+            format!("{}\n{packages}\n{CELL}\n{}", self.key, files::sha256(&self.script(cell))?);
+        if let Some(dir) = self.files(cell) {
+            let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
+            let mut paths = paths.collect::<Result<Vec<_>>>()?;
+            paths.sort();
+            for path in paths {
+                inputs += &format!("\n{} {}", path.display(), files::sha256(&path)?);
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn files(&self, cell: &Cell) -> Option<PathBuf> {
+        Some(self.cx.paths.root().join(cell.files.as_ref()?))
     }
 
     /// Locks the root filesystem, which another clone of the repository may use.
@@ -162,7 +180,7 @@ impl<'a> Runner<'a> {
         // One for each guest, because apt locks it.
         let archives = self.cx.paths.guest_archives().join(&self.guest.debian);
         fs::create_dir_all(archives.join("partial"))?;
-        let files = cell.files.as_ref().map(|dir| self.cx.paths.root().join(dir)).unwrap_or_default();
+        let files = self.files(cell).unwrap_or_default();
         let arguments =
             [root.as_os_str(), archives.as_os_str(), script.as_os_str(), files.as_os_str()].into_iter();
         let arguments: Vec<_> = arguments.chain(cell.packages.iter().map(AsRef::as_ref)).collect();

@@ -9,7 +9,7 @@ pub(super) fn faults(runs: &[GuestRun], ours: &str, recorded: &[GuestRun]) -> Ve
         for cell in &run.cells {
             let (CellOutcome::Failed(why) | CellOutcome::Known(why)) = &cell.outcome else { continue };
             let has_passed = |other: &&GuestRun| {
-                other.guest == run.guest && other.outcome(&cell.name) == Some(&CellOutcome::Passed)
+                other.is_of(run) && other.outcome(&cell.name) == Some(&CellOutcome::Passed)
             };
             let fault = match runs.iter().find(has_passed) {
                 Some(other) => format!("passes under {}", other.emulator),
@@ -26,7 +26,7 @@ pub(super) fn faults(runs: &[GuestRun], ours: &str, recorded: &[GuestRun]) -> Ve
 /// The recorded results with those of a new run, which replace cells of the same name.
 pub(super) fn merged(mut recorded: Vec<GuestRun>, new: Vec<GuestRun>) -> Vec<GuestRun> {
     for mut run in new {
-        match recorded.iter_mut().find(|old| old.guest == run.guest) {
+        match recorded.iter_mut().find(|old| old.is_of(&run)) {
             None => recorded.push(run),
             Some(old) => {
                 let is_kept = |name: &str| run.outcome(name).is_none();
@@ -36,7 +36,7 @@ pub(super) fn merged(mut recorded: Vec<GuestRun>, new: Vec<GuestRun>) -> Vec<Gue
             }
         }
     }
-    recorded.sort_by(|one, other| one.guest.cmp(&other.guest));
+    recorded.sort_by(|one, other| (&one.guest, &one.suite).cmp(&(&other.guest, &other.suite)));
     recorded
 }
 
@@ -82,6 +82,10 @@ mod tests {
         let old = run("old", &[("git", failed.clone()), ("perl", CellOutcome::Passed)]);
         let merged = merged(vec![old], vec![run("new", &[("git", CellOutcome::Passed)])]);
         assert_eq!(merged.len(), 1);
+        let other = GuestRun { suite: "bookworm".to_owned(), ..run("new", &[("git", failed)]) };
+        let merged = super::merged(merged, vec![other]);
+        assert_eq!(merged[0].suite, "bookworm", "another root filesystem has results of its own");
+        let merged = &merged[1..];
         assert_eq!(merged[0].outcome("git"), Some(&CellOutcome::Passed));
         assert_eq!(merged[0].outcome("perl"), Some(&CellOutcome::Passed));
     }
