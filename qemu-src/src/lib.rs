@@ -29,7 +29,10 @@ mod source;
 mod syscalls;
 mod tools;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+
+use semver::Version;
 
 use serde::de::DeserializeOwned;
 
@@ -105,6 +108,19 @@ impl QemuSrc {
         })
     }
 
+    /// How many patches of each purpose the default release has, and this version lacks, in no form.
+    pub fn lacking(&self, version: &Version) -> BTreeMap<&str, usize> {
+        let numbers = |version: &Version| -> BTreeSet<&str> {
+            self.patches.iter().filter(|patch| patch.versions.matches(version)).map(Patch::number).collect()
+        };
+        let default = self.release("default").map(|release| numbers(&release.version)).unwrap_or_default();
+        let mut lacking = BTreeMap::new();
+        for number in default.difference(&numbers(version)) {
+            *lacking.entry(number.split('/').next().unwrap_or_default()).or_default() += 1;
+        }
+        lacking
+    }
+
     /// What is wrong with the data beyond its form; empty when all is well.
     pub fn lint(&self) -> Vec<String> {
         let archives = self.sources.releases.iter().filter_map(|release| {
@@ -157,6 +173,8 @@ mod tests {
         for channel in ["default", "lts", "edge"] {
             let release = data.release(channel).unwrap();
             assert_eq!(data.release(&release.version.to_string()).unwrap().channel, channel);
+            let lacking = data.lacking(&release.version);
+            assert_eq!(lacking.is_empty(), channel == "default", "{channel}: {lacking:?}");
         }
         let message = data.release("9.9.9").unwrap_err();
         assert!(message.contains("`9.9.9` is not in sources.toml; there are 10.2.2 (default)"), "{message}");

@@ -145,7 +145,7 @@ impl Patch {
     }
 
     /// Its purpose and number, which variants of one patch for different versions share.
-    fn number(&self) -> &str {
+    pub(crate) fn number(&self) -> &str {
         let file = self.name.find('/').map_or(0, |slash| slash + 1);
         let end = self.name[file..].find('-').map_or(self.name.len(), |dash| file + dash);
         &self.name[..end]
@@ -201,6 +201,7 @@ mod tests {
         let release = |version: &&str| Release {
             version: version.parse().unwrap(),
             channel: String::new(),
+            revision: std::num::NonZeroU32::MIN,
             upstream: None,
             debian: None,
         };

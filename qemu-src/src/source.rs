@@ -1,6 +1,9 @@
 //! `sources.toml`: the releases of QEMU and where their source comes from.
 
+use std::num::NonZeroU32;
+
 use qus_core::digest::Sha256;
+use qus_core::release::ReleaseVersion;
 use semver::{Version, VersionReq};
 use serde::Deserialize;
 
@@ -39,6 +42,8 @@ pub struct Release {
     pub version: Version,
     /// A name for it: `default`, `lts`, `edge`.
     pub channel: String,
+    /// Which release of qus with this version of QEMU is the current one, from 1.
+    pub revision: NonZeroU32,
     /// The project's own archive.
     pub upstream: Option<Upstream>,
     /// Debian's repacked archive.
@@ -101,6 +106,11 @@ impl Pin<'_> {
 }
 
 impl Release {
+    /// The version of qus's release.
+    pub fn release_version(&self) -> ReleaseVersion {
+        ReleaseVersion { qemu: self.version.clone(), revision: self.revision.get() }
+    }
+
     /// Every archive of this release, in order of preference.
     pub fn pins(&self) -> impl Iterator<Item = Pin<'_>> {
         let upstream = self.upstream.iter().map(|upstream| Pin {

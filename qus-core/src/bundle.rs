@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::arch::{Arch, Host};
 use crate::digest::Sha256;
 use crate::file;
+use crate::release::ReleaseVersion;
 use crate::text::Show;
 
 /// The file's name.
@@ -90,6 +91,13 @@ pub struct PatchId {
     pub sha256: Sha256,
 }
 
+impl PatchId {
+    /// The directory that it is in, which says what it is for.
+    pub fn purpose(&self) -> &str {
+        self.name.split_once('/').map_or(&*self.name, |(purpose, _)| purpose)
+    }
+}
+
 /// What identifies a toolchain, wherever it is installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Toolchain {
@@ -121,6 +129,9 @@ pub struct Bundle {
     /// What the emulators were built from.
     #[serde(flatten)]
     pub recipe: Recipe,
+    /// The release that the bundle was packed for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseVersion>,
     /// In the order of their targets.
     pub emulators: Vec<BundledEmulator>,
 }
@@ -177,6 +188,12 @@ impl BundleError {
 }
 
 impl Recipe {
+    /// The purposes of its patches, such as `compat`, and how many each has.
+    pub fn series(&self) -> impl Iterator<Item = (&str, usize)> {
+        let same = |one: &PatchId, other: &PatchId| one.purpose() == other.purpose();
+        self.patches.chunk_by(same).map(|patches| (patches[0].purpose(), patches.len()))
+    }
+
     /// The name under which a cache keeps the emulator of a target that was built by this recipe.
     pub fn key(&self, target: &Arch) -> Sha256 {
         Sha256::of(serde_json::to_vec(&(KEY, self, target)).expect("a recipe has no map and can be written"))
@@ -187,7 +204,7 @@ impl Bundle {
     /// Describes emulators.
     pub fn new(recipe: Recipe, mut emulators: Vec<BundledEmulator>) -> Self {
         emulators.sort_by_key(|emulator| emulator.target.name);
-        Self { schema: SCHEMA, recipe, emulators }
+        Self { schema: SCHEMA, recipe, release: None, emulators }
     }
 
     /// Reads the bundle in a directory; `None` if there is no `bundle.json`.
@@ -217,7 +234,9 @@ impl Bundle {
             schema: u32,
         }
         #[derive(Deserialize)]
-        struct Emulators {
+        struct Rest {
+            #[serde(default)]
+            release: Option<ReleaseVersion>,
             emulators: Vec<BundledEmulator>,
         }
         let damaged = |error: serde_json::Error| BundleError::Damaged(path.to_owned(), error.to_string());
@@ -227,8 +246,8 @@ impl Bundle {
         }
         // Read a part at a time: a derived reader of the whole would make qus 10 KB larger.
         let recipe = serde_json::from_slice(text).map_err(damaged)?;
-        let Emulators { emulators } = serde_json::from_slice(text).map_err(damaged)?;
-        let bundle = Self { schema: SCHEMA, recipe, emulators };
+        let Rest { release, emulators } = serde_json::from_slice(text).map_err(damaged)?;
+        let bundle = Self { schema: SCHEMA, recipe, release, emulators };
         let outside = |name: &&String| Path::new(name).file_name() != Some(OsStr::new(name));
         match bundle.emulators.iter().map(|emulator| &emulator.file).find(outside) {
             Some(name) => Err(BundleError::Outside(path.to_owned(), name.clone())),
@@ -240,7 +259,17 @@ impl Bundle {
     pub fn only(&self, target: &Arch) -> Self {
         let of_target = |emulator: &&BundledEmulator| emulator.target == target;
         let emulators = self.emulators.iter().filter(of_target).cloned().collect();
-        Self { schema: self.schema, recipe: self.recipe.clone(), emulators }
+        Self { emulators, ..self.clone() }
+    }
+
+    /// The same, packed for a release.
+    pub fn released(self, release: ReleaseVersion) -> Self {
+        Self { release: Some(release), ..self }
+    }
+
+    /// The version of its release, else of QEMU.
+    pub fn version(&self) -> String {
+        self.release.as_ref().map_or_else(|| self.recipe.qemu.to_string(), ReleaseVersion::to_string)
     }
 
     /// The emulator of a file name.
@@ -325,6 +354,10 @@ mod tests {
         let sh4 = bundle.only("sh4".parse().unwrap());
         assert_eq!(sh4.emulators, bundle.emulators[1..]);
         assert_eq!(bundle.emulator("qemu-sh4"), Some(&bundle.emulators[1]));
+        assert_eq!(bundle.version(), "10.2.2");
+        let released = bundle.clone().released("10.2.2-3".parse().unwrap());
+        assert_eq!(released.version(), "10.2.2-3");
+        assert_eq!(Bundle::parse(Path::new(""), released.json().as_bytes()).unwrap(), released);
         assert!(
             bundle.json().starts_with("{\n  \"schema\": 2,\n  \"qemu\": \"10.2.2\",\n"),
             "{}",

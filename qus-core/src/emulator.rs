@@ -45,8 +45,8 @@ pub struct EmulatorDir {
     pub dir: PathBuf,
     /// Its emulators, in the order of the table.
     pub emulators: Vec<Emulator>,
-    /// QEMU's version, where `bundle.json` has it.
-    pub version: Option<Version>,
+    /// Its `bundle.json`, if there is one.
+    pub bundle: Option<Bundle>,
 }
 
 /// An emulator's file, not yet inspected.
@@ -128,7 +128,7 @@ impl EmulatorDir {
             Some(Emulator { arch, path: dir.join(&name), build: build(bundle.as_ref(), &name) })
         };
         let emulators = ARCHES.iter().filter_map(emulator).collect();
-        Ok(Self { emulators, dir, version: bundle.map(|bundle| bundle.recipe.qemu) })
+        Ok(Self { emulators, dir, bundle })
     }
 
     /// The first of these directories that has an emulator: that of this program, those in [`PERSISTENT`], the latest
@@ -143,7 +143,7 @@ impl EmulatorDir {
             fs::read_dir(PERSISTENT).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
         persistent.sort_by_key(|dir| {
             let version = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            version.split('.').map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>()
+            version.split(['.', '-']).map(|part| part.parse().unwrap_or(0)).collect::<Vec<u32>>()
         });
         dirs.extend(persistent.into_iter().rev());
         for dir in &dirs {
@@ -333,7 +333,7 @@ mod tests {
         let found: Vec<_> = found_dir.emulators.iter().map(|emulator| emulator.arch.name).collect();
         assert_eq!(found, ["arm", "sh4"]);
         assert_eq!(found_dir.get("arm".parse().unwrap()).unwrap().path, dir.path().join("qemu-arm-static"));
-        assert_eq!(found_dir.version, Some(Version::new(10, 2, 2)));
+        assert_eq!(found_dir.bundle.as_ref().unwrap().recipe.qemu, Version::new(10, 2, 2));
         assert_eq!(found_dir.get("sh4".parse().unwrap()).unwrap().build, [1, 2, 3, 4]);
         assert!(matches!(EmulatorDir::open(&dir.path().join("absent")), Err(EmulatorDirError::Io(..))));
         write(&dir, "bundle.json", br#"{"schema":2,"qemu":"../../etc"}"#, 0o644);
@@ -341,6 +341,6 @@ mod tests {
         assert!(matches!(EmulatorDir::open(dir.path()), Err(EmulatorDirError::Bundle(_))));
         write(&dir, "bundle.json", br#"{"schema":1,"qemu":"10.2.2"}"#, 0o644);
         let other = EmulatorDir::open(dir.path()).unwrap();
-        assert_eq!((other.emulators.len(), other.version, other.emulators[1].build), (2, None, [0; 4]));
+        assert_eq!((other.emulators.len(), other.bundle, other.emulators[1].build), (2, None, [0; 4]));
     }
 }

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf, absolute};
 use crate::arch::Arch;
 use crate::binfmt::magic::Build;
 use crate::binfmt::{Binfmt, Flags, Rule};
+use crate::bundle::Bundle;
 use crate::digest::Sha256;
 use crate::emulator::{self, Emulator, EmulatorDir, FileIdentity, PERSISTENT};
 use crate::handler::{self, HandlerChange};
@@ -267,7 +268,7 @@ fn make_persistent(
 /// The name of the directory to which emulators are copied.
 fn version_of(dir: &EmulatorDir) -> String {
     let unversioned = concat!("qus-", env!("CARGO_PKG_VERSION")).to_owned();
-    dir.version.as_ref().map_or(unversioned, ToString::to_string)
+    dir.bundle.as_ref().map_or(unversioned, Bundle::version)
 }
 
 /// Whether an interpreter is a copy that `--persist` has made, for this system or for the host of a container.

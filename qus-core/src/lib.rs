@@ -77,6 +77,7 @@ pub mod persist;
 pub mod platforms;
 pub mod private;
 pub mod probe;
+pub mod release;
 pub mod remove;
 pub mod selection;
 pub mod status;

@@ -89,8 +89,18 @@ fn the_version_has_that_of_the_emulators() {
     };
     let own = concat!("qus ", env!("CARGO_PKG_VERSION"));
     assert_eq!(version("/no/such/directory"), format!("{own}\n"));
-    files.write("bundle.json", include_str!("../../fuzz/seeds/bundle/good"));
+    let bundle = include_str!("../../fuzz/seeds/bundle/good");
+    files.write("bundle.json", bundle);
     assert_eq!(version(&files.arg("")), format!("{own} (QEMU 10.2.2)\n"));
+    files.write("bundle.json", &bundle.replacen('{', r#"{ "release": "10.2.2-3","#, 1));
+    assert_eq!(version(&files.arg("")), format!("{own} (QEMU 10.2.2, release 10.2.2-3)\n"));
+    let mut verbose = std::process::Command::new(env!("CARGO_BIN_EXE_qus"));
+    verbose.args(["--version", "--verbose"]).env("QEMU_BIN_DIR", files.arg(""));
+    let verbose = String::from_utf8(verbose.output().unwrap().stdout).unwrap();
+    for line in ["QEMU: 10.2.2", "release: 10.2.2-3", "patches: 1 build"] {
+        assert!(verbose.lines().any(|own| own == line), "{line} in {verbose}");
+    }
+    assert_eq!(qus(&["--verbose", "status"]).status, Some(2));
 }
 
 #[test]

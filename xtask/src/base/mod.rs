@@ -5,6 +5,7 @@ pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod exec;
 pub(crate) mod files;
+pub(crate) mod git;
 mod invocation;
 pub(crate) mod lock;
 pub(crate) mod output;

@@ -85,14 +85,26 @@ pub(crate) struct TarballEntry {
     mode: u32,
     pub(crate) sha256: Sha256,
     #[serde(skip)]
-    from: PathBuf,
+    content: Content,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Content {
+    File(PathBuf),
+    Bytes(Vec<u8>),
 }
 
 impl TarballEntry {
     /// An entry for a file in a directory.
     pub(crate) fn new(dir: &Path, path: &str, mode: u32) -> Result<Self> {
         let from = dir.join(path);
-        Ok(Self { path: path.to_owned(), mode, sha256: files::sha256(&from)?, from })
+        Ok(Self { path: path.to_owned(), mode, sha256: files::sha256(&from)?, content: Content::File(from) })
+    }
+
+    /// An entry for a file that is made for the tarball.
+    pub(crate) fn text(path: &str, text: String) -> Self {
+        let sha256 = Sha256::of(&text);
+        Self { path: path.to_owned(), mode: 0o644, sha256, content: Content::Bytes(text.into_bytes()) }
     }
 
     /// The same file under another path.
@@ -132,15 +144,22 @@ impl Tarball {
     pub(crate) fn write_tar(&self, to: impl Write) -> Result<()> {
         let mut tar = tar::Builder::new(to);
         for entry in &self.entries {
-            let from = &entry.from;
-            let file = File::open(from)?;
             let mut header = tar::Header::new_ustar();
             header.set_mode(entry.mode);
-            header.set_size(file.metadata()?.len());
             header.set_mtime(0);
             header.set_uid(0);
             header.set_gid(0);
-            tar.append_data(&mut header, &entry.path, file)?;
+            match &entry.content {
+                Content::File(from) => {
+                    let file = File::open(from)?;
+                    header.set_size(file.metadata()?.len());
+                    tar.append_data(&mut header, &entry.path, file)?;
+                }
+                Content::Bytes(bytes) => {
+                    header.set_size(bytes.len() as u64);
+                    tar.append_data(&mut header, &entry.path, &**bytes)?;
+                }
+            }
         }
         tar.into_inner()?.flush()?;
         Ok(())

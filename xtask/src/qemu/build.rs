@@ -5,7 +5,7 @@
 //! all its inputs. Configuring only the requested targets would save a few seconds once, and rebuild all shared files
 //! for each additional target.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -71,12 +71,30 @@ struct BundleReport {
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let requests = Request::resolve_all(cx, args)?;
+    note_missing_patches(cx, &requests);
     let OutputArgs { dry_run, json } = args.output;
     if dry_run {
         let given = given_source(cx, args);
         return requests.iter().try_for_each(|request| print_plan(cx, request, given, json));
     }
     Session::start(cx, args)?.build(&requests)
+}
+
+/// Says which patches of the default channel the requested versions lack.
+fn note_missing_patches(cx: &Context, requests: &[Request<'_>]) {
+    let versions: BTreeSet<_> = requests.iter().map(|request| &request.release.version).collect();
+    for version in versions {
+        let lacking = cx.data.lacking(version);
+        if !lacking.is_empty() {
+            let parts: Vec<_> =
+                lacking.iter().map(|(purpose, count)| format!("{count} for {purpose}")).collect();
+            let count: usize = lacking.values().sum();
+            say(format_args!(
+                "note: {count} patches do not apply to QEMU {version}: {}; see qemu-src/patches",
+                parts.join(", ")
+            ));
+        }
+    }
 }
 
 /// A build run: the machine has been checked, and the locks are held.

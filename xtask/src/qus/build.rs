@@ -18,6 +18,7 @@ use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
+use crate::base::git::Checkout;
 use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::{Bar, say};
 use crate::base::{files, lock};
@@ -94,6 +95,10 @@ fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Res
     let remap: Vec<_> =
         build_paths(cx).iter().map(|path| format!("--remap-path-prefix={}=.", path.display())).collect();
     let cargo = cmd!(sh(), "cargo build --locked --profile qus --package qus-core --bin qus");
+    let cargo = match Checkout::read(cx.paths.root()).revision() {
+        Some(revision) => cargo.env("QUS_COMMIT", revision),
+        None => cargo,
+    };
     exec::run(rust.enter(cargo, &remap).in_dir(cx.paths.root()), &log, |line| bar.detail(line))?;
     let target = cx.paths.out().parent().context("target/qus has no parent directory")?;
     let built = target.join(&rust.triple).join("qus/qus");

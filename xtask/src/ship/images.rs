@@ -1,9 +1,9 @@
 //! `cargo xtask images`: builds container images from bundles, pushes them, merges them into indexes, and verifies
 //! them.
 //!
-//! Each image has a label with the hash of its inputs. A version tag whose content has the same inputs is not pushed
-//! again, so that a second run changes nothing and an interrupted run resumes. A version tag with other content is not
-//! moved without --force. `docker buildx bake` builds and pushes; `docker buildx imagetools` creates indexes.
+//! Each image has a label with the hash of its inputs. A fixed tag whose content has the same inputs is not pushed again,
+//! so that a second run changes nothing and an interrupted run resumes. A fixed tag with other content is not moved
+//! without --force; moving tags never go back to an older release. `docker buildx bake` builds and pushes; `docker buildx imagetools` creates indexes.
 
 pub(crate) mod args;
 mod builder;
@@ -46,10 +46,10 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         ))
     );
     let hosts = args.hosts.built(cx)?;
-    let staged = hosts.iter().map(|&host| Staged::inspect(cx, host)).collect::<Result<Vec<_>>>()?;
-    let release = Release::new(cx, &staged, args.qemu.as_deref(), args.tag.as_deref())?;
+    let mut staged = hosts.iter().map(|&host| Staged::inspect(cx, host)).collect::<Result<Vec<_>>>()?;
+    let release = Release::new(cx, &mut staged, args.qemu.as_deref(), args.tag.as_deref())?;
     let policy = Policy { args, staged: &staged };
-    policy.check_profiles()?;
+    policy.check_releasable(cx, &release.checkout)?;
     if args.push {
         policy.check_guests(&[])?;
     }
@@ -96,8 +96,8 @@ fn print_plan(release: &Release, images: &[Image], kinds: &[ImageKind], args: &A
         text += &format!("image  {}  linux/{}\n", image.tag, image.host.platform);
     }
     for &kind in kinds {
-        let floating = release.floating_tag(kind).unwrap_or_default();
-        text += &format!("index  {}  {floating}\n", kind.tag(&release.version));
+        let tags = [vec![kind.tag(&release.version)], release.moving_tags(kind)].concat();
+        text += &format!("index  {}\n", tags.join("  "));
     }
     out(&text)
 }

@@ -3,3 +3,4 @@
 pub(crate) mod images;
 pub(crate) mod plan;
 pub(crate) mod tarballs;
+mod version;

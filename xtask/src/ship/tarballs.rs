@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use fs_err as fs;
 use qus_core::arch::Host;
-use qus_core::bundle::FILE;
+use qus_core::bundle::{Bundle, FILE};
 use qus_core::digest::Sha256;
 use qus_core::table::Table;
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,7 @@ use crate::base::tarball::{Tarball, TarballEntry};
 use crate::base::{cache, files, lock, parallel};
 use crate::bundle::hosts::HostArgs;
 use crate::bundle::manifest;
+use crate::ship::version;
 
 /// Pack emulators and qus into release tarballs
 ///
@@ -33,6 +34,9 @@ use crate::bundle::manifest;
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
+    /// Channel or version of QEMU in names; 32-bit hosts may have an older version [default: the newest]
+    #[arg(long, value_name = "CHANNEL|VERSION")]
+    qemu: Option<String>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -66,10 +70,10 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     hosts.sort_by_key(|host| host.name);
     let OutputArgs { dry_run, json } = args.output;
     if dry_run {
-        return print_plan(cx, &plan_all(cx, &hosts)?, json);
+        return print_plan(cx, &plan_all(cx, &hosts, args.qemu.as_deref())?, json);
     }
     let _lock = lock::lock(cx.paths.out())?;
-    let tarballs = plan_all(cx, &hosts)?;
+    let tarballs = plan_all(cx, &hosts, args.qemu.as_deref())?;
     let dir = cx.paths.tarballs();
     let inputs = hash_inputs(&tarballs)?;
     let valid = PackRecord::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
@@ -85,26 +89,33 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     TarballReport { tarballs: &dir, up_to_date, files: &record.files }.print(json)
 }
 
-fn plan_all(cx: &Context, hosts: &[&'static Host]) -> Result<Vec<Tarball>> {
-    let plans: Result<Vec<_>> = hosts.iter().map(|host| plan(host, &cx.paths.bundle(host))).collect();
+fn plan_all(cx: &Context, hosts: &[&'static Host], qemu: Option<&str>) -> Result<Vec<Tarball>> {
+    let bundles = hosts.iter().map(|host| manifest::built(host, &cx.paths.bundle(host)));
+    let bundles = bundles.collect::<Result<Vec<_>>>()?;
+    let release = version::release(cx, &version::of_bundles(cx, bundles.iter(), qemu)?)?.release_version();
+    let plan = |bundle: Bundle| {
+        let dir = cx.paths.bundle(bundle.recipe.host);
+        plan(&bundle.released(release.clone()), &dir)
+    };
+    let plans: Result<Vec<_>> = bundles.into_iter().map(plan).collect();
     Ok(plans?.into_iter().flatten().collect())
 }
 
-/// The tarballs of a host, from its bundle.
+/// The tarballs of a bundle.
 ///
 /// # Errors
-/// A file is missing in the bundle, or an emulator does not match `bundle.json`.
-pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
-    let bundle = manifest::built(host, dir)?;
+/// A file is missing in its directory, or an emulator does not match `bundle.json`.
+pub(crate) fn plan(bundle: &Bundle, dir: &Path) -> Result<Vec<Tarball>> {
+    let host = bundle.recipe.host;
     let mut everything = Vec::new();
     let mut tarballs = Vec::new();
     for emulator in &bundle.emulators {
-        manifest::verify(&bundle, dir, emulator)?;
+        manifest::verify(bundle, dir, emulator)?;
         let entry = TarballEntry::new(dir, &emulator.file, 0o755)?;
         // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would
         // not describe emulators of different versions.
         let name = format!("{}-static", emulator.file);
-        tarballs.push(Tarball::new(file_name(&name, host), vec![entry.with_path(&name)]));
+        tarballs.push(Tarball::new(file_name(&name, bundle), vec![entry.with_path(&name)]));
         everything.push(entry);
     }
     if !dir.join("qus").exists() || !dir.join("share").exists() {
@@ -113,20 +124,20 @@ pub(crate) fn plan(host: &Host, dir: &Path) -> Result<Vec<Tarball>> {
     let mut program = share_entries(dir)?;
     program.push(TarballEntry::new(dir, "qus", 0o755)?);
     everything.extend(program.iter().cloned());
-    for file in [manifest::SUMS, FILE] {
-        everything.push(TarballEntry::new(dir, file, 0o644)?);
-    }
+    everything.push(TarballEntry::text(manifest::SUMS, bundle.sums()));
+    everything.push(TarballEntry::text(FILE, bundle.json()));
     // Only this tarball has a top-level directory; the files of the others can be unpacked into the same directory.
-    let top = format!("qus-bundle_{host}");
+    let top = format!("qus-bundle_{}_{host}", bundle.version());
     let everything =
         everything.iter().map(|entry| entry.with_path(&format!("{top}/{}", entry.path))).collect();
-    tarballs.push(Tarball::new(file_name("qus", host), program));
-    tarballs.push(Tarball::new(file_name("qus-bundle", host), everything));
+    tarballs.push(Tarball::new(file_name("qus", bundle), program));
+    tarballs.push(Tarball::new(file_name("qus-bundle", bundle), everything));
     Ok(tarballs)
 }
 
-fn file_name(name: &str, host: &Host) -> String {
-    format!("{name}_{host}.tar.zst")
+/// As in `qus_10.2.2-1_amd64.tar.zst`.
+pub(crate) fn file_name(name: &str, bundle: &Bundle) -> String {
+    format!("{name}_{}_{}.tar.zst", bundle.version(), bundle.recipe.host)
 }
 
 /// Completions and manual pages of a bundle.
@@ -241,7 +252,7 @@ impl TarballReport<'_> {
 mod tests {
     use super::*;
 
-    use qus_core::bundle::{Bundle, BundledEmulator, Profile, Recipe, Toolchain};
+    use qus_core::bundle::{BundledEmulator, Profile, Recipe, Toolchain};
     use qus_core::hint;
     use std::fs::Permissions;
     use std::os::unix::fs::PermissionsExt;
@@ -279,6 +290,11 @@ mod tests {
         "amd64".parse().unwrap()
     }
 
+    /// The tarballs of that bundle.
+    fn planned(dir: &Path) -> Result<Vec<Tarball>> {
+        plan(&manifest::built(amd64(), dir)?.released("10.2.2-1".parse().unwrap()), dir)
+    }
+
     fn paths(tarball: &Tarball) -> Vec<&str> {
         tarball.entries.iter().map(|entry| &*entry.path).collect()
     }
@@ -293,19 +309,20 @@ mod tests {
     fn tarballs_have_their_layouts() {
         let dir = tempfile::tempdir().unwrap();
         bundle(dir.path());
-        let tarballs = plan(amd64(), dir.path()).unwrap();
+        let tarballs = planned(dir.path()).unwrap();
         let files: Vec<_> = tarballs.iter().map(|tarball| &*tarball.file).collect();
-        let expected = ["qemu-arm-static_amd64.tar.zst", "qus_amd64.tar.zst", "qus-bundle_amd64.tar.zst"];
+        let expected =
+            ["qemu-arm-static", "qus", "qus-bundle"].map(|name| format!("{name}_10.2.2-1_amd64.tar.zst"));
         assert_eq!(files, expected);
         assert_eq!(paths(&tarballs[0]), ["qemu-arm-static"]);
         assert_eq!(paths(&tarballs[1]), ["qus", "share/man/man1/qus.1", "share/zsh/site-functions/_qus"]);
         let expected = [
-            "qus-bundle_amd64/SHA256SUMS",
-            "qus-bundle_amd64/bundle.json",
-            "qus-bundle_amd64/qemu-arm",
-            "qus-bundle_amd64/qus",
-            "qus-bundle_amd64/share/man/man1/qus.1",
-            "qus-bundle_amd64/share/zsh/site-functions/_qus",
+            "qus-bundle_10.2.2-1_amd64/SHA256SUMS",
+            "qus-bundle_10.2.2-1_amd64/bundle.json",
+            "qus-bundle_10.2.2-1_amd64/qemu-arm",
+            "qus-bundle_10.2.2-1_amd64/qus",
+            "qus-bundle_10.2.2-1_amd64/share/man/man1/qus.1",
+            "qus-bundle_10.2.2-1_amd64/share/zsh/site-functions/_qus",
         ];
         assert_eq!(paths(&tarballs[2]), expected);
     }
@@ -318,13 +335,17 @@ mod tests {
         let open = fs::File::options().write(true).open(&program).unwrap();
         open.set_modified(SystemTime::now() - Duration::from_secs(9)).unwrap();
         fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
-        let [first, second] = dirs.each_ref().map(|dir| plan(amd64(), dir.path()).unwrap());
+        let [first, second] = dirs.each_ref().map(|dir| planned(dir.path()).unwrap());
         for (first, second) in first.iter().zip(&second) {
             assert_eq!(bytes(first), bytes(second), "{}", first.file);
         }
         let unpacked = tempfile::tempdir().unwrap();
         let bytes = bytes(&first[2]);
         tar::Archive::new(&*bytes).unpack(unpacked.path()).unwrap();
+        assert_eq!(
+            Bundle::read(&unpacked.path().join("qus-bundle_10.2.2-1_amd64")).unwrap().unwrap().version(),
+            "10.2.2-1"
+        );
         for entry in &first[2].entries {
             assert_eq!(files::sha256(&unpacked.path().join(&entry.path)).unwrap(), entry.sha256);
         }
@@ -342,7 +363,7 @@ mod tests {
     #[test]
     fn incomplete_or_changed_bundles_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let message = || hint::render(&plan(amd64(), dir.path()).err().unwrap());
+        let message = || hint::render(&planned(dir.path()).err().unwrap());
         assert!(message().contains("`cargo xtask build-qemu --all --host amd64`"), "{}", message());
         bundle(dir.path());
         fs::write(dir.path().join("qemu-arm"), "changed").unwrap();

@@ -96,13 +96,24 @@ fn the_dev_profile_is_not_pushed_to_tags_of_a_release() {
 }
 
 #[test]
+fn emulators_of_other_inputs_are_not_pushed_to_tags_of_a_release() {
+    let xtask = with_bundle();
+    let what = "the emulators for amd64 have another source of QEMU than this checkout";
+    let build = "`cargo xtask build-qemu aarch64 --host amd64 --qemu 10.2.2 --profile release`";
+    push(&xtask, &[]).failed(1, &[&format!("this is no release: {what}"), build, "--tag", "--allow-dev"]);
+    let ended = push(&xtask, &["--tag", "mine"]);
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    assert!(ended.stderr.contains(&format!("note: {what}")), "{}", ended.stderr);
+}
+
+#[test]
 fn hosts_with_other_guests_are_not_pushed() {
     let xtask = Xtask::new();
     let add = |host: &str, guests: &[&str]| add_bundle(&xtask, host.parse().unwrap(), "release", guests);
     add("amd64", &["aarch64", "arm", "sh4"]);
     add("arm64v8", &["x86_64", "arm", "sh4"]);
     add("arm32v7", &["sh4"]);
-    let ended = push(&xtask, &[]);
+    let ended = push(&xtask, &["--allow-dev"]);
     assert_eq!(ended.status, Some(0), "the sets are equal: {}", ended.stderr);
     add("arm64v8", &["arm"]);
     let expected = [
@@ -110,10 +121,10 @@ fn hosts_with_other_guests_are_not_pushed() {
         "hint: run `cargo xtask build-qemu sh4 --host arm64v8 --qemu 10.2.2 --profile release`",
         "--allow-partial",
     ];
-    for args in [&[][..], &["--tag", "mine"]] {
+    for args in [&["--allow-dev"][..], &["--tag", "mine"]] {
         push(&xtask, args).failed(1, &expected);
     }
-    let ended = push(&xtask, &["--allow-partial"]);
+    let ended = push(&xtask, &["--allow-dev", "--allow-partial"]);
     assert_eq!(ended.status, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains("warning: some hosts lack guests"), "{}", ended.stderr);
 }
@@ -148,10 +159,10 @@ fn a_plan_has_every_tag_and_writes_nothing() {
     let text = plan(&xtask, &[]);
     for line in [
         "images of QEMU 10.2.2 for ghcr.io/a/b",
-        "image  amd64-10.2.2-pkg  linux/amd64",
-        "image  amd64-10.2.2-aarch64  linux/amd64",
-        "index  10.2.2  ",
-        "index  10.2.2-aarch64  ",
+        "image  amd64-10.2.2-1-pkg  linux/amd64",
+        "image  amd64-10.2.2-1-aarch64  linux/amd64",
+        "index  10.2.2-1  10.2.2  10.2  default  latest",
+        "index  10.2.2-1-aarch64  10.2.2-aarch64  10.2-aarch64  default-aarch64  latest-aarch64",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "`{line}` is not in:\n{text}");
     }
@@ -160,7 +171,7 @@ fn a_plan_has_every_tag_and_writes_nothing() {
 }
 
 #[test]
-fn a_custom_tag_does_not_change_floating_tags() {
+fn a_custom_tag_does_not_change_moving_tags() {
     let text = plan(&with_bundle(), &["--tag", "mine"]);
     assert!(text.contains("index  mine-pkg"), "{text}");
     assert!(!text.contains("latest") && !text.contains("10.2.2-"), "{text}");
@@ -174,11 +185,12 @@ fn the_plan_of_load_has_only_the_tags_of_this_machine() {
     let loaded: Vec<_> = text.lines().skip(1).collect();
     assert_eq!(loaded.len(), 4, "{text}");
     let platform = host.platform;
-    assert_eq!(loaded[2], format!("load   qus:10.2.2  qus:latest  linux/{platform}"), "{text}");
+    let tags = ["qus:10.2.2-1", "qus:10.2.2", "qus:10.2", "qus:default", "qus:latest"];
+    assert_eq!(loaded[2], format!("load   {}  linux/{platform}", tags.join("  ")), "{text}");
     let json = xtask.run(&["images", "--load", "--dry-run", "--json"]).stdout;
     let plan: serde_json::Value = serde_json::from_str(&json).unwrap();
     let target = &plan["target"][format!("{host}-full")];
-    assert_eq!(target["tags"], serde_json::json!(["qus:10.2.2", "qus:latest"]));
+    assert_eq!(target["tags"], serde_json::json!(tags));
     assert_eq!(target["output"], serde_json::json!(["type=docker"]));
 }
 
@@ -186,7 +198,7 @@ fn the_plan_of_load_has_only_the_tags_of_this_machine() {
 fn a_plan_as_json_is_a_bake_file() {
     let plan: serde_json::Value = serde_json::from_str(&plan(&with_bundle(), &["--json"])).unwrap();
     let target = &plan["target"]["amd64-full"];
-    assert_eq!(target["tags"][0], "ghcr.io/a/b:amd64-10.2.2");
+    assert_eq!(target["tags"][0], "ghcr.io/a/b:amd64-10.2.2-1");
     assert_eq!(target["platforms"][0], "linux/amd64");
     assert_eq!(plan["group"]["default"]["targets"].as_array().unwrap().len(), 4);
 }

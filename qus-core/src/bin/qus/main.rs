@@ -27,6 +27,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 use qus_core::binfmt::{Binfmt, MOUNT_POINT};
 use qus_core::compat;
+use qus_core::text::Show;
 
 /// Run programs and containers of other architectures
 #[derive(Parser)]
@@ -35,9 +36,14 @@ struct Cli {
     /// Where binfmt_misc is mounted
     #[arg(long, value_name = "PATH", default_value = MOUNT_POINT)]
     mount: PathBuf,
+    /// With --version, also print the commit, the profile and the patches of the emulators
+    #[arg(id = "verbose", long = VERBOSE, requires = "version")]
+    _verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
+
+const VERBOSE: &str = "verbose";
 
 #[derive(Subcommand)]
 enum Command {
@@ -105,13 +111,15 @@ fn main() -> ExitCode {
     };
     let mut status = ExitCode::SUCCESS;
     for args in commands {
+        let verbose =
+            args.iter().any(|arg| arg.to_str().and_then(|arg| arg.strip_prefix("--")) == Some(VERBOSE));
         let done = match Cli::try_parse_from(std::iter::once("qus".into()).chain(args)) {
             Ok(cli) => dispatch(&cli),
             Err(wrong) if wrong.use_stderr() => {
                 output::message(wrong.to_string().trim_end());
                 return ExitCode::from(2);
             }
-            Err(wrong) if wrong.kind() == ErrorKind::DisplayVersion => output::print_data(version()),
+            Err(wrong) if wrong.kind() == ErrorKind::DisplayVersion => output::print_data(version(verbose)),
             Err(help) => output::print_text(&help.to_string()),
         };
         if let Err(error) = done {
@@ -123,10 +131,29 @@ fn main() -> ExitCode {
 }
 
 /// The version of this program, and of the emulators that it uses.
-fn version() -> String {
-    let emulators = context::EmulatorDirArgs::default().try_open().ok().and_then(|dir| dir.version);
-    let qemu = emulators.map_or(String::new(), |version| format!(" (QEMU {version})"));
-    format!("qus {}{qemu}\n", env!("CARGO_PKG_VERSION"))
+fn version(verbose: bool) -> String {
+    let own = concat!("qus ", env!("CARGO_PKG_VERSION"));
+    // `cargo xtask build-qus` sets it.
+    let commit = option_env!("QUS_COMMIT");
+    let dir = context::EmulatorDirArgs::default().try_open().ok();
+    let bundle = dir.as_ref().and_then(|dir| dir.bundle.as_ref());
+    let qemu = bundle.map(|bundle| ("QEMU", bundle.recipe.qemu.to_string()));
+    let release = bundle.and_then(|bundle| Some(("release", bundle.release.as_ref()?.to_string())));
+    let commit = commit.map(|commit| ("commit", commit.to_owned()));
+    let mut facts: Vec<(&str, String)> = qemu.into_iter().chain(release).chain(commit).collect();
+    if !verbose {
+        let facts: Vec<_> = facts.iter().map(|(name, value)| format!("{name} {value:.12}")).collect();
+        let facts = if facts.is_empty() { String::new() } else { format!(" ({})", facts.join(", ")) };
+        return format!("{own}{facts}\n");
+    }
+    if let (Some(dir), Some(bundle)) = (&dir, bundle) {
+        facts.push(("emulators", format!("{} in {}", bundle.emulators.len(), dir.dir.shown())));
+        facts.push(("profile", bundle.recipe.profile.to_string()));
+        let series: Vec<_> = bundle.recipe.series().map(|(name, count)| format!("{count} {name}")).collect();
+        facts.push(("patches", series.join(", ")));
+    }
+    let lines: String = facts.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+    format!("{own}\n{lines}")
 }
 
 fn old_form(args: &[OsString]) -> Option<Result<Vec<Vec<OsString>>, compat::CompatError>> {

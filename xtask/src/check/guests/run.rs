@@ -73,7 +73,8 @@ impl<'a> Runner<'a> {
         run.cells.push(made);
         if has_root {
             for cell in cells {
-                run.cells.push(self.cached(&cell.name, &self.inputs(cell)?, self.resume, || self.cell(cell))?);
+                run.cells
+                    .push(self.cached(&cell.name, &self.inputs(cell)?, self.resume, || self.cell(cell))?);
             }
         }
         Ok(run)
@@ -82,8 +83,7 @@ impl<'a> Runner<'a> {
     /// All that the outcome of a cell depends on.
     fn inputs(&self, cell: &Cell) -> Result<String> {
         let packages = cell.packages.join(" ");
-        let mut inputs =
-            format!("{}\n{packages}\n{CELL}\n{}", self.key, files::sha256(&self.script(cell))?);
+        let mut inputs = format!("{}\n{packages}\n{CELL}\n{}", self.key, files::sha256(&self.script(cell))?);
         if let Some(dir) = self.files(cell) {
             let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
             let mut paths = paths.collect::<Result<Vec<_>>>()?;

@@ -9,8 +9,8 @@ use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::files;
-use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
+use crate::bundle::{artefact, manifest};
 use crate::check::report::Report;
 use crate::check::smoke::fixture::tools;
 use crate::ship::tarballs;
@@ -36,8 +36,9 @@ fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
         }
     }
     let name = format!("{}-static", arch.emulator());
-    let file = format!("{name}_{host}.tar.zst");
-    let tarballs = tarballs::plan(host, &bundle)?;
+    let built = manifest::built(host, &bundle)?;
+    let file = tarballs::file_name(&name, &built);
+    let tarballs = tarballs::plan(&built, &bundle)?;
     let tarball =
         tarballs.iter().find(|tarball| tarball.file == file).context("no such tarball is planned")?;
     let log = cx.start_log("smoke-tarball")?;

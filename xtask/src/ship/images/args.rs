@@ -10,8 +10,9 @@ const SCANNER: &str = "docker/buildkit-syft-scanner:stable-1";
 ///
 /// Builds from the bundles in target/qus/bundle. Each host gets an image with the emulators (-pkg), one with the
 /// program (-register), one with both, and a small one for each guest. One index for each of these covers all hosts,
-/// including those that other machines have pushed. Pushed images are verified and run. Version tags are never moved: a
-/// tag with the same content is unchanged, and one with other content requires --force. Uses Docker with buildx if it
+/// including those that other machines have pushed. Pushed images are verified and run. Tags of a release, such as
+/// 10.2.2-1, are never moved: one with the same content is unchanged, and one with other content requires --force. Others,
+/// such as 10.2 and latest, move to newer releases. Uses Docker with buildx if it
 /// is running, otherwise a throwaway engine (see `engine`).
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["push", "load", "dry_run"]))]
@@ -21,10 +22,10 @@ pub(crate) struct Args {
     /// Repository, such as ghcr.io/example/qus
     #[arg(long, default_value = "qus")]
     pub(super) repo: String,
-    /// Channel or version of QEMU in tags; 32-bit hosts may have an older version [default: the newest]
+    /// Channel or version of QEMU of the release; 32-bit hosts may have an older version [default: the newest]
     #[arg(long, value_name = "CHANNEL|VERSION", conflicts_with = "tag")]
     pub(super) qemu: Option<String>,
-    /// Use this tag instead of QEMU's version; floating tags such as latest are not changed
+    /// Push to this tag instead of those of a release; moving tags such as latest are not changed
     #[arg(long)]
     pub(super) tag: Option<String>,
     /// Push to the repository
@@ -45,13 +46,13 @@ pub(crate) struct Args {
     /// Record the sizes, which `codegen` writes to the README
     #[arg(long, requires = "push", conflicts_with = "tag")]
     pub(super) record: bool,
-    /// Push emulators of the dev profile to tags with a version, and to floating tags such as latest
+    /// Push to the tags of a release what is none: emulators of the dev profile, uncommitted changes
     #[arg(long, requires = "push")]
     pub(super) allow_dev: bool,
     /// Push although other hosts have other guests, so that an index lacks some hosts
     #[arg(long, requires = "push")]
     pub(super) allow_partial: bool,
-    /// Move tags that exist with other content
+    /// Move tags that exist with other content, and moving tags that are at a newer release
     #[arg(long)]
     pub(super) force: bool,
     #[command(flatten)]

@@ -8,7 +8,7 @@ use crate::base::progress::say;
 use crate::base::{exec, parallel};
 use crate::engine::client::Client;
 use crate::ship::images::outcome::{TagOutcome, TagState};
-use crate::ship::images::plan::{INPUTS, Image};
+use crate::ship::images::plan::{INPUTS, Image, VERSION};
 use crate::ship::images::registry::{Registry, RemoteManifest};
 
 /// A verified image in the registry.
@@ -52,7 +52,7 @@ fn verify_image<'a>(
     let name = registry.name(&image.tag);
     let platforms = found.platforms();
     ensure!(platforms.len() == 1, "{name} has {} platforms instead of one", platforms.len());
-    for label in [INPUTS, "org.opencontainers.image.version", "org.opencontainers.image.licenses"] {
+    for label in [INPUTS, VERSION, "org.opencontainers.image.licenses"] {
         let (has, wanted) = (found.label(label), image.labels.get(label).map(String::as_str));
         ensure!(has == wanted, "{name} has the label {label} = {has:?} instead of {wanted:?}");
     }
@@ -70,27 +70,38 @@ fn verify_image<'a>(
 pub(super) fn verify_index(
     registry: &Registry<'_>,
     tag: &str,
-    digest: &str,
+    found: &RemoteManifest,
     platforms: &BTreeMap<String, &str>,
     size: impl Fn(&str) -> Result<u64>,
     state: TagState,
 ) -> Result<TagOutcome> {
-    let found = find(registry, tag, digest)?;
     let (name, has) = (registry.name(tag), found.platforms());
     for (platform, digest) in platforms {
         ensure!(has.get(platform) == Some(digest), "{name} does not have {digest} for {platform}");
     }
     ensure!(has.len() == platforms.len(), "{name} has unexpected platforms");
-    Ok(TagOutcome {
-        tag: tag.to_owned(),
-        digest: Some(digest.to_owned()),
-        platforms: has.keys().cloned().collect(),
-        sizes: has.values().map(|digest| size(digest)).collect::<Result<_>>()?,
-        state,
-    })
+    let sizes = has.values().map(|digest| size(digest)).collect::<Result<_>>()?;
+    Ok(index_outcome(tag, found, sizes, state))
 }
 
-fn find(registry: &Registry<'_>, tag: &str, digest: &str) -> Result<RemoteManifest> {
+/// The result for an index.
+pub(super) fn index_outcome(
+    tag: &str,
+    found: &RemoteManifest,
+    sizes: Vec<u64>,
+    state: TagState,
+) -> TagOutcome {
+    TagOutcome {
+        tag: tag.to_owned(),
+        digest: Some(found.digest().to_owned()),
+        platforms: found.platforms().into_keys().collect(),
+        sizes,
+        state,
+    }
+}
+
+/// The manifest of a tag that was pushed with this digest.
+pub(super) fn find(registry: &Registry<'_>, tag: &str, digest: &str) -> Result<RemoteManifest> {
     let name = registry.name(tag);
     let found = registry
         .find(tag)?

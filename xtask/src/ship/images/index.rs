@@ -69,14 +69,6 @@ impl ImageRun<'_> {
         let size = |digest: &str| sizes.get(digest).map_or_else(|| registry.size(digest), |&size| Ok(size));
         let annotations = self.release.labels(kind);
         let digest = registry.index_digest(&digests, &annotations)?;
-        let push = |tag: &str, found: Option<&RemoteManifest>| {
-            let same = found.is_some_and(|found| found.digest() == digest);
-            if !same {
-                registry.push_index(tag, &digests, &annotations)?;
-            }
-            let state = if same { TagState::Unchanged } else { TagState::Pushed };
-            check::verify_index(registry, tag, &digest, &platforms, size, state)
-        };
         let version = kind.tag(&self.release.version);
         if let Some(found) = found.filter(|found| found.digest() != digest) {
             let has = found.platforms();
@@ -89,9 +81,37 @@ impl ImageRun<'_> {
                 _ => self.check_conflicts(&[describe_conflict(&version, found)])?,
             }
         }
-        let mut rows = vec![push(&version, found)?];
-        if let Some(floating) = self.release.floating_tag(kind) {
-            rows.push(push(&floating, registry.find(&floating)?.as_ref())?);
+        let mut rows = Vec::new();
+        let mut new = vec![version.clone()];
+        if let Some(found) = found.filter(|found| found.digest() == digest) {
+            new.clear();
+            rows.push(check::verify_index(registry, &version, found, &platforms, size, TagState::Unchanged)?);
+        }
+        let ours = self.release.release_version();
+        for tag in self.release.moving_tags(kind) {
+            match registry.find(&tag)? {
+                Some(found) if found.digest() == digest => {
+                    rows.push(check::verify_index(
+                        registry,
+                        &tag,
+                        &found,
+                        &platforms,
+                        size,
+                        TagState::Unchanged,
+                    )?);
+                }
+                Some(found) if found.release() > ours && !self.args.force => {
+                    rows.push(check::index_outcome(&tag, &found, Vec::new(), TagState::Newer));
+                }
+                _ => new.push(tag),
+            }
+        }
+        if !new.is_empty() {
+            registry.push_index(&new, &digests, &annotations)?;
+        }
+        for tag in new {
+            let found = check::find(registry, &tag, &digest)?;
+            rows.push(check::verify_index(registry, &tag, &found, &platforms, size, TagState::Pushed)?);
         }
         Ok(rows)
     }

@@ -17,6 +17,8 @@ use crate::base::progress::say;
 pub(super) enum TagState {
     Pushed,
     Unchanged,
+    /// A moving tag that is at a newer release.
+    Newer,
     Loaded,
 }
 
@@ -25,6 +27,7 @@ impl fmt::Display for TagState {
         f.pad(match self {
             Self::Pushed => "pushed",
             Self::Unchanged => "unchanged",
+            Self::Newer => "newer",
             Self::Loaded => "loaded",
         })
     }
@@ -43,6 +46,12 @@ pub(super) struct TagOutcome {
 
 /// Prints the results as a table or as JSON.
 pub(super) fn print(repo: &str, outcomes: &[TagOutcome], json: bool) -> Result<()> {
+    let newer = outcomes.iter().filter(|outcome| outcome.state == TagState::Newer).count();
+    if newer > 0 {
+        say(format_args!(
+            "note: {newer} tags are at a newer release and stay there; --force moves them back"
+        ));
+    }
     if json {
         return out_json(&outcomes);
     }

@@ -1,7 +1,7 @@
 //! The images and their tags, derived from the table of architectures.
 //!
-//! An image is for one host. An index combines the images of a kind for all hosts. Version tags are immutable; floating
-//! tags refer to the latest version of a channel.
+//! An image is for one host. An index combines the images of a kind for all hosts. Tags with a release, as in `10.2.2-1`,
+//! are fixed. Others move to each new release: `10.2.2`, `10.2`, and those of channels, such as `latest`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use qus_core::arch::{Arch, Host};
+use semver::Version;
 use serde_json::{Value, json};
 
 use crate::base::error::Usage;
@@ -73,16 +74,16 @@ impl ImageKind {
         }
     }
 
-    /// The floating tag, which moves to each new version of a channel.
-    pub(super) fn floating_tag(self, channel: &str) -> Option<String> {
-        let default = channel == "default";
-        match self {
-            Self::Guest(_) => None,
-            Self::Full if default => Some("latest".to_owned()),
-            Self::Full => Some(channel.to_owned()),
-            kind if default => Some(kind.to_string()),
-            kind => Some(format!("{channel}-{kind}")),
+    /// The tags of the index that move: to each release with a version of QEMU, with a minor version, of a channel.
+    pub(super) fn moving_tags(self, qemu: &Version, channel: &str) -> Vec<String> {
+        let mut names = vec![qemu.to_string(), format!("{}.{}", qemu.major, qemu.minor), channel.to_owned()];
+        let is_default = channel == "default";
+        if is_default {
+            names.push("latest".to_owned());
         }
+        let tags = names.iter().map(|name| self.tag(name));
+        let short = matches!(self, Self::Pkg | Self::Register).then(|| self.to_string());
+        tags.chain(short.filter(|_| is_default)).collect()
     }
 }
 
@@ -100,6 +101,9 @@ pub(super) const INPUTS: &str = "qus.inputs";
 
 /// The label with the guests of an image that has all of its host, separated by spaces.
 pub(super) const GUESTS: &str = "qus.guests";
+
+/// The label with the release, or the value of --tag.
+pub(super) const VERSION: &str = "org.opencontainers.image.version";
 
 /// The label with the commit.
 pub(super) const REVISION: &str = "org.opencontainers.image.revision";
@@ -232,9 +236,11 @@ mod tests {
     fn tags_are_unique() {
         let mut seen = BTreeSet::new();
         for kind in ImageKind::all(ARCHES.iter()) {
-            let hosts = HOSTS.iter().map(|host| kind.host_tag(host, "10.2.2"));
-            let floating = ["default", "lts"].into_iter().filter_map(|channel| kind.floating_tag(channel));
-            for tag in hosts.chain(floating).chain([kind.tag("10.2.2")]) {
+            let hosts = HOSTS.iter().map(|host| kind.host_tag(host, "10.2.2-1"));
+            let moving = [("default", 2), ("lts", 0)]
+                .into_iter()
+                .flat_map(|(channel, minor)| kind.moving_tags(&Version::new(10, minor, 13), channel));
+            for tag in hosts.chain(moving).chain([kind.tag("10.2.2-1")]) {
                 check_tag(&tag).unwrap();
                 assert!(seen.insert(tag.clone()), "{tag} twice");
             }
@@ -248,9 +254,11 @@ mod tests {
         assert_eq!(ImageKind::Pkg.host_tag(host, "1"), "arm64v8-1-pkg");
         assert_eq!(ImageKind::Guest("s390x".parse().unwrap()).tag("1"), "1-s390x");
         assert_eq!(ImageKind::Register.tag("1"), "1-register");
-        assert_eq!(ImageKind::Pkg.floating_tag("default").as_deref(), Some("pkg"));
-        assert_eq!(ImageKind::Pkg.floating_tag("lts").as_deref(), Some("lts-pkg"));
-        assert_eq!(ImageKind::Full.floating_tag("default").as_deref(), Some("latest"));
+        let moving = |kind: ImageKind, channel| kind.moving_tags(&Version::new(10, 2, 2), channel).join(" ");
+        assert_eq!(moving(ImageKind::Full, "default"), "10.2.2 10.2 default latest");
+        assert_eq!(moving(ImageKind::Full, "lts"), "10.2.2 10.2 lts");
+        assert_eq!(moving(ImageKind::Pkg, "default"), "10.2.2-pkg 10.2-pkg default-pkg latest-pkg pkg");
+        assert_eq!(moving(ImageKind::Guest("arm".parse().unwrap()), "lts"), "10.2.2-arm 10.2-arm lts-arm");
     }
 
     #[test]

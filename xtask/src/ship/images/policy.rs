@@ -8,6 +8,8 @@ use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
 use qus_core::bundle::{Profile, Recipe};
 use qus_core::hint::hinted;
 
+use crate::base::context::Context;
+use crate::base::git::Checkout;
 use crate::base::parallel;
 use crate::base::progress::say;
 use crate::bundle::manifest;
@@ -15,6 +17,7 @@ use crate::ship::images::args::Args;
 use crate::ship::images::plan::{GUESTS, ImageKind};
 use crate::ship::images::registry::Registry;
 use crate::ship::images::stage::Staged;
+use crate::ship::version;
 
 /// The guests of a host.
 pub(super) struct HostGuests {
@@ -29,25 +32,47 @@ pub(super) struct Policy<'a> {
 }
 
 impl Policy<'_> {
-    /// Refuses to push emulators of the dev profile to tags with a version and to floating tags.
-    pub(super) fn check_profiles(&self) -> Result<()> {
+    /// Refuses to push what is no release to fixed and moving tags. For other tags, it is only noted.
+    pub(super) fn check_releasable(&self, cx: &Context, checkout: &Checkout) -> Result<()> {
+        let faults = [self.dev_profile(), self.other_inputs(cx), unclean(checkout)];
+        for (what, remedy) in faults.into_iter().flatten() {
+            if !self.args.push || self.args.tag.is_some() || self.args.allow_dev {
+                say(format_args!("note: {what}; for a release, {remedy}"));
+                continue;
+            }
+            return Err(hinted(
+                format!("this is no release: {what}"),
+                format!(
+                    "{remedy}; or push for a test to a tag of your own with --tag, or to these tags with --allow-dev"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is wrong if emulators were built with the dev profile, and what to do.
+    fn dev_profile(&self) -> Option<(String, String)> {
         let is_dev = |staged: &&Staged| staged.bundle.recipe.profile == Profile::Dev;
         let dev: Vec<&Staged> = self.staged.iter().filter(is_dev).collect();
-        let Some(first) = dev.first() else { return Ok(()) };
+        let first = dev.first()?;
         let hosts: Vec<_> = dev.iter().map(|staged| staged.host.name).collect();
-        let what = format!("the emulators for {} were built with the dev profile", hosts.join(", "));
         let guests: Vec<_> = first.guests().collect();
         let build = build_command(&first.bundle.recipe, &guests, Profile::Release);
-        if !self.args.push || self.args.tag.is_some() || self.args.allow_dev {
-            say(format_args!("note: {what}; for a release, run `{build}`"));
-            return Ok(());
-        }
-        Err(hinted(
-            format!("{what}, and tags with a version or without one (latest) are for releases"),
-            format!(
-                "run `{build}`; or push them for a test to another tag with --tag, or to these tags with --allow-dev"
-            ),
-        ))
+        let what = format!("the emulators for {} were built with the dev profile", hosts.join(", "));
+        Some((what, format!("run `{build}`")))
+    }
+
+    /// The same if emulators have another source or other patches than those of the checkout.
+    fn other_inputs(&self, cx: &Context) -> Option<(String, String)> {
+        let (staged, other) = self.staged.iter().find_map(|staged| {
+            let other = version::differing_input(&cx.data, &staged.bundle.recipe)?;
+            Some((staged, other))
+        })?;
+        let Recipe { profile, .. } = staged.bundle.recipe;
+        let guests: Vec<_> = staged.guests().collect();
+        let build = build_command(&staged.bundle.recipe, &guests, profile);
+        let what = format!("the emulators for {} have {other} than this checkout", staged.host);
+        Some((what, format!("run `{build}`")))
     }
 
     /// Refuses to push hosts with different guests to common indexes. `others` are hosts that the repository has.
@@ -80,6 +105,16 @@ impl Policy<'_> {
             format!("{hint}; or add --allow-partial"),
         ))
     }
+}
+
+/// What is wrong if the content of a release could not be found by its commit, and what to do.
+fn unclean(checkout: &Checkout) -> Option<(String, String)> {
+    let what = match checkout.commit {
+        None => "git knows no commit of this directory",
+        Some(_) if checkout.changed => "there are changes that are not committed",
+        Some(_) => return None,
+    };
+    Some((what.to_owned(), "use a clean checkout".to_owned()))
 }
 
 /// The guests that each host lacks, although another one has them and QEMU emulates them there. A host need not have an

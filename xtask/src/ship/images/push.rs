@@ -120,8 +120,8 @@ pub(super) fn loadable(images: &[Image]) -> Result<Vec<&Image>> {
 
 /// The tags of a loaded image, which are those of the index.
 pub(super) fn loaded_tags(repo: &str, release: &Release, image: &Image) -> Vec<String> {
-    let tags = [Some(image.kind.tag(&release.version)), release.floating_tag(image.kind)];
-    tags.into_iter().flatten().map(|tag| format!("{repo}:{tag}")).collect()
+    let tags = [vec![image.kind.tag(&release.version)], release.moving_tags(image.kind)].concat();
+    tags.iter().map(|tag| format!("{repo}:{tag}")).collect()
 }
 
 /// The digest under which an image was pushed.

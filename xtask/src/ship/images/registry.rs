@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use qus_core::digest::Sha256;
+use qus_core::release::ReleaseVersion;
 use serde::Deserialize;
 use serde_json::Value;
 use xshell::cmd;
@@ -17,7 +18,7 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::say;
 use crate::engine::client::Client;
 use crate::ship::images::fault::Fault;
-use crate::ship::images::plan::{Labels, split_repo};
+use crate::ship::images::plan::{Labels, VERSION, split_repo};
 
 /// The maximum number of attempts.
 const ATTEMPTS: u32 = 4;
@@ -93,6 +94,13 @@ impl RemoteManifest {
         platforms
     }
 
+    /// The release that it is of, for an index that of its first image.
+    pub(super) fn release(&self) -> Option<ReleaseVersion> {
+        let of_index =
+            || self.image.as_ref()?.as_object()?.values().next()?["config"]["Labels"][VERSION].as_str();
+        self.label(VERSION).or_else(of_index)?.parse().ok()
+    }
+
     /// A label of a single-platform image.
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         self.image.as_ref()?["config"]["Labels"][name].as_str()
@@ -165,9 +173,11 @@ impl Registry<'_> {
         Ok(format!("sha256:{}", Sha256::of(index.trim_end())))
     }
 
-    /// Pushes an index over these digests under a tag.
-    pub(super) fn push_index(&self, tag: &str, digests: &[&str], annotations: &Labels) -> Result<()> {
-        self.create(&["--tag", &self.name(tag)], digests, annotations).map(drop)
+    /// Pushes an index over these digests under tags.
+    pub(super) fn push_index(&self, tags: &[String], digests: &[&str], annotations: &Labels) -> Result<()> {
+        let names: Vec<_> = tags.iter().map(|tag| self.name(tag)).collect();
+        let options: Vec<_> = names.iter().flat_map(|name| ["--tag", name]).collect();
+        self.create(&options, digests, annotations).map(drop)
     }
 
     fn create(&self, options: &[&str], digests: &[&str], annotations: &Labels) -> Result<String> {
@@ -238,5 +248,6 @@ mod tests {
         let found: RemoteManifest = serde_json::from_str(found).unwrap();
         assert_eq!(found.label("x"), None);
         assert_eq!(found.platforms().keys().collect::<Vec<_>>(), ["/"]);
+        assert_eq!(found.release(), None);
     }
 }

@@ -1,33 +1,28 @@
 //! The common properties of a run's images, and the list of images.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use qus_core::arch::Host;
 use qus_core::digest::Sha256;
-use qus_core::hint::hinted;
+use qus_core::release::ReleaseVersion;
 use serde_json::Value;
-use xshell::cmd;
 
 use crate::base::context::Context;
-use crate::base::error::Usage;
-use crate::base::exec::{self, sh};
 use crate::base::files;
-use crate::bundle::manifest;
-use crate::ship::images::plan::{self, GUESTS, INPUTS, Image, ImageKind, Labels, REVISION};
+use crate::base::git::Checkout;
+use crate::ship::images::plan::{self, GUESTS, INPUTS, Image, ImageKind, Labels, REVISION, VERSION};
 use crate::ship::images::stage::Staged;
+use crate::ship::version;
 
 /// Properties that all images of a run share.
 pub(super) struct Release {
     pub(super) qemu: String,
-    /// The version in tags: QEMU's version, or the value of --tag.
+    /// The version in fixed tags, as in `10.2.2-1`, or the value of --tag.
     pub(super) version: String,
-    /// The channel of QEMU's version, if tags contain that version.
-    channel: Option<String>,
+    /// The release, unless --tag is given.
+    release: Option<qemu_src::Release>,
     /// SPDX expression of the licence of QEMU's source.
     licence: String,
-    /// The git commit, if there is one.
-    revision: Option<String>,
-    /// URL of the git repository, if it is public.
-    source: Option<String>,
+    pub(super) checkout: Checkout,
     /// Creation time of the images, in seconds since 1970.
     pub(super) epoch: u64,
 }
@@ -35,51 +30,32 @@ pub(super) struct Release {
 impl Release {
     pub(super) fn new(
         cx: &Context,
-        staged: &[Staged],
+        staged: &mut [Staged],
         qemu: Option<&str>,
         tag: Option<&str>,
     ) -> Result<Self> {
-        let recipes = || staged.iter().map(|staged| &staged.bundle.recipe);
-        let qemu = match qemu {
-            Some(name) => cx.data.release(name).map_err(Usage)?.version.clone(),
-            None => recipes().map(|recipe| &recipe.qemu).max().context("no host is selected")?.clone(),
+        let bundles = staged.iter().map(|staged| &staged.bundle);
+        let qemu = version::of_bundles(cx, bundles, qemu)?;
+        let release = match tag {
+            Some(_) => None,
+            None => Some(version::release(cx, &qemu)?),
         };
-        // 32-bit hosts may have an older version under the same tag; all other hosts must have the same version.
-        for recipe in recipes() {
-            let narrow = !recipe.host.arch.registers_64_bit;
-            if recipe.qemu != qemu && !(narrow && recipe.qemu < qemu) {
-                let host = recipe.host;
-                return Err(hinted(
-                    format!(
-                        "the bundle of {host} has QEMU {}, but the images are for QEMU {qemu}",
-                        recipe.qemu
-                    ),
-                    format!(
-                        "to build it, run `cargo xtask build-qemu --all --host {host} --qemu {qemu}{}`",
-                        manifest::profile_option(recipe.profile)
-                    ),
-                ));
+        if let Some(release) = release {
+            for staged in staged {
+                staged.bundle.release = Some(release.release_version());
             }
         }
-        let git = |args: &[&str]| {
-            let root = cx.paths.root();
-            exec::read(cmd!(sh(), "git -C {root} {args...}")).ok().filter(|output| !output.is_empty())
-        };
-        let changed = git(&["status", "--porcelain"]).is_some();
-        let revision = git(&["rev-parse", "HEAD"]);
-        let channel = cx.data.release(&qemu.to_string()).ok().map(|release| release.channel.clone());
+        let checkout = Checkout::read(cx.paths.root());
         Ok(Self {
-            version: tag.map_or_else(|| qemu.to_string(), str::to_owned),
-            channel: channel.filter(|_| tag.is_none()),
+            version: tag.map_or_else(
+                || release.map(|release| release.release_version().to_string()).unwrap_or_default(),
+                str::to_owned,
+            ),
+            release: release.cloned(),
             licence: cx.data.sources.licence.clone(),
-            revision: revision.map(|revision| if changed { revision + "-changed" } else { revision }),
-            source: git(&["remote", "get-url", "origin"]).filter(|url| url.starts_with("https://")),
-            epoch: cx
-                .settings
-                .source_date_epoch
-                .or_else(|| git(&["log", "-1", "--format=%ct"])?.parse().ok())
-                .unwrap_or(0),
+            epoch: cx.settings.source_date_epoch.or(checkout.epoch).unwrap_or(0),
             qemu: qemu.to_string(),
+            checkout,
         })
     }
 
@@ -123,16 +99,22 @@ impl Release {
                 }
                 image.labels.insert(INPUTS, Sha256::of(inputs.to_string()).to_string());
                 // Not part of the hash: a new commit with equal inputs does not change the image.
-                image.labels.extend(self.revision.clone().map(|revision| (REVISION, revision)));
+                image.labels.extend(self.checkout.revision().map(|revision| (REVISION, revision)));
                 images.push(image);
             }
         }
         Ok(images)
     }
 
-    /// The floating tag of an index, if tags contain the version of a channel.
-    pub(super) fn floating_tag(&self, kind: ImageKind) -> Option<String> {
-        kind.floating_tag(self.channel.as_ref()?)
+    /// The version of the release; `None` with --tag.
+    pub(super) fn release_version(&self) -> Option<ReleaseVersion> {
+        self.release.as_ref().map(qemu_src::Release::release_version)
+    }
+
+    /// The tags of an index that move from release to release.
+    pub(super) fn moving_tags(&self, kind: ImageKind) -> Vec<String> {
+        let of = |release: &qemu_src::Release| kind.moving_tags(&release.version, &release.channel);
+        self.release.as_ref().map_or_else(Vec::new, of)
     }
 
     pub(super) fn labels(&self, kind: ImageKind) -> Labels {
@@ -142,10 +124,12 @@ impl Release {
             ImageKind::Register => own.to_owned(),
             ImageKind::Full | ImageKind::Guest(_) => format!("({own}) AND {}", self.licence),
         };
-        let source = self.source.clone().map(|source| ("org.opencontainers.image.source", source));
+        let public = self.checkout.origin.clone().filter(|url| url.starts_with("https://"));
+        let source = public.map(|source| ("org.opencontainers.image.source", source));
         [
             ("org.opencontainers.image.title", kind.title()),
-            ("org.opencontainers.image.version", self.version.clone()),
+            (VERSION, self.version.clone()),
+            ("qus.version", env!("CARGO_PKG_VERSION").to_owned()),
             ("org.opencontainers.image.licenses", licences),
         ]
         .into_iter()

@@ -46,7 +46,13 @@ impl ImageRun<'_> {
         if !self.args.force {
             return Err(hinted(
                 format!("tags of {} exist with other content and are never moved:\n  {list}", self.args.repo),
-                "choose another --tag, or move the tags with --force if they are not in use",
+                match self.args.tag {
+                    Some(_) => "choose another --tag, or move the tags with --force if they are not in use",
+                    None => {
+                        "for a new release, increase `revision` in qemu-src/sources.toml; or move the tags with --force \
+                         if they are not in use"
+                    }
+                },
             ));
         }
         say(format_args!("warning: moving tags of {} (--force):\n  {list}", self.args.repo));

@@ -1,11 +1,14 @@
 //! Checks pushing images: all kinds, again, with different content, and with other compression.
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use qus_core::arch::{ARCHES, Host};
 use qus_core::bundle::{Bundle, Profile, Recipe};
 use serde_json::Value;
 
+use crate::base::error::Usage;
 use crate::base::files;
 use crate::bundle::manifest;
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture, digests};
@@ -17,6 +20,10 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
     )?;
     checks.check("pushed images: indexes, labels, provenance, sizes", contents)?;
     checks.check("a tag with different content is moved only with --force", tags_immutable)?;
+    checks.check(
+        "a second release with the same QEMU: fixed tags stay, others move, and never back",
+        second_release,
+    )?;
     checks.check("the dev profile and hosts with other guests are refused", not_for_a_release)?;
     checks.check("layers as gzip, for engines that do not read zstd", gzip)
 }
@@ -37,9 +44,9 @@ fn all_kinds(fixture: &EngineFixture<'_>) -> Result<()> {
         "the throwaway engine is not reported: {stderr}"
     );
     let pushed = digests(&first)?;
-    // An image and an index for each kind; three kinds also have a floating tag.
+    // An image and an index for each kind, and four moving tags; two kinds have a short tag, too.
     let kinds = 3 + ARCHES.len();
-    ensure!(pushed.len() == 2 * kinds + 3, "{} tags: {:?}", pushed.len(), pushed.keys());
+    ensure!(pushed.len() == kinds * (2 + 4) + 2, "{} tags: {:?}", pushed.len(), pushed.keys());
     let second = push()?.succeeds()?;
     ensure!(digests(&second)? == pushed, "the second push changed digests");
     ensure!(!second.contains("\"pushed\""), "something was pushed again: {second}");
@@ -49,7 +56,7 @@ fn all_kinds(fixture: &EngineFixture<'_>) -> Result<()> {
 fn contents(fixture: &EngineFixture<'_>) -> Result<()> {
     let name = fixture.full_image()?;
     let repo = fixture.repo("qus");
-    let version = bundle_version(fixture)?;
+    let (qemu, version) = (bundle_version(fixture)?, release(fixture)?);
     let index = fixture.inspect(&format!("{repo}:{version}"))?;
     let manifests = index["manifest"]["manifests"].as_array().context("it is not an index")?;
     let platforms: Vec<_> =
@@ -63,7 +70,7 @@ fn contents(fixture: &EngineFixture<'_>) -> Result<()> {
     let expected = [
         ("org.opencontainers.image.version", version.as_str()),
         ("org.opencontainers.image.title", "qus, with all emulators"),
-        ("qus.qemu", version.as_str()),
+        ("qus.qemu", qemu.as_str()),
     ];
     for (label, value) in expected {
         ensure!(labels[label] == value, "{label} is {}", labels[label]);
@@ -103,6 +110,12 @@ pub(super) fn bundle_version(fixture: &EngineFixture<'_>) -> Result<String> {
     Ok(bundle.recipe.qemu.to_string())
 }
 
+/// Returns the version of the release that these bundles are pushed as.
+fn release(fixture: &EngineFixture<'_>) -> Result<String> {
+    let release = fixture.kernel.cx.data.release(&bundle_version(fixture)?).map_err(Usage)?;
+    Ok(release.release_version().to_string())
+}
+
 fn tags_immutable(fixture: &EngineFixture<'_>) -> Result<()> {
     let repo = fixture.repo("immutable");
     let target = fixture.path("immutable");
@@ -110,12 +123,7 @@ fn tags_immutable(fixture: &EngineFixture<'_>) -> Result<()> {
     let first = digests(&fixture.push(&target, &repo, &["--tag", "1"])?.succeeds()?)?;
     ensure!(!first.contains_key("latest"), "--tag moved latest");
     // Another program changes all images except `pkg`, which has only the emulators.
-    let program = fixture.path("another");
-    let mut bytes = fs::read(fixture.kernel.program())?;
-    bytes.push(0);
-    fs::write(&program, bytes)?;
-    fs::set_permissions(&program, fs::metadata(fixture.kernel.program())?.permissions())?;
-    fixture.small_bundle(&target, &["aarch64"], Some(&program))?;
+    fixture.small_bundle(&target, &["aarch64"], Some(&other_program(fixture)?))?;
     let host = fixture.host;
     let expected = [
         "exist with other content and are never moved",
@@ -137,6 +145,62 @@ fn tags_immutable(fixture: &EngineFixture<'_>) -> Result<()> {
     ensure!(forced.stderr.contains("warning: moving tags"), "no warning: {}", forced.stderr);
     let forced = digests(&forced.succeeds()?)?;
     ensure!(forced["1-register"] != first["1-register"] && forced["1-pkg"] == first["1-pkg"], "{forced:?}");
+    Ok(())
+}
+
+/// Returns a program `qus` with another checksum.
+fn other_program(fixture: &EngineFixture<'_>) -> Result<PathBuf> {
+    let program = fixture.path("another");
+    let mut bytes = fs::read(fixture.kernel.program())?;
+    bytes.push(0);
+    fs::write(&program, bytes)?;
+    fs::set_permissions(&program, fs::metadata(fixture.kernel.program())?.permissions())?;
+    Ok(program)
+}
+
+fn second_release(fixture: &EngineFixture<'_>) -> Result<()> {
+    let (repo, target) = (fixture.repo("second"), fixture.path("second"));
+    let (qemu, first_name) = (bundle_version(fixture)?, release(fixture)?);
+    fixture.small_bundle(&target, &["aarch64"], None)?;
+    let first = digests(&fixture.push(&target, &repo, &[])?.succeeds()?)?;
+
+    // The same release cannot have another content.
+    fixture.small_bundle(&target, &["aarch64"], Some(&other_program(fixture)?))?;
+    let hint = "hint: for a new release, increase `revision` in qemu-src/sources.toml";
+    fixture.push(&target, &repo, &[])?.exits(1, &["are never moved", &first_name, hint])?;
+
+    let sources = fixture.kernel.cx.paths.qemu_src().join("sources.toml");
+    let next = fixture.path("sources.toml");
+    fs::write(&next, fs::read_to_string(&sources)?.replace("\nrevision = ", "\nrevision = 9"))?;
+    let second_name = first_name.replace('-', "-9");
+    let second = digests(&fixture.push_with_sources(&next, &target, &repo)?.succeeds()?)?;
+    let now = |tag: &str| -> Result<Value> {
+        Ok(fixture.inspect(&format!("{repo}:{tag}"))?["manifest"]["digest"].clone())
+    };
+    for (tag, digest) in first.iter().filter(|(tag, _)| tag.contains(&first_name)) {
+        ensure!(now(tag)? == **digest, "the fixed tag {tag} has moved");
+    }
+    let series = qemu.rsplit_once('.').context("a version without dots")?.0;
+    for tag in [&*qemu, series, "latest", "default"] {
+        ensure!(now(tag)? == *second[&second_name], "{tag} is not {second_name}");
+        let guest = format!("{tag}-aarch64");
+        ensure!(now(&guest)? == *second[&format!("{second_name}-aarch64")], "{guest} has not moved");
+    }
+    let run = ["run", "--rm", "--network", "none", &*format!("{repo}:{qemu}"), "--version"];
+    let version = fixture.docker(&run)?.succeeds()?;
+    ensure!(version.contains(&format!("release {second_name}")), "{version}");
+
+    // Pushing the first again changes nothing.
+    fixture.small_bundle(&target, &["aarch64"], None)?;
+    let again = fixture.push(&target, &repo, &[])?;
+    ensure!(again.stderr.contains("are at a newer release and stay there"), "{}", again.stderr);
+    let rows: Vec<Value> = serde_json::from_str(&again.succeeds()?)?;
+    let is_fixed = |row: &Value| row["tag"].as_str().is_some_and(|tag| tag.contains(&first_name));
+    for row in &rows {
+        let expected = if is_fixed(row) { "unchanged" } else { "newer" };
+        ensure!(row["state"] == expected, "{row} is not {expected}");
+    }
+    ensure!(now("latest")? == *second[&second_name], "latest has moved back");
     Ok(())
 }
 
@@ -173,15 +237,13 @@ fn not_for_a_release(fixture: &EngineFixture<'_>) -> Result<()> {
     // The first host is in the repository only.
     bundle(other, &["arm"], Profile::Release)?;
     let hint = format!("hint: run `cargo xtask build-qemu aarch64 --host {other} --qemu ");
-    push(other, &[])?.exits(1, &[&format!("{other} lacks aarch64"), &hint, "--allow-partial"])?;
-    ensure!(
-        fixture.inspect(&format!("{repo}:{other}-{}", bundle_version(fixture)?)).is_err(),
-        "it is pushed"
-    );
+    let dev = "--allow-dev";
+    push(other, &[dev])?.exits(1, &[&format!("{other} lacks aarch64"), &hint, "--allow-partial"])?;
+    ensure!(fixture.inspect(&format!("{repo}:{other}-{}", release(fixture)?)).is_err(), "it is pushed");
     bundle(other, &["aarch64", "arm", "i386"], Profile::Release)?;
     let expected = [&*format!("{own} lacks i386"), "push", "again with --force; or add --allow-partial"];
-    push(other, &[])?.exits(1, &expected)?;
-    push(other, &["--allow-partial"])?.exits(0, &["warning: some hosts lack guests"])?;
+    push(other, &[dev])?.exits(1, &expected)?;
+    push(other, &[dev, "--allow-partial"])?.exits(0, &["warning: some hosts lack guests"])?;
     let hosts = fixture.inspect(&latest)?["image"].as_object().map_or(0, serde_json::Map::len);
     ensure!(hosts == 2, "latest has {hosts} hosts");
     Ok(())

@@ -12,6 +12,7 @@ use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
+use crate::bundle::manifest;
 use crate::check::smoke::fixture::command_output::CommandOutput;
 use crate::check::smoke::fixture::engine::{EngineChecks, EngineFixture};
 use crate::check::smoke::fixture::kernel::{FOREIGN, guest_named};
@@ -236,8 +237,9 @@ fn register_image(fixture: &EngineFixture<'_>) -> Result<()> {
 fn tarball(fixture: &EngineFixture<'_>) -> Result<()> {
     let guest = guest_named(fixture.kernel.cx, FOREIGN[1])?;
     let log = fixture.kernel.cx.start_log("smoke-tarball")?;
-    let file = format!("{}-static_{}.tar.zst", guest.target.emulator(), fixture.host);
-    let tarballs = tarballs::plan(fixture.host, &fixture.kernel.bundle)?;
+    let bundle = manifest::built(fixture.host, &fixture.kernel.bundle)?;
+    let file = tarballs::file_name(&format!("{}-static", guest.target.emulator()), &bundle);
+    let tarballs = tarballs::plan(&bundle, &fixture.kernel.bundle)?;
     let tarball =
         tarballs.iter().find(|tarball| tarball.file == file).context("no such tarball is planned")?;
     let dir = fixture.path("unpacked");
