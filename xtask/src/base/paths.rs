@@ -133,6 +133,11 @@ impl Paths {
         self.cache.join("downloads/substitutes").join(format!("{version}.json"))
     }
 
+    /// Licence texts of emulators; `id` identifies their source and libraries.
+    pub(crate) fn licences(&self, id: &str) -> PathBuf {
+        self.cache.join("licenses").join(id)
+    }
+
     /// Unpacked packages; `id` identifies the requested packages.
     pub(crate) fn sysroot(&self, id: &str) -> PathBuf {
         self.cache.join("sysroots").join(id)

@@ -2,5 +2,6 @@
 
 pub(crate) mod artefact;
 pub(crate) mod hosts;
+pub(crate) mod licences;
 pub(crate) mod manifest;
 pub(crate) mod runner;

@@ -28,6 +28,7 @@ use crate::debian::updates::Updates;
 use crate::qemu::archive::Source;
 use crate::qemu::args::Args;
 use crate::qemu::compile::{BuildKind, Compile};
+use crate::qemu::licences;
 use crate::qemu::request::Request;
 use crate::qemu::source::{self, SourceLocation};
 use crate::qemu::store::{self, EmulatorCache};
@@ -193,6 +194,7 @@ impl<'a> Build<'a> {
         if let Some(profile_data) = &inputs.profile_data {
             profile_data.write(&dir)?;
         }
+        licences::write(self.cx, &inputs.source, &inputs.patches, &inputs.sysroot, &dir)?;
         for arch in &new {
             artefact::run_probe(&runner, &dir.join(arch.emulator()), arch)?;
         }

@@ -6,6 +6,7 @@ pub(crate) mod build;
 pub(crate) mod compile;
 pub(crate) mod compiler;
 pub(crate) mod download;
+pub(crate) mod licences;
 pub(crate) mod pgo;
 pub(crate) mod preflight;
 pub(crate) mod request;

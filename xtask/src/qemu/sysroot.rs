@@ -9,7 +9,7 @@ mod cross;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 use qemu_src::{Tools, Wheel};
 use qus_core::arch::Host;
@@ -21,6 +21,7 @@ use crate::base::exec::{self, sh};
 use crate::base::progress::{Bar, say};
 use crate::base::settings::Settings;
 use crate::base::{cache, files};
+use crate::bundle::licences::LinkedPackage;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::{self, Updates};
@@ -36,6 +37,8 @@ pub(crate) struct Sysroot {
     /// The cross compiler and libraries, if the host is another than this machine.
     cross: Option<Cross>,
     settings: Settings,
+    /// Names of the packages of libraries for this machine.
+    libraries: Vec<String>,
 }
 
 impl Sysroot {
@@ -55,7 +58,13 @@ impl Sysroot {
         let host = Host::current().context("this machine's architecture is not a supported host")?;
         let distribution = Distribution::detect()?;
         let dir = cx.paths.sysroot(&id(distribution.as_ref(), &cx.data.tools, host));
-        let this = Self { dir, packages: distribution.is_some(), cross: None, settings: cx.settings.clone() };
+        let this = Self {
+            dir,
+            packages: distribution.is_some(),
+            cross: None,
+            settings: cx.settings.clone(),
+            libraries: cx.data.tools.debian.libraries.clone(),
+        };
         updates::discard_outdated(&this.dir, updates)?;
         cache::ensure(&this.dir, |partial| {
             let log = cx.start_log("sysroot")?;
@@ -117,6 +126,38 @@ impl Sysroot {
             manifest.extend(read_manifest(&cross.dir)?);
         }
         Ok(manifest)
+    }
+
+    /// Whether the libraries are Debian packages, so that their licences are known.
+    pub(crate) fn has_packages(&self) -> bool {
+        self.packages
+    }
+
+    /// The packages of the static libraries beside those of the compiler.
+    pub(crate) fn linked_packages(&self) -> Result<Vec<LinkedPackage>> {
+        let (dir, root) = match &self.cross {
+            None => (&self.dir, self.dir.join("libraries")),
+            Some(cross) => (&cross.dir, cross.libraries()),
+        };
+        let names =
+            self.cross.as_ref().and_then(|cross| cross.spec.libraries.as_ref()).unwrap_or(&self.libraries);
+        names.iter().map(|name| linked_package(dir, &root, |package| package == name)).collect()
+    }
+
+    /// The package with a library of the compiler, `libc.a` or `libgcc.a`.
+    pub(crate) fn package_of(&self, library: &Path) -> Result<LinkedPackage> {
+        let Some(cross) = &self.cross else { return LinkedPackage::of_file(library) };
+        let is_libc = library.file_name().is_some_and(|name| name == "libc.a");
+        let root = if library.starts_with(cross.libraries()) {
+            cross.libraries()
+        } else {
+            cross.dir.join("compiler")
+        };
+        let wanted = |name: &str| match is_libc {
+            true => name.starts_with("libc6") && name.contains("-dev"),
+            false => name.starts_with("libgcc-") && name.contains("-dev"),
+        };
+        linked_package(&cross.dir, &root, wanted)
     }
 
     /// The C compiler and its mandatory options.
@@ -217,6 +258,19 @@ fn pkg_config_variables(libraries: &Path, triple: &str) -> [(&'static str, Strin
         ("PKG_CONFIG_LIBDIR", format!("{dir}/usr/lib/{triple}/pkgconfig:{dir}/usr/share/pkgconfig")),
         ("PKG_CONFIG_SYSROOT_DIR", dir.to_string()),
     ]
+}
+
+/// The first package of a manifest that has this name and is unpacked in `root`.
+fn linked_package(dir: &Path, root: &Path, wanted: impl Fn(&str) -> bool) -> Result<LinkedPackage> {
+    for line in read_manifest(dir)? {
+        let mut words = line.split(' ');
+        let (Some(name), Some(version)) = (words.next(), words.next()) else { continue };
+        if wanted(name) && root.join("usr/share/doc").join(name).exists() {
+            let version = version.replace("%3a", ":");
+            return Ok(LinkedPackage { name: name.to_owned(), version, root: root.to_owned() });
+        }
+    }
+    bail!("a package that is linked is not in {}", dir.display())
 }
 
 fn read_manifest(dir: &Path) -> Result<Vec<String>> {

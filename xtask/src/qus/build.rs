@@ -21,11 +21,14 @@ use crate::base::exec::{self, InDir, sh};
 use crate::base::git::Checkout;
 use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::{Bar, say};
-use crate::base::{files, lock};
+use crate::base::{cache, files, lock};
 use crate::bundle::hosts::HostArgs;
+use crate::bundle::licences::Licensed;
 use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
+use crate::debian::distribution::Distribution;
 use crate::qemu;
+use crate::qus::licences;
 use crate::qus::rust::Rust;
 
 /// Build the static program qus
@@ -110,7 +113,22 @@ fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Res
     let program = dir.join("qus");
     files::copy(&built, &program)?;
     write_share(runner, &program, &dir.join("share"))?;
+    write_licences(cx, rust, &dir)?;
     Ok(ProgramReport { host: host.name, sha256: files::sha256(&program)?, size, file: program })
+}
+
+/// Writes the licences of the program into its bundle. On systems without Debian's packages, those of the C library are
+/// not known, and no release can be made.
+fn write_licences(cx: &Context, rust: &Rust, bundle: &Path) -> Result<()> {
+    let into = Licensed::Program.dir(bundle);
+    if Distribution::detect()?.is_none() {
+        return files::remove_dir(&into);
+    }
+    fs::create_dir_all(into.parent().context("licences have no parent directory")?)?;
+    cache::publish(&into, |partial| {
+        licences::write_of_crates(cx, &rust.triple, partial)?;
+        rust.write_licences(partial)
+    })
 }
 
 /// Runs the program, and verifies that it is native to the host.

@@ -16,10 +16,13 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::{Bar, say};
 use crate::base::{cache, files};
 use crate::bundle::hosts;
+use crate::bundle::licences::{LinkedPackage, copy_common};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
+use crate::qemu;
 use crate::qemu::sysroot::Sysroot;
+use crate::qus::licences;
 
 /// A Rust toolchain for a host.
 pub(crate) struct Rust {
@@ -80,6 +83,41 @@ impl Rust {
                 sysroot.add_programs_with(cargo, Some(dir)).env("RUSTC", dir.join("usr/bin/rustc"))
             }
             _ => sysroot.add_programs(cargo),
+        }
+    }
+}
+
+impl Rust {
+    /// Writes the licences of Rust's library and of the C library.
+    pub(crate) fn write_licences(&self, into: &Path) -> Result<()> {
+        let (rustc, root) = match &self.library {
+            Library::Packages(dir) => (dir.join("usr/bin/rustc"), Some(dir.join("usr"))),
+            _ => (PathBuf::from("rustc"), None),
+        };
+        let version = exec::read(cmd!(sh(), "{rustc} --version"))?;
+        let version = version.split(' ').nth(1).context("rustc reports no version")?;
+        let root = match root {
+            Some(root) => root,
+            None => PathBuf::from(exec::read(cmd!(sh(), "rustc --print sysroot"))?),
+        };
+        licences::write_of_rust(&root, version, into)?;
+        for package in self.c_library()? {
+            package.copy(into)?;
+        }
+        copy_common(into)
+    }
+
+    /// The packages of the C library and the compiler's own.
+    fn c_library(&self) -> Result<Vec<LinkedPackage>> {
+        match &self.sysroot {
+            Some(sysroot) => qemu::licences::of_compiler(sysroot),
+            None => {
+                let of = |library: &str| {
+                    let file = exec::read(cmd!(sh(), "cc -print-file-name={library}"))?;
+                    LinkedPackage::of_file(Path::new(&file))
+                };
+                ["libc.a", "libgcc.a"].into_iter().map(of).collect()
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::base::progress::{Bar, say};
 use crate::base::tarball::{Tarball, TarballEntry};
 use crate::base::{cache, files, lock, parallel};
 use crate::bundle::hosts::HostArgs;
+use crate::bundle::licences::Licensed;
 use crate::bundle::manifest;
 use crate::ship::version;
 
@@ -107,23 +108,30 @@ fn plan_all(cx: &Context, hosts: &[&'static Host], qemu: Option<&str>) -> Result
 /// A file is missing in its directory, or an emulator does not match `bundle.json`.
 pub(crate) fn plan(bundle: &Bundle, dir: &Path) -> Result<Vec<Tarball>> {
     let host = bundle.recipe.host;
-    let mut everything = Vec::new();
-    let mut tarballs = Vec::new();
     for emulator in &bundle.emulators {
         manifest::verify(bundle, dir, emulator)?;
-        let entry = TarballEntry::new(dir, &emulator.file, 0o755)?;
-        // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would
-        // not describe emulators of different versions.
-        let name = format!("{}-static", emulator.file);
-        tarballs.push(Tarball::new(file_name(&name, bundle), vec![entry.with_path(&name)]));
-        everything.push(entry);
     }
     if !dir.join("qus").exists() || !dir.join("share").exists() {
         return Err(manifest::no_program(host, dir));
     }
+    let licences = Licensed::Emulators.entries(dir)?;
+    let mut everything = licences.clone();
+    let mut tarballs = Vec::new();
+    for emulator in &bundle.emulators {
+        let entry = TarballEntry::new(dir, &emulator.file, 0o755)?;
+        // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would
+        // not describe emulators of different versions.
+        let name = format!("{}-static", emulator.file);
+        let entries = [&[entry.with_path(&name)], &licences[..]].concat();
+        tarballs.push(Tarball::new(file_name(&name, bundle), entries));
+        everything.push(entry);
+    }
     let mut program = share_entries(dir)?;
     program.push(TarballEntry::new(dir, "qus", 0o755)?);
-    everything.extend(program.iter().cloned());
+    program.extend(Licensed::Program.entries(dir)?);
+    // Both contain the C library.
+    let is_new = |entry: &&TarballEntry| licences.iter().all(|licence| licence.path != entry.path);
+    everything.extend(program.iter().filter(is_new).cloned());
     everything.push(TarballEntry::text(manifest::SUMS, bundle.sums()));
     everything.push(TarballEntry::text(FILE, bundle.json()));
     // Only this tarball has a top-level directory; the files of the others can be unpacked into the same directory.
@@ -264,6 +272,10 @@ mod tests {
         write("qemu-arm", "emulator");
         write("qus", "program");
         write("share/man/man1/qus.1", "manual");
+        write("licenses/emulators/qemu-10.2.2/COPYING", "GPL");
+        write("licenses/emulators/libc6-dev-2/copyright", "LGPL");
+        write("licenses/program/qus-0.1.0/LICENSE-MIT", "MIT");
+        write("licenses/program/libc6-dev-2/copyright", "LGPL");
         write("share/zsh/site-functions/_qus", "completions");
         let none = Sha256::of("");
         let recipe = Recipe {
@@ -314,16 +326,13 @@ mod tests {
         let expected =
             ["qemu-arm-static", "qus", "qus-bundle"].map(|name| format!("{name}_10.2.2-1_amd64.tar.zst"));
         assert_eq!(files, expected);
-        assert_eq!(paths(&tarballs[0]), ["qemu-arm-static"]);
-        assert_eq!(paths(&tarballs[1]), ["qus", "share/man/man1/qus.1", "share/zsh/site-functions/_qus"]);
-        let expected = [
-            "qus-bundle_10.2.2-1_amd64/SHA256SUMS",
-            "qus-bundle_10.2.2-1_amd64/bundle.json",
-            "qus-bundle_10.2.2-1_amd64/qemu-arm",
-            "qus-bundle_10.2.2-1_amd64/qus",
-            "qus-bundle_10.2.2-1_amd64/share/man/man1/qus.1",
-            "qus-bundle_10.2.2-1_amd64/share/zsh/site-functions/_qus",
-        ];
+        let (libc, qemu) = ("share/licenses/libc6-dev-2/copyright", "share/licenses/qemu-10.2.2/COPYING");
+        let own = "share/licenses/qus-0.1.0/LICENSE-MIT";
+        assert_eq!(paths(&tarballs[0]), ["qemu-arm-static", libc, qemu]);
+        let (manual, completions) = ("share/man/man1/qus.1", "share/zsh/site-functions/_qus");
+        assert_eq!(paths(&tarballs[1]), ["qus", libc, own, manual, completions]);
+        let all = ["SHA256SUMS", "bundle.json", "qemu-arm", "qus", libc, qemu, own, manual, completions];
+        let expected = all.map(|path| format!("qus-bundle_10.2.2-1_amd64/{path}"));
         assert_eq!(paths(&tarballs[2]), expected);
     }
 

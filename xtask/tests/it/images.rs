@@ -21,6 +21,11 @@ pub(super) fn add_bundle(xtask: &Xtask, host: &Host, profile: &str, guests: &[&s
     let dir = xtask.path("target/qus/bundle").join(host.name);
     fs::create_dir_all(&dir).unwrap();
     fs::write(dir.join("qus"), "").unwrap();
+    for licence in ["emulators/qemu-10.2.2/COPYING", "program/qus-0.1.0/LICENSE-MIT"] {
+        let file = dir.join("licenses").join(licence);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, licence).unwrap();
+    }
     let none = Sha256::of("");
     let emulator = |guest: &&str| {
         let file = format!("qemu-{guest}");
@@ -104,6 +109,16 @@ fn emulators_of_other_inputs_are_not_pushed_to_tags_of_a_release() {
     let ended = push(&xtask, &["--tag", "mine"]);
     assert_eq!(ended.status, Some(0), "{}", ended.stderr);
     assert!(ended.stderr.contains(&format!("note: {what}")), "{}", ended.stderr);
+}
+
+#[test]
+fn images_without_licences_are_not_pushed_to_tags_of_a_release() {
+    let xtask = with_bundle();
+    fs::remove_dir_all(xtask.path("target/qus/bundle/amd64/licenses/emulators")).unwrap();
+    let ended = push(&xtask, &["--tag", "mine"]);
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    let what = "note: the bundle of amd64 has no licence texts; for a release, run `cargo xtask build-qemu --host amd64`";
+    assert!(ended.stderr.contains(what), "{}", ended.stderr);
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub(super) struct Policy<'a> {
 impl Policy<'_> {
     /// Refuses to push what is no release to fixed and moving tags. For other tags, it is only noted.
     pub(super) fn check_releasable(&self, cx: &Context, checkout: &Checkout) -> Result<()> {
-        let faults = [self.dev_profile(), self.other_inputs(cx), unclean(checkout)];
+        let faults = [self.dev_profile(), self.other_inputs(cx), self.no_licences(), unclean(checkout)];
         for (what, remedy) in faults.into_iter().flatten() {
             if !self.args.push || self.args.tag.is_some() || self.args.allow_dev {
                 say(format_args!("note: {what}; for a release, {remedy}"));
@@ -73,6 +73,18 @@ impl Policy<'_> {
         let build = build_command(&staged.bundle.recipe, &guests, profile);
         let what = format!("the emulators for {} have {other} than this checkout", staged.host);
         Some((what, format!("run `{build}`")))
+    }
+
+    /// The same if an image would have no licence texts.
+    fn no_licences(&self) -> Option<(String, String)> {
+        let (host, command) = self.staged.iter().find_map(|it| Some((it.host, it.missing_licences?)))?;
+        let what = format!("the bundle of {host} has no licence texts");
+        Some((
+            what,
+            format!(
+                "run `cargo xtask {command} --host {host}` on Debian or Ubuntu, whose packages have them"
+            ),
+        ))
     }
 
     /// Refuses to push hosts with different guests to common indexes. `others` are hosts that the repository has.

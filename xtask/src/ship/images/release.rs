@@ -83,6 +83,7 @@ impl Release {
                 if kind.has_program() {
                     image.contexts.insert("qus", staged.dir.join("qus"));
                     inputs["qus"] = Value::from(staged.program_sha256.to_string());
+                    inputs["licences of qus"] = Value::from(staged.licences_sha256[0].to_string());
                 }
                 if kind != ImageKind::Register {
                     image.contexts.insert("emulators", plan::emulators_dir(kind, &staged.dir));
@@ -92,6 +93,7 @@ impl Release {
                     };
                     image.labels.insert("qus.qemu", staged.bundle.recipe.qemu.to_string());
                     inputs["emulators"] = Value::from(bundle.json());
+                    inputs["licences of emulators"] = Value::from(staged.licences_sha256[1].to_string());
                 }
                 if matches!(kind, ImageKind::Pkg | ImageKind::Full) {
                     let guests: Vec<_> = staged.guests().map(|arch| arch.name).collect();

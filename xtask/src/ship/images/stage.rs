@@ -14,6 +14,7 @@ use qus_core::digest::Sha256;
 
 use crate::base::context::Context;
 use crate::base::{cache, files};
+use crate::bundle::licences::Licensed;
 use crate::bundle::manifest;
 
 /// A bundle and the directory of its staged files.
@@ -23,6 +24,10 @@ pub(super) struct Staged {
     pub(super) bundle: Bundle,
     /// Hash of the program.
     pub(super) program_sha256: Sha256,
+    /// Hashes of the licences of the program and of the emulators.
+    pub(super) licences_sha256: [Sha256; 2],
+    /// The command that writes licences, if there are none of one of them.
+    pub(super) missing_licences: Option<&'static str>,
 }
 
 impl Staged {
@@ -38,7 +43,15 @@ impl Staged {
             return Err(manifest::no_program(host, &from));
         }
         let program_sha256 = files::sha256(&program)?;
-        Ok(Self { host, dir: cx.paths.out().join("images").join(host.name), bundle, program_sha256 })
+        let [program, emulators] = [Licensed::Program, Licensed::Emulators];
+        Ok(Self {
+            host,
+            dir: cx.paths.out().join("images").join(host.name),
+            bundle,
+            program_sha256,
+            licences_sha256: [program.sha256(&from)?, emulators.sha256(&from)?],
+            missing_licences: program.missing(&from)?.or(emulators.missing(&from)?),
+        })
     }
 
     /// Copies the files of the bundle.
@@ -49,6 +62,8 @@ impl Staged {
         let from = cx.paths.bundle(self.host);
         cache::publish(&self.dir, |into| {
             copy(&from.join("qus"), &into.join("qus/usr/bin/qus"), 0o755)?;
+            Licensed::Program.stage(&from, &into.join("qus"))?;
+            Licensed::Emulators.stage(&from, &into.join("emulators"))?;
             let all = into.join("emulators/usr/bin");
             for emulator in &self.bundle.emulators {
                 let file = from.join(&emulator.file);
@@ -57,8 +72,10 @@ impl Staged {
                 let staged = all.join(&emulator.file);
                 copy(&file, &staged, 0o755)?;
                 // The context of the image with only this emulator.
-                let single = into.join("guests").join(target.name).join("usr/bin");
+                let root = into.join("guests").join(target.name);
+                let single = root.join("usr/bin");
                 fs::create_dir_all(&single)?;
+                Licensed::Emulators.stage(&from, &root)?;
                 fs::hard_link(&staged, single.join(&emulator.file))?;
                 write_manifest(&self.bundle.only(target), &single)?;
             }

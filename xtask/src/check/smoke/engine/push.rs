@@ -19,6 +19,7 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
         all_kinds,
     )?;
     checks.check("pushed images: indexes, labels, provenance, sizes", contents)?;
+    checks.check("images contain the licences of their parts", licences)?;
     checks.check("a tag with different content is moved only with --force", tags_immutable)?;
     checks.check(
         "a second release with the same QEMU: fixed tags stay, others move, and never back",
@@ -101,6 +102,41 @@ fn contents(fixture: &EngineFixture<'_>) -> Result<()> {
         layers(&format!("{version}-aarch64"))?.first() == full.first(),
         "the image of one guest has another program"
     );
+    Ok(())
+}
+
+fn licences(fixture: &EngineFixture<'_>) -> Result<()> {
+    fixture.full_image()?;
+    let qemu = format!("qemu-{}", bundle_version(fixture)?);
+    let parts = |tag: &str| -> Result<Vec<String>> {
+        let (name, dir) = (format!("licences-{tag}"), fixture.path("licences").join(tag));
+        fs::create_dir_all(&dir)?;
+        // Its command is not run.
+        let image = format!("{}:{tag}", fixture.repo("qus"));
+        fixture.docker(&["create", "--quiet", "--name", &name, &image, "none"])?.succeeds()?;
+        let from = format!("{name}:/usr/share/licenses");
+        fixture.docker(&["cp", "--quiet", &from, &dir.to_string_lossy()])?.succeeds()?;
+        fixture.docker(&["rm", &name])?.succeeds()?;
+        let parts = fs::read_dir(dir.join("licenses"))?;
+        parts.map(|part| Ok(part?.file_name().to_string_lossy().into_owned())).collect()
+    };
+    for (tag, of_qemu, of_qus) in [("latest", true, true), ("pkg", true, false), ("register", false, true)] {
+        let parts = parts(tag)?;
+        let has = |beginning: &str| parts.iter().any(|part| part.starts_with(beginning));
+        for (part, wanted) in [
+            (&*qemu, of_qemu),
+            ("libglib", of_qemu),
+            ("libpcre2", of_qemu),
+            ("zlib1g", of_qemu),
+            ("qus-", of_qus),
+            ("rust-", of_qus),
+            ("libc6-dev", true),
+            ("libgcc-", true),
+            ("common-licenses", true),
+        ] {
+            ensure!(has(part) == wanted, "{tag}, {part}: {parts:?}");
+        }
+    }
     Ok(())
 }
 

@@ -54,7 +54,7 @@ fn compose(fixture: &EngineFixture<'_>) -> Result<()> {
     symlink(plugin, plugins.join("docker-compose"))?;
     let file = fixture.kernel.cx.paths.images().join("compose.yaml").to_string_lossy().into_owned();
     let default = fixture.docker(&["compose", "--file", &file, "config", "--images"])?.succeeds()?;
-    let version = &fixture.kernel.cx.data.release("default").map_err(Error::msg)?.version;
+    let version = fixture.kernel.cx.data.release("default").map_err(Error::msg)?.release_version();
     ensure!(default.trim().ends_with(&format!("/qus:{version}")), "without QUS_IMAGE it uses {default}");
 
     let client = client.env("QUS_IMAGE", &image);
