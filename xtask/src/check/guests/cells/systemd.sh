@@ -25,7 +25,7 @@ mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs none /run
 exec env container=container /lib/systemd/systemd --log-target=console
 S
-wait_until() { for i in $(seq 240); do if "$@"; then return; fi; sleep 0.5; done; return 1; }
+wait_until() { for _ in $(seq 240); do if "$@"; then return; fi; sleep 0.5; done; return 1; }
 ended() { ! kill -0 "$init" 2> /dev/null; }
 sh -c 'echo $$ > "$1/cgroup.procs" && exec unshare --pid --fork --kill-child --cgroup --mount --mount-proc sh boot' \
     sh "$groups" &
