@@ -4,6 +4,7 @@ use std::path::Path;
 
 use xshell::cmd;
 
+use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 
 /// The checkout; without git or a repository, nothing is known of it.
@@ -14,7 +15,7 @@ pub(crate) struct Checkout {
     /// Whether files differ from the commit, or are not in it.
     pub(crate) changed: bool,
     /// When the commit was made, in seconds since 1970.
-    pub(crate) epoch: Option<u64>,
+    epoch: Option<u64>,
     /// URL of the remote `origin`.
     pub(crate) origin: Option<String>,
 }
@@ -31,6 +32,11 @@ impl Checkout {
             epoch: git(&["log", "-1", "--format=%ct"]).and_then(|epoch| epoch.parse().ok()),
             origin: git(&["remote", "get-url", "origin"]),
         }
+    }
+
+    /// The time that files of a release have: `SOURCE_DATE_EPOCH`, else when the commit was made, in seconds since 1970.
+    pub(crate) fn epoch(&self, cx: &Context) -> u64 {
+        cx.settings.source_date_epoch.or(self.epoch).unwrap_or(0)
     }
 
     /// The commit, marked if files differ from it.

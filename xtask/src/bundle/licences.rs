@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
 use qus_core::digest::Sha256;
 use qus_core::hint::hinted;
+use serde::{Deserialize, Serialize};
 use xshell::cmd;
 
 use crate::base::exec::{self, sh};
@@ -52,6 +53,9 @@ impl Licensed {
         let mut found = Vec::new();
         for part in fs::read_dir(&dir).into_iter().flatten() {
             let part = part?;
+            if !part.file_type()?.is_dir() {
+                continue;
+            }
             for file in fs::read_dir(part.path())? {
                 let names = [part.file_name(), file?.file_name()];
                 found.push(names.map(|name| name.to_string_lossy().into_owned()).join("/"));
@@ -88,6 +92,15 @@ impl Licensed {
         self.files(bundle)?.iter().map(entry).collect()
     }
 
+    /// What it consists of.
+    ///
+    /// # Errors
+    /// It has no licences.
+    pub(crate) fn parts(self, bundle: &Path) -> Result<Vec<Part>> {
+        let file = self.dir(bundle).join(PARTS);
+        serde_json::from_slice(&fs::read(&file)?).with_context(|| format!("cannot parse {}", file.display()))
+    }
+
     /// Copies its licences to where images have them.
     pub(crate) fn stage(self, bundle: &Path, root: &Path) -> Result<()> {
         let (dir, into) = (self.dir(bundle), root.join("usr").join(INSTALLED));
@@ -110,10 +123,36 @@ impl Licensed {
     }
 }
 
+/// The file with the parts, in the directory of their licences.
+const PARTS: &str = "parts.json";
+
+/// A part of the emulators or of `qus`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Part {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    /// Its package URL, as in `pkg:cargo/clap@4.5.0`.
+    pub(crate) purl: String,
+    /// SPDX expression of its licence, where one is known.
+    pub(crate) licence: Option<String>,
+    /// Checksum of its archive, where one is known.
+    pub(crate) sha256: Option<Sha256>,
+}
+
+/// Writes the list of parts, sorted.
+pub(crate) fn write_parts(mut parts: Vec<Part>, into: &Path) -> Result<()> {
+    parts.sort_by(|a, b| a.purl.cmp(&b.purl));
+    files::write(&into.join(PARTS), &serde_json::to_vec_pretty(&parts)?)
+}
+
 /// A Debian package whose files are linked.
 pub(crate) struct LinkedPackage {
     pub(crate) name: String,
     pub(crate) version: String,
+    /// Debian's name of the architecture.
+    pub(crate) architecture: String,
+    /// Checksum of the package, unless it is installed.
+    pub(crate) sha256: Option<Sha256>,
     /// The root directory that it is unpacked in.
     pub(crate) root: PathBuf,
 }
@@ -130,23 +169,40 @@ impl LinkedPackage {
         let find = |path: &Path| exec::read(cmd!(sh(), "dpkg-query --search {path}"));
         let found = find(&file).or_else(|error| find(&short).map_err(|_| error))?;
         let name = found.split([':', ',']).next().unwrap_or_default().to_owned();
-        let format = "--showformat=${Version}\n";
+        let format = "--showformat=${Version} ${Architecture}\n";
         let line = exec::read(cmd!(sh(), "dpkg-query --show {format} {name}"))?;
-        let version = line.lines().next().unwrap_or_default().to_owned();
-        Ok(Self { name, version, root: PathBuf::from("/") })
+        let line = line.lines().next().unwrap_or_default();
+        let (version, architecture) = line.split_once(' ').context("dpkg-query prints no version")?;
+        Ok(Self {
+            name,
+            version: version.to_owned(),
+            architecture: architecture.to_owned(),
+            sha256: None,
+            root: PathBuf::from("/"),
+        })
     }
 
-    /// Copies its licence.
+    /// Copies its licence, and describes it as a package of a distribution.
     ///
     /// # Errors
     /// It has none.
-    pub(crate) fn copy(&self, into: &Path) -> Result<()> {
+    pub(crate) fn copy(&self, distribution: &str, into: &Path) -> Result<Part> {
         let from = self.root.join("usr/share/doc").join(&self.name).join("copyright");
         let part = into.join(format!("{}-{}", self.name, self.version));
         fs::create_dir_all(&part)?;
         // It may be a link to that of another package.
         let text = fs::read(&from).with_context(|| format!("{} has no copyright file", self.name))?;
-        files::write(&part.join("copyright"), &text)
+        files::write(&part.join("copyright"), &text)?;
+        let Self { name, version, architecture, sha256, .. } = self;
+        // Package URLs escape these characters of versions.
+        let escaped = version.replace('+', "%2B").replace(':', "%3A");
+        Ok(Part {
+            name: name.clone(),
+            version: version.clone(),
+            purl: format!("pkg:deb/{distribution}/{name}@{escaped}?arch={architecture}"),
+            licence: None,
+            sha256: *sha256,
+        })
     }
 }
 
@@ -154,8 +210,12 @@ impl LinkedPackage {
 pub(crate) fn replace(into: &Path, from: &Path) -> Result<()> {
     fs::create_dir_all(into.parent().context("licences have no parent directory")?)?;
     cache::publish(into, |partial| {
+        files::copy(&from.join(PARTS), &partial.join(PARTS))?;
         for part in fs::read_dir(from)? {
             let part = part?;
+            if !part.file_type()?.is_dir() {
+                continue;
+            }
             for file in fs::read_dir(part.path())? {
                 let file = file?;
                 files::copy(&file.path(), &partial.join(part.file_name()).join(file.file_name()))?;

@@ -2,8 +2,9 @@
 
     schemas.py WHEELS IMAGES
     schemas.py WHEELS IMAGES FILE       prints the documents of one of them as JSON
+    schemas.py WHEELS IMAGES --sbom DIR validates the bills of materials in a directory
 
-WHEELS is a directory with the wheels that tools.toml lists: two contain schemas, two are modules. A schema that
+WHEELS is a directory with the wheels that tools.toml lists: three contain schemas, two are modules. A schema that
 accepts everything would check nothing, so invalid variants of each file must be rejected.
 """
 
@@ -165,6 +166,33 @@ def documents_of(file):
     return list(YAML(typ="safe", pure=True).load_all(file))
 
 
+def check_sbom(wheels, dir):
+    import fastjsonschema
+
+    schemas, findings = Schemas(wheels), []
+    # The schema of CycloneDX refers to others by their names.
+    handlers = {"http": lambda uri: schemas.read(f"lib4sbom/schemas/cyclonedx/{uri.rpartition('/')[2]}")}
+    names = {".spdx.json": "spdx/2.3-schema", ".cdx.json": "cyclonedx/bom-1.6.schema"}
+    for ending, name in names.items():
+        schema = schemas.read(f"lib4sbom/schemas/{name}.json")
+        validate = fastjsonschema.compile(schema, handlers=handlers, use_formats=False, use_default=False)
+        files = sorted(dir.glob(f"*{ending}"))
+        if not files:
+            findings.append(f"there is no *{ending}")
+        for file in files:
+            document = json.loads(file.read_text())
+            for changed in (document, {**document, "packages": 1, "components": 1}):
+                try:
+                    validate(changed)
+                    if changed is not document:
+                        findings.append(f"{file.name}: the schema accepts anything")
+                except fastjsonschema.JsonSchemaException as error:
+                    if changed is document:
+                        findings.append(f"{file.name}: {error}")
+    if findings:
+        sys.exit("\n".join(findings))
+
+
 def main(wheels, images):
     schemas, compiled, findings, count = Schemas(wheels), {}, [], 0
     for file, variants in FILES.items():
@@ -188,7 +216,9 @@ if __name__ == "__main__":
             for wheel in wheels.glob(f"{module}*.whl"):
                 zipfile.ZipFile(wheel).extractall(modules)
         sys.path.insert(0, modules)
-        if file:
+        if file and str(file[0]) == "--sbom":
+            check_sbom(wheels, file[1])
+        elif file:
             json.dump(documents_of(images / file[0]), sys.stdout)
         else:
             main(wheels, images)

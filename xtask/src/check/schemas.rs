@@ -2,6 +2,8 @@
 //!
 //! Schemas and validator are Python packages with pinned hashes; `schemas.py` does the work.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use xshell::{Cmd, cmd};
@@ -16,6 +18,11 @@ use crate::qemu::sysroot::Sysroot;
 pub(crate) fn check(cx: &Context) -> Result<()> {
     say(exec::read(script(cx)?)?);
     Ok(())
+}
+
+/// Validates the bills of materials in a directory.
+pub(crate) fn check_sbom(cx: &Context, dir: &Path) -> Result<()> {
+    exec::read(script(cx)?.arg("--sbom").arg(dir)).map(drop)
 }
 
 /// The documents in one of the files.

@@ -15,6 +15,7 @@ mod fixture;
 mod hosts;
 mod kernel;
 mod measured;
+mod sbom;
 mod tarball;
 
 use std::path::PathBuf;
@@ -70,6 +71,7 @@ impl Level {
                 changes::run(cx, report)?;
                 compat::run(cx, report)?;
                 tarball::run(cx, report)?;
+                sbom::run(cx, report)?;
                 measured::run(cx, report)
             }
             Self::Hosts => hosts::run(cx, report),

@@ -11,7 +11,7 @@ use xshell::cmd;
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 use crate::base::{cache, files};
-use crate::bundle::licences::{self, Licensed, LinkedPackage};
+use crate::bundle::licences::{self, Licensed, LinkedPackage, Part};
 use crate::qemu::archive::Source;
 use crate::qemu::sysroot::Sysroot;
 use crate::qemu::tree;
@@ -51,15 +51,21 @@ pub(crate) fn write(
     bundle: &Path,
 ) -> Result<()> {
     let into = Licensed::Emulators.dir(bundle);
-    if !sysroot.has_packages() {
-        return files::remove_dir(&into);
-    }
+    let Some(distribution) = sysroot.distribution()? else { return files::remove_dir(&into) };
     let inputs = format!("{}\n{}", source.sha256, sysroot.manifest()?.join("\n"));
     let cached = cx.paths.licences(&files::short_id(inputs));
     cache::ensure(&cached, |partial| {
         let tree = tree::prepare(cx, source, patches)?;
+        let mut parts = write_of_libraries(sysroot, &distribution, partial)?;
         write_of_qemu(&tree, &partial.join(format!("qemu-{}", source.version)))?;
-        write_of_libraries(sysroot, partial)
+        parts.push(Part {
+            name: "qemu".to_owned(),
+            version: source.version.to_string(),
+            purl: format!("pkg:generic/qemu@{}?checksum=sha256:{}", source.version, source.sha256),
+            licence: Some(cx.data.sources.licence.clone()),
+            sha256: Some(source.sha256),
+        });
+        licences::write_parts(parts, partial)
     })?;
     licences::replace(&into, &cached)
 }
@@ -74,15 +80,12 @@ fn write_of_qemu(tree: &Path, into: &Path) -> Result<()> {
     files::write(&into.join("NOTICES"), notices.text().as_bytes())
 }
 
-/// Writes the licences of the static libraries.
-fn write_of_libraries(sysroot: &Sysroot, into: &Path) -> Result<()> {
-    for package in sysroot.linked_packages()? {
-        package.copy(into)?;
-    }
-    for package in of_compiler(sysroot)? {
-        package.copy(into)?;
-    }
-    licences::copy_common(into)
+/// Writes the licences of the static libraries, and returns these.
+fn write_of_libraries(sysroot: &Sysroot, distribution: &str, into: &Path) -> Result<Vec<Part>> {
+    let packages = sysroot.linked_packages()?.into_iter().chain(of_compiler(sysroot)?);
+    let parts = packages.map(|package| package.copy(distribution, into)).collect::<Result<_>>()?;
+    licences::copy_common(into)?;
+    Ok(parts)
 }
 
 /// The packages of the C library and of the compiler's own.

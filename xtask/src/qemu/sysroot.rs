@@ -128,9 +128,10 @@ impl Sysroot {
         Ok(manifest)
     }
 
-    /// Whether the libraries are Debian packages, so that their licences are known.
-    pub(crate) fn has_packages(&self) -> bool {
-        self.packages
+    /// The distribution whose packages the libraries are, so that their licences are known.
+    pub(crate) fn distribution(&self) -> Result<Option<String>> {
+        let distribution = if self.packages { Distribution::detect()? } else { None };
+        Ok(distribution.map(|distribution| distribution.id))
     }
 
     /// The packages of the static libraries beside those of the compiler.
@@ -263,11 +264,16 @@ fn pkg_config_variables(libraries: &Path, triple: &str) -> [(&'static str, Strin
 /// The first package of a manifest that has this name and is unpacked in `root`.
 fn linked_package(dir: &Path, root: &Path, wanted: impl Fn(&str) -> bool) -> Result<LinkedPackage> {
     for line in read_manifest(dir)? {
-        let mut words = line.split(' ');
-        let (Some(name), Some(version)) = (words.next(), words.next()) else { continue };
+        let words: Vec<_> = line.split(' ').collect();
+        let &[name, version, architecture, sha256] = &*words else { continue };
         if wanted(name) && root.join("usr/share/doc").join(name).exists() {
-            let version = version.replace("%3a", ":");
-            return Ok(LinkedPackage { name: name.to_owned(), version, root: root.to_owned() });
+            return Ok(LinkedPackage {
+                name: name.to_owned(),
+                version: version.replace("%3a", ":"),
+                architecture: architecture.to_owned(),
+                sha256: sha256.parse().ok(),
+                root: root.to_owned(),
+            });
         }
     }
     bail!("a package that is linked is not in {}", dir.display())

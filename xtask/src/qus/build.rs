@@ -23,7 +23,7 @@ use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::{Bar, say};
 use crate::base::{cache, files, lock};
 use crate::bundle::hosts::HostArgs;
-use crate::bundle::licences::Licensed;
+use crate::bundle::licences::{Licensed, write_parts};
 use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
 use crate::debian::distribution::Distribution;
@@ -121,13 +121,12 @@ fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Res
 /// not known, and no release can be made.
 fn write_licences(cx: &Context, rust: &Rust, bundle: &Path) -> Result<()> {
     let into = Licensed::Program.dir(bundle);
-    if Distribution::detect()?.is_none() {
-        return files::remove_dir(&into);
-    }
+    let Some(distribution) = Distribution::detect()? else { return files::remove_dir(&into) };
     fs::create_dir_all(into.parent().context("licences have no parent directory")?)?;
     cache::publish(&into, |partial| {
-        licences::write_of_crates(cx, &rust.triple, partial)?;
-        rust.write_licences(partial)
+        let mut parts = licences::write_of_crates(cx, &rust.triple, partial)?;
+        parts.extend(rust.write_licences(&distribution.id, partial)?);
+        write_parts(parts, partial)
     })
 }
 

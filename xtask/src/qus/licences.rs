@@ -11,7 +11,20 @@ use xshell::cmd;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
-use crate::bundle::licences;
+use crate::bundle::licences::{self, Part};
+
+/// `Cargo.lock`
+#[derive(Deserialize)]
+struct Lock {
+    package: Vec<LockedPackage>,
+}
+
+#[derive(Deserialize)]
+struct LockedPackage {
+    name: String,
+    version: String,
+    checksum: Option<String>,
+}
 
 /// What `cargo metadata` prints.
 #[derive(Deserialize)]
@@ -54,20 +67,38 @@ struct DependencyKind {
     kind: Option<String>,
 }
 
-/// Writes the licence of qus and those of its crates for a target.
-pub(crate) fn write_of_crates(cx: &Context, triple: &str, into: &Path) -> Result<()> {
+/// Writes the licence of qus and those of its crates for a target, and returns these.
+pub(crate) fn write_of_crates(cx: &Context, triple: &str, into: &Path) -> Result<Vec<Part>> {
     let own = into.join(concat!("qus-", env!("CARGO_PKG_VERSION")));
     licences::copy_from(cx.paths.root(), &own)?;
     let metadata = cmd!(sh(), "cargo metadata --locked --format-version 1 --filter-platform {triple}");
     let metadata = exec::read(metadata.in_dir(cx.paths.root()))?;
     let metadata: Metadata = serde_json::from_str(&metadata).context("cannot parse cargo's metadata")?;
+    let lock: Lock = toml::from_str(&fs::read_to_string(cx.paths.root().join("Cargo.lock"))?)?;
+    let mut parts = vec![Part {
+        name: "qus".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        purl: concat!("pkg:generic/qus@", env!("CARGO_PKG_VERSION")).to_owned(),
+        licence: Some(env!("CARGO_PKG_LICENSE").to_owned()),
+        sha256: None,
+    }];
     let mut texts: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in linked(&metadata)? {
         let dir = package.manifest_path.parent().context("a manifest without a directory")?;
         let names = licences::names(dir)?;
         let name = format!("{} {}", package.name, package.version);
         ensure!(!names.is_empty(), "the crate {name} has no licence text");
-        let licence = package.license.as_deref().unwrap_or("see below");
+        // Old crates separate licences by a slash.
+        let licence = package.license.as_ref().map(|licence| licence.replace('/', " OR "));
+        let locked = lock.package.iter().find(|of| of.name == package.name && of.version == package.version);
+        parts.push(Part {
+            name: package.name.clone(),
+            version: package.version.clone(),
+            purl: format!("pkg:cargo/{}@{}", package.name, package.version.replace('+', "%2B")),
+            licence: licence.clone(),
+            sha256: locked.and_then(|of| of.checksum.as_ref()?.parse().ok()),
+        });
+        let licence = licence.unwrap_or_else(|| "see below".to_owned());
         for file in names {
             let text = fs::read_to_string(dir.join(file))?.trim_end().to_owned();
             texts.entry(text).or_default().insert(format!("{name}: {licence}"));
@@ -78,7 +109,8 @@ pub(crate) fn write_of_crates(cx: &Context, triple: &str, into: &Path) -> Result
         let crates: Vec<_> = crates.iter().map(String::as_str).collect();
         all += &format!("\n{:-<78}\n{}\n\n{text}\n", "", crates.join("\n"));
     }
-    files::write(&own.join("CRATES"), all.as_bytes())
+    files::write(&own.join("CRATES"), all.as_bytes())?;
+    Ok(parts)
 }
 
 /// The crates that are linked into qus, which are not in the workspace.
@@ -99,8 +131,8 @@ fn linked(metadata: &Metadata) -> Result<Vec<&Package>> {
     Ok(metadata.packages.iter().filter(is_linked).collect())
 }
 
-/// Writes the licences of Rust's library, from where the compiler is installed.
-pub(crate) fn write_of_rust(sysroot: &Path, version: &str, into: &Path) -> Result<()> {
+/// Writes the licences of Rust's library, from where the compiler is installed, and returns it.
+pub(crate) fn write_of_rust(sysroot: &Path, version: &str, into: &Path) -> Result<Part> {
     let part = into.join(format!("rust-{version}"));
     // Those of rustup, and of Debian's packages.
     for dir in ["share/doc/rust", "share/doc/rustc", "share/doc/rustc-web"] {
@@ -112,7 +144,13 @@ pub(crate) fn write_of_rust(sysroot: &Path, version: &str, into: &Path) -> Resul
                     files::write(&part.join(&name), &fs::read(dir.join(&name))?)?;
                 }
             }
-            return Ok(());
+            return Ok(Part {
+                name: "rust".to_owned(),
+                version: version.to_owned(),
+                purl: format!("pkg:github/rust-lang/rust@{version}"),
+                licence: Some("MIT OR Apache-2.0".to_owned()),
+                sha256: None,
+            });
         }
     }
     anyhow::bail!("there is no licence text of Rust in {}", sysroot.display())

@@ -16,7 +16,7 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::{Bar, say};
 use crate::base::{cache, files};
 use crate::bundle::hosts;
-use crate::bundle::licences::{LinkedPackage, copy_common};
+use crate::bundle::licences::{LinkedPackage, Part, copy_common};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
@@ -88,8 +88,8 @@ impl Rust {
 }
 
 impl Rust {
-    /// Writes the licences of Rust's library and of the C library.
-    pub(crate) fn write_licences(&self, into: &Path) -> Result<()> {
+    /// Writes the licences of Rust's library and of the C library, and returns these.
+    pub(crate) fn write_licences(&self, distribution: &str, into: &Path) -> Result<Vec<Part>> {
         let (rustc, root) = match &self.library {
             Library::Packages(dir) => (dir.join("usr/bin/rustc"), Some(dir.join("usr"))),
             _ => (PathBuf::from("rustc"), None),
@@ -100,11 +100,12 @@ impl Rust {
             Some(root) => root,
             None => PathBuf::from(exec::read(cmd!(sh(), "rustc --print sysroot"))?),
         };
-        licences::write_of_rust(&root, version, into)?;
+        let mut parts = vec![licences::write_of_rust(&root, version, into)?];
         for package in self.c_library()? {
-            package.copy(into)?;
+            parts.push(package.copy(distribution, into)?);
         }
-        copy_common(into)
+        copy_common(into)?;
+        Ok(parts)
     }
 
     /// The packages of the C library and the compiler's own.

@@ -59,7 +59,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         return print_plan(&release, &images, &kinds, args);
     }
     let _lock = lock::lock(cx.paths.out())?;
-    staged.iter().try_for_each(|staged| staged.copy_files(cx))?;
+    staged.iter().try_for_each(|staged| staged.copy_files(cx, release.epoch))?;
     let engine = Engine::find(cx, args.builder.as_deref())?;
     let client = engine.client.clone().env("SOURCE_DATE_EPOCH", release.epoch.to_string());
     let builder = Builder::inspect(&client, args.builder.as_deref())?;

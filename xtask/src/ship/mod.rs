@@ -2,5 +2,6 @@
 
 pub(crate) mod images;
 pub(crate) mod plan;
+pub(crate) mod sbom;
 pub(crate) mod tarballs;
 mod version;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::base::context::Context;
+use crate::base::git::Checkout;
 use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::{Bar, say};
 use crate::base::tarball::{Tarball, TarballEntry};
@@ -24,7 +25,7 @@ use crate::base::{cache, files, lock, parallel};
 use crate::bundle::hosts::HostArgs;
 use crate::bundle::licences::Licensed;
 use crate::bundle::manifest;
-use crate::ship::version;
+use crate::ship::{sbom, version};
 
 /// Pack emulators and qus into release tarballs
 ///
@@ -94,19 +95,20 @@ fn plan_all(cx: &Context, hosts: &[&'static Host], qemu: Option<&str>) -> Result
     let bundles = hosts.iter().map(|host| manifest::built(host, &cx.paths.bundle(host)));
     let bundles = bundles.collect::<Result<Vec<_>>>()?;
     let release = version::release(cx, &version::of_bundles(cx, bundles.iter(), qemu)?)?.release_version();
+    let epoch = Checkout::read(cx.paths.root()).epoch(cx);
     let plan = |bundle: Bundle| {
         let dir = cx.paths.bundle(bundle.recipe.host);
-        plan(&bundle.released(release.clone()), &dir)
+        plan(&bundle.released(release.clone()), &dir, epoch)
     };
     let plans: Result<Vec<_>> = bundles.into_iter().map(plan).collect();
     Ok(plans?.into_iter().flatten().collect())
 }
 
-/// The tarballs of a bundle.
+/// The tarballs of a bundle, with the time of the commit.
 ///
 /// # Errors
 /// A file is missing in its directory, or an emulator does not match `bundle.json`.
-pub(crate) fn plan(bundle: &Bundle, dir: &Path) -> Result<Vec<Tarball>> {
+pub(crate) fn plan(bundle: &Bundle, dir: &Path, epoch: u64) -> Result<Vec<Tarball>> {
     let host = bundle.recipe.host;
     for emulator in &bundle.emulators {
         manifest::verify(bundle, dir, emulator)?;
@@ -114,23 +116,29 @@ pub(crate) fn plan(bundle: &Bundle, dir: &Path) -> Result<Vec<Tarball>> {
     if !dir.join("qus").exists() || !dir.join("share").exists() {
         return Err(manifest::no_program(host, dir));
     }
-    let licences = Licensed::Emulators.entries(dir)?;
-    let mut everything = licences.clone();
+    let papers = |of: Licensed| -> Result<Vec<TarballEntry>> {
+        let documents = sbom::documents(bundle, dir, of, epoch)?;
+        let sbom =
+            documents.map(|(file, text)| TarballEntry::text(&format!("{}/{file}", sbom::INSTALLED), text));
+        Ok([of.entries(dir)?, sbom.into()].concat())
+    };
+    let of_emulators = papers(Licensed::Emulators)?;
+    let mut everything = of_emulators.clone();
     let mut tarballs = Vec::new();
     for emulator in &bundle.emulators {
         let entry = TarballEntry::new(dir, &emulator.file, 0o755)?;
         // No bundle.json: tarballs that are unpacked into the same directory would overwrite each other's, and it would
         // not describe emulators of different versions.
         let name = format!("{}-static", emulator.file);
-        let entries = [&[entry.with_path(&name)], &licences[..]].concat();
+        let entries = [&[entry.with_path(&name)], &of_emulators[..]].concat();
         tarballs.push(Tarball::new(file_name(&name, bundle), entries));
         everything.push(entry);
     }
     let mut program = share_entries(dir)?;
     program.push(TarballEntry::new(dir, "qus", 0o755)?);
-    program.extend(Licensed::Program.entries(dir)?);
+    program.extend(papers(Licensed::Program)?);
     // Both contain the C library.
-    let is_new = |entry: &&TarballEntry| licences.iter().all(|licence| licence.path != entry.path);
+    let is_new = |entry: &&TarballEntry| of_emulators.iter().all(|other| other.path != entry.path);
     everything.extend(program.iter().filter(is_new).cloned());
     everything.push(TarballEntry::text(manifest::SUMS, bundle.sums()));
     everything.push(TarballEntry::text(FILE, bundle.json()));
@@ -257,144 +265,4 @@ impl TarballReport<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    use qus_core::bundle::{BundledEmulator, Profile, Recipe, Toolchain};
-    use qus_core::hint;
-    use std::fs::Permissions;
-    use std::os::unix::fs::PermissionsExt;
-    use std::time::{Duration, SystemTime};
-
-    /// A bundle whose only emulator is a few bytes.
-    fn bundle(dir: &Path) {
-        let write = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes()).unwrap();
-        write("qemu-arm", "emulator");
-        write("qus", "program");
-        write("share/man/man1/qus.1", "manual");
-        write("licenses/emulators/qemu-10.2.2/COPYING", "GPL");
-        write("licenses/emulators/libc6-dev-2/copyright", "LGPL");
-        write("licenses/program/qus-0.1.0/LICENSE-MIT", "MIT");
-        write("licenses/program/libc6-dev-2/copyright", "LGPL");
-        write("share/zsh/site-functions/_qus", "completions");
-        let none = Sha256::of("");
-        let recipe = Recipe {
-            qemu: semver::Version::new(10, 2, 2),
-            source_sha256: none,
-            patches: Vec::new(),
-            host: amd64(),
-            profile: Profile::Dev,
-            flags: Vec::new(),
-            profile_data_sha256: None,
-            toolchain: Toolchain { cc: String::new(), ld: String::new(), libc_sha256: none },
-            dependencies: Vec::new(),
-        };
-        let emulator = BundledEmulator {
-            target: "arm".parse().unwrap(),
-            file: "qemu-arm".to_owned(),
-            size: 8,
-            sha256: Sha256::of(b"emulator"),
-        };
-        manifest::write(&Bundle::new(recipe, vec![emulator]), dir).unwrap();
-    }
-
-    fn amd64() -> &'static Host {
-        "amd64".parse().unwrap()
-    }
-
-    /// The tarballs of that bundle.
-    fn planned(dir: &Path) -> Result<Vec<Tarball>> {
-        plan(&manifest::built(amd64(), dir)?.released("10.2.2-1".parse().unwrap()), dir)
-    }
-
-    fn paths(tarball: &Tarball) -> Vec<&str> {
-        tarball.entries.iter().map(|entry| &*entry.path).collect()
-    }
-
-    fn bytes(tarball: &Tarball) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        tarball.write_tar(&mut bytes).unwrap();
-        bytes
-    }
-
-    #[test]
-    fn tarballs_have_their_layouts() {
-        let dir = tempfile::tempdir().unwrap();
-        bundle(dir.path());
-        let tarballs = planned(dir.path()).unwrap();
-        let files: Vec<_> = tarballs.iter().map(|tarball| &*tarball.file).collect();
-        let expected =
-            ["qemu-arm-static", "qus", "qus-bundle"].map(|name| format!("{name}_10.2.2-1_amd64.tar.zst"));
-        assert_eq!(files, expected);
-        let (libc, qemu) = ("share/licenses/libc6-dev-2/copyright", "share/licenses/qemu-10.2.2/COPYING");
-        let own = "share/licenses/qus-0.1.0/LICENSE-MIT";
-        assert_eq!(paths(&tarballs[0]), ["qemu-arm-static", libc, qemu]);
-        let (manual, completions) = ("share/man/man1/qus.1", "share/zsh/site-functions/_qus");
-        assert_eq!(paths(&tarballs[1]), ["qus", libc, own, manual, completions]);
-        let all = ["SHA256SUMS", "bundle.json", "qemu-arm", "qus", libc, qemu, own, manual, completions];
-        let expected = all.map(|path| format!("qus-bundle_10.2.2-1_amd64/{path}"));
-        assert_eq!(paths(&tarballs[2]), expected);
-    }
-
-    #[test]
-    fn equal_files_make_equal_tarballs() {
-        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-        dirs.iter().for_each(|dir| bundle(dir.path()));
-        let program = dirs[0].path().join("qus");
-        let open = fs::File::options().write(true).open(&program).unwrap();
-        open.set_modified(SystemTime::now() - Duration::from_secs(9)).unwrap();
-        fs::set_permissions(&program, Permissions::from_mode(0o700)).unwrap();
-        let [first, second] = dirs.each_ref().map(|dir| planned(dir.path()).unwrap());
-        for (first, second) in first.iter().zip(&second) {
-            assert_eq!(bytes(first), bytes(second), "{}", first.file);
-        }
-        let unpacked = tempfile::tempdir().unwrap();
-        let bytes = bytes(&first[2]);
-        tar::Archive::new(&*bytes).unpack(unpacked.path()).unwrap();
-        assert_eq!(
-            Bundle::read(&unpacked.path().join("qus-bundle_10.2.2-1_amd64")).unwrap().unwrap().version(),
-            "10.2.2-1"
-        );
-        for entry in &first[2].entries {
-            assert_eq!(files::sha256(&unpacked.path().join(&entry.path)).unwrap(), entry.sha256);
-        }
-        for entry in tar::Archive::new(&*bytes).entries().unwrap() {
-            let entry = entry.unwrap();
-            let header = entry.header();
-            let path = entry.path().unwrap();
-            let mode = if path.ends_with("qus") || path.ends_with("qemu-arm") { 0o755 } else { 0o644 };
-            assert_eq!(header.mode().unwrap(), mode, "{}", path.display());
-            assert_eq!((header.mtime().unwrap(), header.uid().unwrap(), header.gid().unwrap()), (0, 0, 0));
-            assert_eq!((header.username(), header.groupname()), (Ok(Some("")), Ok(Some(""))));
-        }
-    }
-
-    #[test]
-    fn incomplete_or_changed_bundles_are_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let message = || hint::render(&planned(dir.path()).err().unwrap());
-        assert!(message().contains("`cargo xtask build-qemu --all --host amd64`"), "{}", message());
-        bundle(dir.path());
-        fs::write(dir.path().join("qemu-arm"), "changed").unwrap();
-        assert!(message().contains("does not match bundle.json"), "{}", message());
-        assert!(message().contains("`cargo xtask build-qemu arm --host amd64`"), "{}", message());
-        bundle(dir.path());
-        files::remove_dir(&dir.path().join("share")).unwrap();
-        assert!(message().contains("`cargo xtask build-qus --host amd64`"), "{}", message());
-        bundle(dir.path());
-        fs::remove_file(dir.path().join("qus")).unwrap();
-        assert!(message().contains("`cargo xtask build-qus --host amd64`"), "{}", message());
-    }
-
-    #[test]
-    fn a_changed_tarball_is_detected() {
-        let dir = tempfile::tempdir().unwrap();
-        let files = vec![PackedTarball { file: "a".into(), size: 1, sha256: Sha256::of(b"a") }];
-        fs::write(dir.path().join("SHA256SUMS"), sums(&files)).unwrap();
-        fs::write(dir.path().join("a"), "a").unwrap();
-        let record = PackRecord { inputs: Sha256::of(""), files };
-        assert!(record.is_intact(dir.path()));
-        fs::write(dir.path().join("a"), "b").unwrap();
-        assert!(!record.is_intact(dir.path()));
-    }
-}
+mod tests;

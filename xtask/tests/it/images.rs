@@ -24,6 +24,7 @@ pub(super) fn add_bundle(xtask: &Xtask, host: &Host, profile: &str, guests: &[&s
     for licence in ["emulators/qemu-10.2.2/COPYING", "program/qus-0.1.0/LICENSE-MIT"] {
         let file = dir.join("licenses").join(licence);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file.parent().unwrap().with_file_name("parts.json"), "[]").unwrap();
         fs::write(file, licence).unwrap();
     }
     let none = Sha256::of("");

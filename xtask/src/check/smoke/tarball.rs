@@ -38,7 +38,7 @@ fn unpacked_emulator_runs(cx: &Context) -> Result<()> {
     let name = format!("{}-static", arch.emulator());
     let built = manifest::built(host, &bundle)?;
     let file = tarballs::file_name(&name, &built);
-    let tarballs = tarballs::plan(&built, &bundle)?;
+    let tarballs = tarballs::plan(&built, &bundle, 0)?;
     let tarball =
         tarballs.iter().find(|tarball| tarball.file == file).context("no such tarball is planned")?;
     let log = cx.start_log("smoke-tarball")?;

@@ -53,7 +53,7 @@ impl Release {
             ),
             release: release.cloned(),
             licence: cx.data.sources.licence.clone(),
-            epoch: cx.settings.source_date_epoch.or(checkout.epoch).unwrap_or(0),
+            epoch: checkout.epoch(cx),
             qemu: qemu.to_string(),
             checkout,
         })

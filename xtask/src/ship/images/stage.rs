@@ -16,6 +16,7 @@ use crate::base::context::Context;
 use crate::base::{cache, files};
 use crate::bundle::licences::Licensed;
 use crate::bundle::manifest;
+use crate::ship::sbom;
 
 /// A bundle and the directory of its staged files.
 pub(super) struct Staged {
@@ -58,12 +59,12 @@ impl Staged {
     ///
     /// # Errors
     /// An emulator does not match `bundle.json`.
-    pub(super) fn copy_files(&self, cx: &Context) -> Result<()> {
+    pub(super) fn copy_files(&self, cx: &Context, epoch: u64) -> Result<()> {
         let from = cx.paths.bundle(self.host);
         cache::publish(&self.dir, |into| {
             copy(&from.join("qus"), &into.join("qus/usr/bin/qus"), 0o755)?;
-            Licensed::Program.stage(&from, &into.join("qus"))?;
-            Licensed::Emulators.stage(&from, &into.join("emulators"))?;
+            self.stage_papers(&from, Licensed::Program, &into.join("qus"), epoch)?;
+            self.stage_papers(&from, Licensed::Emulators, &into.join("emulators"), epoch)?;
             let all = into.join("emulators/usr/bin");
             for emulator in &self.bundle.emulators {
                 let file = from.join(&emulator.file);
@@ -75,13 +76,27 @@ impl Staged {
                 let root = into.join("guests").join(target.name);
                 let single = root.join("usr/bin");
                 fs::create_dir_all(&single)?;
-                Licensed::Emulators.stage(&from, &root)?;
+                self.stage_papers(&from, Licensed::Emulators, &root, epoch)?;
                 fs::hard_link(&staged, single.join(&emulator.file))?;
                 write_manifest(&self.bundle.only(target), &single)?;
             }
             write_manifest(&self.bundle, &all)?;
             normalize_modes_and_times(into)
         })
+    }
+
+    /// Copies licences, and writes bills of materials; nothing if the bundle has none.
+    fn stage_papers(&self, bundle: &Path, of: Licensed, root: &Path, epoch: u64) -> Result<()> {
+        if of.missing(bundle)?.is_some() {
+            return Ok(());
+        }
+        of.stage(bundle, root)?;
+        for (file, text) in sbom::documents(&self.bundle, bundle, of, epoch)? {
+            let file = root.join("usr").join(sbom::INSTALLED).join(file);
+            files::write(&file, text.as_bytes())?;
+            fs::set_permissions(&file, Permissions::from_mode(0o644))?;
+        }
+        Ok(())
     }
 
     /// The emulated architectures in the order of the table.

@@ -19,7 +19,7 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
         all_kinds,
     )?;
     checks.check("pushed images: indexes, labels, provenance, sizes", contents)?;
-    checks.check("images contain the licences of their parts", licences)?;
+    checks.check("images contain the licences and bills of materials of their parts", licences)?;
     checks.check("a tag with different content is moved only with --force", tags_immutable)?;
     checks.check(
         "a second release with the same QEMU: fixed tags stay, others move, and never back",
@@ -114,17 +114,24 @@ fn licences(fixture: &EngineFixture<'_>) -> Result<()> {
         // Its command is not run.
         let image = format!("{}:{tag}", fixture.repo("qus"));
         fixture.docker(&["create", "--quiet", "--name", &name, &image, "none"])?.succeeds()?;
-        let from = format!("{name}:/usr/share/licenses");
+        let from = format!("{name}:/usr/share");
         fixture.docker(&["cp", "--quiet", &from, &dir.to_string_lossy()])?.succeeds()?;
         fixture.docker(&["rm", &name])?.succeeds()?;
-        let parts = fs::read_dir(dir.join("licenses"))?;
-        parts.map(|part| Ok(part?.file_name().to_string_lossy().into_owned())).collect()
+        let mut parts = Vec::new();
+        for papers in ["licenses", "sbom"] {
+            for part in fs::read_dir(dir.join("share").join(papers))? {
+                parts.push(part?.file_name().to_string_lossy().into_owned());
+            }
+        }
+        Ok(parts)
     };
     for (tag, of_qemu, of_qus) in [("latest", true, true), ("pkg", true, false), ("register", false, true)] {
         let parts = parts(tag)?;
         let has = |beginning: &str| parts.iter().any(|part| part.starts_with(beginning));
         for (part, wanted) in [
             (&*qemu, of_qemu),
+            ("qemu_", of_qemu),
+            ("qus_", of_qus),
             ("libglib", of_qemu),
             ("libpcre2", of_qemu),
             ("zlib1g", of_qemu),

@@ -239,7 +239,7 @@ fn tarball(fixture: &EngineFixture<'_>) -> Result<()> {
     let log = fixture.kernel.cx.start_log("smoke-tarball")?;
     let bundle = manifest::built(fixture.host, &fixture.kernel.bundle)?;
     let file = tarballs::file_name(&format!("{}-static", guest.target.emulator()), &bundle);
-    let tarballs = tarballs::plan(&bundle, &fixture.kernel.bundle)?;
+    let tarballs = tarballs::plan(&bundle, &fixture.kernel.bundle, 0)?;
     let tarball =
         tarballs.iter().find(|tarball| tarball.file == file).context("no such tarball is planned")?;
     let dir = fixture.path("unpacked");
