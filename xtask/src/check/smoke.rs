@@ -13,6 +13,7 @@ mod emulator;
 mod engine;
 mod fixture;
 mod hosts;
+mod installer;
 mod kernel;
 mod measured;
 mod sbom;
@@ -72,6 +73,7 @@ impl Level {
                 compat::run(cx, report)?;
                 tarball::run(cx, report)?;
                 sbom::run(cx, report)?;
+                installer::run(cx, report)?;
                 measured::run(cx, report)
             }
             Self::Hosts => hosts::run(cx, report),

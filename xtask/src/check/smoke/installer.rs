@@ -1,0 +1,184 @@
+//! Checks `images/install.sh`: from a directory and over HTTP, again, with damaged files, and its removal.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use qus_core::arch::{Arch, Host};
+use qus_core::release::ReleaseVersion;
+use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::exec::{self, is_installed, sh};
+use crate::base::files;
+use crate::bundle::{artefact, manifest, runner::Runner};
+use crate::check::report::Report;
+use crate::check::smoke::fixture::tools;
+use crate::ship::tarballs;
+
+/// The emulator that is in the tarball.
+const GUEST: &str = "aarch64";
+
+pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
+    report.check("emulator", "install.sh: install, update, remove; damaged and missing files", || {
+        Installer::prepare(cx)?.check()
+    })
+}
+
+struct Installer {
+    script: PathBuf,
+    dir: tempfile::TempDir,
+    /// `PATH` with zstd.
+    path: std::ffi::OsString,
+    /// The name of the tarball.
+    file: String,
+}
+
+impl Installer {
+    /// Packs a release with one emulator.
+    fn prepare(cx: &Context) -> Result<Self> {
+        let (host, arch): (_, &Arch) =
+            (Host::current().context("qus has no emulators for this host")?, GUEST.parse()?);
+        let bundle = cx.paths.bundle(host);
+        let built = manifest::built(host, &bundle)?.only(arch).released("1.0.0-1".parse::<ReleaseVersion>()?);
+        let dir = tempfile::tempdir()?;
+        let release = dir.path().join("releases");
+        fs::create_dir_all(&release)?;
+        let file = tarballs::file_name("qus-bundle", &built);
+        let planned = tarballs::plan(&built, &bundle, 0)?;
+        let tarball = planned.iter().find(|tarball| tarball.file == file).context("no bundle is planned")?;
+        let packed = tarball.write(&release)?;
+        fs::write(release.join(manifest::SUMS), format!("{}  {file}\n", files::sha256(&packed)?))?;
+        let zstd = tools::zstd(cx)?;
+        let zstd = zstd.parent().context("zstd has no directory")?.to_owned();
+        let path = cx.settings.path_with([zstd])?;
+        Ok(Self { script: cx.paths.images().join("install.sh"), dir, path, file })
+    }
+
+    fn prefix(&self) -> PathBuf {
+        self.dir.path().join("prefix")
+    }
+
+    fn run(&self, args: &[&str]) -> Result<Output> {
+        let (script, prefix) = (&self.script, self.prefix());
+        exec::output(cmd!(sh(), "sh {script} --prefix {prefix} {args...}").env("PATH", &self.path))
+    }
+
+    fn succeeds(&self, args: &[&str]) -> Result<String> {
+        let output = self.run(args)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{args:?} ended with {}: {stderr}", output.status);
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Asserts that it fails with this error, and leaves an installed emulator as it is.
+    fn fails(&self, args: &[&str], error: &str) -> Result<()> {
+        let output = self.run(args)?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        ensure!(!output.status.success() && stderr.contains(error), "{args:?} printed: {stderr}");
+        self.check_runs()
+    }
+
+    fn check_runs(&self) -> Result<()> {
+        let arch: &Arch = GUEST.parse()?;
+        artefact::run_probe(
+            &Runner::native(),
+            &self.prefix().join("libexec/qus").join(arch.emulator()),
+            arch,
+        )?;
+        let program = self.prefix().join("bin/qus");
+        let version = exec::read(cmd!(sh(), "{program} --version"))?;
+        ensure!(version.contains("release 1.0.0-1"), "{version}");
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        let from = self.dir.path().join("releases").to_string_lossy().into_owned();
+        let installed = self.succeeds(&["--from", &from])?;
+        ensure!(installed.contains("release 1.0.0-1"), "{installed}");
+        self.check_runs()?;
+        // Again, as an update.
+        self.succeeds(&["--from", &from, "--version", "1.0.0-1"])?;
+        self.check_runs()?;
+        self.fails(&["--from", &from, "--version", "2.0.0-1"], "has no tarball for")?;
+        self.fails(&["--from", "/no/such/directory"], "there is no SHA256SUMS in /no/such/directory")?;
+        self.fails(&["--wrong"], "unknown argument --wrong")?;
+        self.over_http()?;
+        for damage in [Damage::Changed, Damage::Cut] {
+            let damaged = self.damaged(damage)?;
+            self.fails(&["--from", &damaged.to_string_lossy()], "does not have the checksum of the release")?;
+        }
+        self.succeeds(&["--uninstall"])?;
+        let left = exec::read({
+            let prefix = self.prefix();
+            cmd!(sh(), "find {prefix} -not -type d")
+        })?;
+        ensure!(left.is_empty(), "it leaves {left}");
+        let again = self.run(&["--uninstall"])?;
+        ensure!(!again.status.success(), "it removes what is not there");
+        Ok(())
+    }
+
+    /// A copy of the release with a damaged tarball.
+    fn damaged(&self, damage: Damage) -> Result<PathBuf> {
+        let from = self.dir.path().join("releases");
+        let copy = self.dir.path().join("damaged");
+        files::recreate_dir(&copy)?;
+        fs::copy(from.join(manifest::SUMS), copy.join(manifest::SUMS))?;
+        let mut bytes = fs::read(from.join(&self.file))?;
+        let middle = bytes.len() / 2;
+        match damage {
+            Damage::Changed => bytes[middle] ^= 1,
+            Damage::Cut => bytes.truncate(middle),
+        }
+        fs::write(copy.join(&self.file), bytes)?;
+        Ok(copy)
+    }
+
+    /// Downloads it from a server, whose paths are those of releases.
+    fn over_http(&self) -> Result<()> {
+        if !is_installed("curl") && !is_installed("wget") {
+            return Ok(());
+        }
+        let root = self.dir.path().join("http");
+        for path in ["latest/download", "download/v1.0.0-1"] {
+            let dir = root.join(path);
+            fs::create_dir_all(dir.parent().context("no parent")?)?;
+            std::os::unix::fs::symlink(self.dir.path().join("releases"), &dir)?;
+        }
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port().to_string();
+        let serve = cmd!(sh(), "python3 -m http.server --bind 127.0.0.1 --directory {root} {port}");
+        let mut server = exec::spawn_tied(serve, std::fs::File::create(self.dir.path().join("log"))?)?;
+        let done = self.download(&root, &port);
+        server.kill()?;
+        server.wait()?;
+        done
+    }
+
+    fn download(&self, root: &Path, port: &str) -> Result<()> {
+        let address = format!("127.0.0.1:{port}");
+        for _ in 0..100 {
+            if std::net::TcpStream::connect(&address).is_ok() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let from = format!("http://{address}");
+        files::remove_dir(&self.prefix())?;
+        self.succeeds(&["--from", &from])?;
+        self.succeeds(&["--from", &from, "--version", "1.0.0-1"])?;
+        self.fails(&["--from", &from, "--version", "3.0.0-1"], "cannot download")?;
+        ensure!(root.exists(), "the server's directory is gone");
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Damage {
+    Changed,
+    Cut,
+}
