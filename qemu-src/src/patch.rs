@@ -145,7 +145,7 @@ impl Patch {
     }
 
     /// Its purpose and number, which variants of one patch for different versions share.
-    pub(crate) fn number(&self) -> &str {
+    pub fn number(&self) -> &str {
         let file = self.name.find('/').map_or(0, |slash| slash + 1);
         let end = self.name[file..].find('-').map_or(self.name.len(), |dash| file + dash);
         &self.name[..end]

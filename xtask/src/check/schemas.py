@@ -31,6 +31,10 @@ FILES = {
         (0, "jobs/code/runs_on", "ubuntu-24.04"),
         (0, "concurrency/cancel", True),
     ],
+    "../.github/workflows/canary.yml": [
+        (0, "on/schedule/0/cron", 1),
+        (0, "jobs/qemu/runs-on", None),
+    ],
     "../.github/dependabot.yml": [
         (0, "version", 1),
         (0, "updates/0/package-ecosystem", "crates"),

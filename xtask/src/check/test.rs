@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Check only the code, its licences, workflows and configuration files: build and run no emulators
     #[arg(long, conflicts_with = "names")]
     code: bool,
+    /// Also look for crates in RustSec's database of vulnerabilities; needs the network
+    #[arg(long)]
+    advisories: bool,
 }
 
 /// The other host for which emulators are built by default: the most common one that this machine is not.
@@ -65,7 +68,10 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     step("unit and integration tests", &|| {
         run_program(cx, cmd!(sh(), "cargo test --quiet --workspace --locked"))
     })?;
-    step("licences", &|| licences(cx))?;
+    step("licences", &|| cargo_deny(cx, &["licenses", "bans", "sources"]))?;
+    if args.advisories {
+        step("advisories", &|| cargo_deny(cx, &["advisories"]))?;
+    }
     step("configuration files", &|| schemas::check(cx))?;
     step("workflows", &|| workflows(cx))?;
     step("scripts", &|| scripts(cx))?;
@@ -147,9 +153,9 @@ fn scripts(cx: &Context) -> Result<()> {
     run(&["--shell", "dash"], &without)
 }
 
-/// Runs cargo-deny.
-fn licences(cx: &Context) -> Result<()> {
+/// Runs checks of cargo-deny.
+fn cargo_deny(cx: &Context, checks: &[&str]) -> Result<()> {
     let config = cx.paths.root().join(".cargo/deny.toml");
     let program = checker(cx, "cargo-deny", &cx.data.tools.cargo_deny)?;
-    run_program(cx, cmd!(sh(), "{program} --log-level warn --config {config} check licenses bans sources"))
+    run_program(cx, cmd!(sh(), "{program} --log-level warn --config {config} check {checks...}"))
 }

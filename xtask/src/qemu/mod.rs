@@ -3,6 +3,7 @@
 pub(crate) mod archive;
 pub(crate) mod args;
 pub(crate) mod build;
+pub(crate) mod bump;
 pub(crate) mod compile;
 pub(crate) mod compiler;
 pub(crate) mod download;

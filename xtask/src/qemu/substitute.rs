@@ -25,16 +25,19 @@ pub(super) const FILE: &str = "substitute.json";
 
 /// The original archive of a source package in a signed index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct SourceRecord {
-    version: Version,
-    debian_version: String,
-    file: String,
-    sha256: Sha256,
+pub(super) struct SourceRecord {
+    pub(super) version: Version,
+    pub(super) debian_version: String,
+    pub(super) file: String,
+    pub(super) sha256: Sha256,
+    /// In bytes; records of older versions of xtask lack it.
+    #[serde(default)]
+    pub(super) size: Option<u64>,
 }
 
 impl SourceRecord {
     fn pin(&self) -> Pin<'_> {
-        Pin { origin: "Debian", file: &self.file, sha256: self.sha256, size: None }
+        Pin { origin: "Debian", file: &self.file, sha256: self.sha256, size: self.size }
     }
 }
 
@@ -127,7 +130,8 @@ pub(super) fn from_debian(
     Err(failure)
 }
 
-fn download(cx: &Context, apt: &Apt, record: &SourceRecord) -> Result<PathBuf> {
+/// Downloads an archive to the cache.
+pub(super) fn download(cx: &Context, apt: &Apt, record: &SourceRecord) -> Result<PathBuf> {
     let archive = cx.paths.download(&record.sha256, &record.file);
     let dir = archive.parent().context("the archive has no parent directory")?;
     cache::publish(dir, |partial| {
@@ -153,10 +157,15 @@ fn warn_substitute(release: &Release, version: &Version) {
 /// The pinned archive among the records of an index, followed by newer patch levels of its series, newest first.
 fn candidates(records: &str, pinned: &DebianArchive, version: &Version) -> Vec<SourceRecord> {
     let is_pinned = |record: &SourceRecord| record.sha256 == pinned.sha256;
-    let mut records: Vec<SourceRecord> = records.split("\n\n").filter_map(parse_record).collect();
+    let mut records = self::records(records);
     records.retain(|record| is_pinned(record) || is_newer_patch_level(&record.version, version));
     records.sort_by(|a, b| is_pinned(b).cmp(&is_pinned(a)).then(b.version.cmp(&a.version)));
     records
+}
+
+/// The records of an index.
+pub(super) fn records(index: &str) -> Vec<SourceRecord> {
+    index.split("\n\n").filter_map(parse_record).collect()
 }
 
 /// Parses a record; `None` if it has no original archive.
@@ -173,6 +182,7 @@ fn parse_record(text: &str) -> Option<SourceRecord> {
         version: upstream.parse().ok()?,
         file: (*fields.last()?).to_owned(),
         sha256: fields.first()?.parse().ok()?,
+        size: fields.get(1).and_then(|size| size.parse().ok()),
         debian_version,
     })
 }

@@ -50,6 +50,27 @@ pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Resu
     Ok(tree)
 }
 
+/// The patches that do not apply to a source, and why. Each is applied after those before it that do.
+pub(crate) fn failing(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<Vec<(String, String)>> {
+    let plain = prepare(cx, source, &[])?;
+    let dir = tempfile::tempdir_in(plain.parent().context("the source has no parent directory")?)?;
+    let copy = dir.path().join("qemu");
+    exec::read(cmd!(sh(), "cp --recursive --reflink=auto {plain} {copy}"))?;
+    let mut failing = Vec::new();
+    for patch in patches {
+        if let Err(error) = apply(&copy, patch, &source.version) {
+            let error = error.to_string();
+            let why = error
+                .lines()
+                .skip(1)
+                .map(str::trim)
+                .find(|line| line.contains("failed") || line.contains("No such"));
+            failing.push((patch.name.clone(), why.unwrap_or(&error).to_owned()));
+        }
+    }
+    Ok(failing)
+}
+
 /// A file whose reading is shown as progress.
 struct WatchedFile<'a> {
     file: std::fs::File,

@@ -3,10 +3,11 @@
 use super::Xtask;
 use super::documents::documents;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "bench",
     "build-qemu",
     "build-qus",
+    "bump",
     "codegen",
     "engine",
     "guests",
