@@ -130,6 +130,22 @@ impl Apt {
         Self::with(dir, log, &[line], &[])
     }
 
+    /// For sources of this distribution's packages, and of others of its suites.
+    pub(crate) fn sources(
+        dir: &Path,
+        log: &Path,
+        distribution: &Distribution,
+        suites: &[String],
+    ) -> Result<Self> {
+        let mut lines = distribution.own_sources()?;
+        for suite in suites {
+            lines.push(distribution.other_suite("deb-src", suite, &[])?);
+        }
+        lines.sort();
+        lines.dedup();
+        Self::with(dir, log, &lines, &[])
+    }
+
     /// For these source lines, and these architectures in addition to this machine's.
     pub(crate) fn with(dir: &Path, log: &Path, lines: &[String], foreign: &[&str]) -> Result<Self> {
         for name in ["lists/partial", "cache/archives/partial"] {
@@ -238,6 +254,13 @@ impl Apt {
         let download =
             cmd!(sh(), "apt-get -c {conf} source --download-only --tar-only {what}").env("LC_ALL", "C");
         self.fetch(download.in_dir(into), Some(1))
+    }
+
+    /// Downloads all files of a source package, given as `PACKAGE=VERSION` of one of its binary packages.
+    pub(crate) fn download_sources(&self, package: &str, into: &Path) -> Result<()> {
+        let conf = &self.conf;
+        let download = cmd!(sh(), "apt-get -c {conf} source --download-only {package}").env("LC_ALL", "C");
+        self.fetch(download.in_dir(into), None)
     }
 
     /// The records of all versions of a source package in the signed index.

@@ -73,6 +73,12 @@ impl Distribution {
         })
     }
 
+    /// This distribution's own suites as sources of source packages.
+    pub(super) fn own_sources(&self) -> Result<Vec<String>> {
+        let line = |[uri, suite, component]: &[String; 3]| self.line("deb-src", "", [uri, suite, component]);
+        Ok(self.indexes()?.iter().map(line).collect())
+    }
+
     /// The address of this machine's mirror of Debian.
     ///
     /// # Errors

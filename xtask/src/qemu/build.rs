@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use qemu_src::Patch;
+use qemu_src::{Patch, Release};
 use qus_core::arch::{Arch, Host};
 use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Profile, Recipe};
 use qus_core::digest::Sha256;
@@ -135,6 +135,12 @@ pub(crate) fn runner(cx: &Context, host: &Host) -> Result<Runner> {
         true => Build::new(cx, environment_source(cx))?.runner(host),
         false => Ok(Runner::native()),
     }
+}
+
+/// The pinned source of a release, for commands other than `build-qemu`.
+pub(crate) fn pinned_source(cx: &Context, release: &Release) -> Result<Source> {
+    let given = environment_source(cx).and_then(|given| given.for_other_release(release));
+    source::resolve(cx, release, given, true)
 }
 
 /// The common context of all builds of a run.

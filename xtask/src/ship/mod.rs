@@ -3,5 +3,6 @@
 pub(crate) mod images;
 pub(crate) mod plan;
 pub(crate) mod sbom;
+mod sources;
 pub(crate) mod tarballs;
 mod version;

@@ -12,6 +12,7 @@ use fs_err as fs;
 use qus_core::arch::Host;
 use qus_core::bundle::{Bundle, FILE};
 use qus_core::digest::Sha256;
+use qus_core::release::ReleaseVersion;
 use qus_core::table::Table;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -25,7 +26,7 @@ use crate::base::{cache, files, lock, parallel};
 use crate::bundle::hosts::HostArgs;
 use crate::bundle::licences::Licensed;
 use crate::bundle::manifest;
-use crate::ship::{sbom, version};
+use crate::ship::{sbom, sources, version};
 
 /// Pack emulators and qus into release tarballs
 ///
@@ -39,6 +40,9 @@ pub(crate) struct Args {
     /// Channel or version of QEMU in names; 32-bit hosts may have an older version [default: the newest]
     #[arg(long, value_name = "CHANNEL|VERSION")]
     qemu: Option<String>,
+    /// Also pack the sources of QEMU, of its static libraries and of this repository; needs the network
+    #[arg(long)]
+    sources: bool,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -72,10 +76,15 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     hosts.sort_by_key(|host| host.name);
     let OutputArgs { dry_run, json } = args.output;
     if dry_run {
-        return print_plan(cx, &plan_all(cx, &hosts, args.qemu.as_deref())?, json);
+        return print_plan(cx, &Plan::new(cx, &hosts, args.qemu.as_deref())?.tarballs, json);
     }
+    // As for build-qemu: two commands that lock in different orders could wait for each other.
+    let _cache = args.sources.then(|| lock::lock(cx.paths.cache())).transpose()?;
     let _lock = lock::lock(cx.paths.out())?;
-    let tarballs = plan_all(cx, &hosts, args.qemu.as_deref())?;
+    let Plan { release, bundles, mut tarballs } = Plan::new(cx, &hosts, args.qemu.as_deref())?;
+    if args.sources {
+        tarballs.push(sources::collect(cx, &bundles, &release, &cx.paths.out().join("sources"))?);
+    }
     let dir = cx.paths.tarballs();
     let inputs = hash_inputs(&tarballs)?;
     let valid = PackRecord::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
@@ -91,17 +100,27 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     TarballReport { tarballs: &dir, up_to_date, files: &record.files }.print(json)
 }
 
-fn plan_all(cx: &Context, hosts: &[&'static Host], qemu: Option<&str>) -> Result<Vec<Tarball>> {
-    let bundles = hosts.iter().map(|host| manifest::built(host, &cx.paths.bundle(host)));
-    let bundles = bundles.collect::<Result<Vec<_>>>()?;
-    let release = version::release(cx, &version::of_bundles(cx, bundles.iter(), qemu)?)?.release_version();
-    let epoch = Checkout::read(cx.paths.root()).epoch(cx);
-    let plan = |bundle: Bundle| {
-        let dir = cx.paths.bundle(bundle.recipe.host);
-        plan(&bundle.released(release.clone()), &dir, epoch)
-    };
-    let plans: Result<Vec<_>> = bundles.into_iter().map(plan).collect();
-    Ok(plans?.into_iter().flatten().collect())
+/// The tarballs of a release, without its sources.
+struct Plan {
+    release: ReleaseVersion,
+    bundles: Vec<Bundle>,
+    tarballs: Vec<Tarball>,
+}
+
+impl Plan {
+    fn new(cx: &Context, hosts: &[&'static Host], qemu: Option<&str>) -> Result<Self> {
+        let bundles = hosts.iter().map(|host| manifest::built(host, &cx.paths.bundle(host)));
+        let bundles = bundles.collect::<Result<Vec<_>>>()?;
+        let release =
+            version::release(cx, &version::of_bundles(cx, bundles.iter(), qemu)?)?.release_version();
+        let epoch = Checkout::read(cx.paths.root()).epoch(cx);
+        let mut tarballs = Vec::new();
+        for bundle in &bundles {
+            let dir = cx.paths.bundle(bundle.recipe.host);
+            tarballs.extend(plan(&bundle.clone().released(release.clone()), &dir, epoch)?);
+        }
+        Ok(Self { release, bundles, tarballs })
+    }
 }
 
 /// The tarballs of a bundle, with the time of the commit.
