@@ -35,6 +35,8 @@ pub(crate) struct Args {
 
 #[derive(Serialize)]
 struct Plan {
+    /// The versions of the releases, as in `10.2.2-1`.
+    releases: Vec<String>,
     jobs: Vec<Job>,
     cells: Vec<Cell>,
 }
@@ -80,10 +82,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
 }
 
 fn plan(data: &QemuSrc, hosts: &[&'static Host], requested: &[String]) -> Result<Plan> {
-    let mut plan = Plan { jobs: Vec::new(), cells: Vec::new() };
+    let mut plan = Plan { releases: Vec::new(), jobs: Vec::new(), cells: Vec::new() };
     let narrow = data.release(&data.sources.narrow_hosts.channel).map_err(Usage)?;
     for name in requested {
         let wanted = data.release(name).map_err(Usage)?;
+        plan.releases.push(wanted.release_version().to_string());
         for host in hosts {
             let release = if host.arch.registers_64_bit { wanted } else { narrow };
             let job = job(data, host, release);
@@ -126,6 +129,7 @@ fn cell(data: &QemuSrc, host: &'static Host, release: &Release, arch: &'static A
 #[cfg(test)]
 mod tests {
     use super::*;
+    use qus_core::release::ReleaseVersion;
 
     fn data() -> QemuSrc {
         Context::new().unwrap().data
@@ -135,6 +139,12 @@ mod tests {
         let requested: Vec<_> = requested.iter().map(|name| (*name).to_owned()).collect();
         let plan = plan(&data(), &HOSTS.iter().collect::<Vec<_>>(), &requested).unwrap();
         assert_eq!(plan.cells.len(), plan.jobs.len() * ARCHES.len());
+        assert_eq!(plan.releases.len(), requested.len());
+        assert!(
+            plan.releases.iter().all(|release| release.parse::<ReleaseVersion>().is_ok()),
+            "{:?}",
+            plan.releases
+        );
         plan.jobs.into_iter().map(|job| job.name).collect()
     }
 
