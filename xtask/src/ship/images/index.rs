@@ -81,37 +81,29 @@ impl ImageRun<'_> {
                 _ => self.check_conflicts(&[describe_conflict(&version, found)])?,
             }
         }
-        let mut rows = Vec::new();
-        let mut new = vec![version.clone()];
-        if let Some(found) = found.filter(|found| found.digest() == digest) {
-            new.clear();
-            rows.push(check::verify_index(registry, &version, found, &platforms, size, TagState::Unchanged)?);
-        }
+        let verify = |tag: &str, found: &RemoteManifest, state| {
+            check::verify_index(registry, tag, found, &platforms, size, state)
+        };
         let ours = self.release.release_version();
-        for tag in self.release.moving_tags(kind) {
-            match registry.find(&tag)? {
-                Some(found) if found.digest() == digest => {
-                    rows.push(check::verify_index(
-                        registry,
-                        &tag,
-                        &found,
-                        &platforms,
-                        size,
-                        TagState::Unchanged,
-                    )?);
+        let moving = self.release.moving_tags(kind);
+        let moving = moving.into_iter().map(|tag| anyhow::Ok((registry.find(&tag)?, tag)));
+        let (mut rows, mut new) = (Vec::new(), Vec::new());
+        for tag in std::iter::once(Ok((found.cloned(), version.clone()))).chain(moving) {
+            match tag? {
+                (Some(found), tag) if found.digest() == digest => {
+                    rows.push(verify(&tag, &found, TagState::Unchanged)?);
                 }
-                Some(found) if found.release() > ours && !self.args.force => {
+                (Some(found), tag) if tag != version && found.release() > ours && !self.args.force => {
                     rows.push(check::index_outcome(&tag, &found, Vec::new(), TagState::Newer));
                 }
-                _ => new.push(tag),
+                (_, tag) => new.push(tag),
             }
         }
         if !new.is_empty() {
             registry.push_index(&new, &digests, &annotations)?;
         }
         for tag in new {
-            let found = check::find(registry, &tag, &digest)?;
-            rows.push(check::verify_index(registry, &tag, &found, &platforms, size, TagState::Pushed)?);
+            rows.push(verify(&tag, &check::find(registry, &tag, &digest)?, TagState::Pushed)?);
         }
         Ok(rows)
     }
