@@ -15,7 +15,7 @@ pub(crate) struct Checkout {
     /// Whether files differ from the commit, or are not in it.
     pub(crate) changed: bool,
     /// When the commit was made, in seconds since 1970.
-    epoch: Option<u64>,
+    pub(crate) epoch: Option<u64>,
     /// URL of the remote `origin`.
     pub(crate) origin: Option<String>,
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod images;
 pub(crate) mod plan;
+mod releasable;
+pub(crate) mod release;
 pub(crate) mod sbom;
 mod sources;
 pub(crate) mod tarballs;

@@ -47,20 +47,20 @@ pub(crate) struct Args {
     output: OutputArgs,
 }
 
-/// A packed tarball.
+/// A file that is ready to be published.
 #[derive(Serialize, Deserialize)]
-struct PackedTarball {
-    file: String,
+pub(crate) struct PackedFile {
+    pub(crate) file: String,
     /// In bytes.
-    size: u64,
-    sha256: Sha256,
+    pub(crate) size: u64,
+    pub(crate) sha256: Sha256,
 }
 
 /// The record of the last run: the tarballs and the hash of their inputs.
 #[derive(Serialize, Deserialize)]
 struct PackRecord {
     inputs: Sha256,
-    files: Vec<PackedTarball>,
+    files: Vec<PackedFile>,
 }
 
 /// What `--json` prints.
@@ -68,7 +68,7 @@ struct PackRecord {
 struct TarballReport<'a> {
     tarballs: &'a Path,
     up_to_date: bool,
-    files: &'a [PackedTarball],
+    files: &'a [PackedFile],
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
@@ -81,10 +81,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     // As for build-qemu: two commands that lock in different orders could wait for each other.
     let _cache = args.sources.then(|| lock::lock(cx.paths.cache())).transpose()?;
     let _lock = lock::lock(cx.paths.out())?;
-    let Plan { release, bundles, mut tarballs } = Plan::new(cx, &hosts, args.qemu.as_deref())?;
+    let mut plan = Plan::new(cx, &hosts, args.qemu.as_deref())?;
     if args.sources {
-        tarballs.push(sources::collect(cx, &bundles, &release, &cx.paths.out().join("sources"))?);
+        plan.add_sources(cx)?;
     }
+    let tarballs = plan.tarballs;
     let dir = cx.paths.tarballs();
     let inputs = hash_inputs(&tarballs)?;
     let valid = PackRecord::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
@@ -100,15 +101,19 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     TarballReport { tarballs: &dir, up_to_date, files: &record.files }.print(json)
 }
 
-/// The tarballs of a release, without its sources.
-struct Plan {
-    release: ReleaseVersion,
-    bundles: Vec<Bundle>,
-    tarballs: Vec<Tarball>,
+/// The tarballs of a release.
+pub(crate) struct Plan {
+    pub(crate) release: ReleaseVersion,
+    pub(crate) bundles: Vec<Bundle>,
+    pub(crate) tarballs: Vec<Tarball>,
 }
 
 impl Plan {
-    fn new(cx: &Context, hosts: &[&'static Host], qemu: Option<&str>) -> Result<Self> {
+    /// The tarballs of these hosts.
+    ///
+    /// # Errors
+    /// A host has no bundle, or that of another version of QEMU; a file is missing or has changed.
+    pub(crate) fn new(cx: &Context, hosts: &[&'static Host], qemu: Option<&str>) -> Result<Self> {
         let bundles = hosts.iter().map(|host| manifest::built(host, &cx.paths.bundle(host)));
         let bundles = bundles.collect::<Result<Vec<_>>>()?;
         let release =
@@ -120,6 +125,13 @@ impl Plan {
             tarballs.extend(plan(&bundle.clone().released(release.clone()), &dir, epoch)?);
         }
         Ok(Self { release, bundles, tarballs })
+    }
+
+    /// Adds the sources.
+    pub(crate) fn add_sources(&mut self, cx: &Context) -> Result<()> {
+        let sources = sources::collect(cx, &self.bundles, &self.release, &cx.paths.out().join("sources"))?;
+        self.tarballs.push(sources);
+        Ok(())
     }
 }
 
@@ -201,32 +213,37 @@ fn hash_inputs(tarballs: &[Tarball]) -> Result<Sha256> {
     Ok(Sha256::of(serde_json::to_vec(&(compressor, tarballs))?))
 }
 
-fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<PackedTarball>> {
-    let dir = cx.paths.tarballs();
-    // A host's last tarball has all its emulators, and takes as long as its others together.
-    let largest_first: Vec<_> = tarballs.iter().rev().collect();
+fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<PackedFile>> {
     let mut packed = Vec::new();
-    cache::publish(&dir, |partial| {
-        let progress = Mutex::new((0, Bar::new(format!("packing {} tarballs", tarballs.len()))));
-        packed = parallel::map(&largest_first, |tarball| {
-            let path = tarball.write(partial)?;
-            let size = fs::metadata(&path)?.len();
-            let sha256 = files::sha256(&path)?;
-            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
-            progress.0 += 1;
-            let done = progress.0;
-            progress.1.set(done, tarballs.len() as u64);
-            Ok(PackedTarball { file: tarball.file.clone(), size, sha256 })
-        })?;
-        progress.into_inner().unwrap_or_else(PoisonError::into_inner).1.finish();
-        packed.sort_by(|a, b| a.file.cmp(&b.file));
+    cache::publish(&cx.paths.tarballs(), |partial| {
+        packed = pack_into(partial, tarballs)?;
         files::write(&partial.join(manifest::SUMS), sums(&packed).as_bytes())
     })?;
     Ok(packed)
 }
 
+/// Packs tarballs into a directory that is not yet published, and returns them sorted.
+pub(crate) fn pack_into(dir: &Path, tarballs: &[Tarball]) -> Result<Vec<PackedFile>> {
+    // A host's last tarball has all its emulators, and takes as long as its others together.
+    let largest_first: Vec<_> = tarballs.iter().rev().collect();
+    let progress = Mutex::new((0, Bar::new(format!("packing {} tarballs", tarballs.len()))));
+    let mut packed = parallel::map(&largest_first, |tarball| {
+        let path = tarball.write(dir)?;
+        let size = fs::metadata(&path)?.len();
+        let sha256 = files::sha256(&path)?;
+        let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.0 += 1;
+        let done = progress.0;
+        progress.1.set(done, tarballs.len() as u64);
+        Ok(PackedFile { file: tarball.file.clone(), size, sha256 })
+    })?;
+    progress.into_inner().unwrap_or_else(PoisonError::into_inner).1.finish();
+    packed.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(packed)
+}
+
 /// The text of [`manifest::SUMS`].
-fn sums(files: &[PackedTarball]) -> String {
+pub(crate) fn sums(files: &[PackedFile]) -> String {
     files.iter().map(|packed| format!("{}  {}\n", packed.sha256, packed.file)).collect()
 }
 
@@ -238,7 +255,7 @@ impl PackRecord {
 
     /// Whether all tarballs exist and are unchanged.
     fn is_intact(&self, dir: &Path) -> bool {
-        let same = |packed: &PackedTarball| {
+        let same = |packed: &PackedFile| {
             files::sha256(&dir.join(&packed.file)).is_ok_and(|sha256| sha256 == packed.sha256)
         };
         fs::read_to_string(dir.join(manifest::SUMS)).is_ok_and(|text| text == sums(&self.files))

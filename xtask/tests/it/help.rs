@@ -3,7 +3,7 @@
 use super::Xtask;
 use super::documents::documents;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "bench",
     "build-qemu",
     "build-qus",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 12] = [
     "guests",
     "images",
     "plan",
+    "release",
     "smoke",
     "tarballs",
     "test",

@@ -43,3 +43,24 @@ fn packing_needs_no_external_program() {
     assert!(!up_to_date && files.as_array().unwrap().len() == 3, "{files}");
     assert_eq!(pack(), (true, files));
 }
+
+#[test]
+fn what_is_no_release_is_refused() {
+    let xtask = super::images::with_bundle();
+    fs::create_dir_all(xtask.path("target/qus/bundle/amd64/share/man/man1")).unwrap();
+    let release = |args: &[&str]| xtask.run(&[&["release", "--no-sources"], args].concat());
+    let what = "this is no release: the emulators for amd64 have another source of QEMU than this checkout";
+    release(&["--host", "amd64"]).failed(1, &[what, "`cargo xtask build-qemu aarch64", "--allow-dev"]);
+    release(&["--sign", "/no/such/key"]).failed(2, &["there is no key /no/such/key"]);
+    assert!(!xtask.path("target/qus/release").exists(), "something was written");
+    let ended = release(&["--allow-dev"]);
+    assert_eq!(ended.status, Some(0), "{}", ended.stderr);
+    for note in ["there are no bundles for arm64v8, ", "no heading `## 10.2.2-1`", "is not signed"] {
+        assert!(ended.stderr.contains(note), "{note}: {}", ended.stderr);
+    }
+    let dir = xtask.path("target/qus/release/10.2.2-1");
+    for file in ["SHA256SUMS", "install.sh", "provenance.intoto.json", "qus_10.2.2-1_amd64.tar.zst"] {
+        assert!(dir.join(file).exists(), "{file}");
+    }
+    assert!(ended.stdout.contains("gh release create v10.2.2-1"), "{}", ended.stdout);
+}

@@ -5,19 +5,17 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 use qus_core::arch::{ARCHES, Arch, HOSTS, Host};
-use qus_core::bundle::{Profile, Recipe};
 use qus_core::hint::hinted;
 
 use crate::base::context::Context;
 use crate::base::git::Checkout;
 use crate::base::parallel;
 use crate::base::progress::say;
-use crate::bundle::manifest;
 use crate::ship::images::args::Args;
 use crate::ship::images::plan::{GUESTS, ImageKind};
 use crate::ship::images::registry::Registry;
 use crate::ship::images::stage::Staged;
-use crate::ship::version;
+use crate::ship::releasable::{self, Fault, build_command};
 
 /// The guests of a host.
 pub(super) struct HostGuests {
@@ -34,8 +32,8 @@ pub(super) struct Policy<'a> {
 impl Policy<'_> {
     /// Refuses to push what is no release to fixed and moving tags. For other tags, it is only noted.
     pub(super) fn check_releasable(&self, cx: &Context, checkout: &Checkout) -> Result<()> {
-        let faults = [self.dev_profile(), self.other_inputs(cx), self.no_licences(), unclean(checkout)];
-        for (what, remedy) in faults.into_iter().flatten() {
+        let bundles: Vec<_> = self.staged.iter().map(|staged| &staged.bundle).collect();
+        for Fault { what, remedy } in releasable::faults(cx, &bundles, checkout)? {
             if !self.args.push || self.args.tag.is_some() || self.args.allow_dev {
                 say(format_args!("note: {what}; for a release, {remedy}"));
                 continue;
@@ -48,43 +46,6 @@ impl Policy<'_> {
             ));
         }
         Ok(())
-    }
-
-    /// What is wrong if emulators were built with the dev profile, and what to do.
-    fn dev_profile(&self) -> Option<(String, String)> {
-        let is_dev = |staged: &&Staged| staged.bundle.recipe.profile == Profile::Dev;
-        let dev: Vec<&Staged> = self.staged.iter().filter(is_dev).collect();
-        let first = dev.first()?;
-        let hosts: Vec<_> = dev.iter().map(|staged| staged.host.name).collect();
-        let guests: Vec<_> = first.guests().collect();
-        let build = build_command(&first.bundle.recipe, &guests, Profile::Release);
-        let what = format!("the emulators for {} were built with the dev profile", hosts.join(", "));
-        Some((what, format!("run `{build}`")))
-    }
-
-    /// The same if emulators have another source or other patches than those of the checkout.
-    fn other_inputs(&self, cx: &Context) -> Option<(String, String)> {
-        let (staged, other) = self.staged.iter().find_map(|staged| {
-            let other = version::differing_input(&cx.data, &staged.bundle.recipe)?;
-            Some((staged, other))
-        })?;
-        let Recipe { profile, .. } = staged.bundle.recipe;
-        let guests: Vec<_> = staged.guests().collect();
-        let build = build_command(&staged.bundle.recipe, &guests, profile);
-        let what = format!("the emulators for {} have {other} than this checkout", staged.host);
-        Some((what, format!("run `{build}`")))
-    }
-
-    /// The same if an image would have no licence texts.
-    fn no_licences(&self) -> Option<(String, String)> {
-        let (host, command) = self.staged.iter().find_map(|it| Some((it.host, it.missing_licences?)))?;
-        let what = format!("the bundle of {host} has no licence texts");
-        Some((
-            what,
-            format!(
-                "run `cargo xtask {command} --host {host}` on Debian or Ubuntu, whose packages have them"
-            ),
-        ))
     }
 
     /// Refuses to push hosts with different guests to common indexes. `others` are hosts that the repository has.
@@ -119,16 +80,6 @@ impl Policy<'_> {
     }
 }
 
-/// What is wrong if the content of a release could not be found by its commit, and what to do.
-fn unclean(checkout: &Checkout) -> Option<(String, String)> {
-    let what = match checkout.commit {
-        None => "git knows no commit of this directory",
-        Some(_) if checkout.changed => "there are changes that are not committed",
-        Some(_) => return None,
-    };
-    Some((what.to_owned(), "use a clean checkout".to_owned()))
-}
-
 /// The guests that each host lacks, although another one has them and QEMU emulates them there. A host need not have an
 /// emulator of its own architecture.
 fn missing_guests(hosts: &[&HostGuests]) -> Vec<(&'static Host, Vec<&'static Arch>)> {
@@ -141,14 +92,6 @@ fn missing_guests(hosts: &[&HostGuests]) -> Vec<(&'static Host, Vec<&'static Arc
         (of.host, ARCHES.iter().filter(is_missing).collect::<Vec<_>>())
     };
     hosts.iter().map(missing).filter(|(_, guests)| !guests.is_empty()).collect()
-}
-
-/// The command that adds emulators to the bundle of a recipe, or builds it with another profile.
-fn build_command(recipe: &Recipe, guests: &[&'static Arch], profile: Profile) -> String {
-    let (host, qemu) = (recipe.host, &recipe.qemu);
-    let guests = if guests.len() == host.guests().count() { "--all".to_owned() } else { names(guests, " ") };
-    let profile = manifest::profile_option(profile);
-    format!("cargo xtask build-qemu {guests} --host {host} --qemu {qemu}{profile}")
 }
 
 fn names(guests: &[&'static Arch], separator: &str) -> String {

@@ -27,8 +27,6 @@ pub(super) struct Staged {
     pub(super) program_sha256: Sha256,
     /// Hashes of the licences of the program and of the emulators.
     pub(super) licences_sha256: [Sha256; 2],
-    /// The command that writes licences, if there are none of one of them.
-    pub(super) missing_licences: Option<&'static str>,
 }
 
 impl Staged {
@@ -51,7 +49,6 @@ impl Staged {
             bundle,
             program_sha256,
             licences_sha256: [program.sha256(&from)?, emulators.sha256(&from)?],
-            missing_licences: program.missing(&from)?.or(emulators.missing(&from)?),
         })
     }
 

@@ -140,7 +140,7 @@ fn incomplete_or_changed_bundles_are_refused() {
 #[test]
 fn a_changed_tarball_is_detected() {
     let dir = tempfile::tempdir().unwrap();
-    let files = vec![PackedTarball { file: "a".into(), size: 1, sha256: Sha256::of(b"a") }];
+    let files = vec![PackedFile { file: "a".into(), size: 1, sha256: Sha256::of(b"a") }];
     fs::write(dir.path().join("SHA256SUMS"), sums(&files)).unwrap();
     fs::write(dir.path().join("a"), "a").unwrap();
     let record = PackRecord { inputs: Sha256::of(""), files };
