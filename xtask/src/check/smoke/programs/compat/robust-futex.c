@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -100,9 +101,14 @@ static void end_by(const char *how, int sig, int as_waiter)
     close(ready[1]);
 }
 
+static sem_t is_locked, may_end;
+
 static void *lock_and_end(void *arg)
 {
     pthread_mutex_lock(arg);
+    sem_post(&is_locked);
+    sem_wait(&may_end);
+    /* Time for the other thread to wait. */
     usleep(20000);
     return NULL;
 }
@@ -165,6 +171,8 @@ int main(void)
     static struct entry entries[4];
     pthread_t thread;
 
+    /* What it has found so far is shown even if it hangs. */
+    setvbuf(stdout, NULL, _IONBF, 0);
     mutex = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     end_by("lock after exit", 0, 0);
     end_by("lock during exit", 0, 1);
@@ -179,8 +187,9 @@ int main(void)
     init(mutex, PTHREAD_PRIO_NONE);
     for (int i = 0; i < 2; i++) {
         pthread_create(&thread, NULL, lock_and_end, mutex);
-        usleep(5000);
+        sem_wait(&is_locked);
         CHECK("trylock", pthread_mutex_trylock(mutex), EBUSY);
+        sem_post(&may_end);
         if (i) {
             pthread_join(thread, NULL);
         }
@@ -192,6 +201,7 @@ int main(void)
         }
     }
     /* Nobody who got an inconsistent mutex said that it is consistent again. */
+    sem_post(&may_end);
     pthread_create(&thread, NULL, lock_and_end, mutex);
     pthread_join(thread, NULL);
     CHECK("lock", pthread_mutex_lock(mutex), EOWNERDEAD);
