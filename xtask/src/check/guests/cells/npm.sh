@@ -9,13 +9,13 @@ cat > add/add.js <<'J'
 module.exports = (a, b) => a + b;
 if (require.main === module) console.log(module.exports(...process.argv.slice(2).map(Number)));
 J
-(cd add && npm pack --silent)
+(cd add && npm pack --silent > /dev/null)
 cd sum
 cat > package.json <<'J'
-{ "name": "sum", "version": "1.0.0",
+{ "name": "sum", "version": "1.0.0", "dependencies": { "add": "file:../add/add-1.0.0.tgz" },
   "scripts": { "postinstall": "node -e \"require('fs').writeFileSync('installed', 'yes')\"", "test": "add 2 3" } }
 J
-npm install --offline --no-audit --no-fund ../add/add-1.0.0.tgz > log 2>&1
+npm install --offline --no-audit --no-fund > log 2>&1
 test "$(cat installed)" = yes
 test "$(npm test --silent)" = 5
 npm ls > log
