@@ -14,15 +14,15 @@ import (
 	"sync"
 )
 
-func sums(parts int) int {
+func sums(parts int64) int64 {
 	var group sync.WaitGroup
-	results := make(chan int, parts)
-	for part := 0; part < parts; part++ {
+	results := make(chan int64, parts)
+	for part := int64(0); part < parts; part++ {
 		group.Add(1)
-		go func(part int) {
+		go func(part int64) {
 			defer group.Done()
-			total := 0
-			for i := 0; i < 1000; i++ {
+			total := int64(0)
+			for i := int64(0); i < 1000; i++ {
 				total += part * i
 			}
 			runtime.Gosched()
@@ -31,7 +31,7 @@ func sums(parts int) int {
 	}
 	group.Wait()
 	close(results)
-	all := 0
+	all := int64(0)
 	for total := range results {
 		all += total
 	}
