@@ -108,15 +108,19 @@ impl QemuSrc {
         })
     }
 
+    /// The patches that apply to a version, in order.
+    pub fn patches_for(&self, version: &Version) -> impl Iterator<Item = &Patch> {
+        self.patches.iter().filter(|patch| patch.versions.matches(version))
+    }
+
     /// How many patches of each purpose the default release has, and this version lacks, in no form.
     pub fn lacking(&self, version: &Version) -> BTreeMap<&str, usize> {
-        let numbers = |version: &Version| -> BTreeSet<&str> {
-            self.patches.iter().filter(|patch| patch.versions.matches(version)).map(Patch::number).collect()
-        };
-        let default = self.release("default").map(|release| numbers(&release.version)).unwrap_or_default();
+        let own: BTreeSet<&str> = self.patches_for(version).map(Patch::number).collect();
+        let default =
+            self.release("default").into_iter().flat_map(|release| self.patches_for(&release.version));
         let mut lacking = BTreeMap::new();
-        for number in default.difference(&numbers(version)) {
-            *lacking.entry(number.split('/').next().unwrap_or_default()).or_default() += 1;
+        for patch in default.filter(|patch| !own.contains(patch.number())) {
+            *lacking.entry(patch.purpose()).or_default() += 1;
         }
         lacking
     }

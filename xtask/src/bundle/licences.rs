@@ -3,7 +3,7 @@
 //! `licenses/emulators` and `licenses/program` have a directory for each part of the emulators and of `qus`, whose name ends
 //! with its version. Debian's copyright files refer to texts in `/usr/share/common-licenses`, which are copied too.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -49,20 +49,7 @@ impl Licensed {
 
     /// The paths of its licences, relative to their directory, sorted.
     fn files(self, bundle: &Path) -> Result<Vec<String>> {
-        let dir = self.dir(bundle);
-        let mut found = Vec::new();
-        for part in fs::read_dir(&dir).into_iter().flatten() {
-            let part = part?;
-            if !part.file_type()?.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(part.path())? {
-                let names = [part.file_name(), file?.file_name()];
-                found.push(names.map(|name| name.to_string_lossy().into_owned()).join("/"));
-            }
-        }
-        found.sort();
-        Ok(found)
+        texts(&self.dir(bundle))
     }
 
     /// The command that writes its licences, if there are none.
@@ -211,18 +198,38 @@ pub(crate) fn replace(into: &Path, from: &Path) -> Result<()> {
     fs::create_dir_all(into.parent().context("licences have no parent directory")?)?;
     cache::publish(into, |partial| {
         files::copy(&from.join(PARTS), &partial.join(PARTS))?;
-        for part in fs::read_dir(from)? {
-            let part = part?;
-            if !part.file_type()?.is_dir() {
-                continue;
-            }
-            for file in fs::read_dir(part.path())? {
-                let file = file?;
-                files::copy(&file.path(), &partial.join(part.file_name()).join(file.file_name()))?;
-            }
+        for path in texts(from)? {
+            files::copy(&from.join(&path), &partial.join(&path))?;
         }
         Ok(())
     })
+}
+
+/// The paths of the texts in a directory of licences, as in `qemu-10.2.2/COPYING`, sorted; none if there is no directory.
+fn texts(dir: &Path) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for part in fs::read_dir(dir).into_iter().flatten() {
+        let part = part?;
+        if !part.file_type()?.is_dir() {
+            continue;
+        }
+        for file in fs::read_dir(part.path())? {
+            let names = [part.file_name(), file?.file_name()];
+            found.push(names.map(|name| name.to_string_lossy().into_owned()).join("/"));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// One text of many licences: each once, below those whose licence it is.
+pub(crate) fn grouped(head: &str, licences: &BTreeMap<String, BTreeSet<String>>) -> String {
+    let mut text = format!("{head}\n");
+    for (licence, owners) in licences {
+        let owners: Vec<_> = owners.iter().map(String::as_str).collect();
+        text += &format!("\n{:-<78}\n{}\n\n{licence}\n", "", owners.join("\n"));
+    }
+    text
 }
 
 /// Copies the common licences that the files in `into` refer to.

@@ -200,7 +200,7 @@ impl<'a> Build<'a> {
         if let Some(profile_data) = &inputs.profile_data {
             profile_data.write(&dir)?;
         }
-        licences::write(self.cx, &inputs.source, &inputs.patches, &inputs.sysroot, &dir)?;
+        licences::write(self.cx, &inputs.source, &inputs.patches, &inputs.recipe, &inputs.sysroot, &dir)?;
         for arch in &new {
             artefact::run_probe(&runner, &dir.join(arch.emulator()), arch)?;
         }

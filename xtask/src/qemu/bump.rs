@@ -181,8 +181,7 @@ fn patches_for<'a>(data: &'a QemuSrc, version: &Version) -> Vec<&'a Patch> {
     let mut seen = BTreeSet::new();
     let mut chosen: Vec<&Patch> = Vec::new();
     for release in known {
-        let applicable = data.patches.iter().filter(|patch| patch.versions.matches(release));
-        let new: Vec<_> = applicable.filter(|patch| !seen.contains(patch.number())).collect();
+        let new: Vec<_> = data.patches_for(release).filter(|patch| !seen.contains(patch.number())).collect();
         seen.extend(new.iter().map(|patch| patch.number()));
         chosen.extend(new);
     }
@@ -315,8 +314,7 @@ mod tests {
     fn patches_are_those_of_the_nearest_release() {
         let data = Context::new().unwrap().data;
         let own = |version: &Version| -> Vec<&str> {
-            let applies = |patch: &&Patch| patch.versions.matches(version);
-            data.patches.iter().filter(applies).map(|patch| &*patch.name).collect()
+            data.patches_for(version).map(|patch| &*patch.name).collect()
         };
         let names = |version: &Version| -> Vec<&str> {
             patches_for(&data, version).iter().map(|patch| &*patch.name).collect()

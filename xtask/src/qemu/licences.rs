@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use fs_err as fs;
 use qemu_src::Patch;
+use qus_core::bundle::Recipe;
 use xshell::cmd;
 
 use crate::base::context::Context;
@@ -47,12 +48,15 @@ pub(crate) fn write(
     cx: &Context,
     source: &Source,
     patches: &[&Patch],
+    recipe: &Recipe,
     sysroot: &Sysroot,
     bundle: &Path,
 ) -> Result<()> {
     let into = Licensed::Emulators.dir(bundle);
     let Some(distribution) = sysroot.distribution()? else { return files::remove_dir(&into) };
-    let inputs = format!("{}\n{}", source.sha256, sysroot.manifest()?.join("\n"));
+    // The toolchain has the C library, which may be that of the machine.
+    let Recipe { source_sha256, dependencies, toolchain, .. } = recipe;
+    let inputs = serde_json::to_vec(&(source_sha256, dependencies, toolchain))?;
     let cached = cx.paths.licences(&files::short_id(inputs));
     cache::ensure(&cached, |partial| {
         let tree = tree::prepare(cx, source, patches)?;
@@ -131,12 +135,7 @@ impl Notices {
     }
 
     fn text(&self) -> String {
-        let mut text = "Parts of QEMU have these licences:\n".to_owned();
-        for (licence, holders) in &self.0 {
-            let holders: Vec<_> = holders.iter().map(String::as_str).collect();
-            text += &format!("\n{:-<78}\n{}\n\n{licence}\n", "", holders.join("\n"));
-        }
-        text
+        licences::grouped("Parts of QEMU have these licences:", &self.0)
     }
 }
 

@@ -78,11 +78,7 @@ impl<'a> Request<'a> {
     /// The patches for a version, in order.
     pub(crate) fn patches(&self, version: &Version) -> Vec<&'a Patch> {
         let is_omitted = |patch: &Patch| self.without.iter().any(|name| matches_patch(name, &patch.name));
-        self.data
-            .patches
-            .iter()
-            .filter(|patch| patch.versions.matches(version) && !is_omitted(patch))
-            .collect()
+        self.data.patches_for(version).filter(|patch| !is_omitted(patch)).collect()
     }
 
     /// The output directory.

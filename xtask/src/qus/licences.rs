@@ -104,11 +104,7 @@ pub(crate) fn write_of_crates(cx: &Context, triple: &str, into: &Path) -> Result
             texts.entry(text).or_default().insert(format!("{name}: {licence}"));
         }
     }
-    let mut all = "qus contains these crates:\n".to_owned();
-    for (text, crates) in &texts {
-        let crates: Vec<_> = crates.iter().map(String::as_str).collect();
-        all += &format!("\n{:-<78}\n{}\n\n{text}\n", "", crates.join("\n"));
-    }
+    let all = licences::grouped("qus contains these crates:", &texts);
     files::write(&own.join("CRATES"), all.as_bytes())?;
     Ok(parts)
 }

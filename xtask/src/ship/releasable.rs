@@ -16,7 +16,7 @@ pub(crate) struct Fault {
     /// A sentence without its end.
     pub(crate) what: String,
     /// What to do, as the end of a sentence.
-    pub(crate) remedy: String,
+    pub(crate) hint: String,
 }
 
 /// The faults of bundles and of the checkout.
@@ -33,7 +33,7 @@ fn dev_profile(bundles: &[&Bundle]) -> Option<Fault> {
     let build = build_command(&dev.first()?.recipe, &guests(dev[0]), Profile::Release);
     Some(Fault {
         what: format!("the emulators for {} were built with the dev profile", hosts.join(", ")),
-        remedy: format!("run `{build}`"),
+        hint: format!("run `{build}`"),
     })
 }
 
@@ -45,7 +45,7 @@ fn other_inputs(cx: &Context, bundles: &[&Bundle]) -> Option<Fault> {
     let build = build_command(&bundle.recipe, &guests(bundle), bundle.recipe.profile);
     Some(Fault {
         what: format!("the emulators for {} have {other} than this checkout", bundle.recipe.host),
-        remedy: format!("run `{build}`"),
+        hint: format!("run `{build}`"),
     })
 }
 
@@ -57,7 +57,7 @@ fn no_licences(cx: &Context, bundles: &[&Bundle]) -> Result<Option<Fault>> {
             if let Some(command) = of.missing(&dir)? {
                 return Ok(Some(Fault {
                     what: format!("the bundle of {host} has no licence texts"),
-                    remedy: format!(
+                    hint: format!(
                         "run `cargo xtask {command} --host {host}` on Debian or Ubuntu, whose packages have them"
                     ),
                 }));
@@ -74,7 +74,7 @@ fn unclean(checkout: &Checkout) -> Option<Fault> {
         Some(_) if checkout.changed => "there are changes that are not committed",
         Some(_) => return None,
     };
-    Some(Fault { what: what.to_owned(), remedy: "use a clean checkout".to_owned() })
+    Some(Fault { what: what.to_owned(), hint: "use a clean checkout".to_owned() })
 }
 
 fn guests(bundle: &Bundle) -> Vec<&'static Arch> {

@@ -99,23 +99,23 @@ fn check(cx: &Context, args: &Args, plan: &Plan, checkout: &Checkout, has_notes:
     if !missing.is_empty() && !args.hosts.is_given() {
         faults.push(Fault {
             what: format!("there are no bundles for {}", names(&missing)),
-            remedy: "build them: `cargo xtask plan` lists the jobs; or name hosts with --host".to_owned(),
+            hint: "build them: `cargo xtask plan` lists the jobs; or name hosts with --host".to_owned(),
         });
     }
     if !has_notes {
         faults.push(Fault {
             what: format!("CHANGELOG.md has no heading `## {release}`"),
-            remedy: "give `## Unreleased` this name".to_owned(),
+            hint: "give `## Unreleased` this name".to_owned(),
         });
     }
-    for Fault { what, remedy } in faults {
+    for Fault { what, hint } in faults {
         if !args.allow_dev {
             return Err(hinted(
                 format!("this is no release: {what}"),
-                format!("{remedy}; --allow-dev assembles it nevertheless"),
+                format!("{hint}; --allow-dev assembles it nevertheless"),
             ));
         }
-        say(format_args!("note: {what}; for a release, {remedy}"));
+        say(format_args!("note: {what}; for a release, {hint}"));
     }
     Ok(())
 }

@@ -65,8 +65,8 @@ pub(crate) fn differing_input(data: &QemuSrc, recipe: &Recipe) -> Option<&'stati
         return Some("another source of QEMU");
     }
     let applied = recipe.patches.iter().map(|patch| (&*patch.name, patch.sha256));
-    let applicable = data.patches.iter().filter(|patch| patch.versions.matches(&recipe.qemu));
-    let same = applicable.map(|patch| (&*patch.name, Sha256::of(&patch.text))).eq(applied);
+    let same =
+        data.patches_for(&recipe.qemu).map(|patch| (&*patch.name, Sha256::of(&patch.text))).eq(applied);
     (!same).then_some("other patches")
 }
 
@@ -80,11 +80,11 @@ mod tests {
         let data = Context::new().unwrap().data;
         let release = data.release("default").unwrap();
         let none = Sha256::of("");
-        let patches = data.patches.iter().filter(|patch| patch.versions.matches(&release.version));
         let mut recipe = Recipe {
             qemu: release.version.clone(),
             source_sha256: release.pins().next().unwrap().sha256,
-            patches: patches
+            patches: data
+                .patches_for(&release.version)
                 .map(|patch| PatchId { name: patch.name.clone(), sha256: Sha256::of(&patch.text) })
                 .collect(),
             host: "amd64".parse().unwrap(),

@@ -33,15 +33,15 @@ impl Policy<'_> {
     /// Refuses to push what is no release to fixed and moving tags. For other tags, it is only noted.
     pub(super) fn check_releasable(&self, cx: &Context, checkout: &Checkout) -> Result<()> {
         let bundles: Vec<_> = self.staged.iter().map(|staged| &staged.bundle).collect();
-        for Fault { what, remedy } in releasable::faults(cx, &bundles, checkout)? {
+        for Fault { what, hint } in releasable::faults(cx, &bundles, checkout)? {
             if !self.args.push || self.args.tag.is_some() || self.args.allow_dev {
-                say(format_args!("note: {what}; for a release, {remedy}"));
+                say(format_args!("note: {what}; for a release, {hint}"));
                 continue;
             }
             return Err(hinted(
                 format!("this is no release: {what}"),
                 format!(
-                    "{remedy}; or push for a test to a tag of your own with --tag, or to these tags with --allow-dev"
+                    "{hint}; or push for a test to a tag of your own with --tag, or to these tags with --allow-dev"
                 ),
             ));
         }
