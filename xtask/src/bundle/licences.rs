@@ -132,6 +132,9 @@ pub(crate) fn write_parts(mut parts: Vec<Part>, into: &Path) -> Result<()> {
     files::write(&into.join(PARTS), &serde_json::to_vec_pretty(&parts)?)
 }
 
+/// The libraries that a compiler adds to every program.
+pub(crate) const OF_COMPILER: [&str; 2] = ["libc.a", "libgcc.a"];
+
 /// A Debian package whose files are linked.
 pub(crate) struct LinkedPackage {
     pub(crate) name: String,

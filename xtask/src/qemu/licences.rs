@@ -12,7 +12,7 @@ use xshell::cmd;
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 use crate::base::{cache, files};
-use crate::bundle::licences::{self, Licensed, LinkedPackage, Part};
+use crate::bundle::licences::{self, Licensed, LinkedPackage, OF_COMPILER, Part};
 use crate::qemu::archive::Source;
 use crate::qemu::sysroot::Sysroot;
 use crate::qemu::tree;
@@ -95,13 +95,12 @@ fn write_of_libraries(sysroot: &Sysroot, distribution: &str, into: &Path) -> Res
 /// The packages of the C library and of the compiler's own.
 pub(crate) fn of_compiler(sysroot: &Sysroot) -> Result<Vec<LinkedPackage>> {
     let (cc, options) = &sysroot.cc();
-    let mut packages: Vec<LinkedPackage> = Vec::new();
-    for library in ["libc.a", "libgcc.a"] {
+    let of = |library: &str| {
         let cmd = cmd!(sh(), "{cc} {options...} -print-file-name={library}");
         let file = exec::read(sysroot.add_programs(cmd))?;
-        packages.push(sysroot.package_of(Path::new(&file))?);
-    }
-    Ok(packages)
+        sysroot.package_of(Path::new(&file))
+    };
+    OF_COMPILER.into_iter().map(of).collect()
 }
 
 /// Texts of licences with the copyright lines of all files that have them.

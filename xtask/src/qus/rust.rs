@@ -16,7 +16,7 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::base::progress::{Bar, say};
 use crate::base::{cache, files};
 use crate::bundle::hosts;
-use crate::bundle::licences::{LinkedPackage, Part, copy_common};
+use crate::bundle::licences::{LinkedPackage, OF_COMPILER, Part, copy_common};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::debian::updates::Updates;
@@ -117,7 +117,7 @@ impl Rust {
                     let file = exec::read(cmd!(sh(), "cc -print-file-name={library}"))?;
                     LinkedPackage::of_file(Path::new(&file))
                 };
-                ["libc.a", "libgcc.a"].into_iter().map(of).collect()
+                OF_COMPILER.into_iter().map(of).collect()
             }
         }
     }
