@@ -96,7 +96,7 @@ pub(crate) fn partial(path: &Path) -> PathBuf {
 }
 
 /// A path in the same directory with a suffix appended to the name.
-pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(suffix);

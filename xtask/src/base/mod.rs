@@ -14,3 +14,4 @@ pub(crate) mod paths;
 pub(crate) mod progress;
 pub(crate) mod settings;
 pub(crate) mod tarball;
+pub(crate) mod unpack;

@@ -143,6 +143,11 @@ impl Paths {
         self.cache.join("sysroots").join(id)
     }
 
+    /// Packages that were kept, by the hash of their tarball.
+    pub(crate) fn packages(&self, sha256: &Sha256) -> PathBuf {
+        self.cache.join("packages").join(sha256.to_string())
+    }
+
     /// A distribution's Rust for another host; `id` identifies the requested packages.
     pub(crate) fn rust(&self, id: &str) -> PathBuf {
         self.cache.join("rust").join(id)

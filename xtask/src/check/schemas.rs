@@ -12,7 +12,7 @@ use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
 use crate::base::progress::say;
-use crate::debian::updates::Updates;
+use crate::debian::versions::Versions;
 use crate::qemu::sysroot::Sysroot;
 
 pub(crate) fn check(cx: &Context) -> Result<()> {
@@ -32,7 +32,7 @@ pub(crate) fn documents(cx: &Context, file: &str) -> Result<Vec<Value>> {
 }
 
 fn script(cx: &Context) -> Result<Cmd<'static>> {
-    let wheels = Sysroot::native(cx, Updates::Wanted)
+    let wheels = Sysroot::native(cx, Versions::UpdatedIfPossible)
         .and_then(|sysroot| sysroot.archives(cx, &cx.data.tools.schemas))
         .map_err(|error| Skip(format!("the schemas are not available: {error:#}")))?;
     let (script, images) = (cx.paths.root().join("xtask/src/check/schemas.py"), cx.paths.images());

@@ -19,7 +19,7 @@ use crate::check::report::Report;
 use crate::check::schemas;
 use crate::check::smoke;
 use crate::debian::distribution::Distribution;
-use crate::debian::updates::Updates;
+use crate::debian::versions::Versions;
 use crate::qemu::sysroot::Sysroot;
 
 /// Check everything: style, lints, licences, configuration files, unit and integration tests, all emulators, smoke tests
@@ -126,7 +126,8 @@ fn checker(cx: &Context, name: &str, wheel: &Wheel) -> Result<PathBuf> {
     if is_installed(name) {
         return Ok(name.into());
     }
-    let fetched = Sysroot::native(cx, Updates::Wanted).and_then(|sysroot| sysroot.wheel(cx, wheel));
+    let fetched =
+        Sysroot::native(cx, Versions::UpdatedIfPossible).and_then(|sysroot| sysroot.wheel(cx, wheel));
     let dir =
         fetched.map_err(|error| Skip(format!("{name} is not installed and cannot be fetched: {error:#}")))?;
     Ok(dir.join("bin").join(name))

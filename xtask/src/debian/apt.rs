@@ -15,7 +15,7 @@ use crate::base::exec::{self, InDir, Invocation, sh};
 use crate::base::files;
 use crate::base::progress::{Bar, say};
 use crate::debian::distribution::Distribution;
-use crate::debian::updates::Updates;
+use crate::debian::versions::Versions;
 
 /// Settings that make apt verify downloads, whatever the machine's configuration is. Its other settings apply: proxies,
 /// mirrors, and whether an index may be outdated, as those of a distribution's snapshots are.
@@ -32,6 +32,8 @@ pub(crate) struct Apt {
     log: PathBuf,
     /// Packages that are not unpacked.
     excluded: &'static [&'static str],
+    /// Where unpacked packages are kept.
+    kept: Option<PathBuf>,
     lacks_updates: bool,
 }
 
@@ -48,21 +50,26 @@ impl Apt {
         dir: &Path,
         log: &Path,
         distribution: &Distribution,
-        updates: Updates,
+        versions: Versions<'_>,
     ) -> Result<Self> {
-        Ok(Self::updated(dir, log, distribution, updates, None)?.without_libc())
+        Ok(Self::updated(dir, log, distribution, versions, None)?.without_libc())
     }
 
-    /// For packages of this distribution, for another architecture if one is given. During an update, a mirror serves
+    /// For these versions of this distribution's packages, for another architecture if one is given. During an update, a mirror serves
     /// inconsistent indexes, which apt refuses; packages may then be fetched without updates.
     pub(crate) fn updated(
         dir: &Path,
         log: &Path,
         distribution: &Distribution,
-        updates: Updates,
+        versions: Versions<'_>,
         architecture: Option<&str>,
     ) -> Result<Self> {
         let architectures = architecture.as_slice();
+        if let Versions::Kept(packages) = versions {
+            // Whoever gives the directory vouches for it; the recipe of what is built has the hash of each package.
+            let line = format!("deb [trusted=yes] copy:{} ./", packages.display());
+            return Self::with(dir, log, &[line], architectures);
+        }
         let suites = distribution.own_suites(architectures)?;
         let error = match Self::with(dir, log, &suites.all, architectures) {
             Ok(apt) => return Ok(apt),
@@ -74,7 +81,7 @@ impl Apt {
         };
         let of = architecture.map(|name| format!(" for {name}")).unwrap_or_default();
         let broken = format!("the mirror's indexes of updates{of} are broken");
-        if updates == Updates::Required {
+        if versions == Versions::Updated {
             let refused =
                 error.context(format!("{broken}, and a release is not built without security updates"));
             return Err(refused).hint("try again later, or configure another mirror in /etc/apt");
@@ -87,6 +94,13 @@ impl Apt {
     /// Whether packages are fetched without updates.
     pub(crate) fn lacks_updates(&self) -> bool {
         self.lacks_updates
+    }
+
+    /// Keeps packages in a directory of the cache when they have been unpacked.
+    pub(crate) fn keeping(mut self, dir: &Path) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        self.kept = Some(dir.to_owned());
+        Ok(self)
     }
 
     /// For programs that run on this machine and matching packages of other architectures. Updates are not used, so
@@ -179,8 +193,14 @@ impl Apt {
             conf += &format!("APT::Architectures:: \"{architecture}\";\n");
         }
         let conf = write("apt.conf", conf)?;
-        let this =
-            Self { dir: dir.to_owned(), conf, log: log.to_owned(), excluded: &[], lacks_updates: false };
+        let this = Self {
+            dir: dir.to_owned(),
+            conf,
+            log: log.to_owned(),
+            excluded: &[],
+            kept: None,
+            lacks_updates: false,
+        };
         this.update()?;
         Ok(this)
     }
@@ -237,11 +257,14 @@ impl Apt {
         let (mut bar, all) = (Bar::new("unpacking packages"), files.len() as u64);
         for (deb, count) in files.into_iter().zip(1..) {
             let name = deb.file_stem().unwrap_or_default().to_string_lossy().replace('_', " ");
-            if self.excluded.iter().any(|package| name.split(' ').next() == Some(package)) {
-                continue;
+            if !self.excluded.iter().any(|package| name.split(' ').next() == Some(package)) {
+                exec::read(cmd!(sh(), "dpkg-deb --extract {deb} {into}"))?;
+                manifest.push(format!("{name} {}", files::sha256(&deb)?));
             }
-            exec::read(cmd!(sh(), "dpkg-deb --extract {deb} {into}"))?;
-            manifest.push(format!("{name} {}", files::sha256(&deb)?));
+            if let (Some(kept), Some(name)) = (&self.kept, deb.file_name()) {
+                // Others may depend on those that are excluded.
+                fs::rename(&deb, kept.join(name))?;
+            }
             bar.set(count, all);
         }
         Ok(manifest)
@@ -307,11 +330,12 @@ mod tests {
         let _path = sh().push_env("PATH", path);
         let debian = Distribution { id: "debian".into(), codename: "bookworm".into() };
         let (state, log) = (dir.path().join("state"), dir.path().join("log"));
-        let own = |updates| Apt::updated(&state, &log, &debian, updates, None).map(|apt| apt.lacks_updates());
-        assert!(own(Updates::Wanted).unwrap());
-        let error = own(Updates::Required).unwrap_err().to_string();
+        let own =
+            |versions| Apt::updated(&state, &log, &debian, versions, None).map(|apt| apt.lacks_updates());
+        assert!(own(Versions::UpdatedIfPossible).unwrap());
+        let error = own(Versions::Updated).unwrap_err().to_string();
         assert!(error.contains("a release is not built without security updates"), "{error}");
         fs::write(&program, script.replace("! grep", "true")).unwrap();
-        assert!(!own(Updates::Required).unwrap());
+        assert!(!own(Versions::Updated).unwrap());
     }
 }

@@ -4,4 +4,4 @@ pub(crate) mod apt;
 pub(crate) mod distribution;
 pub(crate) mod guests;
 pub(crate) mod packages;
-pub(crate) mod updates;
+pub(crate) mod versions;

@@ -11,7 +11,7 @@ use crate::base::progress::say;
 use crate::base::{cache, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-use crate::debian::updates::Updates;
+use crate::debian::versions::Versions;
 
 /// An identifier of a package set and its origin, for names in the cache.
 pub(crate) fn id(set: &PackageSet) -> String {
@@ -78,7 +78,7 @@ pub(crate) fn fetch(
     match from {
         Origin::Own => {
             let (state, log) = (cx.paths.apt(&name), cx.start_log(&name)?);
-            unpack(Apt::updated(&state, &log, distribution, Updates::Wanted, architecture)?, into)
+            unpack(Apt::updated(&state, &log, distribution, Versions::UpdatedIfPossible, architecture)?, into)
         }
         Origin::Suite(suite) => unpack(foreign(&name, &cx.start_log(&name)?, suite)?, into),
         Origin::Guests => {

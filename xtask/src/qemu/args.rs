@@ -46,6 +46,9 @@ pub(crate) struct Args {
     /// With --profile release: use the profile data in training.tar.zst of another bundle, to reproduce its emulators
     #[arg(long, value_name = "FILE", conflicts_with = "builder")]
     pub(crate) training: Option<PathBuf>,
+    /// Use the packages in sysroot.tar.zst of another bundle, to reproduce its emulators; for its host
+    #[arg(long, value_name = "FILE", conflicts_with = "builder")]
+    pub(crate) sysroot: Option<PathBuf>,
     /// Omit a patch, or all patches of a purpose (repeatable)
     #[arg(long, value_name = "PATCH", conflicts_with = "builder")]
     pub(crate) without: Vec<String>,

@@ -24,7 +24,7 @@ use crate::base::output::{OutputArgs, out, out_json};
 use crate::base::progress::say;
 use crate::bundle::artefact;
 use crate::bundle::runner::Runner;
-use crate::debian::updates::Updates;
+use crate::debian::versions::Versions;
 use crate::qemu::archive::Source;
 use crate::qemu::args::Args;
 use crate::qemu::compile::{BuildKind, Compile};
@@ -32,7 +32,7 @@ use crate::qemu::licences;
 use crate::qemu::request::Request;
 use crate::qemu::source::{self, SourceLocation};
 use crate::qemu::store::{self, EmulatorCache};
-use crate::qemu::sysroot::Sysroot;
+use crate::qemu::sysroot::{Sysroot, kept};
 use crate::qemu::toolchain;
 use crate::qemu::{pgo, preflight, tree};
 
@@ -200,6 +200,9 @@ impl<'a> Build<'a> {
         if let Some(profile_data) = &inputs.profile_data {
             profile_data.write(&dir)?;
         }
+        if request.profile == Profile::Release {
+            inputs.sysroot.keep(&dir)?;
+        }
         licences::write(self.cx, &inputs.source, &inputs.patches, &inputs.recipe, &inputs.sysroot, &dir)?;
         for arch in &new {
             artefact::run_probe(&runner, &dir.join(arch.emulator()), arch)?;
@@ -270,8 +273,13 @@ impl<'a> Build<'a> {
     fn resolve_inputs(&self, request: &Request<'a>) -> Result<Inputs<'a>> {
         let cx = self.cx;
         let source = self.source(request)?;
-        let updates = if request.exact { Updates::Required } else { Updates::Wanted };
-        let sysroot = Sysroot::ensure(cx, request.host, updates)?;
+        let kept = request.sysroot.as_deref().map(|file| kept::unpack(cx, file)).transpose()?;
+        let versions = match &kept {
+            Some(packages) => Versions::Kept(packages),
+            None if request.exact => Versions::Updated,
+            None => Versions::UpdatedIfPossible,
+        };
+        let sysroot = Sysroot::ensure(cx, request.host, versions)?;
         let patches = request.patches(&source.version);
         let mut flags: Vec<_> = cx
             .data

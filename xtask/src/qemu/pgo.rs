@@ -10,28 +10,29 @@
 //! Profile data is collected only with GCC and only for this machine's host, because instrumented emulators of other
 //! hosts would have to run under emulation.
 
-use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qemu_src::{Pgo, WorkloadRun};
 use qus_core::arch::Arch;
-use qus_core::digest::{HashingReader, Sha256};
+use qus_core::digest::Sha256;
 use qus_core::hint::WithHint;
 use xshell::cmd;
 
-use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
-use crate::base::files;
-use crate::base::progress::{Bar, one_line, say};
-use crate::base::tarball::{self, Tarball};
+use crate::base::progress::{Bar, say};
+use crate::base::tarball::Tarball;
+use crate::base::{cache, files, unpack};
 use crate::debian::guests;
 use crate::qemu::compile::{BuildKind, Compile};
 
 /// The file of a bundle that contains its profile data.
 pub(crate) const FILE: &str = "training.tar.zst";
+
+/// The maximum size of profile data in bytes.
+const MAX_SIZE: u64 = 1 << 30;
 
 /// A directory of GCC's profile data, one file for each object.
 #[derive(Debug, Clone)]
@@ -54,16 +55,8 @@ impl ProfileData {
 
     /// Unpacks the profile data of another bundle.
     pub(crate) fn from_file(cx: &Context, file: &Path) -> Result<Self> {
-        let sha256 = files::sha256(file)?;
-        let dir = cx.paths.profile_data(&sha256);
-        cache::ensure(&dir, |partial| {
-            let mut packed = HashingReader::new(files::open(file)?);
-            unpack(tarball::decompress(&mut packed, MAX_SIZE)?, partial)?;
-            io::copy(&mut packed, &mut io::sink())?;
-            ensure!(packed.finish() == sha256, "the file changed while it was unpacked");
-            Ok(())
-        })
-        .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
+        let dir = unpack::ensure(file, MAX_SIZE, |sha256| cx.paths.profile_data(sha256))
+            .with_context(|| format!("{} is not the {FILE} of a bundle", file.display()))?;
         Self::read(dir)
     }
 
@@ -77,23 +70,6 @@ impl ProfileData {
         let made = tarball.write(dir.path())?;
         fs::rename(made, bundle.join(FILE)).context("cannot write the profile data to the bundle")
     }
-}
-
-/// The maximum unpacked size in bytes, and the maximum number of files.
-const MAX_SIZE: u64 = 1 << 30;
-const MAX_FILES: usize = 100_000;
-
-/// Unpacks profile data, which consists only of regular files.
-fn unpack(tar: impl Read, into: &Path) -> Result<()> {
-    for (count, entry) in tar::Archive::new(BufReader::new(tar)).entries()?.enumerate() {
-        let mut entry = entry?;
-        let path = entry.path()?.into_owned();
-        let plain = entry.header().entry_type().is_file() && path.file_name() == Some(path.as_os_str());
-        ensure!(plain, "it contains {}, which is not a file of profile data", one_line(path.display()));
-        ensure!(count < MAX_FILES, "it contains more than {MAX_FILES} files");
-        entry.unpack_in(into)?;
-    }
-    Ok(())
 }
 
 /// The sorted names of all files in a directory.
@@ -196,30 +172,6 @@ mod tests {
         assert_ne!(one, other);
         fs::write(dir.path().join("b.gcda"), "2").unwrap();
         assert_ne!(read().unwrap().sha256, other);
-    }
-
-    #[test]
-    fn only_regular_files_are_unpacked() {
-        let unpacked = |path: &str, kind| {
-            let mut builder = tar::Builder::new(Vec::new());
-            let mut header = tar::Header::new_gnu();
-            header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_entry_type(kind);
-            header.set_size(0);
-            header.set_mode(0o644);
-            header.set_cksum();
-            builder.append(&header, std::io::empty()).unwrap();
-            let dir = tempfile::tempdir().unwrap();
-            unpack(&*builder.into_inner().unwrap(), dir.path()).map(|()| names(dir.path()).unwrap())
-        };
-        assert_eq!(unpacked("a#b.gcda", tar::EntryType::Regular).unwrap(), ["a#b.gcda"]);
-        for path in ["../a", "/a", "a/b", "a/../b", ".."] {
-            let error = unpacked(path, tar::EntryType::Regular).unwrap_err().to_string();
-            assert!(error.contains("not a file of profile data"), "{path}: {error}");
-        }
-        for kind in [tar::EntryType::Directory, tar::EntryType::Symlink, tar::EntryType::Fifo] {
-            assert!(unpacked("a", kind).is_err());
-        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub(crate) struct Request<'a> {
     pub(crate) exact: bool,
     pub(crate) jobs: Option<u32>,
     pub(crate) training: Option<PathBuf>,
+    pub(crate) sysroot: Option<PathBuf>,
     /// Omitted patches, or purposes of patches.
     without: Vec<String>,
     into: Option<PathBuf>,
@@ -38,7 +39,9 @@ impl<'a> Request<'a> {
             args.training.is_none() || args.profile == Profile::Release,
             Usage("--training requires --profile release".to_owned())
         );
-        ensure!(args.into.is_none() || hosts.len() == 1, Usage("--into takes a single host".to_owned()));
+        for (option, value) in [("--into", &args.into), ("--sysroot", &args.sysroot)] {
+            ensure!(value.is_none() || hosts.len() == 1, Usage(format!("{option} takes a single host")));
+        }
         let data = &cx.data;
         for name in &args.without {
             let known: Vec<_> = data.patches.iter().map(|patch| &*patch.name).collect();
@@ -70,6 +73,7 @@ impl<'a> Request<'a> {
             exact: args.locked || profile == Profile::Release,
             jobs: args.jobs,
             training: args.training.clone(),
+            sysroot: args.sysroot.clone(),
             without: args.without.clone(),
             into: args.into.clone(),
         })
@@ -100,6 +104,7 @@ impl<'a> Request<'a> {
             exact: false,
             jobs: None,
             training: None,
+            sysroot: None,
             without: Vec::new(),
             into: None,
         })

@@ -12,6 +12,7 @@ use crate::base::progress::say;
 use crate::base::{cache, files};
 use crate::bundle::manifest;
 use crate::qemu::pgo;
+use crate::qemu::sysroot::kept;
 
 /// The cached emulators of a recipe.
 pub(crate) struct EmulatorCache<'a> {
@@ -100,7 +101,7 @@ fn remove_emulators(dir: &Path) -> Result<()> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with("qemu-") || [FILE, manifest::SUMS, pgo::FILE].contains(&&*name) {
+        if name.starts_with("qemu-") || [FILE, manifest::SUMS, pgo::FILE, kept::FILE].contains(&&*name) {
             fs::remove_file(&path)?;
         }
     }

@@ -6,6 +6,7 @@
 //! compiler and libraries.
 
 mod cross;
+pub(crate) mod kept;
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +25,7 @@ use crate::base::{cache, files};
 use crate::bundle::licences::LinkedPackage;
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-use crate::debian::updates::{self, Updates};
+use crate::debian::versions::{self, Versions};
 use crate::qemu::compiler;
 use crate::qemu::preflight;
 use crate::qemu::sysroot::cross::Cross;
@@ -43,21 +44,21 @@ pub(crate) struct Sysroot {
 
 impl Sysroot {
     /// The dependencies for a host, fetched if they are not in the cache.
-    pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
+    pub(crate) fn ensure(cx: &Context, host: &'static Host, versions: Versions<'_>) -> Result<Self> {
         preflight::check_directories(cx)?;
-        let native = Self::native(cx, updates)?;
+        let native = Self::native(cx, versions)?;
         let cross = match Host::current() == Some(host) {
             true => None,
-            false => Some(Cross::ensure(cx, host, updates)?),
+            false => Some(Cross::ensure(cx, host, versions)?),
         };
         Ok(Self { cross, ..native })
     }
 
     /// The dependencies for this machine, fetched if they are not in the cache.
-    pub(crate) fn native(cx: &Context, updates: Updates) -> Result<Self> {
+    pub(crate) fn native(cx: &Context, versions: Versions<'_>) -> Result<Self> {
         let host = Host::current().context("this machine's architecture is not a supported host")?;
         let distribution = Distribution::detect()?;
-        let dir = cx.paths.sysroot(&id(distribution.as_ref(), &cx.data.tools, host));
+        let dir = cx.paths.sysroot(&id(distribution.as_ref(), &cx.data.tools, host, versions));
         let this = Self {
             dir,
             packages: distribution.is_some(),
@@ -65,15 +66,17 @@ impl Sysroot {
             settings: cx.settings.clone(),
             libraries: cx.data.tools.debian.libraries.clone(),
         };
-        updates::discard_outdated(&this.dir, updates)?;
+        versions::discard_outdated(&this.dir, versions)?;
         cache::ensure(&this.dir, |partial| {
             let log = cx.start_log("sysroot")?;
             say("fetching build dependencies (nothing is installed) …");
             let mut manifest = match &distribution {
                 Some(distribution) => {
-                    let apt = Apt::updated(&cx.paths.apt("build"), &log, distribution, updates, None)?;
+                    let state = cx.paths.apt("build");
+                    let apt = Apt::updated(&state, &log, distribution, versions, None)?
+                        .keeping(&partial.join(kept::PACKAGES))?;
                     if apt.lacks_updates() {
-                        updates::record_missing(partial)?;
+                        versions::record_missing(partial)?;
                     }
                     let mut manifest =
                         apt.unpack(&cx.data.tools.debian.libraries, &partial.join("libraries"))?;
@@ -132,6 +135,16 @@ impl Sysroot {
     pub(crate) fn distribution(&self) -> Result<Option<String>> {
         let distribution = if self.packages { Distribution::detect()? } else { None };
         Ok(distribution.map(|distribution| distribution.id))
+    }
+
+    /// Adds the packages to a bundle, unless it has them, or the libraries are not those of packages.
+    pub(crate) fn keep(&self, bundle: &Path) -> Result<()> {
+        if !self.packages {
+            return Ok(());
+        }
+        let dirs: Vec<&Path> =
+            [&*self.dir].into_iter().chain(self.cross.as_ref().map(|cross| &*cross.dir)).collect();
+        kept::write(&dirs, bundle)
     }
 
     /// The packages of the static libraries beside those of the compiler.
@@ -286,7 +299,7 @@ fn read_manifest(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// An identifier of the requested packages.
-fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String {
+fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host, versions: Versions<'_>) -> String {
     let mut wanted: Vec<String> = tools.wheels.iter().map(|wheel| wheel.sha256.to_string()).collect();
     let system = match distribution {
         Some(distribution) => {
@@ -295,6 +308,7 @@ fn id(distribution: Option<&Distribution>, tools: &Tools, host: &Host) -> String
         }
         None => "system".to_owned(),
     };
+    wanted.push(kept::layout(versions));
     format!("{system}-{host}-{}", files::short_id(wanted.join(" ")))
 }
 

@@ -17,6 +17,7 @@ use serde_json::json;
 use xshell::cmd;
 
 use crate::base::context::Context;
+use crate::base::error::Usage;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::git::Checkout;
 use crate::base::output::{OutputArgs, out, out_json};
@@ -27,7 +28,9 @@ use crate::bundle::licences::{Licensed, write_parts};
 use crate::bundle::runner::Runner;
 use crate::bundle::{artefact, hosts};
 use crate::debian::distribution::Distribution;
+use crate::debian::versions::Versions;
 use crate::qemu;
+use crate::qemu::sysroot::kept;
 use crate::qus::licences;
 use crate::qus::rust::Rust;
 
@@ -40,6 +43,9 @@ use crate::qus::rust::Rust;
 pub(crate) struct Args {
     #[command(flatten)]
     hosts: HostArgs,
+    /// Use the packages in sysroot.tar.zst of another bundle, to reproduce its program; for its host
+    #[arg(long, value_name = "FILE")]
+    sysroot: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -67,6 +73,7 @@ struct ProgramReport {
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let hosts = args.hosts.supported()?;
+    ensure!(args.sysroot.is_none() || hosts.len() == 1, Usage("--sysroot takes a single host".to_owned()));
     let OutputArgs { dry_run, json } = args.output;
     if dry_run {
         return hosts.into_iter().try_for_each(|host| print_plan(cx, host, json));
@@ -76,9 +83,13 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let own = hosts::own()?;
     let cache = hosts.iter().any(|host| *host != own).then(|| lock::lock(cx.paths.cache())).transpose()?;
     let _lock = lock::lock(cx.paths.out())?;
+    // This machine's own program needs no packages.
+    let kept = args.sysroot.as_deref().filter(|_| cache.is_some());
+    let kept = kept.map(|file| kept::unpack(cx, file)).transpose()?;
+    let versions = kept.as_deref().map_or(Versions::UpdatedIfPossible, Versions::Kept);
     let toolchains: Vec<_> = hosts
         .into_iter()
-        .map(|host| Ok((host, qemu::build::runner(cx, host)?, Rust::ensure(cx, host)?)))
+        .map(|host| Ok((host, qemu::build::runner(cx, host)?, Rust::ensure(cx, host, versions)?)))
         .collect::<Result<_>>()?;
     drop(cache);
     toolchains.iter().try_for_each(|(host, runner, rust)| build(cx, host, runner, rust)?.print(json))

@@ -19,7 +19,7 @@ use crate::bundle::hosts;
 use crate::bundle::licences::{LinkedPackage, OF_COMPILER, Part, copy_common};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-use crate::debian::updates::Updates;
+use crate::debian::versions::Versions;
 use crate::qemu;
 use crate::qemu::sysroot::Sysroot;
 use crate::qus::licences;
@@ -46,7 +46,7 @@ enum Library {
 
 impl Rust {
     /// Finds the toolchain, and fetches missing parts.
-    pub(crate) fn ensure(cx: &Context, host: &'static Host) -> Result<Self> {
+    pub(crate) fn ensure(cx: &Context, host: &'static Host, versions: Versions<'_>) -> Result<Self> {
         let mut flags = vec!["-Ctarget-feature=+crt-static".to_owned()];
         if host == hosts::own()? {
             let version = exec::read(cmd!(sh(), "rustc -vV"))?;
@@ -55,7 +55,7 @@ impl Rust {
             return Ok(Self { triple, flags, sysroot: None, library: Library::Installed });
         }
         let spec = cx.data.hosts.get(host).with_context(|| format!("hosts.toml has no {host}"))?;
-        let sysroot = Sysroot::ensure(cx, host, Updates::Wanted)?;
+        let sysroot = Sysroot::ensure(cx, host, versions)?;
         let (linker, options) = sysroot.cc();
         flags.push(format!("-Clinker={linker}"));
         flags.extend(options.iter().chain(sysroot.link()).map(|option| format!("-Clink-arg={option}")));

@@ -21,6 +21,7 @@ use crate::bundle::{artefact, hosts};
 use crate::check::report::{Outcome, Report};
 use crate::check::smoke::emulator::{Busybox, emulator};
 use crate::debian::guests;
+use crate::debian::versions::Versions;
 use crate::qus::rust::Rust;
 
 const LEVEL: &str = "hosts";
@@ -111,7 +112,8 @@ fn program(cx: &Context, host: &'static Host) -> Result<()> {
 /// Runs the unit tests of the library, except those that depend on what the machine runs natively.
 fn unit_tests(cx: &Context, host: &'static Host) -> Result<()> {
     let (runner, _) = runner_and_bundle(cx, host)?;
-    let rust = Rust::ensure(cx, host).map_err(|error| Skip(format!("{error:#}")))?;
+    let rust =
+        Rust::ensure(cx, host, Versions::UpdatedIfPossible).map_err(|error| Skip(format!("{error:#}")))?;
     let cargo =
         cmd!(sh(), "cargo test --quiet --locked --package qus-core --lib --no-run --message-format json");
     let output = exec::read(rust.enter(cargo, &[]).in_dir(cx.paths.root()))?;

@@ -15,7 +15,8 @@ use crate::base::progress::say;
 use crate::base::{cache, files};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
-use crate::debian::updates::{self, Updates};
+use crate::debian::versions::{self, Versions};
+use crate::qemu::sysroot::kept;
 
 /// A cross compiler and libraries for another host.
 pub(crate) struct Cross {
@@ -26,7 +27,7 @@ pub(crate) struct Cross {
 
 impl Cross {
     /// The cross compiler and libraries for a host, fetched if they are not in the cache.
-    pub(crate) fn ensure(cx: &Context, host: &'static Host, updates: Updates) -> Result<Self> {
+    pub(crate) fn ensure(cx: &Context, host: &'static Host, versions: Versions<'_>) -> Result<Self> {
         let spec = cx.data.hosts.get(host).with_context(|| format!("hosts.toml has no {host}"))?.clone();
         let distribution = Distribution::detect()?.ok_or_else(|| {
             hinted(
@@ -36,26 +37,30 @@ impl Cross {
         })?;
         let base = spec.base.as_ref().unwrap_or(&cx.data.hosts.base);
         let libraries = spec.libraries.as_ref().unwrap_or(&cx.data.tools.debian.libraries);
-        let wanted = [&spec.compiler[..], base, libraries].concat().join(" ");
+        let wanted = [&spec.compiler[..], base, libraries, &[kept::layout(versions)]].concat().join(" ");
         let own = format!("{}-{}", distribution.id, distribution.codename);
         let suite = spec.suite.clone().map_or_else(|| own.clone(), |suite| format!("{own}-{suite}"));
         let dir = cx.paths.sysroot(&format!("{suite}-{host}-{}", files::short_id(wanted)));
-        updates::discard_outdated(&dir, updates)?;
+        versions::discard_outdated(&dir, versions)?;
         cache::ensure(&dir, |partial| {
             let log = cx.start_log(&format!("sysroot-{host}"))?;
             say(format_args!(
                 "fetching the cross compiler and libraries for {host} (nothing is installed) …"
             ));
             let state = cx.paths.apt(&format!("compiler-{host}"));
-            let compiler = Apt::programs(&state, &log, &distribution, updates)?;
+            let packages = partial.join(kept::PACKAGES);
+            let compiler = Apt::programs(&state, &log, &distribution, versions)?.keeping(&packages)?;
             let mut manifest = compiler.unpack_all(&spec.compiler, &partial.join("compiler"))?;
             let state = cx.paths.apt(&format!("libraries-{host}"));
             let apt = match &spec.suite {
-                Some(suite) => Apt::foreign(&state, &log, &distribution, suite, &[host.debian])?,
-                None => Apt::updated(&state, &log, &distribution, updates, Some(host.debian))?,
+                Some(suite) if !matches!(versions, Versions::Kept(_)) => {
+                    Apt::foreign(&state, &log, &distribution, suite, &[host.debian])?
+                }
+                _ => Apt::updated(&state, &log, &distribution, versions, Some(host.debian))?,
             };
+            let apt = apt.keeping(&packages)?;
             if compiler.lacks_updates() || apt.lacks_updates() {
-                updates::record_missing(partial)?;
+                versions::record_missing(partial)?;
             }
             let of_host = |packages: &[String]| -> Vec<String> {
                 packages.iter().map(|package| format!("{package}:{}", host.debian)).collect()
