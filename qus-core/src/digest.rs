@@ -14,7 +14,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
-use std::path::Path;
+use std::path::{Component, Path};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -112,6 +112,27 @@ impl<'de> Deserialize<'de> for Sha256 {
     }
 }
 
+/// Parses a list of checksums as `sha256sum` prints it: a checksum and the name of a file on each line. `None` if it is
+/// none, or names a file outside of its directory.
+///
+/// ```
+/// use qus_core::digest::{Sha256, parse_list};
+///
+/// let list = format!("{}  share/man/qus.1\n", Sha256::of("abc"));
+/// assert_eq!(parse_list(&list), Some(vec![(Sha256::of("abc"), "share/man/qus.1")]));
+/// assert_eq!(parse_list("no checksum"), None);
+/// ```
+pub fn parse_list(text: &str) -> Option<Vec<(Sha256, &str)>> {
+    let is_inside = |name: &str| {
+        !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+    };
+    let line = |line| {
+        let (sha256, name) = str::split_once(line, "  ")?;
+        Some((sha256.parse().ok()?, name)).filter(|_| is_inside(name))
+    };
+    text.lines().map(line).collect()
+}
+
 /// Copies all that can be read, and returns the checksum of what was copied.
 ///
 /// # Errors
@@ -164,6 +185,21 @@ mod tests {
         let expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Sha256::of("abc").to_string(), expected);
         assert_eq!(expected.parse(), Ok(Sha256::of("abc")));
+    }
+
+    #[test]
+    fn lists_name_files_inside_their_directory() {
+        let sum = Sha256::of("abc");
+        assert_eq!(parse_list(""), Some(Vec::new()));
+        for name in ["a", "a/b", "a  b"] {
+            assert_eq!(parse_list(&format!("{sum}  {name}\n")), Some(vec![(sum, name)]));
+        }
+        for name in ["", "/a", "../a", "a/../../b", "."] {
+            assert_eq!(parse_list(&format!("{sum}  {name}\n")), None, "{name}");
+        }
+        for text in [format!("{sum}"), format!("{sum} a"), format!("{sum}  a\n\n")] {
+            assert_eq!(parse_list(&text), None, "{text}");
+        }
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 
 use qus_core::arch::Arch;
 use qus_core::binfmt::{Flags, Rule, entry};
+use qus_core::digest::Sha256;
 use qus_core::{handler, probe};
 use serde_json::Value;
 
-use super::{TestDir, qus};
+use super::{Ended, TestDir, qus};
 
 /// An architecture that no machine of ours runs.
 pub(super) const FOREIGN: &str = "alpha";
@@ -210,4 +211,48 @@ fn explain_follows_a_script() {
     let explained: Value = serde_json::from_str(&ended.stdout).unwrap();
     assert_eq!((&explained[0]["what"], &explained[0]["runs"]), (&"script".into(), &true.into()));
     assert_eq!(explained[0]["interpreter"]["arch"], std::env::consts::ARCH);
+}
+
+#[test]
+fn an_installation_is_compared_with_a_list() {
+    let files = machine();
+    let dir = files.arg("bin");
+    let verify = |args: &[&str]| {
+        let ended = qus(&[&["self", "verify", "--dir", &*dir], args].concat());
+        Ended { stderr: format!("{}{}", ended.stdout, ended.stderr), ..ended }
+    };
+    verify(&[]).says(1, &["cannot read", "bin/SHA256SUMS"]);
+    let emulator = format!("qemu-{FOREIGN}");
+    let good = fs::read(files.path(&format!("bin/{emulator}"))).unwrap();
+    let list = format!("{}  {emulator}\n{}  share/a\n", Sha256::of(&good), Sha256::of("a"));
+    files.write("bin/share/a", "a");
+    files.write("bin/SHA256SUMS", &list);
+    verify(&[]).says(0, &["verified: 2 files in"]);
+
+    // Whoever replaces an emulator can replace its checksum, but not that of the release.
+    files.write("release.sha256", &list);
+    let release = files.arg("release.sha256");
+    files.write(&format!("bin/{emulator}"), [&good[..], b"x"].concat());
+    files.write(
+        "bin/SHA256SUMS",
+        list.replace(&Sha256::of(&good).to_string(), &Sha256::of([&good[..], b"x"].concat()).to_string()),
+    );
+    verify(&[]).says(0, &["verified: 2 files in"]);
+    verify(&["--list", &release])
+        .says(1, &[&format!("changed: {emulator}"), "is not what", "release.sha256 lists"]);
+    files.write(&format!("bin/{emulator}"), &good);
+
+    fs::remove_file(files.path("bin/share/a")).unwrap();
+    verify(&["--list", &release]).says(1, &["missing: share/a"]);
+    files.write("bin/share/a", "a");
+    files.write("bin/qemu-hppa", "x");
+    verify(&["--list", &release]).says(1, &["not listed: qemu-hppa"]);
+    let json = verify(&["--list", &release, "--json"]);
+    assert!(json.stdout.contains(r#""fault": "not listed""#), "{}", json.stdout);
+    fs::remove_file(files.path("bin/qemu-hppa")).unwrap();
+
+    for damage in ["", "x", &list.replace("share/a", "../a")] {
+        files.write("release.sha256", damage);
+        verify(&["--list", &release]).says(1, &["release.sha256 is not a list of checksums"]);
+    }
 }

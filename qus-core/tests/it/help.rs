@@ -4,7 +4,7 @@ use std::fs;
 
 use super::{TestDir, qus, workspace};
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "install",
     "remove",
     "status",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 11] = [
     "export",
     "probe",
     "platforms",
+    "self",
     "completions",
     "man",
 ];

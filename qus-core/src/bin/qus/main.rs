@@ -10,6 +10,7 @@ mod export;
 mod generate;
 mod install;
 mod output;
+mod own;
 mod platforms;
 mod probe;
 mod remove;
@@ -56,6 +57,8 @@ enum Command {
     Export(export::Args),
     Probe(probe::Args),
     Platforms(platforms::Args),
+    #[command(name = "self")]
+    Own(own::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
 }
@@ -179,6 +182,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Export(args) => export::run(args),
         Command::Probe(args) => probe::run(binfmt, args),
         Command::Platforms(args) => platforms::run(binfmt, args),
+        Command::Own(args) => own::run(args),
         Command::Completions(args) => generate::completions(args, Cli::command()),
         Command::Man(args) => generate::man(args, Cli::command()),
     }
