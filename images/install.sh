@@ -12,11 +12,12 @@ Options:
   --version VERSION  install this release, such as 10.2.2-1 [default: the newest]
   --prefix DIR       install below this directory [default: /usr/local as root, else ~/.local]
   --from URL|DIR     take files from here: releases of a repository, or a directory with tarballs
+  --key FILE         verify the signature of the release: a public key of minisign, or allowed signers of SSH
   --register         also register all architectures; requires root
   --uninstall        remove what this script has installed below the prefix
   --help             print this help
 
-Files are verified with the checksums of the release before anything is changed.
+Files are verified with the checksums of the release before anything is changed, and with --key its signature.
 TEXT
 }
 
@@ -60,6 +61,24 @@ fetch() {
     esac
 }
 
+# Verifies the signature of the release's checksums.
+verify_signature() {
+    case $(head -n 1 "$key") in
+    'untrusted comment: minisign public key'*)
+        has minisign || fail 'minisign, which verifies the signature, is not installed'
+        fetch SHA256SUMS.minisig "$work/sums.minisig"
+        minisign -Vqm "$work/sums" -p "$key" || fail 'SHA256SUMS is not signed with this key'
+        ;;
+    *)
+        has ssh-keygen || fail 'ssh-keygen, which verifies the signature, is not installed'
+        fetch SHA256SUMS.sig "$work/sums.sig"
+        signer=$(ssh-keygen -Y find-principals -s "$work/sums.sig" -f "$key" 2>/dev/null | head -n 1)
+        ssh-keygen -Y verify -n qus-release -f "$key" -I "$signer" -s "$work/sums.sig" <"$work/sums" >/dev/null 2>&1 ||
+            fail "SHA256SUMS is not signed by anyone in $key"
+        ;;
+    esac
+}
+
 # Links that belong to an installation: where they are, and what they point to in it.
 links() {
     cat <<'TEXT'
@@ -94,6 +113,7 @@ install() {
     for program in tar sha256sum; do
         has "$program" || fail "$program is not installed"
     done
+    [ -z "$key" ] || [ -f "$key" ] || fail "there is no key $key"
     [ -z "$register" ] || [ "$(id -u)" = 0 ] || fail '--register requires root' 'leave it out, or use sudo'
     has zstd || fail 'zstd is not installed' 'install the package zstd of your distribution'
     work=$(mktemp -d)
@@ -101,6 +121,7 @@ install() {
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
     fetch SHA256SUMS "$work/sums"
+    [ -z "$key" ] || verify_signature
     # The version is not known yet if the newest is wanted.
     pattern=" qus-bundle_${version:-[0-9.]*-[0-9]*}_$(host)\\.tar\\.zst\$"
     line=$(grep -- "$pattern" "$work/sums" | tail -n 1)
@@ -143,15 +164,16 @@ install() {
     fi
 }
 
-version='' prefix='' from=https://github.com/OWNER/qus/releases register='' action=install
+version='' prefix='' from=https://github.com/OWNER/qus/releases key='' register='' action=install
 while [ $# -gt 0 ]; do
     case $1 in
-    --version | --prefix | --from)
+    --version | --prefix | --from | --key)
         [ $# -gt 1 ] || { fail "$1 requires a value" "see --help"; }
         case $1 in
         --version) version=$2 ;;
         --prefix) prefix=$2 ;;
         --from) from=${2%/} ;;
+        --key) key=$2 ;;
         esac
         shift
         ;;

@@ -120,6 +120,8 @@ pub struct PackageSets {
     pub rootless: PackageSet,
     /// The program that counts instructions.
     pub valgrind: PackageSet,
+    /// minisign, which signs releases.
+    pub minisign: PackageSet,
     /// The program that unpacks tarballs in tests.
     pub zstd: PackageSet,
 }
@@ -139,7 +141,7 @@ impl fmt::Display for Guest {
 }
 
 impl PackageSets {
-    fn all(&self) -> [(&'static str, &PackageSet); 12] {
+    fn all(&self) -> [(&'static str, &PackageSet); 13] {
         [
             ("bench-rootfs", &self.bench_rootfs),
             ("container-rootfs", &self.container_rootfs),
@@ -152,6 +154,7 @@ impl PackageSets {
             ("gdb", &self.gdb),
             ("rootless", &self.rootless),
             ("valgrind", &self.valgrind),
+            ("minisign", &self.minisign),
             ("zstd", &self.zstd),
         ]
     }

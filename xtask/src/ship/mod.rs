@@ -2,9 +2,12 @@
 
 pub(crate) mod images;
 pub(crate) mod plan;
+mod publish;
 mod releasable;
 pub(crate) mod release;
 pub(crate) mod sbom;
+pub(crate) mod sign;
 mod sources;
 pub(crate) mod tarballs;
+mod verify;
 mod version;

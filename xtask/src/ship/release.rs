@@ -8,31 +8,33 @@ use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
 use qus_core::arch::{HOSTS, Host};
 use qus_core::digest::Sha256;
-use qus_core::hint::hinted;
+use qus_core::hint::{WithHint as _, hinted};
 use qus_core::release::ReleaseVersion;
 use serde_json::{Value, json};
 use xshell::cmd;
 
 use crate::base::context::Context;
-use crate::base::error::Usage;
-use crate::base::exec::{self, is_installed, sh};
+use crate::base::exec::{self, sh};
 use crate::base::git::Checkout;
 use crate::base::output::out;
-use crate::base::progress::{Bar, say};
+use crate::base::progress::say;
+use crate::base::tarball::{Tarball, TarballEntry};
 use crate::base::{cache, files, lock};
 use crate::bundle::hosts::{self, HostArgs};
 use crate::bundle::manifest;
+use crate::qemu::pgo;
+use crate::qemu::sysroot::kept;
+use crate::ship::publish::Publication;
 use crate::ship::releasable::{self, Fault};
+use crate::ship::sign::{NAMESPACE, Signer};
 use crate::ship::tarballs::{self, PackedFile, Plan};
-
-/// The namespace of signatures, so that none is valid for anything else.
-const NAMESPACE: &str = "qus-release";
+use crate::ship::verify::{self, NOTES, PROVENANCE, packed_name};
 
 /// Assemble a release in a directory
 ///
-/// Writes to target/qus/release/VERSION: the tarballs of all hosts that are built and their sources, install.sh,
-/// SHA256SUMS, its signature, provenance, and notes from CHANGELOG.md. Refuses what is no release. Nothing is published:
-/// the commands that do are printed.
+/// Writes to target/qus/release/VERSION: the tarballs of all hosts that are built, their sources, and what is needed to
+/// build them again; install.sh, SHA256SUMS, its signature, provenance, and notes from CHANGELOG.md. Refuses what is no
+/// release. Nothing is published: the commands that do are printed. With --verify, builds a release again and compares.
 #[derive(clap::Args)]
 #[command(mut_arg("names", |arg| arg.help("Hosts, such as amd64,arm64v8 [default: all, none of which may be missing]")))]
 pub(crate) struct Args {
@@ -41,53 +43,133 @@ pub(crate) struct Args {
     /// Channel or version of QEMU of the release; 32-bit hosts may have an older version [default: the newest]
     #[arg(long, value_name = "CHANNEL|VERSION")]
     qemu: Option<String>,
-    /// Sign SHA256SUMS with this SSH key, whose passphrase is asked for on a terminal
+    /// Sign SHA256SUMS with this key of SSH or minisign, whose passphrase is asked for on a terminal (repeatable)
     #[arg(long, value_name = "FILE")]
-    sign: Option<PathBuf>,
+    sign: Vec<PathBuf>,
     /// Leave out the sources, which need the network and apt
     #[arg(long)]
     no_sources: bool,
     /// Assemble what is no release, for a test
     #[arg(long)]
     allow_dev: bool,
+    /// Publish the release: a draft on GitHub is filled and read back, images are pushed, and then it becomes public
+    #[arg(long, requires = "images", conflicts_with = "allow_dev")]
+    publish: bool,
+    /// Repository of the images, such as ghcr.io/example/qus, or `none`
+    #[arg(long, value_name = "REPO", requires = "publish")]
+    images: Option<String>,
+    /// Publish the directory of an earlier run; what has been published is not repeated
+    #[arg(long, requires = "publish")]
+    resume: bool,
+    /// Publish without a signature, when the files have attestations
+    #[arg(long, requires = "publish")]
+    unsigned: bool,
+    /// Build the release in this directory again, from its commit and the packages that it keeps, and compare all files
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    verify: Option<PathBuf>,
 }
 
+/// Files of bundles with which emulators can be built again.
+const TO_BUILD_AGAIN: [&str; 2] = [pgo::FILE, kept::FILE];
+
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
+    if let Some(dir) = &args.verify {
+        return verify::verify(cx, dir);
+    }
+    let signers = args.sign.iter().map(|key| Signer::new(key)).collect::<Result<Vec<_>>>()?;
+    let checkout = Checkout::read(cx.paths.root());
+    let (release, dir) = assemble(cx, args, &checkout, &signers)?;
+    match &args.images {
+        None => out(&commands(&dir, &release, &checkout)),
+        Some(images) => publish(cx, args, &checkout, &release, &dir, images),
+    }
+}
+
+/// Assembles the release, unless it is resumed, and returns its directory.
+fn assemble(
+    cx: &Context,
+    args: &Args,
+    checkout: &Checkout,
+    signers: &[Signer],
+) -> Result<(ReleaseVersion, PathBuf)> {
     let mut hosts = if args.hosts.is_given() { args.hosts.built(cx)? } else { hosts::built(cx).collect() };
     ensure!(
         !hosts.is_empty(),
         hinted("no host has a bundle", "`cargo xtask plan` lists the jobs that build them")
     );
     hosts.sort_by_key(|host| host.name);
-    if let Some(key) = &args.sign {
-        check_key(key)?;
-    }
     let _locks = [lock::lock(cx.paths.cache())?, lock::lock(cx.paths.out())?];
     let mut plan = Plan::new(cx, &hosts, args.qemu.as_deref())?;
-    let checkout = Checkout::read(cx.paths.root());
+    let release = plan.release.clone();
+    let dir = cx.paths.out().join("release").join(release.to_string());
+    if args.resume && dir.exists() {
+        verify::check_commit(&dir, checkout)?;
+        return Ok((release, dir));
+    }
     let changelog = fs::read_to_string(cx.paths.root().join("CHANGELOG.md"))?;
-    let notes = notes(&changelog, &plan.release);
-    check(cx, args, &plan, &checkout, notes.is_some())?;
+    let notes = notes(&changelog, &release);
+    check(cx, args, &plan, checkout, notes.is_some())?;
     if !args.no_sources {
         plan.add_sources(cx)?;
     }
-    let dir = cx.paths.out().join("release").join(plan.release.to_string());
     fs::create_dir_all(dir.parent().context("a release has no parent directory")?)?;
     cache::publish(&dir, |partial| {
         let mut packed = tarballs::pack_into(partial, &plan.tarballs)?;
         packed.push(add(partial, "install.sh", &fs::read(cx.paths.images().join("install.sh"))?)?);
-        let provenance = provenance(&plan, &checkout, &packed).to_string();
-        packed.push(add(partial, "provenance.intoto.json", provenance.as_bytes())?);
+        for bundle in &plan.bundles {
+            let host = bundle.recipe.host;
+            let (name, list) = list_of_bundle(&plan.tarballs, &release, host)?;
+            packed.push(add(partial, &name, list.as_bytes())?);
+            for file in TO_BUILD_AGAIN {
+                let from = cx.paths.bundle(host).join(file);
+                if from.exists() {
+                    packed.push(add(partial, &packed_name(file, &release, host.name), &fs::read(from)?)?);
+                }
+            }
+        }
+        let provenance = provenance(&plan, checkout, &packed).to_string();
+        packed.push(add(partial, PROVENANCE, provenance.as_bytes())?);
         packed.sort_by(|a, b| a.file.cmp(&b.file));
         files::write(&partial.join(manifest::SUMS), tarballs::sums(&packed).as_bytes())?;
-        // Not part of what is downloaded.
-        files::write(&partial.join("NOTES.md"), notes.unwrap_or_default().as_bytes())?;
-        args.sign.as_deref().map_or(Ok(()), |key| sign(key, &partial.join(manifest::SUMS)))
+        files::write(&partial.join(NOTES), notes.unwrap_or_default().as_bytes())?;
+        signers.iter().try_for_each(|signer| signer.sign(&partial.join(manifest::SUMS)))
     })?;
-    if args.sign.is_none() {
-        say("note: SHA256SUMS is not signed; `--sign KEY` signs it with an SSH key");
+    if signers.is_empty() {
+        say("note: SHA256SUMS is not signed; `--sign KEY` signs it with a key of SSH or minisign");
     }
-    out(&commands(&dir, &plan.release, &checkout))
+    Ok((release, dir))
+}
+
+/// Publishes the directory, and the images of all hosts.
+fn publish(
+    cx: &Context,
+    args: &Args,
+    checkout: &Checkout,
+    release: &ReleaseVersion,
+    dir: &Path,
+    images: &str,
+) -> Result<()> {
+    let is_signed =
+        ["sig", "minisig"].iter().any(|end| dir.join(format!("{}.{end}", manifest::SUMS)).exists());
+    ensure!(
+        is_signed || args.unsigned,
+        hinted("the release is not signed", "sign it with --sign KEY, or publish it with --unsigned")
+    );
+    let gh = which::which("gh").context("gh, which publishes, is not installed");
+    let gh = gh.hint("publish it with the commands that are printed without --publish")?;
+    let commit = checkout.commit.as_deref().context("git knows no commit of this directory")?;
+    let publication = Publication { gh, root: cx.paths.root(), dir, release: release.to_string(), commit };
+    let push_images = || {
+        if images == "none" {
+            return Ok(());
+        }
+        let status = exec::interactive(cmd!(sh(), "cargo xtask images --host all --push --repo {images}"))?;
+        ensure!(status.success(), "the images cannot be pushed: cargo xtask images ended with {status}");
+        Ok(())
+    };
+    let state = if publication.run(push_images)? { "published" } else { "already published" };
+    say(format_args!("{state}: release {release}"));
+    Ok(())
 }
 
 /// Refuses what is no release.
@@ -141,6 +223,17 @@ fn add(dir: &Path, name: &str, content: &[u8]) -> Result<PackedFile> {
     Ok(PackedFile { file: name.to_owned(), size: content.len() as u64, sha256: Sha256::of(content) })
 }
 
+/// The name and text of the list with the checksums of all files of a bundle, which `qus self verify` reads.
+fn list_of_bundle(tarballs: &[Tarball], release: &ReleaseVersion, host: &Host) -> Result<(String, String)> {
+    let top = format!("qus-bundle_{release}_{host}");
+    let tarball = tarballs.iter().find(|tarball| tarball.file.starts_with(&format!("{top}.")));
+    let entries = &tarball.with_context(|| format!("there is no {top}"))?.entries;
+    let line = |entry: &TarballEntry| {
+        Some(format!("{}  {}\n", entry.sha256, entry.path.strip_prefix(&top)?.strip_prefix('/')?))
+    };
+    Ok((format!("{top}.sha256"), entries.iter().filter_map(line).collect()))
+}
+
 /// A statement of what the files were built from: in-toto, with SLSA's predicate for provenance.
 fn provenance(plan: &Plan, checkout: &Checkout, files: &[PackedFile]) -> Value {
     let Plan { release, bundles, .. } = plan;
@@ -181,21 +274,6 @@ fn provenance(plan: &Plan, checkout: &Checkout, files: &[PackedFile]) -> Value {
     })
 }
 
-/// Refuses a key that cannot be used, before anything is packed.
-fn check_key(key: &Path) -> Result<()> {
-    ensure!(is_installed("ssh-keygen"), "ssh-keygen, which signs, is not installed");
-    ensure!(key.is_file(), Usage(format!("there is no key {}", key.display())));
-    Ok(())
-}
-
-/// Signs a file with an SSH key, next to it.
-fn sign(key: &Path, file: &Path) -> Result<()> {
-    let _bar = Bar::new("signing SHA256SUMS");
-    let status = exec::interactive(cmd!(sh(), "ssh-keygen -q -Y sign -n {NAMESPACE} -f {key} {file}"))?;
-    ensure!(status.success(), "ssh-keygen cannot sign with {}: it ended with {status}", key.display());
-    Ok(())
-}
-
 /// The commands that publish a release, and that verify it.
 fn commands(dir: &Path, release: &ReleaseVersion, checkout: &Checkout) -> String {
     let commit = checkout.revision().unwrap_or_else(|| "COMMIT".to_owned());
@@ -203,8 +281,8 @@ fn commands(dir: &Path, release: &ReleaseVersion, checkout: &Checkout) -> String
     format!(
         "release {release} is in {dir}\n\nto publish it:\n  \
          git tag --sign v{release} {commit} --message 'qus {release}' && git push origin v{release}\n  \
-         gh release create v{release} --verify-tag --title {release} --notes-file {dir}/NOTES.md \
-         $(find {dir} -type f -not -name NOTES.md)\n  \
+         gh release create v{release} --verify-tag --title {release} --notes-file {dir}/{NOTES} \
+         $(find {dir} -type f -not -name {NOTES})\n  \
          cargo xtask images --host all --push --repo ghcr.io/OWNER/qus\n\
          to verify it:\n  \
          cd {dir} && sha256sum --check SHA256SUMS\n  \

@@ -1,23 +1,26 @@
 //! Checks `images/install.sh`: from a directory and over HTTP, again, with damaged files, and its removal.
 
+use std::env;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
 use qus_core::arch::{Arch, Host};
 use qus_core::release::ReleaseVersion;
 use xshell::cmd;
 
 use crate::base::context::Context;
+use crate::base::error::Skip;
 use crate::base::exec::{self, is_installed, sh};
 use crate::base::files;
 use crate::bundle::{artefact, manifest, runner::Runner};
 use crate::check::report::Report;
 use crate::check::smoke::fixture::tools;
+use crate::ship::sign::Signer;
 use crate::ship::tarballs;
 
 /// The emulator that is in the tarball.
@@ -26,7 +29,12 @@ const GUEST: &str = "aarch64";
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     report.check("emulator", "install.sh: install, update, remove; damaged and missing files", || {
         Installer::prepare(cx)?.check()
-    })
+    })?;
+    report.check(
+        "emulator",
+        "install.sh --key: signatures of SSH and minisign, by the right key and by another",
+        || Installer::prepare(cx)?.check_signatures(cx),
+    )
 }
 
 struct Installer {
@@ -120,6 +128,60 @@ impl Installer {
         ensure!(left.is_empty(), "it leaves {left}");
         let again = self.run(&["--uninstall"])?;
         ensure!(!again.status.success(), "it removes what is not there");
+        Ok(())
+    }
+
+    fn check_signatures(&self, cx: &Context) -> Result<()> {
+        let minisign = tools::minisign(cx)?;
+        if !is_installed("ssh-keygen") {
+            bail!(Skip("ssh-keygen is not installed".to_owned()));
+        }
+        let at = |name: &str| self.dir.path().join(name);
+        let sums = at("releases").join(manifest::SUMS);
+        let good = fs::read(&sums)?;
+        for name in ["ours", "other"] {
+            let (key, public, secret) =
+                (at(name), at(&format!("{name}.minisign")), at(&format!("{name}.secret")));
+            exec::read(cmd!(sh(), "ssh-keygen -q -t ed25519 -N '' -C {name}@example.org -f {key}"))?;
+            let allowed = format!("{name}@example.org {}", fs::read_to_string(at(&format!("{name}.pub")))?);
+            fs::write(at(&format!("allowed-{name}")), allowed)?;
+            // Without a passphrase.
+            exec::read(cmd!(sh(), "minisign -G -W -p {public} -s {secret}").envs(minisign.clone()))?;
+        }
+        let from = at("releases").to_string_lossy().into_owned();
+        let (script, prefix) = (&self.script, self.prefix());
+        let install = |file: &Path| -> Result<Output> {
+            let run = cmd!(sh(), "sh {script} --prefix {prefix} --from {from} --key {file}");
+            let path = minisign.iter().find(|(name, _)| *name == "PATH").map(|(_, path)| path);
+            let path = env::join_paths(
+                path.into_iter().flat_map(env::split_paths).chain(env::split_paths(&self.path)),
+            )?;
+            exec::output(run.envs(minisign.clone()).env("PATH", path))
+        };
+        let refused = |file: &Path, error: &str| -> Result<()> {
+            let output = install(file)?;
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(!output.status.success() && stderr.contains(error), "{}: {stderr}", file.display());
+            ensure!(!self.prefix().exists(), "{} is installed", self.prefix().display());
+            Ok(())
+        };
+        refused(&at("none"), "there is no key")?;
+        refused(&at("allowed-ours"), "there is no SHA256SUMS.sig")?;
+        Signer::new(&at("ours"))?.sign(&sums)?;
+        let secret = at("ours.secret");
+        exec::read(cmd!(sh(), "minisign -S -s {secret} -m {sums}").envs(minisign.clone()))?;
+        refused(&at("allowed-other"), "is not signed by anyone in")?;
+        refused(&at("other.minisign"), "is not signed with this key")?;
+        fs::write(&sums, [&good[..], b"\n"].concat())?;
+        refused(&at("allowed-ours"), "is not signed by anyone in")?;
+        refused(&at("ours.minisign"), "is not signed with this key")?;
+        fs::write(&sums, &good)?;
+        for file in ["allowed-ours", "ours.minisign"] {
+            let output = install(&at(file))?;
+            ensure!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+            self.check_runs()?;
+            files::remove_dir(&self.prefix())?;
+        }
         Ok(())
     }
 
