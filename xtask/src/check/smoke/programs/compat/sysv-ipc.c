@@ -1,7 +1,9 @@
-/* The structures of System V IPC are filled like the kernel's, with all bits of modes, times and process IDs. */
+/* The structures of System V IPC are filled like the kernel's, with all bits of modes, times and process IDs. Memory is
+   attached many times, at multiples of SHMLBA. */
 #define _GNU_SOURCE
 #define _FILE_OFFSET_BITS 64
 #define _TIME_BITS 64
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ipc.h>
@@ -31,6 +33,17 @@ int main(void) {
     if (shmctl(memory, IPC_SET, &segment)) bad = 1, puts("shared memory: it cannot be changed");
     memset(&segment, 0xa5, sizeof segment);
     check("changed memory", shmctl(memory, IPC_STAT, &segment), &segment.shm_perm, 0604, &segment.shm_ctime);
+    char *attached[8];
+    for (int i = 0; i < 8; i++) {
+        attached[i] = shmat(memory, NULL, 0);
+        if (attached[i] == (char *)-1) {
+            bad = 1, printf("attachment %d: %s\n", i + 1, strerror(errno));
+            break;
+        }
+        if ((unsigned long)attached[i] % SHMLBA) bad = 1, printf("attachment %d: at %p\n", i + 1, attached[i]);
+        attached[i][i] = 'a' + i;
+        if (memcmp(attached[0], "abcdefgh", i + 1)) bad = 1, printf("attachment %d: other memory\n", i + 1);
+    }
     shmctl(memory, IPC_RMID, NULL);
 
     int semaphores = semget(IPC_PRIVATE, 2, 0640 | IPC_CREAT);
