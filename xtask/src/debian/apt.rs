@@ -55,8 +55,8 @@ impl Apt {
         Ok(Self::updated(dir, log, distribution, versions, None)?.without_libc())
     }
 
-    /// For these versions of this distribution's packages, for another architecture if one is given. During an update, a mirror serves
-    /// inconsistent indexes, which apt refuses; packages may then be fetched without updates.
+    /// For these versions of this distribution's packages, for another architecture if one is given. During an update, a
+    /// mirror serves inconsistent indexes, which apt refuses; packages may then be fetched without updates.
     pub(crate) fn updated(
         dir: &Path,
         log: &Path,
