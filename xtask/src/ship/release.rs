@@ -279,14 +279,15 @@ fn commands(dir: &Path, release: &ReleaseVersion, checkout: &Checkout) -> String
     let commit = checkout.revision().unwrap_or_else(|| "COMMIT".to_owned());
     let dir = dir.display();
     format!(
-        "release {release} is in {dir}\n\nto publish it:\n  \
+        "release {release} is in {dir}\n\nto publish it, `cargo xtask release --resume --publish --images ghcr.io/OWNER/qus`, or:\n  \
          git tag --sign v{release} {commit} --message 'qus {release}' && git push origin v{release}\n  \
          gh release create v{release} --verify-tag --title {release} --notes-file {dir}/{NOTES} \
          $(find {dir} -type f -not -name {NOTES})\n  \
          cargo xtask images --host all --push --repo ghcr.io/OWNER/qus\n\
          to verify it:\n  \
          cd {dir} && sha256sum --check SHA256SUMS\n  \
-         ssh-keygen -Y verify -n {NAMESPACE} -f ALLOWED_SIGNERS -I SIGNER -s SHA256SUMS.sig < SHA256SUMS\n"
+         ssh-keygen -Y verify -n {NAMESPACE} -f ALLOWED_SIGNERS -I SIGNER -s SHA256SUMS.sig < SHA256SUMS\n  \
+         cargo xtask release --verify {dir}\n"
     )
 }
 
