@@ -1,5 +1,6 @@
 //! Release artefacts: images, tarballs, and the plan of a release.
 
+mod date;
 pub(crate) mod images;
 pub(crate) mod plan;
 mod publish;

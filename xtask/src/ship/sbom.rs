@@ -10,6 +10,7 @@ use qus_core::digest::Sha256;
 use serde_json::{Value, json};
 
 use crate::bundle::licences::{Licensed, Part};
+use crate::ship::date::Date;
 
 /// Where bills of materials are in tarballs and, below `/usr`, in images.
 pub(crate) const INSTALLED: &str = "share/sbom";
@@ -34,7 +35,7 @@ pub(crate) fn documents(
         name: format!("{name}_{}_{}", bundle.version(), bundle.recipe.host),
         version: bundle.version(),
         parts: &parts,
-        created: timestamp(epoch),
+        created: Date::of(epoch).iso(),
     };
     let text = |value: Value| serde_json::to_string_pretty(&value).map(|text| text + "\n");
     Ok([
@@ -119,39 +120,9 @@ fn relationship(of: &str, kind: &str, to: &str) -> Value {
     json!({ "spdxElementId": of, "relationshipType": kind, "relatedSpdxElement": to })
 }
 
-/// A time in seconds since 1970 as both formats have it.
-fn timestamp(epoch: u64) -> String {
-    let (days, seconds) = (epoch / 86_400, epoch % 86_400);
-    // Years of the calendar that begin in March, so that a leap day is the last day of a year.
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        for (epoch, expected) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_399, "2000-02-28T23:59:59Z"),
-            (951_868_800, "2000-03-01T00:00:00Z"),
-            (1_709_164_800, "2024-02-29T00:00:00Z"),
-            (1_795_954_830, "2026-11-29T12:20:30Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(timestamp(epoch), expected);
-        }
-    }
 
     #[test]
     fn documents_name_every_part() {
@@ -163,7 +134,7 @@ mod tests {
             sha256: licence.map(|_| Sha256::of(name)),
         };
         let parts = [part("a", Some("MIT")), part("b", None)];
-        let created = timestamp(0);
+        let created = Date::of(0).iso();
         let material = Material { name: "x_1-1_amd64".into(), version: "1-1".into(), parts: &parts, created };
         let spdx = material.spdx();
         assert_eq!(spdx["packages"].as_array().unwrap().len(), 3);
