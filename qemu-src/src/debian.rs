@@ -106,6 +106,8 @@ pub struct PackageSets {
     pub emulators: PackageSet,
     /// A root filesystem with init systems, which read what qus writes.
     pub init_rootfs: PackageSet,
+    /// A root filesystem with programs that check and install packages.
+    pub packaging: PackageSet,
     /// The root filesystem of a builder's node.
     pub builder_rootfs: PackageSet,
     /// The throwaway engine.
@@ -141,12 +143,13 @@ impl fmt::Display for Guest {
 }
 
 impl PackageSets {
-    fn all(&self) -> [(&'static str, &PackageSet); 13] {
+    fn all(&self) -> [(&'static str, &PackageSet); 14] {
         [
             ("bench-rootfs", &self.bench_rootfs),
             ("container-rootfs", &self.container_rootfs),
             ("emulators", &self.emulators),
             ("init-rootfs", &self.init_rootfs),
+            ("packaging", &self.packaging),
             ("builder-rootfs", &self.builder_rootfs),
             ("engine", &self.engine),
             ("engine-own", &self.engine_own),

@@ -24,6 +24,7 @@ use semver::Version;
 use serde::{Deserialize, Serialize};
 
 use crate::arch::{Arch, Host};
+use crate::binfmt::magic::Build;
 use crate::digest::Sha256;
 use crate::file;
 use crate::release::ReleaseVersion;
@@ -120,6 +121,13 @@ pub struct BundledEmulator {
     pub size: u64,
     /// Checksum of the file.
     pub sha256: Sha256,
+}
+
+impl BundledEmulator {
+    /// The first bytes of its checksum, which its handlers have.
+    pub fn build(&self) -> Build {
+        self.sha256.as_bytes().first_chunk().copied().unwrap_or_default()
+    }
 }
 
 /// The content of `bundle.json`.

@@ -26,7 +26,7 @@ use semver::Version;
 
 use crate::arch::{ARCHES, Arch, Host};
 use crate::binfmt::magic::Build;
-use crate::bundle::{Bundle, BundleError};
+use crate::bundle::{Bundle, BundleError, BundledEmulator};
 use crate::elf::{Elf, ElfError, ElfKind};
 use crate::file;
 use crate::probe;
@@ -108,8 +108,7 @@ fn bundle(dir: &Path) -> Result<Option<Bundle>, BundleError> {
 /// The first bytes of the checksum that a bundle has for a file.
 fn build(bundle: Option<&Bundle>, file: &str) -> Build {
     let emulator = bundle.and_then(|bundle| bundle.emulator(file));
-    let first = emulator.and_then(|emulator| emulator.sha256.as_bytes().first_chunk().copied());
-    first.unwrap_or_default()
+    emulator.map(BundledEmulator::build).unwrap_or_default()
 }
 
 impl EmulatorDir {

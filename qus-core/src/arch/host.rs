@@ -89,6 +89,12 @@ impl Host {
         self.arch.registers_64_bit || !arch.registers_64_bit
     }
 
+    /// Whether its kernel may run an architecture's programs without an emulator: its own, and the 32-bit ones of its
+    /// family, which some of its processors run.
+    pub fn may_run(&self, arch: &Arch) -> bool {
+        arch == self.arch || matches!((self.arch.name, arch.name), ("x86_64", "i386") | ("aarch64", "arm"))
+    }
+
     /// Checks that QEMU emulates architectures there.
     ///
     /// # Errors
@@ -209,6 +215,16 @@ mod tests {
         let names: Vec<_> = host.container_set().map(|arch| arch.name).collect();
         let expected = ["aarch64", "arm", "i386", "loongarch64", "mips64el", "ppc64le", "riscv64", "s390x"];
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn hosts_run_programs_of_their_family() {
+        let run = |host: &Host| {
+            ARCHES.iter().filter(|arch| host.may_run(arch)).map(|arch| arch.name).collect::<Vec<_>>()
+        };
+        assert_eq!(run("amd64".parse().unwrap()), ["i386", "x86_64"]);
+        assert_eq!(run("arm64v8".parse().unwrap()), ["aarch64", "arm"]);
+        assert_eq!(run("s390x".parse().unwrap()), ["s390x"]);
     }
 
     #[test]

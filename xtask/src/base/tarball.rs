@@ -1,8 +1,8 @@
 //! Reproducible tarballs, compressed with zstd.
 //!
-//! Entries are sorted and have no timestamp and no owner, and the compressor is part of this program, so that equal
-//! files produce equal tarballs on every machine. Tarballs contain no entries for directories; tar creates them on
-//! extraction.
+//! Entries are sorted and have no owner, no timestamp or the one that is given, and the compressor is part of this program,
+//! so that equal files produce equal tarballs on every machine. tar creates directories on extraction; only packages have
+//! entries for them.
 
 use std::fs::Permissions;
 use std::io::{self, BufReader, Read, Seek, Write};
@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use fs_err::File;
+use fs_err::{self as fs, File};
 use qus_core::digest::Sha256;
 use serde::Serialize;
 use zstd::{Decoder, Encoder};
@@ -75,14 +75,16 @@ impl<R: Read> Read for Limited<R> {
 pub(crate) struct Tarball {
     pub(crate) file: String,
     pub(crate) entries: Vec<TarballEntry>,
+    /// The time of all entries, in seconds since 1970.
+    epoch: u64,
 }
 
-/// A file in a tarball.
+/// A file, directory or symbolic link in a tarball.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct TarballEntry {
     /// The path in the tarball.
     pub(crate) path: String,
-    mode: u32,
+    pub(crate) mode: u32,
     pub(crate) sha256: Sha256,
     #[serde(skip)]
     content: Content,
@@ -92,6 +94,9 @@ pub(crate) struct TarballEntry {
 enum Content {
     File(PathBuf),
     Bytes(Vec<u8>),
+    Directory,
+    /// What it points to.
+    Link(String),
 }
 
 impl TarballEntry {
@@ -102,14 +107,56 @@ impl TarballEntry {
     }
 
     /// An entry for a file that is made for the tarball.
-    pub(crate) fn text(path: &str, text: String) -> Self {
-        let sha256 = Sha256::of(&text);
-        Self { path: path.to_owned(), mode: 0o644, sha256, content: Content::Bytes(text.into_bytes()) }
+    pub(crate) fn made(path: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        let bytes = bytes.into();
+        Self {
+            path: path.to_owned(),
+            mode: 0o644,
+            sha256: Sha256::of(&bytes),
+            content: Content::Bytes(bytes),
+        }
+    }
+
+    /// A directory.
+    pub(crate) fn directory(path: &str) -> Self {
+        Self { mode: 0o755, content: Content::Directory, ..Self::made(path, "") }
+    }
+
+    /// A symbolic link.
+    pub(crate) fn link(path: &str, target: &str) -> Self {
+        Self { mode: 0o777, content: Content::Link(target.to_owned()), ..Self::made(path, target) }
     }
 
     /// The same file under another path.
     pub(crate) fn with_path(&self, path: &str) -> Self {
         Self { path: path.to_owned(), ..self.clone() }
+    }
+
+    /// The same file with another mode.
+    pub(crate) fn with_mode(self, mode: u32) -> Self {
+        Self { mode, ..self }
+    }
+
+    /// The content of a file, the target of a link, nothing of a directory.
+    pub(crate) fn bytes(&self) -> Result<Vec<u8>> {
+        Ok(match &self.content {
+            Content::File(from) => fs::read(from)?,
+            Content::Bytes(bytes) => bytes.clone(),
+            Content::Directory => Vec::new(),
+            Content::Link(target) => target.clone().into_bytes(),
+        })
+    }
+
+    pub(crate) fn is_directory(&self) -> bool {
+        self.content == Content::Directory
+    }
+
+    /// What a symbolic link points to; `None` for all else.
+    pub(crate) fn target(&self) -> Option<&str> {
+        match &self.content {
+            Content::Link(target) => Some(target),
+            _ => None,
+        }
     }
 }
 
@@ -117,13 +164,18 @@ impl Tarball {
     /// A tarball of files in a directory.
     pub(crate) fn from_files(file: &str, dir: &Path, names: &[String]) -> Result<Self> {
         let entries = names.iter().map(|name| TarballEntry::new(dir, name, 0o644)).collect::<Result<_>>()?;
-        Ok(Self { file: file.to_owned(), entries })
+        Ok(Self { file: file.to_owned(), entries, epoch: 0 })
     }
 
     /// A tarball of these entries, which are sorted by path.
     pub(crate) fn new(file: String, mut entries: Vec<TarballEntry>) -> Self {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
-        Self { file, entries }
+        Self { file, entries, epoch: 0 }
+    }
+
+    /// The same with a time of all entries, in seconds since 1970.
+    pub(crate) fn dated(self, epoch: u64) -> Self {
+        Self { epoch, ..self }
     }
 
     /// Writes the tarball into a directory that is not yet published, and returns its path.
@@ -146,7 +198,7 @@ impl Tarball {
         for entry in &self.entries {
             let mut header = tar::Header::new_ustar();
             header.set_mode(entry.mode);
-            header.set_mtime(0);
+            header.set_mtime(self.epoch);
             header.set_uid(0);
             header.set_gid(0);
             match &entry.content {
@@ -158,6 +210,16 @@ impl Tarball {
                 Content::Bytes(bytes) => {
                     header.set_size(bytes.len() as u64);
                     tar.append_data(&mut header, &entry.path, &**bytes)?;
+                }
+                Content::Directory => {
+                    header.set_entry_type(tar::EntryType::Directory);
+                    header.set_size(0);
+                    tar.append_data(&mut header, format!("{}/", entry.path), io::empty())?;
+                }
+                Content::Link(target) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    header.set_size(0);
+                    tar.append_link(&mut header, &entry.path, target)?;
                 }
             }
         }

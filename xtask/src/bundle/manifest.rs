@@ -9,6 +9,7 @@ use qus_core::bundle::{Bundle, BundleError, BundledEmulator, FILE, Profile};
 use qus_core::hint::hinted;
 
 use crate::base::files;
+use crate::base::tarball::TarballEntry;
 
 /// The file with the checksums of a directory's files, in the format of `sha256sum --check`.
 pub(crate) const SUMS: &str = "SHA256SUMS";
@@ -83,4 +84,24 @@ pub(crate) fn no_program(host: &Host, dir: &Path) -> anyhow::Error {
         format!("no program qus for {host} in {}", dir.display()),
         format!("to build it, run `cargo xtask build-qus --host {host}`"),
     )
+}
+
+/// Completions and manual pages of a bundle.
+pub(crate) fn share(bundle: &Path) -> Result<Vec<TarballEntry>> {
+    let mut dirs = vec!["share".to_owned()];
+    let mut entries = Vec::new();
+    while let Some(dir) = dirs.pop() {
+        let path = bundle.join(&dir);
+        let files = fs::read_dir(&path)?;
+        for file in files {
+            let file = file?;
+            let path = format!("{dir}/{}", file.file_name().to_string_lossy());
+            if file.file_type()?.is_dir() {
+                dirs.push(path);
+            } else {
+                entries.push(TarballEntry::new(bundle, &path, 0o644)?);
+            }
+        }
+    }
+    Ok(entries)
 }

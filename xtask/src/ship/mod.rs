@@ -2,6 +2,7 @@
 
 mod date;
 pub(crate) mod images;
+pub(crate) mod packages;
 pub(crate) mod plan;
 mod publish;
 mod releasable;

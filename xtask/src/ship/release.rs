@@ -18,7 +18,7 @@ use crate::base::exec::{self, sh};
 use crate::base::git::Checkout;
 use crate::base::output::out;
 use crate::base::progress::say;
-use crate::base::tarball::{Tarball, TarballEntry};
+use crate::base::tarball::TarballEntry;
 use crate::base::{cache, files, lock};
 use crate::bundle::hosts::{self, HostArgs};
 use crate::bundle::manifest;
@@ -27,13 +27,13 @@ use crate::qemu::sysroot::kept;
 use crate::ship::publish::Publication;
 use crate::ship::releasable::{self, Fault};
 use crate::ship::sign::{NAMESPACE, Signer};
-use crate::ship::tarballs::{self, PackedFile, Plan};
+use crate::ship::tarballs::{self, PackedFile, Plan, PlannedFile};
 use crate::ship::verify::{self, NOTES, PROVENANCE, packed_name};
 
 /// Assemble a release in a directory
 ///
-/// Writes to target/qus/release/VERSION: the tarballs of all hosts that are built, their sources, and what is needed to
-/// build them again; install.sh, SHA256SUMS, its signature, provenance, and notes from CHANGELOG.md. Refuses what is no
+/// Writes to target/qus/release/VERSION: the tarballs and packages of all hosts that are built, their sources, and what is
+/// needed to build them again; install.sh, SHA256SUMS, its signature, provenance, and notes from CHANGELOG.md. Refuses what is no
 /// release. Nothing is published: the commands that do are printed. With --verify, builds a release again and compares.
 #[derive(clap::Args)]
 #[command(mut_arg("names", |arg| arg.help("Hosts, such as amd64,arm64v8 [default: all, none of which may be missing]")))]
@@ -109,16 +109,17 @@ fn assemble(
     let changelog = fs::read_to_string(cx.paths.root().join("CHANGELOG.md"))?;
     let notes = notes(&changelog, &release);
     check(cx, args, &plan, checkout, notes.is_some())?;
+    plan.add_packages(cx)?;
     if !args.no_sources {
         plan.add_sources(cx)?;
     }
     fs::create_dir_all(dir.parent().context("a release has no parent directory")?)?;
     cache::publish(&dir, |partial| {
-        let mut packed = tarballs::pack_into(partial, &plan.tarballs)?;
+        let mut packed = tarballs::pack_into(partial, &plan.files)?;
         packed.push(add(partial, "install.sh", &fs::read(cx.paths.images().join("install.sh"))?)?);
         for bundle in &plan.bundles {
             let host = bundle.recipe.host;
-            let (name, list) = list_of_bundle(&plan.tarballs, &release, host)?;
+            let (name, list) = list_of_bundle(&plan.files, &release, host)?;
             packed.push(add(partial, &name, list.as_bytes())?);
             for file in TO_BUILD_AGAIN {
                 let from = cx.paths.bundle(host).join(file);
@@ -224,10 +225,14 @@ fn add(dir: &Path, name: &str, content: &[u8]) -> Result<PackedFile> {
 }
 
 /// The name and text of the list with the checksums of all files of a bundle, which `qus self verify` reads.
-fn list_of_bundle(tarballs: &[Tarball], release: &ReleaseVersion, host: &Host) -> Result<(String, String)> {
+fn list_of_bundle(
+    planned: &[PlannedFile],
+    release: &ReleaseVersion,
+    host: &Host,
+) -> Result<(String, String)> {
     let top = format!("qus-bundle_{release}_{host}");
-    let tarball = tarballs.iter().find(|tarball| tarball.file.starts_with(&format!("{top}.")));
-    let entries = &tarball.with_context(|| format!("there is no {top}"))?.entries;
+    let tarball = planned.iter().find(|file| file.name().starts_with(&format!("{top}.")));
+    let entries = tarball.with_context(|| format!("there is no {top}"))?.entries();
     let line = |entry: &TarballEntry| {
         Some(format!("{}  {}\n", entry.sha256, entry.path.strip_prefix(&top)?.strip_prefix('/')?))
     };
@@ -308,7 +313,7 @@ mod tests {
     fn the_provenance_names_files_and_commit() {
         let file = PackedFile { file: "a".to_owned(), size: 1, sha256: Sha256::of("a") };
         let checkout = Checkout { commit: Some("c0ffee".to_owned()), ..Checkout::default() };
-        let plan = Plan { release: "10.2.2-1".parse().unwrap(), bundles: Vec::new(), tarballs: Vec::new() };
+        let plan = Plan { release: "10.2.2-1".parse().unwrap(), bundles: Vec::new(), files: Vec::new() };
         let statement = provenance(&plan, &checkout, &[file]);
         assert_eq!(statement["subject"][0]["digest"]["sha256"], Sha256::of("a").to_string());
         let built = &statement["predicate"]["buildDefinition"];

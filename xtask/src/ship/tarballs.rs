@@ -4,7 +4,7 @@
 //! of an earlier release remain.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Result;
@@ -26,13 +26,14 @@ use crate::base::{cache, files, lock, parallel};
 use crate::bundle::hosts::HostArgs;
 use crate::bundle::licences::Licensed;
 use crate::bundle::manifest;
+use crate::ship::packages::{self, Package};
 use crate::ship::{sbom, sources, version};
 
 /// Pack emulators and qus into release tarballs
 ///
 /// For each host, packs one tarball for each emulator, one with qus, and one with all emulators, qus and bundle.json, and
 /// writes them with SHA256SUMS to target/qus/tarballs. Build the bundle with build-qemu and build-qus first. Emulators are
-/// verified against bundle.json before they are packed. Tarballs that are up to date are not packed again.
+/// verified against bundle.json before they are packed. Files that are up to date are not packed again.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Channel or version of QEMU in names; 32-bit hosts may have an older version [default: the newest]
     #[arg(long, value_name = "CHANNEL|VERSION")]
     qemu: Option<String>,
+    /// Also pack .deb and .rpm packages
+    #[arg(long)]
+    packages: bool,
     /// Also pack the sources of QEMU, of its static libraries and of this repository; needs the network
     #[arg(long)]
     sources: bool,
@@ -76,24 +80,23 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     hosts.sort_by_key(|host| host.name);
     let OutputArgs { dry_run, json } = args.output;
     if dry_run {
-        return print_plan(cx, &Plan::new(cx, &hosts, args.qemu.as_deref())?.tarballs, json);
+        return print_plan(cx, &args.plan(cx, &hosts)?.files, json);
     }
     // As for build-qemu: two commands that lock in different orders could wait for each other.
     let _cache = args.sources.then(|| lock::lock(cx.paths.cache())).transpose()?;
     let _lock = lock::lock(cx.paths.out())?;
-    let mut plan = Plan::new(cx, &hosts, args.qemu.as_deref())?;
+    let mut plan = args.plan(cx, &hosts)?;
     if args.sources {
         plan.add_sources(cx)?;
     }
-    let tarballs = plan.tarballs;
     let dir = cx.paths.tarballs();
-    let inputs = hash_inputs(&tarballs)?;
+    let inputs = hash_inputs(&plan.files)?;
     let valid = PackRecord::read(cx).filter(|record| record.inputs == inputs && record.is_intact(&dir));
     let up_to_date = valid.is_some();
     let record = match valid {
         Some(record) => record,
         None => {
-            let record = PackRecord { inputs, files: pack(cx, &tarballs)? };
+            let record = PackRecord { inputs, files: pack(cx, &plan.files)? };
             files::write(&cx.paths.tarballs_record(), &serde_json::to_vec_pretty(&record)?)?;
             record
         }
@@ -101,11 +104,29 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     TarballReport { tarballs: &dir, up_to_date, files: &record.files }.print(json)
 }
 
-/// The tarballs of a release.
+impl Args {
+    /// What is packed, without sources.
+    fn plan(&self, cx: &Context, hosts: &[&'static Host]) -> Result<Plan> {
+        let mut plan = Plan::new(cx, hosts, self.qemu.as_deref())?;
+        if self.packages {
+            plan.add_packages(cx)?;
+        }
+        Ok(plan)
+    }
+}
+
+/// The files of a release that are packed.
 pub(crate) struct Plan {
     pub(crate) release: ReleaseVersion,
     pub(crate) bundles: Vec<Bundle>,
-    pub(crate) tarballs: Vec<Tarball>,
+    pub(crate) files: Vec<PlannedFile>,
+}
+
+/// A file that is to be packed.
+#[derive(Serialize)]
+pub(crate) enum PlannedFile {
+    Tarball(Tarball),
+    Package(Package),
 }
 
 impl Plan {
@@ -118,20 +139,63 @@ impl Plan {
         let bundles = bundles.collect::<Result<Vec<_>>>()?;
         let release =
             version::release(cx, &version::of_bundles(cx, bundles.iter(), qemu)?)?.release_version();
+        let mut this = Self { release, bundles, files: Vec::new() };
+        let tarballs = this.of_bundles(cx, plan)?;
+        this.files = tarballs.into_iter().map(PlannedFile::Tarball).collect();
+        Ok(this)
+    }
+
+    /// What is made from all bundles.
+    fn of_bundles<T>(
+        &self,
+        cx: &Context,
+        plan: impl Fn(&Bundle, &Path, u64) -> Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
         let epoch = Checkout::read(cx.paths.root()).epoch(cx);
-        let mut tarballs = Vec::new();
-        for bundle in &bundles {
+        let mut all = Vec::new();
+        for bundle in &self.bundles {
             let dir = cx.paths.bundle(bundle.recipe.host);
-            tarballs.extend(plan(&bundle.clone().released(release.clone()), &dir, epoch)?);
+            all.extend(plan(&bundle.clone().released(self.release.clone()), &dir, epoch)?);
         }
-        Ok(Self { release, bundles, tarballs })
+        Ok(all)
+    }
+
+    /// Adds packages for distributions.
+    pub(crate) fn add_packages(&mut self, cx: &Context) -> Result<()> {
+        let packages = self.of_bundles(cx, packages::plan)?;
+        self.files.extend(packages.into_iter().map(PlannedFile::Package));
+        Ok(())
     }
 
     /// Adds the sources.
     pub(crate) fn add_sources(&mut self, cx: &Context) -> Result<()> {
         let sources = sources::collect(cx, &self.bundles, &self.release, &cx.paths.out().join("sources"))?;
-        self.tarballs.push(sources);
+        self.files.push(PlannedFile::Tarball(sources));
         Ok(())
+    }
+}
+
+impl PlannedFile {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Tarball(tarball) => &tarball.file,
+            Self::Package(package) => &package.file,
+        }
+    }
+
+    pub(super) fn entries(&self) -> &[TarballEntry] {
+        match self {
+            Self::Tarball(tarball) => &tarball.entries,
+            Self::Package(package) => &package.entries,
+        }
+    }
+
+    /// Writes it into a directory that is not yet published, and returns its path.
+    fn write(&self, dir: &Path) -> Result<PathBuf> {
+        match self {
+            Self::Tarball(tarball) => tarball.write(dir),
+            Self::Package(package) => packages::write(package, dir),
+        }
     }
 }
 
@@ -150,7 +214,7 @@ pub(crate) fn plan(bundle: &Bundle, dir: &Path, epoch: u64) -> Result<Vec<Tarbal
     let papers = |of: Licensed| -> Result<Vec<TarballEntry>> {
         let documents = sbom::documents(bundle, dir, of, epoch)?;
         let sbom =
-            documents.map(|(file, text)| TarballEntry::text(&format!("{}/{file}", sbom::INSTALLED), text));
+            documents.map(|(file, text)| TarballEntry::made(&format!("{}/{file}", sbom::INSTALLED), text));
         Ok([of.entries(dir)?, sbom.into()].concat())
     };
     let of_emulators = papers(Licensed::Emulators)?;
@@ -165,14 +229,14 @@ pub(crate) fn plan(bundle: &Bundle, dir: &Path, epoch: u64) -> Result<Vec<Tarbal
         tarballs.push(Tarball::new(file_name(&name, bundle), entries));
         everything.push(entry);
     }
-    let mut program = share_entries(dir)?;
+    let mut program = manifest::share(dir)?;
     program.push(TarballEntry::new(dir, "qus", 0o755)?);
     program.extend(papers(Licensed::Program)?);
     // Both contain the C library.
     let is_new = |entry: &&TarballEntry| of_emulators.iter().all(|other| other.path != entry.path);
     everything.extend(program.iter().filter(is_new).cloned());
-    everything.push(TarballEntry::text(manifest::SUMS, bundle.sums()));
-    everything.push(TarballEntry::text(FILE, bundle.json()));
+    everything.push(TarballEntry::made(manifest::SUMS, bundle.sums()));
+    everything.push(TarballEntry::made(FILE, bundle.json()));
     // Only this tarball has a top-level directory; the files of the others can be unpacked into the same directory.
     let top = format!("qus-bundle_{}_{host}", bundle.version());
     let everything =
@@ -187,55 +251,35 @@ pub(crate) fn file_name(name: &str, bundle: &Bundle) -> String {
     format!("{name}_{}_{}.tar.zst", bundle.version(), bundle.recipe.host)
 }
 
-/// Completions and manual pages of a bundle.
-fn share_entries(bundle: &Path) -> Result<Vec<TarballEntry>> {
-    let mut dirs = vec!["share".to_owned()];
-    let mut entries = Vec::new();
-    while let Some(dir) = dirs.pop() {
-        let path = bundle.join(&dir);
-        let files = fs::read_dir(&path)?;
-        for file in files {
-            let file = file?;
-            let path = format!("{dir}/{}", file.file_name().to_string_lossy());
-            if file.file_type()?.is_dir() {
-                dirs.push(path);
-            } else {
-                entries.push(TarballEntry::new(bundle, &path, 0o644)?);
-            }
-        }
-    }
-    Ok(entries)
-}
-
-/// The hash of all inputs that determine the content of the tarballs.
-fn hash_inputs(tarballs: &[Tarball]) -> Result<Sha256> {
+/// The hash of all inputs that determine the content of the files.
+fn hash_inputs(planned: &[PlannedFile]) -> Result<Sha256> {
     let compressor = zstd::zstd_safe::version_string();
-    Ok(Sha256::of(serde_json::to_vec(&(compressor, tarballs))?))
+    Ok(Sha256::of(serde_json::to_vec(&(compressor, planned))?))
 }
 
-fn pack(cx: &Context, tarballs: &[Tarball]) -> Result<Vec<PackedFile>> {
+fn pack(cx: &Context, planned: &[PlannedFile]) -> Result<Vec<PackedFile>> {
     let mut packed = Vec::new();
     cache::publish(&cx.paths.tarballs(), |partial| {
-        packed = pack_into(partial, tarballs)?;
+        packed = pack_into(partial, planned)?;
         files::write(&partial.join(manifest::SUMS), sums(&packed).as_bytes())
     })?;
     Ok(packed)
 }
 
-/// Packs tarballs into a directory that is not yet published, and returns them sorted.
-pub(crate) fn pack_into(dir: &Path, tarballs: &[Tarball]) -> Result<Vec<PackedFile>> {
+/// Packs files into a directory that is not yet published, and returns them sorted.
+pub(crate) fn pack_into(dir: &Path, planned: &[PlannedFile]) -> Result<Vec<PackedFile>> {
     // A host's last tarball has all its emulators, and takes as long as its others together.
-    let largest_first: Vec<_> = tarballs.iter().rev().collect();
-    let progress = Mutex::new((0, Bar::new(format!("packing {} tarballs", tarballs.len()))));
-    let mut packed = parallel::map(&largest_first, |tarball| {
-        let path = tarball.write(dir)?;
+    let largest_first: Vec<_> = planned.iter().rev().collect();
+    let progress = Mutex::new((0, Bar::new(format!("packing {} files", planned.len()))));
+    let mut packed = parallel::map(&largest_first, |file| {
+        let path = file.write(dir)?;
         let size = fs::metadata(&path)?.len();
         let sha256 = files::sha256(&path)?;
         let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.0 += 1;
         let done = progress.0;
-        progress.1.set(done, tarballs.len() as u64);
-        Ok(PackedFile { file: tarball.file.clone(), size, sha256 })
+        progress.1.set(done, planned.len() as u64);
+        Ok(PackedFile { file: file.name().to_owned(), size, sha256 })
     })?;
     progress.into_inner().unwrap_or_else(PoisonError::into_inner).1.finish();
     packed.sort_by(|a, b| a.file.cmp(&b.file));
@@ -263,22 +307,22 @@ impl PackRecord {
     }
 }
 
-fn print_plan(cx: &Context, tarballs: &[Tarball], json: bool) -> Result<()> {
+fn print_plan(cx: &Context, planned: &[PlannedFile], json: bool) -> Result<()> {
     let dir = cx.paths.tarballs();
     if json {
-        let files: BTreeMap<_, Vec<_>> = tarballs
+        let files: BTreeMap<_, Vec<_>> = planned
             .iter()
-            .map(|tarball| (&tarball.file, tarball.entries.iter().map(|entry| &entry.path).collect()))
+            .map(|file| (file.name(), file.entries().iter().map(|entry| &entry.path).collect()))
             .collect();
         return out_json(&json!({ "tarballs": dir, "files": files }));
     }
     let mut table = Table::new(["file", "content"]);
-    for tarball in tarballs {
-        let content = match &*tarball.entries {
+    for file in planned {
+        let content = match file.entries() {
             [one] => one.path.clone(),
             many => format!("{} files", many.len()),
         };
-        table.row([tarball.file.clone(), content]);
+        table.row([file.name().to_owned(), content]);
     }
     out(&format!("{table}tarballs  {}\n", dir.display()))
 }
@@ -295,10 +339,10 @@ impl TarballReport<'_> {
         }
         out(&table.to_string())?;
         let state = if self.up_to_date { "up to date: " } else { "" };
-        say(format_args!("{state}{} tarballs in {}", self.files.len(), self.tarballs.display()));
+        say(format_args!("{state}{} files in {}", self.files.len(), self.tarballs.display()));
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

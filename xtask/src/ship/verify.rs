@@ -278,9 +278,7 @@ mod tests {
 
     /// A release with two tarballs.
     fn release(dir: &Path, text: &str) -> Vec<String> {
-        let entries = |name: &str| {
-            vec![TarballEntry::text("a/same", "same".into()), TarballEntry::text(name, text.into())]
-        };
+        let entries = |name: &str| vec![TarballEntry::made("a/same", "same"), TarballEntry::made(name, text)];
         let tarballs = ["a/x", "b"]
             .map(|name| Tarball::new(format!("{}.tar.zst", name.replace('/', "-")), entries(name)));
         let mut packed = Vec::new();

@@ -33,14 +33,14 @@ fn packing_needs_no_external_program() {
         fs::write(bundle.join(file), file).unwrap();
     }
     let pack = || {
-        let mut command = xtask.command(&["tarballs", "--host", "amd64", "--json"]);
+        let mut command = xtask.command(&["tarballs", "--host", "amd64", "--packages", "--json"]);
         let ended = super::Ended::of(command.env("PATH", "/nonexistent").output().unwrap());
         assert_eq!(ended.status, Some(0), "{}", ended.stderr);
         let json: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
         (json["up_to_date"].as_bool().unwrap(), json["files"].clone())
     };
     let (up_to_date, files) = pack();
-    assert!(!up_to_date && files.as_array().unwrap().len() == 3, "{files}");
+    assert!(!up_to_date && files.as_array().unwrap().len() == 7, "{files}");
     assert_eq!(pack(), (true, files));
 }
 
@@ -59,7 +59,13 @@ fn what_is_no_release_is_refused() {
         assert!(ended.stderr.contains(note), "{note}: {}", ended.stderr);
     }
     let dir = xtask.path("target/qus/release/10.2.2-1");
-    for file in ["SHA256SUMS", "install.sh", "provenance.intoto.json", "qus_10.2.2-1_amd64.tar.zst"] {
+    for file in [
+        "SHA256SUMS",
+        "install.sh",
+        "provenance.intoto.json",
+        "qus_10.2.2-1_amd64.tar.zst",
+        "qus_10.2.2-1_amd64.deb",
+    ] {
         assert!(dir.join(file).exists(), "{file}");
     }
     assert!(ended.stdout.contains("gh release create v10.2.2-1"), "{}", ended.stdout);

@@ -6,6 +6,7 @@ mod explained;
 mod faults;
 mod looking;
 mod others;
+mod packages;
 mod places;
 mod programs;
 mod rootless;
@@ -44,6 +45,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             looking::run(&mut checks)?;
             watch::run(&mut checks)?;
             others::run(&mut checks)?;
+            packages::run(&mut checks)?;
             documents::run(&mut checks)
         });
         thread.join().map_err(|_| anyhow!("a check of the kernel level panicked"))?

@@ -67,7 +67,7 @@ pub(super) fn write(sysroots: &[&Path], bundle: &Path) -> Result<()> {
             entries.push(entry);
         }
     }
-    entries.push(TarballEntry::text(INDEX, index));
+    entries.push(TarballEntry::made(INDEX, index));
     let dir = tempfile::tempdir_in(bundle)?;
     let made = Tarball::new(FILE.to_owned(), entries).write(dir.path())?;
     files::rename(&made, &bundle.join(FILE)).context("cannot write the packages to the bundle")

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, SystemTime};
 
 /// A bundle whose only emulator is a few bytes.
-fn bundle(dir: &Path) {
+pub(in crate::ship) fn bundle(dir: &Path) {
     let write = |path: &str, text: &str| files::write(&dir.join(path), text.as_bytes()).unwrap();
     write("qemu-arm", "emulator");
     write("qus", "program");

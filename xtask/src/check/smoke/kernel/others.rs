@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use fs_err as fs;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use qemu_src::PackageSet;
 use qus_core::binfmt::MOUNT_POINT;
 use xshell::cmd;
 
@@ -41,23 +42,26 @@ pub(super) fn run(checks: &mut KernelChecks<'_>) -> Result<()> {
 }
 
 impl KernelFixture<'_> {
-    /// Copies the root filesystem with the packages.
-    fn root_filesystem(&self, name: &str) -> Result<PathBuf> {
-        let unpacked = self.packages().map_err(|error| {
-            Skip(format!("the packages of the init systems are not available: {error:#}"))
-        })?;
+    /// Copies a root filesystem with packages.
+    pub(super) fn root_filesystem(&self, name: &str, set: &PackageSet) -> Result<PathBuf> {
+        let unpacked = self
+            .unpacked(set)
+            .map_err(|error| Skip(format!("packages of a root filesystem are not available: {error:#}")))?;
         let root = self.path(name);
         exec::read(cmd!(sh(), "cp --archive {unpacked} {root}"))?;
         Ok(root)
     }
 
-    fn packages(&self) -> Result<PathBuf> {
+    fn init_systems(&self, name: &str) -> Result<PathBuf> {
+        self.root_filesystem(name, &self.cx.data.debian.packages.init_rootfs)
+    }
+
+    fn unpacked(&self, set: &PackageSet) -> Result<PathBuf> {
         let distribution = Distribution::detect()?.context("this machine has no apt")?;
-        let set = &self.cx.data.debian.packages.init_rootfs;
         let dir = self.cx.paths.rootfs(&format!("{}-{}", distribution.codename, packages::id(set)));
         if !dir.exists() {
             cache::publish(&dir, |partial| {
-                let what = "a root filesystem with init systems";
+                let what = "a root filesystem for checks";
                 packages::fetch(self.cx, &distribution, &set.from, None, what, partial, |apt, into| {
                     apt.unpack_all(&set.packages, into).map(drop)
                 })?;
@@ -73,7 +77,7 @@ impl KernelFixture<'_> {
 
     /// Runs a script in a user namespace like on a separate machine. `$root` is its root filesystem, in which `inside`
     /// runs programs; `$qus` and `$archs` are also set.
-    fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<CommandOutput> {
+    pub(super) fn on_a_machine(&self, root: &std::path::Path, script: &str) -> Result<CommandOutput> {
         require_instances()?;
         let qus = self.program();
         let script = format!(
@@ -102,7 +106,7 @@ $qus doctor $archs
 "#;
 
 fn systemd(fixture: &KernelFixture<'_>) -> Result<()> {
-    let root = fixture.root_filesystem("systemd")?;
+    let root = fixture.init_systems("systemd")?;
     let script = format!(
         r#"
         $qus install $archs --persist --host-root "$root"
@@ -125,7 +129,7 @@ fn systemd(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// Probes run during the replacement: each must find a handler.
 fn taken_over(fixture: &KernelFixture<'_>) -> Result<()> {
-    let root = fixture.root_filesystem("taken-over")?;
+    let root = fixture.init_systems("taken-over")?;
     let first = FOREIGN[0];
     let script = format!(
         r#"
@@ -173,7 +177,7 @@ fn unmounted(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn openrc(fixture: &KernelFixture<'_>) -> Result<()> {
-    let root = fixture.root_filesystem("openrc")?;
+    let root = fixture.init_systems("openrc")?;
     fs::remove_file(root.join("lib/systemd/systemd-binfmt"))?;
     // The directories that OpenRC creates at boot.
     let dirs = "daemons exclusive failed inactive options scheduled started starting stopping wasinactive";
@@ -196,7 +200,7 @@ fn openrc(fixture: &KernelFixture<'_>) -> Result<()> {
 
 /// Verifies that systemd-analyze accepts the unit, and rejects a damaged one.
 fn unit(fixture: &KernelFixture<'_>) -> Result<()> {
-    let root = fixture.root_filesystem("unit")?;
+    let root = fixture.init_systems("unit")?;
     let units = root.join("etc/systemd/system");
     fs::create_dir_all(&units)?;
     // What a machine with docker has.
@@ -226,7 +230,7 @@ fn unit(fixture: &KernelFixture<'_>) -> Result<()> {
 }
 
 fn debian(fixture: &KernelFixture<'_>) -> Result<()> {
-    let root = fixture.root_filesystem("debian")?;
+    let root = fixture.init_systems("debian")?;
     let script = format!(
         r#"
         mkdir "$root/emulators"
@@ -263,7 +267,7 @@ fn raw(fixture: &KernelFixture<'_>) -> Result<()> {
 /// Runs in the initial user namespace, because autofs cannot be mounted in another.
 fn automounter(fixture: &KernelFixture<'_>) -> Result<()> {
     fixture.require_machine()?;
-    let root = fixture.root_filesystem("autofs")?;
+    let root = fixture.init_systems("autofs")?;
     fs::write(root.join("etc/auto.master"), "/- /etc/auto.direct\n")?;
     fs::write(root.join("etc/auto.direct"), format!("{MOUNT_POINT} -fstype=binfmt_misc :binfmt_misc\n"))?;
     let (arch, qus) = (FOREIGN[0], fixture.program());
