@@ -1,16 +1,20 @@
 #!/usr/bin/env bash
 # The two steps of action.yml; it also runs outside GitHub.
 #
-#   install.sh image      resolves the image's name -> output `image`
+#   install.sh image      decides what is used -> output `image`, its name; or `release`, a version or `latest`
 #   install.sh install    registers handlers with it -> outputs `platforms` and `status`
 #
 # Environment variables:
 #   QUS_IMAGE         the image; may be empty for `image`
+#   QUS_VERSION       for `image`: the release that is used instead, without docker
+#   QUS_RELEASE       for `install`: the output `release`
+#   QUS_FROM          where releases are, as `--from` of images/install.sh
 #   QUS_REPOSITORY    GitHub's name of the action's repository, for the default image
 #   QUS_PLATFORMS     architectures, separated by commas or white space, or `all`
 #   QUS_RESET         `true`: remove handlers of qus first; new ones take precedence over those of other tools
 #   QUS_CACHE         directory in which the image is cached; none if empty
 #   GITHUB_OUTPUT     file to which outputs are appended
+#   GITHUB_STEP_SUMMARY   file to which a list of handlers is appended, if set
 
 set -euo pipefail
 
@@ -21,9 +25,25 @@ fail() {
     exit 1
 }
 
-# Outputs the name of the image.
+has() { command -v "$1" >/dev/null; }
+
+# Outputs what is used: the image, or a release if one is asked for or there is no docker.
 image() {
-    local name=${QUS_IMAGE:-}
+    local name=${QUS_IMAGE:-} release=${QUS_VERSION:-}
+    if [[ -z $release ]] && ! has docker; then
+        # The tag, behind the last slash, because registries can have a port.
+        release=${name%%@*} release=${release##*/}
+        case $release in
+        *:*) release=${release##*:} ;;
+        *) release=latest ;;
+        esac
+        [[ $release == latest || $release =~ ^[0-9.]+-[0-9]+$ ]] ||
+            fail "this runner has no docker, and the tag of $name names no release: name one with \`version\`"
+    fi
+    if [[ -n $release ]]; then
+        echo "release=$release" >>"$GITHUB_OUTPUT"
+        return
+    fi
     if [[ -z $name ]]; then
         [[ -n ${QUS_REPOSITORY:-} ]] ||
             fail 'a local action has no default image: name one with `image`'
@@ -33,8 +53,20 @@ image() {
     echo "image=$name" >>"$GITHUB_OUTPUT"
 }
 
+# Installs the release below /usr/local, as `sudo images/install.sh` does.
+fetch_release() {
+    local -a args=()
+    [[ $QUS_RELEASE == latest ]] || args+=(--version "$QUS_RELEASE")
+    [[ -z ${QUS_FROM:-} ]] || args+=(--from "$QUS_FROM")
+    if ((EUID)); then
+        has sudo || fail 'registering handlers requires root, and sudo is not installed'
+        as_root=(sudo)
+    fi
+    try 'the installation' "${as_root[@]}" sh "${BASH_SOURCE[0]%/*}/../install.sh" "${args[@]}" >&2
+}
+
 # Loads the image from the cache, or pulls it.
-fetch() {
+fetch_image() {
     local archive=${QUS_CACHE:+$QUS_CACHE/image.tar}
     if [[ -n $archive && -f $archive ]]; then
         docker load --input "$archive" >&2 || fail "docker cannot load $archive: delete the cache"
@@ -50,14 +82,22 @@ fetch() {
     docker image inspect --format "$QUS_IMAGE is {{.Id}} {{.RepoDigests}}" "$QUS_IMAGE" >&2
 }
 
-# Runs qus on the host's handlers. Its messages are shown, and are the error if it fails. In the host's PID namespace it
-# can mount binfmt_misc where the handlers last.
-qus() {
-    if ! docker run --rm --privileged --pid host "$QUS_IMAGE" "$@" 2>"$talk"; then
+# try WHAT COMMAND...: runs a command. Its messages are shown, and are the error if it fails.
+try() {
+    local what=$1
+    shift
+    if ! "$@" 2>"$talk"; then
         cat "$talk" >&2
-        fail "qus $* failed"$'\n'"$(tail -n 20 "$talk")"
+        fail "$what failed"$'\n'"$(tail -n 20 "$talk")"
     fi
     cat "$talk" >&2
+}
+
+# Runs qus on the host's handlers. In the host's PID namespace a container can mount binfmt_misc where the handlers last.
+qus() {
+    local -a command=(docker run --rm --privileged --pid host "${QUS_IMAGE:-}")
+    [[ -z ${QUS_RELEASE:-} ]] || command=("${as_root[@]}" /usr/local/bin/qus)
+    try "qus $*" "${command[@]}" "$@"
 }
 
 install() {
@@ -67,17 +107,22 @@ install() {
     words=${words//[$',\n\t']/ }
     read -ra platforms <<<"$words"
     ((${#platforms[@]})) || fail 'no platform was named: set `platforms` to architectures or `all`'
-    [[ -n ${QUS_IMAGE:-} ]] || fail 'no image was named'
-    command -v docker >/dev/null || fail 'this runner has no docker'
+    [[ -n ${QUS_IMAGE:-}${QUS_RELEASE:-} ]] || fail 'no image was named'
     talk=$(mktemp)
     trap 'rm -f "$talk"' EXIT
-    fetch
+    as_root=()
+    if [[ -n ${QUS_RELEASE:-} ]]; then
+        fetch_release
+    else
+        has docker || fail 'this runner has no docker'
+        fetch_image
+    fi
     if [[ ${QUS_RESET:-} == true ]]; then
         qus remove all
         force=(--force)
     fi
     qus install "${force[@]}" "${platforms[@]}"
-    local printed status
+    local printed status table
     # Only platforms contain a slash: names of handlers are file names.
     printed=$(qus platforms)
     status=$(qus status --json)
@@ -86,6 +131,9 @@ install() {
         # END cannot be a line of the JSON.
         printf 'status<<END\n%s\nEND\n' "$status"
     } >>"$GITHUB_OUTPUT"
+    table=$(qus status)
+    printf '::group::Handlers\n%s\n::endgroup::\n' "$table" >&2
+    printf '### Handlers\n\n```\n%s\n```\n' "$table" >>"${GITHUB_STEP_SUMMARY:-/dev/null}"
 }
 
 : "${GITHUB_OUTPUT:?is not set: the file to which outputs are appended}"

@@ -1,15 +1,29 @@
-//! The script of the GitHub action, without docker; the smoke tests run it with docker.
+//! The script of the GitHub action: what it decides, and its arguments; the smoke tests run it with and without docker.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use super::{Ended, workspace};
 
-/// Runs a step; returns its result and its outputs.
+/// Runs a step where docker seems to be installed; returns its result and its outputs.
 fn run(step: &str, variables: &[(&str, &str)]) -> (Ended, String) {
-    let output = tempfile::NamedTempFile::new().unwrap();
-    let mut command = Command::new(workspace().join("images/action/install.sh"));
-    command.arg(step).env("GITHUB_OUTPUT", output.path()).envs(variables.iter().copied());
+    run_with(&["docker"], step, variables)
+}
+
+/// Runs a step where only these programs are installed.
+fn run_with(programs: &[&str], step: &str, variables: &[(&str, &str)]) -> (Ended, String) {
+    let (output, path) = (tempfile::NamedTempFile::new().unwrap(), tempfile::tempdir().unwrap());
+    for program in programs {
+        symlink("/bin/true", path.path().join(program)).unwrap();
+    }
+    let find = |program: &str| which::which(program).unwrap();
+    for program in ["mktemp", "rm"] {
+        symlink(find(program), path.path().join(program)).unwrap();
+    }
+    let mut command = Command::new(find("bash"));
+    command.arg(workspace().join("images/action/install.sh")).arg(step);
+    command.env("PATH", path.path()).env("GITHUB_OUTPUT", output.path()).envs(variables.iter().copied());
     let ended = Ended::of(command.output().unwrap());
     (ended, fs::read_to_string(output).unwrap())
 }
@@ -25,6 +39,32 @@ fn the_default_image_is_that_of_the_action() {
         assert_eq!((ended.status, output.as_str()), (Some(0), expected), "{}", ended.stderr);
     }
     run("image", &[]).0.failed(1, &["::error title=qus::", "name one with `image`"]);
+}
+
+#[test]
+fn a_release_takes_the_place_of_docker() {
+    let release = |programs: &[&str], image: &str, version: &str| {
+        run_with(programs, "image", &[("QUS_IMAGE", image), ("QUS_VERSION", version)])
+    };
+    for (image, version, expected) in [
+        ("", "", "latest"),
+        ("example.com:5000/q", "", "latest"),
+        ("example.com:5000/q:latest", "", "latest"),
+        ("example.com:5000/q:10.2.2-1", "", "10.2.2-1"),
+        ("q:10.2.2-1@sha256:abc", "", "10.2.2-1"),
+        ("q:10.2", "10.2.2-2", "10.2.2-2"),
+    ] {
+        let (ended, output) = release(&[], image, version);
+        assert_eq!((ended.status, output), (Some(0), format!("release={expected}\n")), "{}", ended.stderr);
+    }
+    assert_eq!(release(&["docker"], "q:1", "10.2.2-2").1, "release=10.2.2-2\n");
+    release(&[], "q:10.2", "").0.failed(1, &["the tag of q:10.2 names no release", "one with `version`"]);
+}
+
+#[test]
+fn missing_programs_are_reported() {
+    let variables = [("QUS_PLATFORMS", "all"), ("QUS_IMAGE", "q:1")];
+    run_with(&[], "install", &variables).0.failed(1, &["this runner has no docker"]);
 }
 
 #[test]

@@ -6,4 +6,5 @@ pub(crate) mod engine;
 pub(crate) mod handlers;
 pub(crate) mod kernel;
 pub(crate) mod process;
+pub(crate) mod release;
 pub(crate) mod tools;

@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fs_err as fs;
-use qus_core::arch::{Arch, Host};
-use qus_core::release::ReleaseVersion;
+use qus_core::arch::Arch;
 use xshell::cmd;
 
 use crate::base::context::Context;
@@ -19,9 +18,8 @@ use crate::base::exec::{self, is_installed, sh};
 use crate::base::files;
 use crate::bundle::{artefact, manifest, runner::Runner};
 use crate::check::report::Report;
-use crate::check::smoke::fixture::tools;
+use crate::check::smoke::fixture::{release, tools};
 use crate::ship::sign::Signer;
-use crate::ship::tarballs;
 
 /// The emulator that is in the tarball.
 const GUEST: &str = "aarch64";
@@ -49,18 +47,8 @@ struct Installer {
 impl Installer {
     /// Packs a release with one emulator.
     fn prepare(cx: &Context) -> Result<Self> {
-        let (host, arch): (_, &Arch) =
-            (Host::current().context("qus has no emulators for this host")?, GUEST.parse()?);
-        let bundle = cx.paths.bundle(host);
-        let built = manifest::built(host, &bundle)?.only(arch).released("1.0.0-1".parse::<ReleaseVersion>()?);
         let dir = tempfile::tempdir()?;
-        let release = dir.path().join("releases");
-        fs::create_dir_all(&release)?;
-        let file = tarballs::file_name("qus-bundle", &built);
-        let planned = tarballs::plan(&built, &bundle, 0)?;
-        let tarball = planned.iter().find(|tarball| tarball.file == file).context("no bundle is planned")?;
-        let packed = tarball.write(&release)?;
-        fs::write(release.join(manifest::SUMS), format!("{}  {file}\n", files::sha256(&packed)?))?;
+        let file = release::pack(cx, GUEST.parse()?, &dir.path().join("releases"))?;
         let zstd = tools::zstd(cx)?;
         let zstd = zstd.parent().context("zstd has no directory")?.to_owned();
         let path = cx.settings.path_with([zstd])?;

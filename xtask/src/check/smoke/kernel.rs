@@ -1,5 +1,6 @@
 //! Checks `qus` with the real kernel: registration, running programs, and every failure.
 
+mod action;
 mod credentials;
 mod documents;
 mod explained;
@@ -46,6 +47,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             watch::run(&mut checks)?;
             others::run(&mut checks)?;
             packages::run(&mut checks)?;
+            action::run(&mut checks)?;
             documents::run(&mut checks)
         });
         thread.join().map_err(|_| anyhow!("a check of the kernel level panicked"))?
