@@ -295,7 +295,7 @@ pub fn is_own(arch: &Arch) -> bool {
 mod tests {
     use super::*;
 
-    const SEED: &[u8] = include_bytes!("../fuzz/seeds/bundle/good");
+    const SEED: &[u8] = include_bytes!("../../fuzz/bundle/good");
 
     fn write(dir: &tempfile::TempDir, name: &str, bytes: &[u8], mode: u32) -> PathBuf {
         let path = dir.path().join(name);

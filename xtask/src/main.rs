@@ -9,6 +9,7 @@ mod check;
 mod debian;
 mod derive;
 mod engine;
+mod fuzz;
 mod qemu;
 mod qus;
 mod ship;
@@ -44,6 +45,7 @@ enum Command {
     Bump(qemu::bump::Args),
     Codegen(derive::codegen::Args),
     Engine(engine::command::Args),
+    Fuzz(fuzz::Args),
     Guests(check::guests::Args),
     Images(ship::images::args::Args),
     Plan(ship::plan::Args),
@@ -123,6 +125,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Bump(args) => qemu::bump::run(cx, args),
         Command::Codegen(args) => derive::codegen::run(cx, args),
         Command::Engine(args) => engine::command::run(cx, args),
+        Command::Fuzz(args) => fuzz::run(cx, args),
         Command::Guests(args) => check::guests::run(cx, args),
         Command::Images(args) => ship::images::run(cx, args),
         Command::Plan(args) => ship::plan::run(cx, args),

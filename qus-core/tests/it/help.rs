@@ -90,7 +90,7 @@ fn the_version_has_that_of_the_emulators() {
     };
     let own = concat!("qus ", env!("CARGO_PKG_VERSION"));
     assert_eq!(version("/no/such/directory"), format!("{own}\n"));
-    let bundle = include_str!("../../fuzz/seeds/bundle/good");
+    let bundle = include_str!("../../../fuzz/bundle/good");
     files.write("bundle.json", bundle);
     assert_eq!(version(&files.arg("")), format!("{own} (QEMU 10.2.2)\n"));
     files.write("bundle.json", bundle.replacen('{', r#"{ "release": "10.2.2-3","#, 1));

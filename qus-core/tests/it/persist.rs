@@ -21,7 +21,7 @@ fn install(files: &TestDir, umask: &str) -> Ended {
 fn host() -> TestDir {
     let files = machine();
     files.write("root/usr/lib/systemd/systemd-binfmt", "");
-    files.write("bin/bundle.json", include_str!("../../fuzz/seeds/bundle/good"));
+    files.write("bin/bundle.json", include_str!("../../../fuzz/bundle/good"));
     for dir in ["root", "root/usr", "root/usr/lib"] {
         fs::set_permissions(files.path(dir), fs::Permissions::from_mode(0o755)).unwrap();
     }

@@ -53,6 +53,11 @@ impl Paths {
         &self.out
     }
 
+    /// Cargo's target directory.
+    pub(crate) fn cargo_target(&self) -> &Path {
+        self.out.parent().unwrap_or(&self.out)
+    }
+
     pub(crate) fn cache(&self) -> &Path {
         &self.cache
     }
@@ -70,6 +75,16 @@ impl Paths {
     /// Sources and machine code of the probes.
     pub(crate) fn probes(&self) -> PathBuf {
         self.root.join("qus-core/probes")
+    }
+
+    /// The inputs of a fuzz target that are kept in the repository.
+    pub(crate) fn fuzz_seeds(&self, target: &str) -> PathBuf {
+        self.root.join("fuzz").join(target)
+    }
+
+    /// The inputs of a fuzz target that reached new code.
+    pub(crate) fn fuzz_corpus(&self, target: &str) -> PathBuf {
+        self.cache.join("fuzz").join(target)
     }
 
     /// The shared throwaway engine.

@@ -30,7 +30,8 @@ pub(crate) fn ensure(file: &Path, most: u64, dir: impl FnOnce(&Sha256) -> PathBu
     Ok(dir)
 }
 
-fn unpack(tar: impl Read, into: &Path) -> Result<()> {
+/// Unpacks an archive of files without directories.
+pub(crate) fn unpack(tar: impl Read, into: &Path) -> Result<()> {
     for (count, entry) in tar::Archive::new(BufReader::new(tar)).entries()?.enumerate() {
         let mut entry = entry?;
         let path = entry.path()?.into_owned();

@@ -13,8 +13,8 @@ use crate::base::context::Context;
 use crate::base::progress::say;
 
 /// The directories of xtask in their order: each uses only itself and earlier ones.
-const DIRECTORIES: [&str; 10] =
-    ["base", "debian", "bundle", "qemu", "qus", "engine", "ship", "bench", "derive", "check"];
+const DIRECTORIES: [&str; 11] =
+    ["base", "debian", "bundle", "qemu", "qus", "engine", "ship", "fuzz", "bench", "derive", "check"];
 
 /// Source directories with their root files; xtask comes first.
 const CRATES: [(&str, &str); 4] = [
@@ -115,7 +115,7 @@ fn read_files(dir: &Path, above: &[&str], root: &str, texts: &mut BTreeMap<Modul
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let is_root = above.is_empty() && path.ends_with(root);
         if path.is_dir() {
-            // `bin` of a library is another crate.
+            // `bin` is other crates.
             if !(above.is_empty() && name == "bin") {
                 read_files(&path, &[above, &[&name]].concat(), root, texts)?;
             }

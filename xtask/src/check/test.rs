@@ -4,6 +4,7 @@
 //! the last line counts every skip.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use fs_err as fs;
@@ -20,6 +21,7 @@ use crate::check::schemas;
 use crate::check::smoke;
 use crate::debian::distribution::Distribution;
 use crate::debian::versions::Versions;
+use crate::fuzz;
 use crate::qemu::sysroot::Sysroot;
 
 /// Check everything: style, lints, licences, configuration files, unit and integration tests, all emulators, smoke tests
@@ -47,6 +49,9 @@ const CROSS_HOST: &str = if cfg!(target_arch = "aarch64") { "s390x" } else { "ar
 /// The emulators that are built for it: both word sizes and both byte orders.
 const CROSS_GUESTS: [&str; 5] = ["aarch64", "arm", "i386", "riscv64", "s390x"];
 
+/// The time for each fuzz target. The workflow `test` fuzzes for longer, beside these checks.
+const FUZZ_TIME: Duration = Duration::from_secs(3);
+
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let mut report = Report::new("test", &args.require);
     let mut step = |name: &str, check: &dyn Fn() -> Result<()>| report.check("test", name, check);
@@ -68,6 +73,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     step("unit and integration tests", &|| {
         run_program(cx, cmd!(sh(), "cargo test --quiet --workspace --locked"))
     })?;
+    step("fuzz targets", &|| fuzz::check(cx, FUZZ_TIME))?;
     step("licences", &|| cargo_deny(cx, &["licenses", "bans", "sources"]))?;
     if args.advisories {
         step("advisories", &|| cargo_deny(cx, &["advisories"]))?;

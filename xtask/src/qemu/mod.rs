@@ -13,7 +13,7 @@ pub(crate) mod preflight;
 pub(crate) mod request;
 pub(crate) mod source;
 pub(crate) mod store;
-mod substitute;
+pub(crate) mod substitute;
 pub(crate) mod sysroot;
 pub(crate) mod toolchain;
 pub(crate) mod tree;

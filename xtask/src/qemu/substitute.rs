@@ -25,10 +25,10 @@ pub(super) const FILE: &str = "substitute.json";
 
 /// The original archive of a source package in a signed index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct SourceRecord {
+pub(crate) struct SourceRecord {
     pub(super) version: Version,
     pub(super) debian_version: String,
-    pub(super) file: String,
+    pub(crate) file: String,
     pub(super) sha256: Sha256,
     /// In bytes; records of older versions of xtask lack it.
     #[serde(default)]
@@ -164,7 +164,7 @@ fn candidates(records: &str, pinned: &DebianArchive, version: &Version) -> Vec<S
 }
 
 /// The records of an index.
-pub(super) fn records(index: &str) -> Vec<SourceRecord> {
+pub(crate) fn records(index: &str) -> Vec<SourceRecord> {
     index.split("\n\n").filter_map(parse_record).collect()
 }
 

@@ -101,7 +101,7 @@ struct Limits {
 const LIMITS: Limits = Limits { depth: 32, path: 1024, entries: 300_000, bytes: 4 << 30 };
 
 /// Unpacks the contents of an archive's only top-level directory into `into`.
-fn unpack(reader: impl Read, into: &Path) -> Result<()> {
+pub(crate) fn unpack(reader: impl Read, into: &Path) -> Result<()> {
     unpack_within(reader, into, &LIMITS)
 }
 

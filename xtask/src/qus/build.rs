@@ -114,8 +114,7 @@ fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Res
         None => cargo,
     };
     exec::run(rust.enter(cargo, &remap).in_dir(cx.paths.root()), &log, |line| bar.detail(line))?;
-    let target = cx.paths.out().parent().context("target/qus has no parent directory")?;
-    let built = target.join(&rust.triple).join("qus/qus");
+    let built = cx.paths.cargo_target().join(&rust.triple).join("qus/qus");
     artefact::verify(&built, host, &build_paths(cx))?;
     let size = fs::metadata(&built)?.len();
     ensure!(size < MAX_SIZE, "{} has {size} bytes; the maximum is {MAX_SIZE}", built.display());

@@ -3,13 +3,14 @@
 use super::Xtask;
 use super::documents::documents;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "bench",
     "build-qemu",
     "build-qus",
     "bump",
     "codegen",
     "engine",
+    "fuzz",
     "guests",
     "images",
     "plan",

@@ -9,10 +9,9 @@ fn files() -> Vec<PathBuf> {
     fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            if path.is_dir() && !["target", "corpus", "artifacts"].contains(&&*name) {
+            if path.is_dir() {
                 walk(&path, found);
-            } else if path.is_file() {
+            } else {
                 found.push(path);
             }
         }

@@ -172,7 +172,7 @@ pub(super) fn bake(
 
 /// Splits a repository into its registry and its path. As for docker, the first component is a registry only if it looks
 /// like a host name; without one, the registry is Docker Hub.
-pub(super) fn split_repo(repo: &str) -> (Option<&str>, &str) {
+pub(crate) fn split_repo(repo: &str) -> (Option<&str>, &str) {
     match repo.split_once('/') {
         Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (Some(first), rest),
         _ => (None, repo),
@@ -180,7 +180,7 @@ pub(super) fn split_repo(repo: &str) -> (Option<&str>, &str) {
 }
 
 /// Refuses names that are not valid for a repository.
-pub(super) fn check_repo(repo: &str) -> Result<()> {
+pub(crate) fn check_repo(repo: &str) -> Result<()> {
     let (registry, path) = split_repo(repo);
     let word = |word: &str| {
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
@@ -202,7 +202,7 @@ pub(super) fn check_repo(repo: &str) -> Result<()> {
 }
 
 /// Refuses tags that are invalid or, with the added host and kind, too long.
-pub(super) fn check_tag(tag: &str) -> Result<()> {
+pub(crate) fn check_tag(tag: &str) -> Result<()> {
     /// The maximum of 128 characters without the longest host and kind.
     const MAX_LENGTH: usize = 128 - "microblazeel-".len() * 2;
     let word = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);

@@ -126,6 +126,14 @@ struct BlobDescriptor {
     size: u64,
 }
 
+/// Reads a text as both kinds of manifests, and all that this program takes from them, for fuzzing.
+pub(crate) fn inspect(text: &str) {
+    if let Ok(found) = serde_json::from_str::<RemoteManifest>(text) {
+        let _ = (found.digest(), found.platforms(), found.release(), found.label(VERSION));
+    }
+    let _ = serde_json::from_str::<ImageParts>(text).map(|parts| parts.sum());
+}
+
 impl Registry<'_> {
     /// The full reference of a tag.
     pub(super) fn name(&self, tag: &str) -> String {
