@@ -123,17 +123,24 @@ fn unpack_within(reader: impl Read, into: &Path, limits: &Limits) -> Result<()> 
         ensure!(is_inside(Path::new(""), &path), "the path {shown} is outside of the archive");
         let plain = kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link();
         ensure!(plain, "the entry {shown} is neither a file, a directory nor a link");
+        // Where a link is and leads to is then known from the paths alone.
+        let follows_link = path.ancestors().skip(1).any(|dir| into.join(dir).is_symlink());
+        ensure!(!follows_link, "the path {shown} leads through a symbolic link");
         if let Some(target) = entry.link_name()? {
             // Symbolic links are relative to their directory, hard links to the root of the archive.
-            let from = if entry.header().entry_type().is_symlink() { path.parent() } else { None };
-            let inside = is_inside(from.unwrap_or(Path::new("")), &target);
+            let from = if kind.is_symlink() { path.parent() } else { None };
+            let inside = is_inside(from.unwrap_or(Path::new("")), &target)
+                && (kind.is_symlink() || !into.join(&target).is_symlink());
             ensure!(
                 inside,
                 "the link {shown} -> {} leads outside of the archive",
                 one_line(target.display())
             );
         }
-        let first = path.iter().next().map(PathBuf::from).unwrap_or_default();
+        let Some(first @ Component::Normal(_)) = path.components().next() else {
+            bail!("the path {shown} does not begin with a directory");
+        };
+        let first = PathBuf::from(first.as_os_str());
         let only = top.get_or_insert_with(|| first.clone());
         ensure!(
             *only == first,
@@ -163,14 +170,15 @@ fn explain_damage(error: io::Error) -> anyhow::Error {
     if archive { error.context("the archive is damaged or truncated") } else { error }
 }
 
-/// Whether a path relative to the directory `from` is inside the archive.
+/// Whether a path relative to the directory `from` is inside the archive. It goes up only at its beginning, because a
+/// name may be that of a link.
 fn is_inside(from: &Path, path: &Path) -> bool {
-    let mut depth = from.components().count();
+    let (mut depth, mut down) = (from.components().count(), false);
     for component in path.components() {
         match component {
-            Component::Normal(_) => depth += 1,
+            Component::Normal(_) => down = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 1 => depth -= 1,
+            Component::ParentDir if depth > 1 && !down => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => return false,
         }
     }
