@@ -36,6 +36,11 @@ pub(crate) struct SourceRecord {
 }
 
 impl SourceRecord {
+    /// Whether the archive is in the directory that it is downloaded to.
+    fn has_plain_name(&self) -> bool {
+        Path::new(&self.file).file_name() == Some(OsStr::new(&self.file))
+    }
+
     fn pin(&self) -> Pin<'_> {
         Pin { origin: "Debian", file: &self.file, sha256: self.sha256, size: self.size }
     }
@@ -70,8 +75,7 @@ pub(super) fn from_dir(cx: &Context, release: &Release, dir: &Path) -> Result<Op
     }
     let record: SourceRecord = serde_json::from_slice(&fs::read(&path)?)
         .with_context(|| format!("{} is damaged", one_line(path.display())))?;
-    let plain = Path::new(&record.file).file_name() == Some(OsStr::new(&record.file));
-    ensure!(plain, "{} names a file outside of its directory", one_line(path.display()));
+    ensure!(record.has_plain_name(), "{} names a file outside of its directory", one_line(path.display()));
     if !is_newer_patch_level(&record.version, &release.version) {
         return Ok(None);
     }
@@ -163,9 +167,9 @@ fn candidates(records: &str, pinned: &DebianArchive, version: &Version) -> Vec<S
     records
 }
 
-/// The records of an index.
+/// The records of an index, without those whose archive would be outside of the directory of its download.
 pub(crate) fn records(index: &str) -> Vec<SourceRecord> {
-    index.split("\n\n").filter_map(parse_record).collect()
+    index.split("\n\n").filter_map(parse_record).filter(SourceRecord::has_plain_name).collect()
 }
 
 /// Parses a record; `None` if it has no original archive.
