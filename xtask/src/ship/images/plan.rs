@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -182,12 +183,6 @@ pub(crate) fn split_repo(repo: &str) -> (Option<&str>, &str) {
 /// Refuses names that are not valid for a repository.
 pub(crate) fn check_repo(repo: &str) -> Result<()> {
     let (registry, path) = split_repo(repo);
-    let word = |word: &str| {
-        let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
-        let end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-        word.chars().all(inner) && end(word.chars().next()) && end(word.chars().last())
-    };
-    let name = |registry: &str| registry.chars().all(|c| c.is_ascii_alphanumeric() || "[]:.-_".contains(c));
     let bad = |why: &str| Usage(format!("`{repo}` is not a valid repository: {why}"));
     ensure!(
         !path.chars().any(char::is_uppercase),
@@ -195,10 +190,38 @@ pub(crate) fn check_repo(repo: &str) -> Result<()> {
     );
     ensure!(!path.rsplit('/').next().unwrap_or_default().contains([':', '@']), bad("use --tag for the tag"));
     ensure!(
-        path.split('/').all(word) && registry.is_none_or(name),
+        path.split('/').all(is_component) && registry.is_none_or(is_registry),
         bad("expected a name such as ghcr.io/example/qus")
     );
     Ok(())
+}
+
+/// Whether docker accepts a component of a repository's path: words with a dot, one or two underscores, or dashes
+/// between them.
+fn is_component(component: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let mut separators = component.split(is_word).filter(|separator| !separator.is_empty());
+    let between =
+        |separator: &str| matches!(separator, "." | "_" | "__") || separator.chars().all(|c| c == '-');
+    component.starts_with(is_word) && component.ends_with(is_word) && separators.all(between)
+}
+
+/// Whether docker accepts the address of a registry: a host name or an IPv6 address in brackets, and a port.
+fn is_registry(registry: &str) -> bool {
+    let (host, port) = match registry.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+        _ => (registry, None),
+    };
+    let is_label = |label: &str| {
+        let ends = |c: char| c.is_ascii_alphanumeric();
+        label.starts_with(ends) && label.ends_with(ends) && label.chars().all(|c| ends(c) || c == '-')
+    };
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_host = match address {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => host.split('.').all(is_label),
+    };
+    is_host && port.is_none_or(|port| port.bytes().all(|c| c.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 /// Refuses tags that are invalid or, with the added host and kind, too long.
@@ -271,7 +294,27 @@ mod tests {
         let message = |repo| check_repo(repo).unwrap_err().to_string();
         assert!(message("ghcr.io/Some/qus").contains("did you mean ghcr.io/some/qus?"));
         assert!(message("qus:latest").contains("--tag"));
-        for repo in ["", "a//b", "-a", "a b", "https://x/y", "ghcr.io/"] {
+        for repo in ["[::1]:5000/a", "a--b/c__d.e"] {
+            check_repo(repo).unwrap();
+        }
+        for repo in [
+            "",
+            "a//b",
+            "-a",
+            "a b",
+            "https://x/y",
+            "ghcr.io/",
+            "./a",
+            "-x.io/a",
+            ":/a",
+            "x.io:/a",
+            "x.io:port/a",
+            "x.io:+1/a",
+            "a..b",
+            "a._b",
+            "a___b",
+            "[::g]/a",
+        ] {
             assert!(check_repo(repo).is_err(), "{repo}");
         }
     }
