@@ -6,9 +6,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
 use qemu_src::Wheel;
+use qus_core::hint::WithHint;
 use xshell::{Cmd, cmd};
 
 use crate::base::context::Context;
@@ -74,9 +75,9 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         run_program(cx, cmd!(sh(), "cargo test --quiet --workspace --locked"))
     })?;
     step("fuzz targets", &|| fuzz::check(cx, FUZZ_TIME))?;
-    step("licences", &|| cargo_deny(cx, &["licenses", "bans", "sources"]))?;
+    step("licences", &|| cargo_deny(cx, &["check", "licenses", "bans", "sources"]))?;
     if args.advisories {
-        step("advisories", &|| cargo_deny(cx, &["advisories"]))?;
+        step("advisories", &|| advisories(cx))?;
     }
     step("configuration files", &|| schemas::check(cx))?;
     step("workflows", &|| workflows(cx))?;
@@ -160,9 +161,17 @@ fn scripts(cx: &Context) -> Result<()> {
     run(&["--shell", "dash"], &without)
 }
 
-/// Runs checks of cargo-deny.
-fn cargo_deny(cx: &Context, checks: &[&str]) -> Result<()> {
+/// Looks for vulnerabilities of crates. It fails without the database, because nothing else has been checked then.
+fn advisories(cx: &Context) -> Result<()> {
+    cargo_deny(cx, &["fetch", "db"])
+        .context("cannot fetch RustSec's database, so that no crate was checked")
+        .hint("try again with network access, or without --advisories")?;
+    cargo_deny(cx, &["check", "advisories"])
+}
+
+/// Runs a command of cargo-deny.
+fn cargo_deny(cx: &Context, args: &[&str]) -> Result<()> {
     let config = cx.paths.root().join(".cargo/deny.toml");
     let program = checker(cx, "cargo-deny", &cx.data.tools.cargo_deny)?;
-    run_program(cx, cmd!(sh(), "{program} --log-level warn --config {config} check {checks...}"))
+    run_program(cx, cmd!(sh(), "{program} --log-level warn --config {config} {args...}"))
 }
