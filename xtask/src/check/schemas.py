@@ -22,7 +22,7 @@ FILES = {
         (0, "jobs/build/strategy/matrix", None),
         (0, "jobs/build/step", []),
         (0, "jobs/build/steps/0/use", "actions/checkout"),
-        (0, "jobs/images/permissions/packages", "wriet"),
+        (0, "jobs/publish/permissions/packages", "wriet"),
         (0, "jobs/plan/outputs/jobs", ["a"]),
         (0, "on/workflow_dispatsh", {}),
     ],
