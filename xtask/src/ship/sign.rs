@@ -32,7 +32,8 @@ impl Signer {
     /// # Errors
     /// There is no such key, or its program is not installed.
     pub(crate) fn new(key: &Path) -> Result<Self> {
-        let start = fs::read(key).map_err(|error| Usage(error.to_string()))?;
+        ensure!(key.is_file(), Usage(format!("there is no key {}", key.display())));
+        let start = fs::read(key)?;
         let start = String::from_utf8_lossy(&start);
         let kind = match () {
             () if start.starts_with("untrusted comment: minisign") => Kind::Minisign,
