@@ -117,6 +117,14 @@ fn explain(error: &io::Error, emulator: Option<&Path>) -> String {
     }
 }
 
+/// The probe in memory: the path by which this process and its children run it, valid as long as the second value is.
+///
+/// # Errors
+/// There is neither memory nor a directory for it.
+pub fn in_memory(arch: &Arch) -> io::Result<(PathBuf, OwnedFd)> {
+    prepare(image(arch))
+}
+
 /// Whether probes can be run here.
 ///
 /// # Errors

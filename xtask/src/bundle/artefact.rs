@@ -3,8 +3,6 @@
 //! It must be a static program for its host (no dynamic loader, no shared libraries), contain no path of the build
 //! machine, and run its probe.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -60,12 +58,9 @@ fn inspect(bytes: &[u8], host: &Host, build_paths: &[impl AsRef<Path>]) -> Vec<S
 /// # Errors
 /// The output or the exit status differs from the expected one.
 pub(crate) fn run_probe(runner: &Runner, emulator: &Path, arch: &Arch) -> Result<()> {
-    // Emulators, like the kernel, run only executable files.
-    let executable = Permissions::from_mode(0o700);
-    let file =
-        tempfile::Builder::new().permissions(executable).tempfile().context("cannot write the probe")?;
-    fs::write(&file, probe::image(arch)).context("cannot write the probe")?;
-    let (runner, path) = (runner.words(), file.path());
+    // Nothing is left of it if this process is killed.
+    let (path, _open) = probe::in_memory(arch).context("cannot prepare the probe")?;
+    let runner = runner.words();
     let output = exec::output(cmd!(sh(), "timeout 60 {runner...} {emulator} {path}"))?;
     let line = String::from_utf8_lossy(&output.stdout);
     if line != probe::line(arch) || output.status.code() != Some(probe::STATUS) {
@@ -109,5 +104,12 @@ mod tests {
         let error = run_probe(&Runner::native(), Path::new("/bin/true"), "alpha".parse().unwrap());
         let error = error.unwrap_err().to_string();
         assert!(error.contains("the probe of alpha printed \"\" and ended with exit status: 0"), "{error}");
+    }
+
+    #[test]
+    fn a_probe_has_no_file_that_could_be_left() {
+        let error = run_probe(&Runner::native(), Path::new("/bin/echo"), "alpha".parse().unwrap());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("printed \"/proc/self/fd/"), "{error}");
     }
 }
