@@ -1,5 +1,6 @@
 //! Checks: tests, code layout, schemas, smoke tests, and their report.
 
+pub(crate) mod chaos;
 pub(crate) mod guests;
 pub(crate) mod layout;
 pub(crate) mod report;

@@ -3,15 +3,15 @@
 //! Levels: `emulator` runs the emulators of the bundle with every probe, with Debian's busybox of every architecture and
 //! with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for
 //! other hosts under our own emulators; `kernel` has the kernel run them, registered by `qus`;
-//! `engine` makes, pushes and uses images; `guests` runs programs in a root filesystem of Debian; `build` interrupts, starves and breaks a build. What cannot run here
-//! is skipped with its reason and counted.
+//! `engine` makes, pushes and uses images; `guests` runs programs in a root filesystem of Debian; `build` interrupts, starves and breaks a build;
+//! `chaos` kills commands at random moments. What cannot run here is skipped with its reason and counted.
 
 mod build;
 mod changes;
 mod compat;
 mod emulator;
 mod engine;
-mod fixture;
+pub(super) mod fixture;
 mod hosts;
 mod installer;
 mod kernel;
@@ -26,8 +26,8 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
 use crate::base::context::Context;
-use crate::check::guests;
 use crate::check::report::Report;
+use crate::check::{chaos, guests};
 
 /// Check the bundle with guest programs, the kernel, container engines and failing builds
 ///
@@ -62,6 +62,7 @@ enum Level {
     Engine,
     Guests,
     Build,
+    Chaos,
 }
 
 impl Level {
@@ -81,6 +82,7 @@ impl Level {
             Self::Engine => engine::run(cx, report),
             Self::Guests => guests::check_quick(cx, report),
             Self::Build => build::run(cx, report),
+            Self::Chaos => chaos::check(cx, report),
         }
     }
 }

@@ -12,4 +12,4 @@ pub(crate) mod sign;
 mod sources;
 pub(crate) mod tarballs;
 mod verify;
-mod version;
+pub(crate) mod version;

@@ -8,6 +8,7 @@ const COMMANDS: [&str; 14] = [
     "build-qemu",
     "build-qus",
     "bump",
+    "chaos",
     "codegen",
     "engine",
     "fuzz",

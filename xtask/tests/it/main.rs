@@ -8,6 +8,7 @@ mod action;
 mod bench;
 mod build_qemu;
 mod build_qus;
+mod chaos;
 mod documents;
 mod ended;
 mod guests;
