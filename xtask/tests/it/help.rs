@@ -3,7 +3,7 @@
 use super::Xtask;
 use super::documents::documents;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "bench",
     "build-qemu",
     "build-qus",
