@@ -54,8 +54,11 @@ pub(super) fn write(sysroots: &[&Path], bundle: &Path) -> Result<()> {
     let mut index = String::new();
     for sysroot in sysroots {
         let dir = sysroot.join(PACKAGES);
-        for deb in fs::read_dir(&dir)? {
-            let name = deb?.file_name().into_string().ok().context("the name of a package is not UTF-8")?;
+        let names =
+            fs::read_dir(&dir)?.map(|deb| deb?.file_name().into_string().ok().context("a name is not UTF-8"));
+        let mut names = names.collect::<Result<Vec<_>>>()?;
+        names.sort();
+        for name in names {
             let entry = TarballEntry::new(&dir, &name, 0o644)?;
             if entries.contains(&entry) {
                 continue;
