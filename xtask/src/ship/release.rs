@@ -33,8 +33,8 @@ use crate::ship::verify::{self, NOTES, PROVENANCE, packed_name};
 /// Assemble a release in a directory
 ///
 /// Writes to target/qus/release/VERSION: the tarballs and packages of all hosts that are built, their sources, and what is
-/// needed to build them again; install.sh, SHA256SUMS, its signature, provenance, and notes from CHANGELOG.md. Refuses what is no
-/// release. Nothing is published: the commands that do are printed. With --verify, builds a release again and compares.
+/// needed to build them again; install.sh, SHA256SUMS, its signature, provenance, and notes from CHANGELOG.md. Refuses
+/// what is no release. Nothing is published without --publish. With --verify, builds a release again and compares.
 #[derive(clap::Args)]
 #[command(mut_arg("names", |arg| arg.help("Hosts, such as amd64,arm64v8 [default: all, none of which may be missing]")))]
 pub(crate) struct Args {

@@ -38,7 +38,7 @@ fn without_docker(fixture: &KernelFixture<'_>) -> Result<()> {
         step QUS_IMAGE=localhost:5000/qus:1.0.0-1 "$action" image
         grep -qx release=1.0.0-1 output
         for release in 1.0.0-1 latest; do
-            step QUS_RELEASE=$release "$action" install 2> log
+            step QUS_RELEASE=$release "$action" install 2> log || {{ cat log >&2; exit 1; }}
             cat log >&2
             grep -q '^platforms=.*linux/{}' output
             sed '1,/^status<<END/d; /^END$/d' output | grep -q '"/usr/local/libexec/qus/qemu-{arch}"'
