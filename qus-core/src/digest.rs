@@ -113,7 +113,7 @@ impl<'de> Deserialize<'de> for Sha256 {
 }
 
 /// Parses a list of checksums as `sha256sum` prints it: a checksum and the name of a file on each line. `None` if it is
-/// none, or names a file outside of its directory.
+/// none, names a file outside of its directory, or has a name with control characters.
 ///
 /// ```
 /// use qus_core::digest::{Sha256, parse_list};
@@ -124,7 +124,9 @@ impl<'de> Deserialize<'de> for Sha256 {
 /// ```
 pub fn parse_list(text: &str) -> Option<Vec<(Sha256, &str)>> {
     let is_inside = |name: &str| {
-        !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+        !name.is_empty()
+            && !name.contains(char::is_control)
+            && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
     };
     let line = |line| {
         let (sha256, name) = str::split_once(line, "  ")?;
@@ -194,7 +196,7 @@ mod tests {
         for name in ["a", "a/b", "a  b"] {
             assert_eq!(parse_list(&format!("{sum}  {name}\n")), Some(vec![(sum, name)]));
         }
-        for name in ["", "/a", "../a", "a/../../b", "."] {
+        for name in ["", "/a", "../a", "a/../../b", ".", "a\rb"] {
             assert_eq!(parse_list(&format!("{sum}  {name}\n")), None, "{name}");
         }
         for text in [format!("{sum}"), format!("{sum} a"), format!("{sum}  a\n\n")] {
