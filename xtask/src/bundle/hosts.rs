@@ -2,11 +2,12 @@
 
 use std::str::FromStr;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::{HOSTS, Host, UnknownHost};
 use qus_core::hint::hinted;
 
 use crate::base::context::Context;
+use crate::base::error::Usage;
 use crate::bundle::manifest;
 
 /// `--host`, in the same form for all commands.
@@ -75,6 +76,12 @@ impl HostArgs {
         }
         Ok(hosts)
     }
+}
+
+/// Refuses an option for a single host beside several.
+pub(crate) fn check_single(hosts: &[&Host], option: &str, is_given: bool) -> Result<()> {
+    ensure!(!is_given || hosts.len() == 1, Usage(format!("{option} takes a single host")));
+    Ok(())
 }
 
 /// The hosts with a bundle in this workspace.

@@ -39,9 +39,8 @@ impl<'a> Request<'a> {
             args.training.is_none() || args.profile == Profile::Release,
             Usage("--training requires --profile release".to_owned())
         );
-        for (option, value) in [("--into", &args.into), ("--sysroot", &args.sysroot)] {
-            ensure!(value.is_none() || hosts.len() == 1, Usage(format!("{option} takes a single host")));
-        }
+        hosts::check_single(&hosts, "--into", args.into.is_some())?;
+        hosts::check_single(&hosts, "--sysroot", args.sysroot.is_some())?;
         let data = &cx.data;
         for name in &args.without {
             let known: Vec<_> = data.patches.iter().map(|patch| &*patch.name).collect();

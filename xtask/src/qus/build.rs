@@ -17,7 +17,6 @@ use serde_json::json;
 use xshell::cmd;
 
 use crate::base::context::Context;
-use crate::base::error::Usage;
 use crate::base::exec::{self, InDir, sh};
 use crate::base::git::Checkout;
 use crate::base::output::{OutputArgs, out, out_json};
@@ -73,7 +72,7 @@ struct ProgramReport {
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let hosts = args.hosts.supported()?;
-    ensure!(args.sysroot.is_none() || hosts.len() == 1, Usage("--sysroot takes a single host".to_owned()));
+    hosts::check_single(&hosts, "--sysroot", args.sysroot.is_some())?;
     let OutputArgs { dry_run, json } = args.output;
     if dry_run {
         return hosts.into_iter().try_for_each(|host| print_plan(cx, host, json));
