@@ -109,6 +109,29 @@ pub(crate) fn recreate_dir(dir: &Path) -> Result<()> {
     Ok(fs::create_dir_all(dir)?)
 }
 
+/// A temporary directory. Its name is fixed, so that the next run removes what a killed one has left; the caller holds a
+/// lock, or knows that nobody else uses this name.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Creates it empty.
+    pub(crate) fn new(path: PathBuf) -> Result<Self> {
+        recreate_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // The next run removes it, or says why it cannot.
+        let _ = remove_dir(&self.0);
+    }
+}
+
 /// Removes a file or directory if it exists.
 pub(crate) fn remove_any(path: &Path) -> Result<()> {
     if path.is_dir() && !path.is_symlink() {

@@ -17,9 +17,10 @@ use serde::Serialize;
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
+use crate::base::files::{self, Scratch};
+use crate::base::lock;
 use crate::base::output::{out, out_json};
 use crate::base::progress::{Bar, say};
-use crate::base::{files, lock};
 use crate::debian::apt::Apt;
 use crate::debian::distribution::Distribution;
 use crate::qemu::archive::Source;
@@ -210,9 +211,11 @@ fn table(channels: &[Channel<'_>]) -> Table {
 /// Says which newer versions QEMU itself has.
 fn report_upstream(cx: &Context) {
     let listed = || -> Result<Vec<Version>> {
-        let file = tempfile::NamedTempFile::new()?;
-        download::resume(UPSTREAM, Some(8 << 20), file.path(), &cx.start_log("bump")?)?;
-        Ok(listed(&fs::read_to_string(file.path())?))
+        let log = cx.start_log("bump")?;
+        let dir = Scratch::new(files::with_suffix(&log, "index"))?;
+        let file = dir.path().join("index");
+        download::resume(UPSTREAM, Some(8 << 20), &file, &log)?;
+        Ok(listed(&fs::read_to_string(file)?))
     };
     match listed() {
         Err(error) => {

@@ -22,9 +22,10 @@ use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
+use crate::base::files::{self, Scratch};
 use crate::base::progress::{Bar, say};
 use crate::base::tarball::Tarball;
-use crate::base::{cache, files, unpack};
+use crate::base::{cache, unpack};
 use crate::debian::guests;
 use crate::qemu::compile::{BuildKind, Compile};
 
@@ -65,7 +66,7 @@ impl ProfileData {
         if bundle.join(FILE).exists() {
             return Ok(());
         }
-        let dir = tempfile::tempdir_in(bundle)?;
+        let dir = Scratch::new(files::partial(&bundle.join(FILE)))?;
         let tarball = Tarball::from_files(FILE, &self.dir, &names(&self.dir)?)?;
         let made = tarball.write(dir.path())?;
         fs::rename(made, bundle.join(FILE)).context("cannot write the profile data to the bundle")
@@ -113,9 +114,11 @@ fn collect(compile: &Compile<'_>, training: &Pgo, into: &Path) -> Result<()> {
     files::remove_dir(&data)?;
     let mut bar = Bar::new("running the training workload");
     let all = programs.len() * training.runs.len();
+    let work = cx.paths.out().join("build").join("training");
     for (n, (arch, program)) in programs.iter().enumerate() {
         for (m, run) in training.runs.iter().enumerate() {
-            run_command(compile.tree, &build.join(arch.emulator()), program, run)
+            let work = Scratch::new(work.clone())?;
+            run_command(compile.tree, &build.join(arch.emulator()), program, run, work.path())
                 .with_context(|| format!("{arch}: busybox {}", run.args[0]))?;
             bar.set((n * training.runs.len() + m + 1) as u64, all as u64);
         }
@@ -141,15 +144,14 @@ fn name_for_target(name: &str, (target, from): (&Arch, &&Arch)) -> Option<String
     Some(format!("libqemu-{target}-linux-user.a.p#{object}"))
 }
 
-/// Runs a command of the workload with fixed addresses and random numbers.
-fn run_command(tree: &Path, emulator: &Path, program: &Path, run: &WorkloadRun) -> Result<()> {
+/// Runs a command of the workload with fixed addresses and random numbers in an empty directory.
+fn run_command(tree: &Path, emulator: &Path, program: &Path, run: &WorkloadRun, dir: &Path) -> Result<()> {
     let tree = tree.display().to_string();
     let args = run.args.iter().map(|arg| arg.replace("{tree}", &tree));
-    let dir = tempfile::tempdir()?;
     let command =
         cmd!(sh(), "timeout 300 setarch --addr-no-randomize {emulator} -seed 1 {program} {args...}")
             .env_clear();
-    let output = exec::output(command.in_dir(dir.path()))?;
+    let output = exec::output(command.in_dir(dir))?;
     if output.status.code() != Some(run.status) {
         bail!("ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -188,7 +190,8 @@ mod tests {
     fn another_exit_status_is_an_error() {
         let run = |status| WorkloadRun { args: vec!["x".to_owned()], reason: "test".to_owned(), status };
         let emulator = Path::new("/bin/false");
-        assert!(run_command(Path::new("/"), emulator, Path::new("/bin/true"), &run(0)).is_err());
-        run_command(Path::new("/"), emulator, Path::new("/bin/true"), &run(1)).unwrap();
+        let root = Path::new("/");
+        assert!(run_command(root, emulator, Path::new("/bin/true"), &run(0), root).is_err());
+        run_command(root, emulator, Path::new("/bin/true"), &run(1), root).unwrap();
     }
 }

@@ -321,9 +321,8 @@ fn install_wheels(pip: &[PathBuf], wheels: &[Wheel], into: &Path, log: &Path) ->
 /// Runs pip on wheels with pinned hashes.
 fn run_pip(pip: &[PathBuf], what: &[PathBuf], wheels: &[Wheel], log: &Path) -> Result<()> {
     let line = |wheel: &Wheel| format!("{}=={} --hash=sha256:{}\n", wheel.name, wheel.version, wheel.sha256);
-    let requirements = tempfile::NamedTempFile::new()?;
-    fs::write(&requirements, wheels.iter().map(line).collect::<String>())?;
-    let requirements = requirements.path();
+    let requirements = files::with_suffix(log, "requirements");
+    files::write(&requirements, wheels.iter().map(line).collect::<String>().as_bytes())?;
     let _bar = Bar::new(format!("fetching {} Python packages", wheels.len()));
     exec::run(
         cmd!(

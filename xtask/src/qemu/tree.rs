@@ -18,7 +18,7 @@ use xshell::cmd;
 use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
-use crate::base::files;
+use crate::base::files::{self, Scratch};
 use crate::base::progress::{Bar, one_line};
 use crate::base::tarball::Limited;
 use crate::qemu::archive::Source;
@@ -53,7 +53,7 @@ pub(crate) fn prepare(cx: &Context, source: &Source, patches: &[&Patch]) -> Resu
 /// The patches that do not apply to a source, and why. Each is applied after those before it that do.
 pub(crate) fn failing(cx: &Context, source: &Source, patches: &[&Patch]) -> Result<Vec<(String, String)>> {
     let plain = prepare(cx, source, &[])?;
-    let dir = tempfile::tempdir_in(plain.parent().context("the source has no parent directory")?)?;
+    let dir = Scratch::new(files::with_suffix(&plain, "trial"))?;
     let copy = dir.path().join("qemu");
     exec::read(cmd!(sh(), "cp --recursive --reflink=auto {plain} {copy}"))?;
     let mut failing = Vec::new();

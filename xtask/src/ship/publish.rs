@@ -14,7 +14,7 @@ use serde::Deserialize;
 use xshell::cmd;
 
 use crate::base::exec::{self, InDir, Invocation, sh};
-use crate::base::files;
+use crate::base::files::{self, Scratch};
 use crate::base::progress::Bar;
 use crate::ship::verify::{self, NOTES};
 
@@ -162,8 +162,7 @@ impl Publication<'_> {
     /// Downloads all files, and compares them with those of the directory.
     fn read_back(&self, files: &BTreeMap<String, Sha256>) -> Result<()> {
         let _bar = Bar::new("reading the files back");
-        let parent = self.dir.parent().context("a release has no parent directory")?;
-        let dir = tempfile::tempdir_in(parent)?;
+        let dir = Scratch::new(files::with_suffix(self.dir, "read"))?;
         let tag = self.tag();
         self.gh(&["release", "download", &tag, "--dir", &dir.path().display().to_string()])?;
         let mut found = BTreeMap::new();

@@ -8,8 +8,9 @@ use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
+use crate::base::files::{self, Scratch};
 use crate::base::tarball::{Tarball, TarballEntry};
-use crate::base::{files, unpack};
+use crate::base::unpack;
 use crate::debian::versions::Versions;
 
 /// The file of a bundle that contains the packages its emulators were built with.
@@ -71,7 +72,7 @@ pub(super) fn write(sysroots: &[&Path], bundle: &Path) -> Result<()> {
         }
     }
     entries.push(TarballEntry::made(INDEX, index));
-    let dir = tempfile::tempdir_in(bundle)?;
+    let dir = Scratch::new(files::partial(&bundle.join(FILE)))?;
     let made = Tarball::new(FILE.to_owned(), entries).write(dir.path())?;
     files::rename(&made, &bundle.join(FILE)).context("cannot write the packages to the bundle")
 }
