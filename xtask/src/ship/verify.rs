@@ -43,7 +43,9 @@ pub(crate) fn verify(cx: &Context, dir: &Path) -> Result<()> {
     let work = cx.paths.out().join("verify");
     files::recreate_dir(&work)?;
     let rebuilt = Rebuild { cx, work: &work, origin: &origin }.run(dir)?;
-    let mut different = Vec::new();
+    let built = check_files(&rebuilt)?;
+    let new = built.iter().filter(|(name, _)| !dir.join(name).exists());
+    let mut different: Vec<_> = new.map(|(name, _)| (name, "the release lacks it".to_owned())).collect();
     let mut equal = 0;
     for (name, sha256) in &listed {
         // What is not built: the statement of who built it where, and sources.
