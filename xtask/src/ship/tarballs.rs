@@ -253,8 +253,9 @@ pub(crate) fn file_name(name: &str, bundle: &Bundle) -> String {
 
 /// The hash of all inputs that determine the content of the files.
 fn hash_inputs(planned: &[PlannedFile]) -> Result<Sha256> {
-    let compressor = zstd::zstd_safe::version_string();
-    Ok(Sha256::of(serde_json::to_vec(&(compressor, planned))?))
+    // The compressors among the crates.
+    let crates = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.lock"));
+    Ok(Sha256::of(serde_json::to_vec(&(crates, planned))?))
 }
 
 fn pack(cx: &Context, planned: &[PlannedFile]) -> Result<Vec<PackedFile>> {
