@@ -33,7 +33,7 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 22] = programs![
+const PROGRAMS: [(&str, &str); 24] = programs![
     "aio",
     "ancillary-data",
     "brk-room",
@@ -43,6 +43,7 @@ const PROGRAMS: [(&str, &str); 22] = programs![
     "fault-addresses",
     "flat-ioctls",
     "late-syscalls",
+    "mappings-of-threads",
     "message-queues",
     "mount-ids",
     "mremap-errors",
@@ -56,6 +57,7 @@ const PROGRAMS: [(&str, &str); 22] = programs![
     "sysv-ipc",
     "tracing-hint",
     "unwinding",
+    "vfork",
 ];
 
 /// Programs that run in an address space of limited size.
