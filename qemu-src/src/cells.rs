@@ -16,7 +16,7 @@ pub struct Cells {
 
 /// A script, and what it needs.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Cell {
     /// The name of its script, without `.sh`.
     pub name: String,
@@ -28,8 +28,13 @@ pub struct Cell {
     /// Whether it is part of `cargo xtask test`.
     #[serde(default)]
     pub quick: bool,
+    /// Whether it also runs for ports, which it compiles programs for.
+    #[serde(default)]
+    pub ports: bool,
     /// A directory of the repository whose files it finds in its working directory.
     pub files: Option<PathBuf>,
+    /// A directory of QEMU's source whose files it finds there.
+    pub qemu_files: Option<PathBuf>,
     /// Its time limit, for the installation of its packages too.
     pub seconds: u32,
     /// Guests, by Debian's name, in which it is known to fail, and why.

@@ -19,6 +19,9 @@ pub struct Debian {
     /// Guests, sorted by Debian's name.
     #[serde(rename = "guest")]
     pub guests: Vec<Guest>,
+    /// Guests of which Debian has compilers only, sorted by Debian's name.
+    #[serde(rename = "port")]
+    pub ports: Vec<Port>,
     /// Static programs of guests.
     #[serde(rename = "program")]
     pub programs: Vec<GuestProgram>,
@@ -56,6 +59,20 @@ pub struct Guest {
     /// Whether smoke tests run it in containers and build images for it.
     #[serde(default)]
     pub container: bool,
+}
+
+/// An architecture that Debian has a compiler for, but no packages.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Port {
+    /// Debian's name of it.
+    pub debian: String,
+    /// The target that emulates it.
+    pub target: &'static Arch,
+    /// The suite that has the compiler.
+    pub suite: String,
+    /// The packages of the compiler, whose name begins with the target's first triple, and of the C library.
+    pub packages: Vec<String>,
 }
 
 /// A static program that is run under emulators.
@@ -175,6 +192,11 @@ impl Debian {
         })
     }
 
+    /// Debian's names of all guests and ports.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.guests.iter().map(|guest| &*guest.debian).chain(self.ports.iter().map(|port| &*port.debian))
+    }
+
     /// The guest with this name of Debian.
     pub fn guest(&self, debian: &str) -> Option<&Guest> {
         self.guests.iter().find(|guest| guest.debian == debian)
@@ -247,6 +269,18 @@ impl Debian {
             check(!second, &|| format!("guest {guest}: second rootfs of {target}"));
             check(!guest.container || guest.rootfs && guest.platform().is_some(), &|| {
                 format!("guest {guest}: container without rootfs or platform")
+            });
+        }
+
+        check(self.ports.is_sorted_by_key(|port| &port.debian), &|| "ports: not sorted".to_owned());
+        for Port { debian, target, suite, packages, .. } in &self.ports {
+            check(target.debian.contains(&&**debian), &|| format!("port {debian}: not emulated by {target}"));
+            check(self.guest(debian).is_none(), &|| format!("port {debian}: also a guest"));
+            check(self.guest_suites.contains(suite), &|| {
+                format!("port {debian}: its suite is not in guest-suites")
+            });
+            check(packages.iter().all(|package| is_package(package)), &|| {
+                format!("port {debian}: a package's name is wrong")
             });
         }
 

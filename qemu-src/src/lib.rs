@@ -40,7 +40,7 @@ pub use by_arch::ByArch;
 pub use cells::{Cell, CellOutcome, CellRun, Cells, GuestRun};
 pub use configure::{Configure, Flag};
 pub use cost::Costs;
-pub use debian::{Debian, Guest, GuestProgram, Origin, PackageSet, PackageSets, Suite};
+pub use debian::{Debian, Guest, GuestProgram, Origin, PackageSet, PackageSets, Port, Suite};
 pub use error::DataError;
 pub use host::{CrossHost, CrossHosts, RustPackages};
 pub use patch::Patch;
@@ -144,7 +144,7 @@ impl QemuSrc {
             self.debian.lint(archives.chain(crosses)),
             self.pgo.lint(&self.debian.targets()),
             self.syscalls.lint(),
-            self.cells.lint(&self.debian.guests.iter().map(|guest| &*guest.debian).collect::<Vec<_>>()),
+            self.cells.lint(&self.debian.names().collect::<Vec<_>>()),
             patch::lint(&self.patches, &self.sources.releases),
         ]
         .concat()

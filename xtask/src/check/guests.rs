@@ -26,13 +26,15 @@ use crate::base::progress::say;
 use crate::base::{files, parallel};
 use crate::bench::emulators::{self, EmulatorSource};
 use crate::bundle::hosts;
-use crate::check::guests::run::Runner;
+use crate::check::guests::run::{Runner, Subject};
 use crate::check::report::{self, Report};
+use crate::qemu::build;
 
 /// Run real programs in root filesystems of other architectures
 ///
 /// For each guest, debootstrap makes a root filesystem of Debian through the handler of the emulator. Then cells run in it:
-/// package managers, compilers, languages, sandboxes, tests of their own. A cell that fails, unless cells.toml says why,
+/// package managers, compilers, languages, sandboxes, tests of their own. For ports, of which Debian has compilers only, some
+/// cells run programs that were compiled on this machine. A cell that fails, unless cells.toml says why,
 /// makes the exit status 1; so does one that passes under another emulator, or passed when results were last recorded.
 ///
 /// Requires root and network access. All guests take hours; packages and root filesystems are cached.
@@ -43,7 +45,7 @@ use crate::check::report::{self, Report};
   cargo xtask guests s390x --suite bookworm
   cargo xtask guests --resume --record")]
 pub(crate) struct Args {
-    /// Debian's architectures [default: all of debian.toml, except this machine's own]
+    /// Debian's architectures [default: all of debian.toml, with ports, except this machine's own]
     guests: Vec<String>,
     /// Run only cells whose name contains one of these
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
@@ -69,7 +71,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
-    let guests = select_guests(cx, &args.guests)?;
+    let subjects = select_subjects(cx, &args.guests, args.suite.as_deref())?;
     let cells = select_cells(cx, &args.only)?;
     if let Some(suite) = &args.suite {
         cx.data.debian.suite(suite).map_err(Usage)?;
@@ -81,16 +83,16 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
         .map(|given| EmulatorSource::parse(given, &cx.data.debian).map_err(Usage))
         .collect::<Result<_, _>>()?;
     let _lock = lock::lock(cx.paths.out())?;
-    let targets: Vec<_> = guests.iter().map(|guest| guest.target).collect();
+    let source = source_of(cx, &cells)?;
+    let targets: Vec<_> = subjects.iter().map(|subject| subject.target).collect();
     let mut all = vec![emulators::open_bundle(cx, &cx.paths.bundle(own), &targets)?];
     for source in against {
         all.push(source.emulators(cx)?);
     }
     let mut runners = Vec::new();
-    for guest in &guests {
+    for subject in subjects {
         for emulators in &all {
-            let suite = args.suite.as_deref().unwrap_or(cx.data.debian.suite_of(guest));
-            runners.extend(Runner::new(cx, guest, suite, emulators, args.resume)?);
+            runners.extend(Runner::new(cx, subject, emulators, source.as_deref(), args.resume)?);
         }
     }
     let runs = parallel::map_on_cpus(&runners, |runner| runner.run(&cells))?;
@@ -109,8 +111,8 @@ pub(crate) fn check_quick(cx: &Context, report: &mut Report) -> Result<()> {
     });
     let runner = LazyCell::new(|| {
         let bundle = bundle.as_ref().map_err(report::copy_error)?;
-        let suite = cx.data.debian.suite_of(guest);
-        let runner = Runner::new(cx, guest, suite, bundle, false)?.context("there is no emulator")?;
+        let subject = subject_of_guest(cx, guest, None);
+        let runner = Runner::new(cx, subject, bundle, None, false)?.context("there is no emulator")?;
         let lock = runner.lock()?;
         require_passed(runner.root(true)?.outcome)?;
         Ok((runner, lock))
@@ -132,23 +134,47 @@ fn require_passed(outcome: CellOutcome) -> Result<()> {
     }
 }
 
-/// The guests with these names, or all that can be emulated here.
-fn select_guests<'a>(cx: &'a Context, names: &[String]) -> Result<Vec<&'a Guest>> {
-    let known = &cx.data.debian.guests;
+/// The guests and ports with these names, or all that can be emulated here.
+fn select_subjects<'a>(
+    cx: &'a Context,
+    names: &[String],
+    suite: Option<&'a str>,
+) -> Result<Vec<Subject<'a>>> {
     // A handler for these would also start the emulator, which is a program of this machine.
-    let is_own = |guest: &&Guest| emulator::is_own(guest.target);
+    let (own, others): (Vec<_>, Vec<_>) =
+        cx.data.debian.guests.iter().partition(|guest| emulator::is_own(guest.target));
+    let guests = others.into_iter().map(|guest| subject_of_guest(cx, guest, suite));
+    let own = own.first().context("debian.toml has no guest of this machine's architecture")?;
+    let ports = cx.data.debian.ports.iter().map(|port| Subject {
+        name: &port.debian,
+        target: port.target,
+        root: own,
+        suite: suite.unwrap_or(&port.suite),
+        port: Some(port),
+    });
+    let all: Vec<_> = guests.chain(ports).collect();
     if names.is_empty() {
-        return Ok(known.iter().filter(|guest| !is_own(guest)).collect());
+        return Ok(all);
     }
-    let find = |name: &String| -> Result<&Guest> {
-        let Some(guest) = known.iter().find(|guest| guest.debian == *name) else {
-            let names: Vec<_> = known.iter().map(|guest| &*guest.debian).collect();
-            bail!(Usage(format!("unknown guest `{name}`; guests are {}", names.join(", "))));
-        };
-        ensure!(!is_own(&guest), "{name} cannot be emulated here: it is this machine's own architecture");
-        Ok(guest)
+    let find = |name: &String| {
+        ensure!(own.debian != *name, "{name} cannot be emulated here: it is this machine's own architecture");
+        let found = all.iter().find(|subject| subject.name == name);
+        Ok(*found.ok_or_else(|| {
+            let names: Vec<_> = cx.data.debian.names().collect();
+            Usage(format!("unknown guest `{name}`; guests are {}", names.join(", ")))
+        })?)
     };
     names.iter().map(find).collect()
+}
+
+fn subject_of_guest<'a>(cx: &'a Context, guest: &'a Guest, suite: Option<&'a str>) -> Subject<'a> {
+    Subject {
+        name: &guest.debian,
+        target: guest.target,
+        root: guest,
+        suite: suite.unwrap_or(cx.data.debian.suite_of(guest)),
+        port: None,
+    }
 }
 
 /// The cells whose names contain one of these texts.
@@ -160,6 +186,15 @@ fn select_cells<'a>(cx: &'a Context, only: &[String]) -> Result<Vec<&'a Cell>> {
     }
     let is_selected = |cell: &&Cell| only.is_empty() || only.iter().any(|text| cell.name.contains(text));
     Ok(known.iter().filter(is_selected).collect())
+}
+
+/// QEMU's source, if a cell has files of it.
+fn source_of(cx: &Context, cells: &[&Cell]) -> Result<Option<PathBuf>> {
+    if cells.iter().all(|cell| cell.qemu_files.is_none()) {
+        return Ok(None);
+    }
+    let _lock = lock::lock(cx.paths.cache())?;
+    build::default_tree(cx).map(Some)
 }
 
 /// Prints and saves the results.

@@ -62,20 +62,18 @@ fn calls(calls: &SystemCalls) -> String {
     states.map(list).join("\n")
 }
 
-/// The recorded results of `cargo xtask guests`: a row for each cell, because there are more cells than guests.
+/// The recorded results of `cargo xtask guests`: a row for each cell, because there are more cells than guests. Ports have
+/// a table of their own.
 fn guests(cx: &Context) -> Result<String> {
     let path = cx.paths.recorded_guests();
     let runs: Vec<GuestRun> =
         serde_json::from_slice(&fs::read(&path)?).with_context(|| path.display().to_string())?;
-    let heads: String = runs.iter().map(|run| format!(" {} |", run.guest)).collect();
-    let suites: String = runs.iter().map(|run| format!(" {} |", run.suite)).collect();
-    let mut table = format!("| |{heads}\n|---|{}\n| suite |{suites}\n", "---|".repeat(runs.len()));
-    let made = std::iter::once("debootstrap");
-    for name in made.chain(cx.data.cells.cells.iter().map(|cell| &*cell.name)) {
-        let word = |run: &GuestRun| run.outcome(name).map_or("-", |outcome| outcome.word());
-        let cells: String = runs.iter().map(|run| format!(" {} |", word(run))).collect();
-        table += &format!("| {name} |{cells}\n");
-    }
+    let (ports, guests): (Vec<_>, Vec<_>) =
+        runs.iter().partition(|run| cx.data.debian.guest(&run.guest).is_none());
+    let cells = &cx.data.cells.cells;
+    let of_ports = cells.iter().filter(|cell| cell.ports).map(|cell| &*cell.name);
+    let of_guests = std::iter::once("debootstrap").chain(cells.iter().map(|cell| &*cell.name));
+    let mut table = format!("{}\n{}", outcomes(&guests, of_guests), outcomes(&ports, of_ports));
     let mut reasons: Vec<(String, Vec<&str>)> = Vec::new();
     for run in &runs {
         for cell in &run.cells {
@@ -91,6 +89,18 @@ fn guests(cx: &Context) -> Result<String> {
         table += &format!("\n- {reason} ({})", guests.join(", "));
     }
     Ok(table.trim_end().to_owned() + "\n")
+}
+
+fn outcomes<'a>(runs: &[&GuestRun], cells: impl Iterator<Item = &'a str>) -> String {
+    let heads: String = runs.iter().map(|run| format!(" {} |", run.guest)).collect();
+    let suites: String = runs.iter().map(|run| format!(" {} |", run.suite)).collect();
+    let mut table = format!("| |{heads}\n|---|{}\n| suite |{suites}\n", "---|".repeat(runs.len()));
+    for name in cells {
+        let word = |run: &&GuestRun| run.outcome(name).map_or("-", |outcome| outcome.word());
+        let cells: String = runs.iter().map(|run| format!(" {} |", word(run))).collect();
+        table += &format!("| {name} |{cells}\n");
+    }
+    table
 }
 
 fn forms() -> String {

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use anyhow::Result;
-use qemu_src::{Patch, Release};
+use anyhow::{Error, Result};
+use qemu_src::Patch;
 use qus_core::arch::{Arch, Host};
 use qus_core::bundle::{Bundle, BundledEmulator, PatchId, Profile, Recipe};
 use qus_core::digest::Sha256;
@@ -132,15 +132,16 @@ impl<'a> Session<'a> {
 /// The runner for programs of a host, for commands other than `build-qemu`. The caller holds the lock of the cache.
 pub(crate) fn runner(cx: &Context, host: &Host) -> Result<Runner> {
     match Runner::needs_emulator(host) {
-        true => Build::new(cx, environment_source(cx))?.runner(host),
+        true => Build::new(cx, source::in_environment(cx))?.runner(host),
         false => Ok(Runner::native()),
     }
 }
 
-/// The pinned source of a release, for commands other than `build-qemu`.
-pub(crate) fn pinned_source(cx: &Context, release: &Release) -> Result<Source> {
-    let given = environment_source(cx).and_then(|given| given.for_other_release(release));
-    source::resolve(cx, release, given, true)
+/// The unpacked and patched source of the default release, for commands other than `build-qemu`. The caller holds the
+/// lock of the cache.
+pub(crate) fn default_tree(cx: &Context) -> Result<PathBuf> {
+    let source = source::pinned(cx, cx.data.release("default").map_err(Error::msg)?)?;
+    tree::prepare(cx, &source, &cx.data.patches_for(&source.version).collect::<Vec<_>>())
 }
 
 /// The common context of all builds of a run.
@@ -160,11 +161,7 @@ impl<'a> Build<'a> {
 
 /// The location of the source on the command line, or the one in the environment.
 fn given_source<'a>(cx: &'a Context, args: &'a Args) -> Option<SourceLocation<'a>> {
-    args.source.as_deref().map(SourceLocation::Argument).or_else(|| environment_source(cx))
-}
-
-fn environment_source(cx: &Context) -> Option<SourceLocation<'_>> {
-    cx.settings.source.as_deref().map(SourceLocation::Environment)
+    args.source.as_deref().map(SourceLocation::Argument).or_else(|| source::in_environment(cx))
 }
 
 /// All inputs of a host's emulators.

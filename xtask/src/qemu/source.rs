@@ -43,6 +43,17 @@ impl SourceLocation<'_> {
     }
 }
 
+/// The location in the environment.
+pub(crate) fn in_environment(cx: &Context) -> Option<SourceLocation<'_>> {
+    cx.settings.source.as_deref().map(SourceLocation::Environment)
+}
+
+/// The pinned source of a release, for commands other than `build-qemu`.
+pub(crate) fn pinned(cx: &Context, release: &Release) -> Result<Source> {
+    let given = in_environment(cx).and_then(|given| given.for_other_release(release));
+    resolve(cx, release, given, true)
+}
+
 /// Resolves the archive of a release; with `exact`, only a pinned one.
 ///
 /// # Errors

@@ -58,7 +58,7 @@ pub(crate) fn collect(
 /// Copies the archive of QEMU that a bundle was built from.
 fn copy_qemu(cx: &Context, bundle: &Bundle, dir: &Path) -> Result<()> {
     let release = version::release(cx, &bundle.recipe.qemu)?;
-    let source = qemu::build::pinned_source(cx, release)?;
+    let source = qemu::source::pinned(cx, release)?;
     let host = bundle.recipe.host;
     ensure!(
         source.sha256 == bundle.recipe.source_sha256,

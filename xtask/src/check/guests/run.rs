@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use fs_err as fs;
-use qemu_src::{Cell, CellOutcome, CellRun, Guest, GuestRun};
+use qemu_src::{Cell, CellOutcome, CellRun, Guest, GuestRun, Port};
+use qus_core::arch::Arch;
 use qus_core::digest::Sha256;
 use xshell::cmd;
 
@@ -35,13 +36,29 @@ const SKIPPED: i32 = 77;
 /// How many lines of a cell's output are kept.
 const LAST_LINES: usize = 12;
 
+/// What cells run in.
+#[derive(Clone, Copy)]
+pub(super) struct Subject<'a> {
+    /// Debian's name of the guest or port.
+    pub(super) name: &'a str,
+    /// The target that emulates it.
+    pub(super) target: &'static Arch,
+    /// The architecture of the root filesystem.
+    pub(super) root: &'a Guest,
+    /// The suite of the root filesystem.
+    pub(super) suite: &'a str,
+    /// The port, whose programs are compiled in a root filesystem of this machine's architecture.
+    pub(super) port: Option<&'a Port>,
+}
+
 /// Runs cells of one guest under one emulator.
 pub(super) struct Runner<'a> {
     cx: &'a Context,
-    guest: &'a Guest,
+    subject: Subject<'a>,
     emulators: &'a Emulators,
-    suite: &'a str,
     resume: bool,
+    /// QEMU's source, if a cell has files of it.
+    source: Option<&'a Path>,
     /// Identifies the emulator and the guest's suite.
     key: String,
 }
@@ -50,20 +67,21 @@ impl<'a> Runner<'a> {
     /// Returns `None` if there is no emulator for the guest.
     pub(super) fn new(
         cx: &'a Context,
-        guest: &'a Guest,
-        suite: &'a str,
+        subject: Subject<'a>,
         emulators: &'a Emulators,
+        source: Option<&'a Path>,
         resume: bool,
     ) -> Result<Option<Self>> {
-        let Some(emulator) = emulators.find(guest.target)? else { return Ok(None) };
-        let key = files::short_id(format!("{}\n{suite}\n{}", files::sha256(&emulator)?, guest.debian));
-        Ok(Some(Self { cx, guest, emulators, suite, resume, key }))
+        let Some(emulator) = emulators.find(subject.target)? else { return Ok(None) };
+        let Subject { name, suite, .. } = subject;
+        let key = files::short_id(format!("{}\n{suite}\n{name}", files::sha256(&emulator)?));
+        Ok(Some(Self { cx, subject, emulators, resume, source, key }))
     }
 
     pub(super) fn run(&self, cells: &[&Cell]) -> Result<GuestRun> {
         let mut run = GuestRun {
-            guest: self.guest.debian.clone(),
-            suite: self.suite.to_owned(),
+            guest: self.subject.name.to_owned(),
+            suite: self.subject.suite.to_owned(),
             emulator: self.emulators.label.clone(),
             cells: Vec::new(),
         };
@@ -72,7 +90,7 @@ impl<'a> Runner<'a> {
         let has_root = made.outcome == CellOutcome::Passed;
         run.cells.push(made);
         if has_root {
-            for cell in cells {
+            for cell in cells.iter().filter(|cell| cell.ports || self.subject.port.is_none()) {
                 run.cells
                     .push(self.cached(&cell.name, &self.inputs(cell)?, self.resume, || self.cell(cell))?);
             }
@@ -82,9 +100,13 @@ impl<'a> Runner<'a> {
 
     /// All that the outcome of a cell depends on.
     fn inputs(&self, cell: &Cell) -> Result<String> {
-        let packages = cell.packages.join(" ");
+        let packages = self.packages(cell).join(" ");
         let mut inputs = format!("{}\n{packages}\n{CELL}\n{}", self.key, files::sha256(&self.script(cell))?);
-        if let Some(dir) = self.files(cell) {
+        if cell.qemu_files.is_some() {
+            // The directory's name has a hash of the source and the patches.
+            let name = self.source.and_then(Path::file_name).unwrap_or_default();
+            inputs += &format!("\n{}", name.to_string_lossy());
+        } else if let Some(dir) = self.files(cell) {
             let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
             let mut paths = paths.collect::<Result<Vec<_>>>()?;
             paths.sort();
@@ -95,8 +117,31 @@ impl<'a> Runner<'a> {
         Ok(inputs)
     }
 
+    /// The packages that a cell needs, with the compiler of a port in place of the guest's.
+    fn packages<'b>(&'b self, cell: &'b Cell) -> Vec<&'b str> {
+        let is_compiler = |package: &&str| ["gcc", "libc6-dev"].contains(package);
+        let packages = cell.packages.iter().map(String::as_str);
+        match self.subject.port {
+            Some(port) => packages
+                .filter(|package| !is_compiler(package))
+                .chain(port.packages.iter().map(String::as_str))
+                .collect(),
+            None => packages.collect(),
+        }
+    }
+
+    /// The compiler for a cell's programs.
+    fn compiler(&self) -> String {
+        match self.subject.port {
+            Some(port) => format!("{}-gcc -static", port.target.triples[0]),
+            None => "gcc".to_owned(),
+        }
+    }
+
+    /// The directory whose files a cell gets.
     fn files(&self, cell: &Cell) -> Option<PathBuf> {
-        Some(self.cx.paths.root().join(cell.files.as_ref()?))
+        let of_repository = cell.files.as_ref().map(|dir| self.cx.paths.root().join(dir));
+        of_repository.or_else(|| Some(self.source?.join(cell.qemu_files.as_ref()?)))
     }
 
     /// Locks the root filesystem, which another clone of the repository may use.
@@ -110,7 +155,7 @@ impl<'a> Runner<'a> {
     }
 
     fn root_dir(&self) -> PathBuf {
-        self.cx.paths.rootfs(&format!("guest-{}-{}", self.guest, self.key))
+        self.cx.paths.rootfs(&format!("guest-{}-{}", self.subject.name, self.key))
     }
 
     fn script(&self, cell: &Cell) -> PathBuf {
@@ -134,13 +179,13 @@ impl<'a> Runner<'a> {
             }
         }
         let start = Instant::now();
-        let bar = Bar::new(format!("{name} in {} under {}", self.guest, self.emulators.label));
+        let bar = Bar::new(format!("{name} in {} under {}", self.subject.name, self.emulators.label));
         let outcome = run()?;
         drop(bar);
         let done = CellRun { name: name.to_owned(), outcome, seconds: start.elapsed().as_secs() };
         let why = done.outcome.why().map(|why| format!(": {why}")).unwrap_or_default();
         let word = done.outcome.word();
-        say(format_args!("{word:<7}  {}  {name}, {} s{why}", self.guest, done.seconds));
+        say(format_args!("{word:<7}  {}  {name}, {} s{why}", self.subject.name, done.seconds));
         files::write(&file, &serde_json::to_vec(&done)?)?;
         Ok(done)
     }
@@ -155,17 +200,17 @@ impl<'a> Runner<'a> {
             // Files of other users are only in the way of ordinary users.
             files::remove_dir(dir)?;
         }
-        let (guest, suite) = (&self.guest.debian, self.suite);
+        let Subject { root: guest, suite, .. } = self.subject;
         let outcome = self.enter(
             ROOT_SECONDS,
             include_str!("root.sh"),
             &[
                 debootstrap.as_os_str(),
-                guest.as_ref(),
+                guest.debian.as_ref(),
                 suite.as_ref(),
                 partial.as_os_str(),
                 mirror.as_ref(),
-                self.guest.machine.as_ref(),
+                guest.machine.as_ref(),
             ],
         )?;
         if outcome == CellOutcome::Passed {
@@ -177,15 +222,20 @@ impl<'a> Runner<'a> {
     /// Runs a cell in a copy of the root filesystem.
     pub(super) fn cell(&self, cell: &Cell) -> Result<CellOutcome> {
         let (root, script) = (self.root_dir(), self.script(cell));
+        // On a disk, where most programs work, and whose directories have other positions than those of a tmpfs.
+        let work = files::with_suffix(&root, "cell");
+        files::recreate_dir(&work)?;
         // One for each guest, because apt locks it.
-        let archives = self.cx.paths.guest_archives().join(&self.guest.debian);
+        let archives = self.cx.paths.guest_archives().join(self.subject.name);
         fs::create_dir_all(archives.join("partial"))?;
         let files = self.files(cell).unwrap_or_default();
-        let arguments =
-            [root.as_os_str(), archives.as_os_str(), script.as_os_str(), files.as_os_str()].into_iter();
-        let arguments: Vec<_> = arguments.chain(cell.packages.iter().map(AsRef::as_ref)).collect();
+        let compiler = self.compiler();
+        let paths = [&root, &work, &archives, &script, &files].map(|path| path.as_os_str());
+        let names = [self.subject.target.name, &*compiler].into_iter().chain(self.packages(cell));
+        let arguments: Vec<_> = paths.into_iter().chain(names.map(AsRef::as_ref)).collect();
         let outcome = self.enter(cell.seconds, CELL, &arguments)?;
-        Ok(match (outcome, cell.known.get(&self.guest.debian)) {
+        files::remove_dir(&work)?;
+        Ok(match (outcome, cell.known.get(self.subject.name)) {
             (CellOutcome::Failed(_), Some(why)) => CellOutcome::Known(why.clone()),
             (outcome, _) => outcome,
         })
@@ -194,7 +244,7 @@ impl<'a> Runner<'a> {
     /// Runs a script of this machine where the emulator is the only handler. All of its processes end with it.
     fn enter(&self, seconds: u32, script: &str, arguments: &[&std::ffi::OsStr]) -> Result<CellOutcome> {
         let qus = self.cx.paths.bundle(hosts::own()?).join("qus");
-        let (dir, arch, seconds) = (&self.emulators.dir.dir, self.guest.target.name, seconds.to_string());
+        let (dir, arch, seconds) = (&self.emulators.dir.dir, self.subject.target.name, seconds.to_string());
         let run = cmd!(
             sh(),
             "{qus} run --dir {dir} --map-root --force {arch} -- timeout --signal=KILL {seconds}

@@ -3,7 +3,7 @@ for source in *.c; do
     program=./${source%.c}
     limit=unlimited
     [ "$program" != ./limited-address-space ] || limit=2000000
-    if ! gcc -O2 -w -pthread -o "$program" "$source" 2> message; then
+    if ! $CC -O2 -w -pthread -o "$program" "$source" 2> message; then
         echo "$program is not compiled: $(head -n 1 message)"
         failed=1
         continue

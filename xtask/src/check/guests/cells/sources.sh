@@ -1,10 +1,11 @@
 set -e
 sed 's/^deb /deb-src /' /etc/apt/sources.list > /etc/apt/sources.list.d/source.list
 apt-get update > log 2>&1
-apt-get source --tar-only zlib lua5.4 > log 2>&1
-mkdir zlib lua
+apt-get source --tar-only zlib lua5.4 sqlite3 > log 2>&1
+mkdir zlib lua sqlite
 tar -xf zlib_*.orig.tar.* -C zlib --strip-components 1
 tar -xf lua5.4_*.orig.tar.* -C lua --strip-components 1
+tar -xf sqlite3_*.orig.tar.* -C sqlite --strip-components 1
 (cd zlib && ./configure > ../log && make -j2 test > ../log 2>&1)
 make -C lua -j2 linux > log 2>&1
 cat > test.lua <<'L'
@@ -21,3 +22,11 @@ collectgarbage()
 print(string.format("%.10f", math.pi), #text)
 L
 test "$(lua/src/lua test.lua)" = "3.1415926536	40000"
+# Its tests are scripts for an interpreter of Tcl that has SQLite in it.
+cd sqlite
+CFLAGS=-O0 ./configure > ../log 2>&1
+make -j2 testfixture > ../log 2>&1
+for name in select1 insert trans wal pragma lock thread1 vacuum; do
+    ./testfixture test/$name.test > ../log 2>&1
+    grep -q '^0 errors out of [1-9]' ../log
+done
