@@ -1,4 +1,4 @@
-# Each program prints ok, or what differs from Linux.
+# Each program prints ok, or what differs from Linux; status 77 is that of one that does not know this architecture.
 for source in *.c; do
     program=./${source%.c}
     limit=unlimited
@@ -10,6 +10,6 @@ for source in *.c; do
     fi
     mkdir "$program.d"
     output=$(cd "$program.d" && ulimit -v $limit && timeout 60 ".$program" 2>&1)
-    [ "$output" = ok ] || { echo "$program: $output"; failed=1; }
+    [ $? = 77 ] || [ "$output" = ok ] || { echo "$program: $output"; failed=1; }
 done
 test -z "$failed"

@@ -36,7 +36,9 @@ static size_t code(uint8_t *w, int n)
 #elif defined(__powerpc64__) && _CALL_ELF == 2
     uint32_t c[] = { 0x38600000u | n, 0x4e800020u };
 #else
-#error no code for this machine
+    uint8_t c[1];
+    puts("no code for this machine");
+    exit(77);
 #endif
     memcpy(w, c, sizeof(c));
     return sizeof(c);

@@ -24,6 +24,8 @@
 /* Numbers that all architectures share but Alpha, and MIPS for its first number. */
 #ifdef __mips__
 #define FIRST __NR_Linux
+#elif defined(__alpha__)
+#define FIRST 110
 #else
 #define FIRST 0
 #endif

@@ -79,11 +79,11 @@ static void clocks(void) {
     clock_option(29, 1, "SO_TIMESTAMP", 0, 2);
     clock_option(35, 1, "SO_TIMESTAMPNS", 0, 2);
     clock_option(37, 8 | 16, "SO_TIMESTAMPING", 0, 6);
-    clock_option(63, 1, "SO_TIMESTAMP_NEW", 1, 2);
-    clock_option(64, 1, "SO_TIMESTAMPNS_NEW", 1, 2);
+    clock_option(SO_TIMESTAMP_NEW, 1, "SO_TIMESTAMP_NEW", 1, 2);
+    clock_option(SO_TIMESTAMPNS_NEW, 1, "SO_TIMESTAMPNS_NEW", 1, 2);
     int s = udp();
     int64_t limit[2] = { 7, 0 }, got[2] = { 0 }; socklen_t l = sizeof got;
-    if (setsockopt(s, SOL_SOCKET, 66, limit, sizeof limit) || getsockopt(s, SOL_SOCKET, 66, got, &l) || got[0] != 7) WRONG("SO_RCVTIMEO_NEW %lld", (long long)got[0]);
+    if (setsockopt(s, SOL_SOCKET, SO_RCVTIMEO_NEW, limit, sizeof limit) || getsockopt(s, SOL_SOCKET, SO_RCVTIMEO_NEW, got, &l) || got[0] != 7) WRONG("SO_RCVTIMEO_NEW %lld", (long long)got[0]);
     close(s);
 }
 
@@ -136,6 +136,10 @@ static void messages(void) {
 }
 
 int main(void) {
+#if defined(__hppa__) || defined(__sparc__)
+    puts("options have other numbers on this machine");
+    return 77;
+#endif
     int t = socket(AF_INET, SOCK_STREAM, 0), u[2], v; socklen_t l;
     number(t, SOL_SOCKET, 49, 0, 0, "SO_INCOMING_CPU");
     number(t, SOL_SOCKET, 46, 50, 50, "SO_BUSY_POLL");
