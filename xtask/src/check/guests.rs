@@ -91,13 +91,13 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     }
     let mut runners = Vec::new();
     for subject in subjects {
-        let of_subject = |emulators| Runner::new(cx, subject, emulators, source.as_deref(), args.resume);
-        let of_subject: Vec<_> = all.iter().map(of_subject).collect::<Result<_>>()?;
-        runners.push(of_subject);
+        let runner =
+            |emulators| Runner::new(cx, subject, emulators, source.as_deref(), args.resume).transpose();
+        runners.push(all.iter().filter_map(runner).collect::<Result<Vec<_>>>()?);
     }
     // One emulator after the other, because they share packages.
-    let run_all = |runners: &Vec<Option<Runner<'_>>>| {
-        runners.iter().flatten().map(|runner| runner.run(&cells)).collect::<Result<Vec<_>>>()
+    let run_all = |runners: &Vec<Runner<'_>>| {
+        runners.iter().map(|runner| runner.run(&cells)).collect::<Result<Vec<_>>>()
     };
     let runs = parallel::map_on_cpus(&runners, run_all)?.concat();
     finish(cx, args, &all[0].label, &runs)

@@ -13,7 +13,7 @@ use xshell::cmd;
 use crate::base::context::Context;
 use crate::base::error::Skip;
 use crate::base::exec::{self, sh};
-use crate::base::files;
+use crate::base::files::{self, Scratch};
 use crate::base::lock::{self, Lock};
 use crate::base::progress::{Bar, say};
 use crate::bench::emulators::Emulators;
@@ -223,18 +223,16 @@ impl<'a> Runner<'a> {
     pub(super) fn cell(&self, cell: &Cell) -> Result<CellOutcome> {
         let (root, script) = (self.root_dir(), self.script(cell));
         // On a disk, where most programs work, and whose directories have other positions than those of a tmpfs.
-        let work = files::with_suffix(&root, "cell");
-        files::recreate_dir(&work)?;
+        let work = Scratch::new(files::with_suffix(&root, "cell"))?;
         // One for each guest, because apt locks it.
         let archives = self.cx.paths.guest_archives().join(self.subject.name);
         fs::create_dir_all(archives.join("partial"))?;
         let files = self.files(cell).unwrap_or_default();
         let compiler = self.compiler();
-        let paths = [&root, &work, &archives, &script, &files].map(|path| path.as_os_str());
+        let paths = [&*root, work.path(), &archives, &script, &files].map(Path::as_os_str);
         let names = [self.subject.target.name, &*compiler].into_iter().chain(self.packages(cell));
         let arguments: Vec<_> = paths.into_iter().chain(names.map(AsRef::as_ref)).collect();
         let outcome = self.enter(cell.seconds, CELL, &arguments)?;
-        files::remove_dir(&work)?;
         Ok(match (outcome, cell.known.get(self.subject.name)) {
             (CellOutcome::Failed(_), Some(why)) => CellOutcome::Known(why.clone()),
             (outcome, _) => outcome,
