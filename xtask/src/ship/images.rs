@@ -8,6 +8,7 @@
 pub(crate) mod args;
 mod builder;
 mod check;
+pub(crate) mod compare;
 mod fault;
 mod index;
 mod outcome;

@@ -24,6 +24,7 @@ use crate::bundle::hosts::{self, HostArgs};
 use crate::bundle::manifest;
 use crate::qemu::pgo;
 use crate::qemu::sysroot::kept;
+use crate::ship::images::plan::check_repo;
 use crate::ship::publish::Publication;
 use crate::ship::releasable::{self, Fault};
 use crate::ship::sign::{NAMESPACE, Signer};
@@ -36,6 +37,7 @@ use crate::ship::verify::{self, NOTES, PROVENANCE, packed_name};
 /// needed to build them again; install.sh, SHA256SUMS, its signature, provenance, and notes from CHANGELOG.md. Refuses
 /// what is no release. Nothing is published without --publish. With --verify, builds a release again and compares.
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("with images").args(["publish", "verify"]))]
 #[command(mut_arg("names", |arg| arg.help("Hosts, such as amd64,arm64v8 [default: all, none of which may be missing]")))]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -55,8 +57,8 @@ pub(crate) struct Args {
     /// Publish the release: a draft on GitHub is filled and read back, images are pushed, and then it becomes public
     #[arg(long, requires = "images", conflicts_with = "allow_dev")]
     publish: bool,
-    /// Repository of the images, such as ghcr.io/example/qus, or `none`
-    #[arg(long, value_name = "REPO", requires = "publish")]
+    /// Repository of the images, such as ghcr.io/example/qus; --publish without images needs `none`
+    #[arg(long, value_name = "REPO", requires = "with images")]
     images: Option<String>,
     /// Publish the directory of an earlier run; what has been published is not repeated
     #[arg(long, requires = "publish")]
@@ -64,8 +66,9 @@ pub(crate) struct Args {
     /// Publish without a signature, when the files have attestations
     #[arg(long, requires = "publish")]
     unsigned: bool,
-    /// Build the release in this directory again, from its commit and the packages that it keeps, and compare all files
-    #[arg(long, value_name = "DIR", exclusive = true)]
+    /// Build the release in this directory again, from its commit and the packages that it keeps, and compare all files;
+    /// with --images, also the images
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["names", "qemu", "sign", "no_sources", "allow_dev"])]
     verify: Option<PathBuf>,
 }
 
@@ -73,16 +76,18 @@ pub(crate) struct Args {
 const TO_BUILD_AGAIN: [&str; 2] = [pgo::FILE, kept::FILE];
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
+    let images = args.images.as_deref().filter(|images| *images != "none");
+    images.map_or(Ok(()), check_repo)?;
     if let Some(dir) = &args.verify {
-        return verify::verify(cx, dir);
+        return verify::verify(cx, dir, images);
     }
     let signers = args.sign.iter().map(|key| Signer::new(key)).collect::<Result<Vec<_>>>()?;
     let checkout = Checkout::read(cx.paths.root());
     let (release, dir) = assemble(cx, args, &checkout, &signers)?;
-    match &args.images {
-        None => out(&commands(&dir, &release, &checkout)),
-        Some(images) => publish(cx, args, &checkout, &release, &dir, images),
+    if !args.publish {
+        return out(&commands(&dir, &release, &checkout));
     }
+    publish(cx, args, &checkout, &release, &dir, images)
 }
 
 /// Assembles the release, unless it is resumed, and returns its directory.
@@ -148,7 +153,7 @@ fn publish(
     checkout: &Checkout,
     release: &ReleaseVersion,
     dir: &Path,
-    images: &str,
+    images: Option<&str>,
 ) -> Result<()> {
     let is_signed =
         ["sig", "minisig"].iter().any(|end| dir.join(format!("{}.{end}", manifest::SUMS)).exists());
@@ -161,9 +166,7 @@ fn publish(
     let commit = checkout.commit.as_deref().context("git knows no commit of this directory")?;
     let publication = Publication { gh, root: cx.paths.root(), dir, release: release.to_string(), commit };
     let push_images = || {
-        if images == "none" {
-            return Ok(());
-        }
+        let Some(images) = images else { return Ok(()) };
         let status = exec::interactive(cmd!(sh(), "cargo xtask images --host all --push --repo {images}"))?;
         ensure!(status.success(), "the images cannot be pushed: cargo xtask images ended with {status}");
         Ok(())
@@ -292,7 +295,7 @@ fn commands(dir: &Path, release: &ReleaseVersion, checkout: &Checkout) -> String
          to verify it:\n  \
          cd {dir} && sha256sum --check SHA256SUMS\n  \
          ssh-keygen -Y verify -n {NAMESPACE} -f ALLOWED_SIGNERS -I SIGNER -s SHA256SUMS.sig < SHA256SUMS\n  \
-         cargo xtask release --verify {dir}\n"
+         cargo xtask release --verify {dir} --images ghcr.io/OWNER/qus\n"
     )
 }
 

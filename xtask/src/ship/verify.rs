@@ -1,9 +1,12 @@
-//! `cargo xtask release --verify`: builds a release again, and compares the files.
+//! `cargo xtask release --verify`: builds a release again, and compares files and images.
+
+mod images;
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
@@ -12,16 +15,16 @@ use qus_core::digest::{self, Sha256};
 use qus_core::hint::hinted;
 use qus_core::release::ReleaseVersion;
 use serde_json::Value;
-use xshell::{Cmd, cmd};
+use xshell::cmd;
 
 use crate::base::context::Context;
-use crate::base::exec::{self, InDir, is_installed, sh};
+use crate::base::exec::{self, is_installed, sh};
 use crate::base::git::Checkout;
 use crate::base::output::out;
-use crate::base::progress::Bar;
 use crate::base::{files, lock, tarball};
 use crate::bundle::manifest;
-use crate::qemu::{pgo, sysroot::kept};
+use crate::ship::verify::images::ReleasedImages;
+use crate::ship::verify::rebuild::Rebuild;
 
 /// The file with the statement of what a release was built from.
 pub(super) const PROVENANCE: &str = "provenance.intoto.json";
@@ -32,49 +35,74 @@ pub(super) const NOTES: &str = "NOTES.md";
 /// The maximum size of an unpacked tarball in bytes.
 const MAX_SIZE: u64 = 8 << 30;
 
-/// Builds a release again from its commit and the packages that it keeps, and compares all files.
+/// Builds a release again from its commit and the packages that it keeps, and compares all files, and the images in a
+/// repository.
 ///
 /// # Errors
 /// A file differs from its checksum, cannot be built, or is built differently.
-pub(crate) fn verify(cx: &Context, dir: &Path) -> Result<()> {
+pub(crate) fn verify(cx: &Context, dir: &Path, images: Option<&str>) -> Result<()> {
     let listed = check_files(dir)?;
     let origin = Origin::read(dir)?;
     let _lock = lock::lock(cx.paths.out())?;
     let work = cx.paths.out().join("verify");
     files::recreate_dir(&work)?;
-    let rebuilt = Rebuild { cx, work: &work, origin: &origin }.run(dir)?;
-    let built = check_files(&rebuilt)?;
-    let new = built.iter().filter(|(name, _)| !dir.join(name).exists());
-    let mut different: Vec<_> = new.map(|(name, _)| (name, "the release lacks it".to_owned())).collect();
-    let mut equal = 0;
-    for (name, sha256) in &listed {
+    let rebuild = Rebuild::new(cx, &work, &origin);
+    let images = images.map(|repo| ReleasedImages::find(&rebuild, dir, repo)).transpose()?;
+    let rebuilt = rebuild.run(dir)?;
+    let mut compared = compare_files(dir, &rebuilt, &listed)?;
+    if let Some(images) = &images {
+        images.compare(&rebuild, &mut compared)?;
+    }
+    drop(images);
+    let Comparison { files, images, different } = compared;
+    if different.is_empty() {
+        files::remove_dir(&work)?;
+        return out(&format!("equal: {files} files and {images} images of release {}\n", origin.release));
+    }
+    let mut text =
+        format!("{} of {} are built differently", different.len(), different.len() + files + images);
+    for (name, difference) in &different {
+        let _ = write!(text, "\n  {name}: {difference}");
+    }
+    let pairs = different.iter().map(|(name, _)| (dir.join(name), rebuilt.join(name)));
+    let first = pairs.into_iter().find(|(one, other)| one.exists() && other.exists());
+    if let Some((one, other)) = first.filter(|_| is_installed("diffoscope")) {
+        exec::interactive(cmd!(sh(), "diffoscope {one} {other}"))?;
+    }
+    let hint = format!("compare them with `diffoscope {} {}`", dir.display(), rebuilt.display());
+    Err(hinted(text, hint))
+}
+
+/// How many files and images are equal, and the first difference of each that is not.
+#[derive(Default)]
+struct Comparison {
+    files: usize,
+    images: usize,
+    different: Vec<(String, String)>,
+}
+
+fn compare_files(dir: &Path, rebuilt: &Path, listed: &[(String, Sha256)]) -> Result<Comparison> {
+    let mut compared = Comparison::default();
+    for (name, _) in check_files(rebuilt)? {
+        if !dir.join(&name).exists() {
+            compared.different.push((name, "the release lacks it".to_owned()));
+        }
+    }
+    for (name, sha256) in listed {
         // What is not built: the statement of who built it where, and sources.
         if name == PROVENANCE || name.starts_with("qus-sources_") {
             continue;
         }
         let (one, other) = (dir.join(name), rebuilt.join(name));
         if !other.exists() {
-            different.push((name, "it was not built".to_owned()));
+            compared.different.push((name.clone(), "it was not built".to_owned()));
         } else if files::sha256(&other)? == *sha256 {
-            equal += 1;
+            compared.files += 1;
         } else {
-            different.push((name, first_difference(&one, &other)?));
+            compared.different.push((name.clone(), first_difference(&one, &other)?));
         }
     }
-    let Some((first, _)) = different.first() else {
-        files::remove_dir(&work)?;
-        return out(&format!("equal: {equal} files of release {}\n", origin.release));
-    };
-    let mut text = format!("{} of {} files are built differently", different.len(), different.len() + equal);
-    for (name, difference) in &different {
-        let _ = write!(text, "\n  {name}: {difference}");
-    }
-    if is_installed("diffoscope") {
-        let (one, other) = (dir.join(first), rebuilt.join(first));
-        exec::interactive(cmd!(sh(), "diffoscope {one} {other}"))?;
-    }
-    let hint = format!("compare them with `diffoscope {} {}`", dir.display(), rebuilt.display());
-    Err(hinted(text, hint))
+    Ok(compared)
 }
 
 /// Verifies the files of a release against its checksums, and returns these.
@@ -110,6 +138,8 @@ struct Origin {
     release: ReleaseVersion,
     hosts: Vec<String>,
     commit: String,
+    /// Address of the repository.
+    repository: Option<String>,
 }
 
 impl Origin {
@@ -123,6 +153,10 @@ impl Origin {
                 release: parameters["release"].as_str()?.parse().ok()?,
                 hosts: serde_json::from_value(parameters["hosts"].clone()).ok()?,
                 commit: source["digest"]["gitCommit"].as_str()?.to_owned(),
+                repository: source["uri"]
+                    .as_str()
+                    .and_then(|uri| uri.strip_prefix("git+"))
+                    .map(str::to_owned),
             })
         };
         let origin = parsed().with_context(|| format!("{} names no commit", path.display()))?;
@@ -149,73 +183,6 @@ pub(super) fn check_commit(dir: &Path, checkout: &Checkout) -> Result<()> {
         )
     );
     Ok(())
-}
-
-struct Rebuild<'a> {
-    cx: &'a Context,
-    work: &'a Path,
-    origin: &'a Origin,
-}
-
-impl Rebuild<'_> {
-    /// Builds the release in a clone of the repository, and returns its directory.
-    fn run(&self, dir: &Path) -> Result<PathBuf> {
-        let Origin { release, hosts, commit } = self.origin;
-        let (root, clone) = (self.cx.paths.root(), self.work.join("qus"));
-        exec::read(cmd!(sh(), "git clone --quiet {root} {clone}"))?;
-        if let Err(error) = exec::read(cmd!(sh(), "git -C {clone} checkout --quiet --detach {commit}")) {
-            let hint = format!("fetch it: `git fetch origin {commit}`");
-            return Err(hinted(format!("this repository does not have commit {commit}: {error:#}"), hint));
-        }
-        for host in hosts {
-            let bundle = bundle_of(dir, release, host)?;
-            let kept = |option: &str, file: &str| -> Result<Vec<PathBuf>> {
-                let path = dir.join(packed_name(file, release, host));
-                Ok(if path.exists() { vec![option.into(), fs::canonicalize(path)?] } else { Vec::new() })
-            };
-            let (sysroot, training) = (&kept("--sysroot", kept::FILE)?, &kept("--training", pgo::FILE)?);
-            let targets: Vec<_> = bundle.emulators.iter().map(|emulator| emulator.target.name).collect();
-            let (qemu, profile) = (bundle.recipe.qemu.to_string(), bundle.recipe.profile.to_string());
-            // Another number than that of the processors, which is the default.
-            let jobs = (std::thread::available_parallelism()?.get() + 1).to_string();
-            self.xtask(
-                &format!("building the emulators for {host} again"),
-                cmd!(
-                    sh(),
-                    "cargo xtask build-qemu {targets...} --host {host} --qemu {qemu} --profile {profile} --locked
-                     --jobs {jobs} {sysroot...} {training...}"
-                ),
-            )?;
-            self.xtask(
-                &format!("building qus for {host} again"),
-                cmd!(sh(), "cargo xtask build-qus --host {host} {sysroot...}"),
-            )?;
-        }
-        let hosts = hosts.join(",");
-        self.xtask(
-            "packing the release again",
-            cmd!(sh(), "cargo xtask release --host {hosts} --no-sources --allow-dev"),
-        )?;
-        Ok(clone.join("target/qus/release").join(release.to_string()))
-    }
-
-    /// Runs a command in the clone, with its own cache, and with another locale, time zone and umask than most have.
-    fn xtask(&self, what: &str, cmd: Cmd<'_>) -> Result<()> {
-        let bar = Bar::new(what);
-        let log = self.cx.start_log("verify")?;
-        let words = cmd.to_string();
-        let line = format!("umask 077; exec {words}");
-        let mut shell = cmd!(sh(), "sh -c {line}")
-            .env("XDG_CACHE_HOME", self.work.join("cache"))
-            .env("LC_ALL", "tr_TR.UTF-8")
-            .env("TZ", "Pacific/Chatham")
-            .env_remove("CARGO_TARGET_DIR")
-            .env_remove("SOURCE_DATE_EPOCH");
-        if let Some(source) = &self.cx.settings.source {
-            shell = shell.env("QUS_SOURCE", fs::canonicalize(source)?);
-        }
-        exec::run(shell.in_dir(&self.work.join("qus")), &log, |line| bar.detail(line))
-    }
 }
 
 /// The description of a host's bundle in a release.

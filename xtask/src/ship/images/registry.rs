@@ -101,6 +101,11 @@ impl RemoteManifest {
         self.label(VERSION).or_else(of_index)?.parse().ok()
     }
 
+    /// The configuration of a single-platform image.
+    pub(super) fn configuration(&self) -> &Value {
+        self.image.as_ref().unwrap_or(&Value::Null)
+    }
+
     /// A label of a single-platform image.
     pub(super) fn label(&self, name: &str) -> Option<&str> {
         self.image.as_ref()?["config"]["Labels"][name].as_str()
@@ -162,16 +167,21 @@ impl Registry<'_> {
         serde_json::from_str(&text).map(Some).with_context(|| format!("cannot parse the manifest of {name}"))
     }
 
-    /// The download size of an image in bytes.
-    pub(super) fn size(&self, digest: &str) -> Result<u64> {
+    /// The manifest of a digest, as text.
+    pub(super) fn raw(&self, digest: &str) -> Result<String> {
         let name = format!("{}@{digest}", self.repo);
         let manifest =
             self.retry(&format!("querying {name}"), || self.imagetools(&["inspect", "--raw", &name]))?;
         // buildx does not verify the manifest of a digest.
         let sent = format!("sha256:{}", Sha256::of(&manifest));
         ensure!(sent == digest, "the registry sent {sent} instead of {name}");
-        let parts: ImageParts =
-            serde_json::from_str(&manifest).with_context(|| format!("cannot parse the manifest {name}"))?;
+        Ok(manifest)
+    }
+
+    /// The download size of an image in bytes.
+    pub(super) fn size(&self, digest: &str) -> Result<u64> {
+        let parts: ImageParts = serde_json::from_str(&self.raw(digest)?)
+            .with_context(|| format!("cannot parse the manifest {}@{digest}", self.repo))?;
         Ok(parts.sum())
     }
 
