@@ -1,6 +1,7 @@
 set -e
 sed 's/^deb /deb-src /' /etc/apt/sources.list > /etc/apt/sources.list.d/source.list
-apt-get update > log 2>&1
+# A mirror may be behind, most often for sid.
+apt-get -o Acquire::Check-Valid-Until=false update > log 2>&1
 apt-get source --tar-only zlib lua5.4 sqlite3 > log 2>&1
 mkdir zlib lua sqlite
 tar -xf zlib_*.orig.tar.* -C zlib --strip-components 1
