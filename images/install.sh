@@ -12,7 +12,7 @@ Options:
   --version VERSION  install this release, such as 10.2.2-1 [default: the newest]
   --prefix DIR       install below this directory [default: /usr/local as root, else ~/.local]
   --from URL|DIR     take files from here: releases of a repository, or a directory with tarballs
-  --key FILE         verify the signature of the release: a public key of minisign, or allowed signers of SSH
+  --key FILE         verify the signature of the release: a public key of minisign or cosign, or allowed signers of SSH
   --register         also register all architectures; requires root
   --uninstall        remove what this script has installed below the prefix
   --help             print this help
@@ -68,6 +68,13 @@ verify_signature() {
         has minisign || fail 'minisign, which verifies the signature, is not installed'
         fetch SHA256SUMS.minisig "$work/sums.minisig"
         minisign -Vqm "$work/sums" -p "$key" || fail 'SHA256SUMS is not signed with this key'
+        ;;
+    '-----BEGIN PUBLIC KEY-----'*)
+        has cosign || fail 'cosign, which verifies the signature, is not installed'
+        fetch SHA256SUMS.sigstore.json "$work/sums.sigstore.json"
+        # The key is enough: releases are not in a transparency log.
+        cosign verify-blob --key "$key" --bundle "$work/sums.sigstore.json" --insecure-ignore-tlog "$work/sums" \
+            >/dev/null 2>&1 || fail 'SHA256SUMS is not signed with this key'
         ;;
     *)
         has ssh-keygen || fail 'ssh-keygen, which verifies the signature, is not installed'

@@ -141,6 +141,8 @@ pub struct PackageSets {
     pub valgrind: PackageSet,
     /// minisign, which signs releases.
     pub minisign: PackageSet,
+    /// cosign, which signs releases and images.
+    pub cosign: PackageSet,
     /// The program that unpacks tarballs in tests.
     pub zstd: PackageSet,
 }
@@ -160,7 +162,7 @@ impl fmt::Display for Guest {
 }
 
 impl PackageSets {
-    fn all(&self) -> [(&'static str, &PackageSet); 14] {
+    fn all(&self) -> [(&'static str, &PackageSet); 15] {
         [
             ("bench-rootfs", &self.bench_rootfs),
             ("container-rootfs", &self.container_rootfs),
@@ -175,6 +177,7 @@ impl PackageSets {
             ("rootless", &self.rootless),
             ("valgrind", &self.valgrind),
             ("minisign", &self.minisign),
+            ("cosign", &self.cosign),
             ("zstd", &self.zstd),
         ]
     }

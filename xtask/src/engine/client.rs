@@ -25,7 +25,11 @@ impl Client {
     /// A docker command.
     pub(crate) fn cmd(&self, args: &[&str]) -> Cmd<'static> {
         let program = &self.program;
-        let cmd = cmd!(sh(), "{program} {args...}");
+        self.with_env(cmd!(sh(), "{program} {args...}"))
+    }
+
+    /// Makes another program use this client's configuration, such as its logins to registries.
+    pub(crate) fn with_env<'a>(&self, cmd: Cmd<'a>) -> Cmd<'a> {
         self.env.iter().fold(cmd, |cmd, (name, value)| cmd.env(name, value))
     }
 

@@ -35,6 +35,7 @@ use crate::ship::images::policy::Policy;
 use crate::ship::images::release::Release;
 use crate::ship::images::stage::Staged;
 use crate::ship::images::work::ImageRun;
+use crate::ship::sign::Signer;
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     plan::check_repo(&args.repo)?;
@@ -46,6 +47,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
             args.repo
         ))
     );
+    let signers = args.sign.iter().map(|key| Signer::for_images(key)).collect::<Result<Vec<_>>>()?;
     let hosts = args.hosts.built(cx)?;
     let mut staged = hosts.iter().map(|&host| Staged::inspect(cx, host)).collect::<Result<Vec<_>>>()?;
     let release = Release::new(cx, &mut staged, args.qemu.as_deref(), args.tag.as_deref())?;
@@ -66,6 +68,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let builder = Builder::inspect(&client, args.builder.as_deref())?;
     let work = ImageRun { cx, args, release: &release, policy: &policy, client: &client, builder: &builder };
     let outcomes = if args.push { work.push(&images, &kinds)? } else { work.load(&images)? };
+    let references = outcome::references(&args.repo, &outcomes);
+    signers.iter().try_for_each(|signer| signer.sign_images(&client, &references))?;
     if args.record {
         sizes::record(cx, &release.qemu, &outcomes)?;
     }

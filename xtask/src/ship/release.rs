@@ -45,7 +45,8 @@ pub(crate) struct Args {
     /// Channel or version of QEMU of the release; 32-bit hosts may have an older version [default: the newest]
     #[arg(long, value_name = "CHANNEL|VERSION")]
     qemu: Option<String>,
-    /// Sign SHA256SUMS with this key of SSH or minisign, whose passphrase is asked for on a terminal (repeatable)
+    /// Sign SHA256SUMS with this key of SSH, minisign or cosign, whose passphrase is asked for on a terminal; with one of
+    /// cosign, also the images (repeatable)
     #[arg(long, value_name = "FILE")]
     sign: Vec<PathBuf>,
     /// Leave out the sources, which need the network and apt
@@ -87,7 +88,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     if !args.publish {
         return out(&commands(&dir, &release, &checkout));
     }
-    publish(cx, args, &checkout, &release, &dir, images)
+    let keys: Vec<_> = signers.iter().filter_map(Signer::image_key).collect();
+    publish(cx, args, &checkout, &release, &dir, images.map(|repo| (repo, &*keys)))
 }
 
 /// Assembles the release, unless it is resumed, and returns its directory.
@@ -141,22 +143,23 @@ fn assemble(
         signers.iter().try_for_each(|signer| signer.sign(&partial.join(manifest::SUMS)))
     })?;
     if signers.is_empty() {
-        say("note: SHA256SUMS is not signed; `--sign KEY` signs it with a key of SSH or minisign");
+        say("note: SHA256SUMS is not signed; `--sign KEY` signs it with a key of SSH, minisign or cosign");
     }
     Ok((release, dir))
 }
 
-/// Publishes the directory, and the images of all hosts.
+/// Publishes the directory, and the images of all hosts in a repository, signed with keys.
 fn publish(
     cx: &Context,
     args: &Args,
     checkout: &Checkout,
     release: &ReleaseVersion,
     dir: &Path,
-    images: Option<&str>,
+    images: Option<(&str, &[&Path])>,
 ) -> Result<()> {
-    let is_signed =
-        ["sig", "minisig"].iter().any(|end| dir.join(format!("{}.{end}", manifest::SUMS)).exists());
+    let is_signed = ["sig", "minisig", "sigstore.json"]
+        .iter()
+        .any(|end| dir.join(format!("{}.{end}", manifest::SUMS)).exists());
     ensure!(
         is_signed || args.unsigned,
         hinted("the release is not signed", "sign it with --sign KEY, or publish it with --unsigned")
@@ -166,8 +169,10 @@ fn publish(
     let commit = checkout.commit.as_deref().context("git knows no commit of this directory")?;
     let publication = Publication { gh, root: cx.paths.root(), dir, release: release.to_string(), commit };
     let push_images = || {
-        let Some(images) = images else { return Ok(()) };
-        let status = exec::interactive(cmd!(sh(), "cargo xtask images --host all --push --repo {images}"))?;
+        let Some((repo, keys)) = images else { return Ok(()) };
+        let sign = keys.iter().flat_map(|key| [Path::new("--sign"), key]);
+        let push = cmd!(sh(), "cargo xtask images --host all --push --repo {repo} {sign...}");
+        let status = exec::interactive(push)?;
         ensure!(status.success(), "the images cannot be pushed: cargo xtask images ended with {status}");
         Ok(())
     };

@@ -11,6 +11,7 @@ mod hosts;
 mod lifecycle;
 mod nodes;
 mod push;
+mod signed;
 mod uses;
 
 use std::thread;
@@ -32,6 +33,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
             let mut checks = EngineChecks { fixture, cx, report };
             lifecycle::run(&mut checks)?;
             push::run(&mut checks)?;
+            signed::run(&mut checks)?;
             uses::run(&mut checks)?;
             around::run(&mut checks)?;
             builders::run(&mut checks)?;

@@ -30,7 +30,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     })?;
     report.check(
         "emulator",
-        "install.sh --key: signatures of SSH and minisign, by the right key and by another",
+        "install.sh --key: signatures of SSH, minisign and cosign, by the right key and by another",
         || Installer::prepare(cx)?.check_signatures(cx),
     )
 }
@@ -120,7 +120,8 @@ impl Installer {
     }
 
     fn check_signatures(&self, cx: &Context) -> Result<()> {
-        let minisign = tools::minisign(cx)?;
+        let (minisign, cosign) = (tools::minisign(cx)?, tools::cosign(cx)?);
+        let cosign = [("PATH", cx.settings.path_with(cosign)?), ("COSIGN_PASSWORD", "passphrase".into())];
         if !is_installed("ssh-keygen") {
             bail!(Skip("ssh-keygen is not installed".to_owned()));
         }
@@ -135,15 +136,17 @@ impl Installer {
             fs::write(at(&format!("allowed-{name}")), allowed)?;
             // Without a passphrase.
             exec::read(cmd!(sh(), "minisign -G -W -p {public} -s {secret}").envs(minisign.clone()))?;
+            let prefix = at(&format!("{name}-cosign"));
+            let generate = cmd!(sh(), "cosign generate-key-pair --output-key-prefix {prefix}");
+            exec::read(generate.envs(cosign.clone()))?;
         }
         let from = at("releases").to_string_lossy().into_owned();
         let (script, prefix) = (&self.script, self.prefix());
         let install = |file: &Path| -> Result<Output> {
             let run = cmd!(sh(), "sh {script} --prefix {prefix} --from {from} --key {file}");
-            let path = minisign.iter().find(|(name, _)| *name == "PATH").map(|(_, path)| path);
-            let path = env::join_paths(
-                path.into_iter().flat_map(env::split_paths).chain(env::split_paths(&self.path)),
-            )?;
+            let paths = minisign.iter().chain(&cosign).filter(|(name, _)| *name == "PATH");
+            let paths = paths.flat_map(|(_, path)| env::split_paths(path));
+            let path = env::join_paths(paths.chain(env::split_paths(&self.path)))?;
             exec::output(run.envs(minisign.clone()).env("PATH", path))
         };
         let refused = |file: &Path, error: &str| -> Result<()> {
@@ -158,13 +161,21 @@ impl Installer {
         Signer::new(&at("ours"))?.sign(&sums)?;
         let secret = at("ours.secret");
         exec::read(cmd!(sh(), "minisign -S -s {secret} -m {sums}").envs(minisign.clone()))?;
+        let (key, bundle) = (at("ours-cosign.key"), files::with_suffix(&sums, "sigstore.json"));
+        let sign = cmd!(
+            sh(),
+            "cosign sign-blob --yes --use-signing-config=false --tlog-upload=false --key {key} --bundle {bundle} {sums}"
+        );
+        exec::read(sign.envs(cosign.clone()))?;
         refused(&at("allowed-other"), "is not signed by anyone in")?;
         refused(&at("other.minisign"), "is not signed with this key")?;
+        refused(&at("other-cosign.pub"), "is not signed with this key")?;
         fs::write(&sums, [&good[..], b"\n"].concat())?;
         refused(&at("allowed-ours"), "is not signed by anyone in")?;
         refused(&at("ours.minisign"), "is not signed with this key")?;
+        refused(&at("ours-cosign.pub"), "is not signed with this key")?;
         fs::write(&sums, &good)?;
-        for file in ["allowed-ours", "ours.minisign"] {
+        for file in ["allowed-ours", "ours.minisign", "ours-cosign.pub"] {
             let output = install(&at(file))?;
             ensure!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
             self.check_runs()?;

@@ -1,5 +1,7 @@
 //! The arguments of `cargo xtask images`.
 
+use std::path::PathBuf;
+
 use crate::base::output::OutputArgs;
 use crate::bundle::hosts::HostArgs;
 
@@ -43,6 +45,9 @@ pub(crate) struct Args {
     /// Compress layers with gzip, for Docker before version 23; several times larger
     #[arg(long, requires = "tag")]
     pub(super) gzip: bool,
+    /// Sign the images with this key of cosign, whose passphrase is asked for on a terminal (repeatable)
+    #[arg(long, value_name = "FILE", requires = "push")]
+    pub(super) sign: Vec<PathBuf>,
     /// Record the sizes, which `codegen` writes to the README
     #[arg(long, requires = "push", conflicts_with = "tag")]
     pub(super) record: bool,

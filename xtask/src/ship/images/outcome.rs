@@ -1,5 +1,6 @@
 //! The results of a run for its tags.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 
@@ -42,6 +43,13 @@ pub(super) struct TagOutcome {
     /// Download size in bytes; for an index, one for each platform.
     pub(super) sizes: Vec<u64>,
     pub(super) state: TagState,
+}
+
+/// References by digest to what this run pushed, or found unchanged, once each.
+pub(super) fn references(repo: &str, outcomes: &[TagOutcome]) -> Vec<String> {
+    let own = outcomes.iter().filter(|outcome| outcome.state != TagState::Newer);
+    let digests: BTreeSet<_> = own.filter_map(|outcome| outcome.digest.as_ref()).collect();
+    digests.into_iter().map(|digest| format!("{repo}@{digest}")).collect()
 }
 
 /// Prints the results as a table or as JSON.
