@@ -10,6 +10,7 @@ use xshell::{Cmd, cmd};
 
 use crate::base::context::Context;
 use crate::base::exec::{self, InDir, sh};
+use crate::base::files;
 use crate::base::progress::{Bar, say};
 use crate::qemu::{pgo, sysroot::kept};
 use crate::ship::verify::{Origin, bundle_of, packed_name};
@@ -41,6 +42,7 @@ impl<'a> Rebuild<'a> {
         let (root, clone) = (self.cx.paths.root(), self.clone_dir());
         exec::read(cmd!(sh(), "git clone --quiet {root} {clone}"))?;
         self.checkout(commit)?;
+        self.make_cargo_home()?;
         // The images name it.
         if let Some(url) = repository {
             exec::read(cmd!(sh(), "git -C {clone} config remote.origin.url {url}"))?;
@@ -80,6 +82,20 @@ impl<'a> Rebuild<'a> {
         Ok(clone.join("target/qus/release").join(release.to_string()))
     }
 
+    /// A home of cargo without the user's crates, but with the configuration, which may name another registry.
+    fn make_cargo_home(&self) -> Result<()> {
+        let home = self.cargo_home();
+        fs::create_dir_all(&home)?;
+        let settings = &self.cx.settings;
+        let own = settings.cargo_home.clone().or_else(|| Some(settings.home.as_ref()?.join(".cargo")));
+        let config = own.map(|own| own.join("config.toml")).filter(|config| config.exists());
+        config.map_or(Ok(()), |config| files::copy(&config, &home.join("config.toml")))
+    }
+
+    fn cargo_home(&self) -> PathBuf {
+        self.work.join("cargo")
+    }
+
     /// The clone of the repository.
     fn clone_dir(&self) -> PathBuf {
         self.work.join("qus")
@@ -94,7 +110,7 @@ impl<'a> Rebuild<'a> {
         })
     }
 
-    /// Runs a command in the clone, with its own cache, and with another locale, time zone and umask than most have; if
+    /// Runs a command in the clone, with its own cache and home of cargo, and with another locale, time zone and umask than most have; if
     /// user namespaces are available, also as another user and on a machine of another name.
     pub(super) fn xtask(&self, what: &str, cmd: Cmd<'_>, env: Vec<(&str, OsString)>) -> Result<()> {
         let bar = Bar::new(what);
@@ -110,6 +126,7 @@ impl<'a> Rebuild<'a> {
         let mut shell = shell
             .envs(env)
             .env("XDG_CACHE_HOME", self.work.join("cache"))
+            .env("CARGO_HOME", self.cargo_home())
             .env("LC_ALL", "tr_TR.UTF-8")
             .env("TZ", "Pacific/Chatham")
             .env_remove("CARGO_TARGET_DIR")
