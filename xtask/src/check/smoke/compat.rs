@@ -33,7 +33,7 @@ macro_rules! programs {
     };
 }
 
-const PROGRAMS: [(&str, &str); 24] = programs![
+const PROGRAMS: [(&str, &str); 25] = programs![
     "aio",
     "ancillary-data",
     "brk-room",
@@ -56,6 +56,7 @@ const PROGRAMS: [(&str, &str); 24] = programs![
     "socket-options",
     "sysv-ipc",
     "tracing-hint",
+    "unaligned-access",
     "unwinding",
     "vfork",
 ];
