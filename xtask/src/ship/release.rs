@@ -27,7 +27,7 @@ use crate::qemu::sysroot::kept;
 use crate::ship::images::plan::check_repo;
 use crate::ship::publish::Publication;
 use crate::ship::releasable::{self, Fault};
-use crate::ship::sign::{NAMESPACE, Signer};
+use crate::ship::sign::{self, NAMESPACE, Signer};
 use crate::ship::tarballs::{self, PackedFile, Plan, PlannedFile};
 use crate::ship::verify::{self, NOTES, PROVENANCE, packed_name};
 
@@ -157,9 +157,7 @@ fn publish(
     dir: &Path,
     images: Option<(&str, &[&Path])>,
 ) -> Result<()> {
-    let is_signed = ["sig", "minisig", "sigstore.json"]
-        .iter()
-        .any(|end| dir.join(format!("{}.{end}", manifest::SUMS)).exists());
+    let is_signed = sign::is_signed(&dir.join(manifest::SUMS));
     ensure!(
         is_signed || args.unsigned,
         hinted("the release is not signed", "sign it with --sign KEY, or publish it with --unsigned")

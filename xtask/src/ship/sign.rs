@@ -19,6 +19,14 @@ pub(super) const NAMESPACE: &str = "qus-release";
 const COSIGN_KEYS: [&str; 2] =
     ["-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----", "-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----"];
 
+/// What the name of a signature has after that of the file, for each kind of key.
+const SUFFIXES: [&str; 3] = ["sig", "minisig", "sigstore.json"];
+
+/// Whether a file has a signature next to it.
+pub(super) fn is_signed(file: &Path) -> bool {
+    SUFFIXES.iter().any(|suffix| files::with_suffix(file, suffix).exists())
+}
+
 /// A key, and the program that signs with it.
 pub(crate) struct Signer {
     key: PathBuf,
@@ -93,17 +101,15 @@ impl Signer {
         let Self { key, kind } = self;
         let name = file.file_name().context("no file to sign")?.to_string_lossy();
         let _bar = Bar::new(format!("signing {name}"));
-        let (sign, suffix) = match kind {
-            Kind::Ssh => (cmd!(sh(), "ssh-keygen -q -Y sign -n {NAMESPACE} -f {key} {file}"), "sig"),
-            Kind::Minisign => (cmd!(sh(), "minisign -S -s {key} -m {file}"), "minisig"),
+        let signature = files::with_suffix(file, SUFFIXES[*kind as usize]);
+        self.run(match kind {
+            Kind::Ssh => cmd!(sh(), "ssh-keygen -q -Y sign -n {NAMESPACE} -f {key} {file}"),
+            Kind::Minisign => cmd!(sh(), "minisign -S -s {key} -m {file}"),
             Kind::Cosign => {
-                let (options, suffix) = (cosign_options("sign-blob")?, "sigstore.json");
-                let bundle = files::with_suffix(file, suffix);
-                (cmd!(sh(), "cosign sign-blob {options...} --key {key} --bundle {bundle} {file}"), suffix)
+                let options = cosign_options("sign-blob")?;
+                cmd!(sh(), "cosign sign-blob {options...} --key {key} --bundle {signature} {file}")
             }
-        };
-        self.run(sign)?;
-        let signature = files::with_suffix(file, suffix);
+        })?;
         ensure!(signature.exists(), "{} has not written {}", self.program(), signature.display());
         Ok(())
     }

@@ -113,7 +113,10 @@ mod tests {
 
     #[test]
     fn the_first_difference_is_a_path() {
-        let image = |label: &str, layers: &[&str]| json!({ "config": { "Labels": { "a": 1, "b": label } }, "rootfs": { "diff_ids": layers } });
+        let image = |label: &str, layers: &[&str]| {
+            let labels = json!({ "a": 1, "b": label });
+            json!({ "config": { "Labels": labels }, "rootfs": { "diff_ids": layers } })
+        };
         let one = image("x", &["l", "m"]);
         let first = |other: &Value| difference(&one, other, "");
         assert_eq!(first(&one), None);
