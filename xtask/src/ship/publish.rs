@@ -16,7 +16,7 @@ use xshell::cmd;
 use crate::base::exec::{self, InDir, Invocation, sh};
 use crate::base::files::{self, Scratch};
 use crate::base::progress::Bar;
-use crate::ship::verify::{self, NOTES};
+use crate::ship::verify::released::{self, NOTES};
 
 /// A release that is published.
 pub(super) struct Publication<'a> {
@@ -88,7 +88,7 @@ impl Publication<'_> {
     /// The files that can be downloaded, with their checksums.
     fn files(&self) -> Result<BTreeMap<String, Sha256>> {
         let _bar = Bar::new("verifying the release");
-        verify::check_files(self.dir)?;
+        released::check_files(self.dir)?;
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(self.dir)? {
             let name = entry?.file_name().to_string_lossy().into_owned();

@@ -29,7 +29,8 @@ use crate::ship::publish::Publication;
 use crate::ship::releasable::{self, Fault};
 use crate::ship::sign::{self, NAMESPACE, Signer};
 use crate::ship::tarballs::{self, PackedFile, Plan, PlannedFile};
-use crate::ship::verify::{self, NOTES, PROVENANCE, packed_name};
+use crate::ship::verify;
+use crate::ship::verify::released::{self, NOTES, PROVENANCE, packed_name};
 
 /// Assemble a release in a directory
 ///
@@ -110,7 +111,7 @@ fn assemble(
     let release = plan.release.clone();
     let dir = cx.paths.out().join("release").join(release.to_string());
     if args.resume && dir.exists() {
-        verify::check_commit(&dir, checkout)?;
+        released::check_commit(&dir, checkout)?;
         return Ok((release, dir));
     }
     let changelog = fs::read_to_string(cx.paths.root().join("CHANGELOG.md"))?;

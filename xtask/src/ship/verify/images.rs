@@ -10,8 +10,9 @@ use crate::base::exec::sh;
 use crate::engine::client::Client;
 use crate::engine::throwaway::{Options, Throwaway};
 use crate::ship::images::compare;
+use crate::ship::verify::comparison::Comparison;
 use crate::ship::verify::rebuild::Rebuild;
-use crate::ship::verify::{Comparison, bundle_of};
+use crate::ship::verify::released::bundle_of;
 
 /// The images of a release in a repository, and an engine with a registry for those that are built again.
 pub(super) struct ReleasedImages<'a> {

@@ -13,7 +13,7 @@ use crate::base::exec::{self, InDir, sh};
 use crate::base::files;
 use crate::base::progress::{Bar, say};
 use crate::qemu::{pgo, sysroot::kept};
-use crate::ship::verify::{Origin, bundle_of, packed_name};
+use crate::ship::verify::released::{Origin, bundle_of, packed_name};
 
 /// Runs a command as a user who is not root, in a namespace of root's.
 const OTHER_USER: &str = "unshare --map-user=12345 --map-group=12345";
