@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     /// `XDG_CACHE_HOME`
     pub(crate) cache_home: Option<PathBuf>,
     /// `CARGO_HOME`
-    pub(crate) cargo_home: Option<PathBuf>,
+    cargo_home: Option<PathBuf>,
     /// `DOCKER_CONFIG`
     pub(crate) docker_config: Option<PathBuf>,
     /// `HOME`
@@ -121,9 +121,13 @@ impl Settings {
         self.docker_config.clone().or_else(|| Some(self.home.as_deref()?.join(".docker")))
     }
 
+    /// The home directory of cargo.
+    pub(crate) fn cargo_home(&self) -> Option<PathBuf> {
+        self.cargo_home.clone().or_else(|| Some(self.home.as_deref()?.join(".cargo")))
+    }
+
     /// The user's directories, whose paths must not occur in a program.
     pub(crate) fn personal_dirs(&self) -> Vec<PathBuf> {
-        let cargo = self.cargo_home.clone().or_else(|| Some(self.home.as_deref()?.join(".cargo")));
-        [self.home.clone(), cargo].into_iter().flatten().collect()
+        [self.home.clone(), self.cargo_home()].into_iter().flatten().collect()
     }
 }

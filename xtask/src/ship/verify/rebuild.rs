@@ -86,8 +86,7 @@ impl<'a> Rebuild<'a> {
     fn make_cargo_home(&self) -> Result<()> {
         let home = self.cargo_home();
         fs::create_dir_all(&home)?;
-        let settings = &self.cx.settings;
-        let own = settings.cargo_home.clone().or_else(|| Some(settings.home.as_ref()?.join(".cargo")));
+        let own = self.cx.settings.cargo_home();
         let config = own.map(|own| own.join("config.toml")).filter(|config| config.exists());
         config.map_or(Ok(()), |config| files::copy(&config, &home.join("config.toml")))
     }
@@ -110,8 +109,8 @@ impl<'a> Rebuild<'a> {
         })
     }
 
-    /// Runs a command in the clone, with its own cache and home of cargo, and with another locale, time zone and umask than most have; if
-    /// user namespaces are available, also as another user and on a machine of another name.
+    /// Runs a command in the clone, with its own cache and home of cargo, and with another locale, time zone and umask
+    /// than most have; if user namespaces are available, also as another user and on a machine of another name.
     pub(super) fn xtask(&self, what: &str, cmd: Cmd<'_>, env: Vec<(&str, OsString)>) -> Result<()> {
         let bar = Bar::new(what);
         let log = self.cx.start_log("verify")?;
