@@ -46,6 +46,7 @@
 //! | mounts and namespaces | [`mount`], [`namespace`] |
 //! | emulators, what they were built from, and who can change them | [`emulator`], [`interpreter`], [`bundle`], [`trust`] |
 //! | what the commands of `qus` do | [`install`], [`watch`], [`remove`], [`persist`], [`private`], [`status`], [`platforms`], [`doctor`], [`explain`], [`export`], [`compat`] |
+//! | the messages of whole machines | [`machine`] |
 //! | errors and what to do about them | [`hint`] |
 //! | text, tables, files, checksums | [`text`], [`table`], [`output`], [`mod@file`], [`digest`] |
 //!
@@ -69,6 +70,7 @@ pub mod handler;
 pub mod hint;
 pub mod install;
 pub mod interpreter;
+pub mod machine;
 pub mod mount;
 pub mod namespace;
 pub mod output;

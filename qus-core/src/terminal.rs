@@ -14,7 +14,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
-use terminal_size::{Width, terminal_size_of};
+use terminal_size::{Height, Width, terminal_size_of};
 
 /// What a line begins with, and the parameters of its colour (ECMA-48, SGR).
 const LABELS: [(&str, &str); 7] = [
@@ -39,8 +39,13 @@ pub fn decorate(text: &str, stream: impl AsFd) -> String {
 
 /// The width of a terminal in columns; `None` if the stream is none, or its terminal does not know.
 pub fn width(stream: impl AsFd) -> Option<usize> {
-    let (Width(width), _) = terminal_size_of(stream)?;
-    (width > 0).then(|| width.into())
+    let (columns, _) = size(stream)?;
+    (columns > 0).then(|| columns.into())
+}
+
+/// The columns and rows of a terminal; `None` if the stream is none.
+pub fn size(stream: impl AsFd) -> Option<(u16, u16)> {
+    terminal_size_of(stream).map(|(Width(columns), Height(rows))| (columns, rows))
 }
 
 /// <https://no-color.org> and <https://bixense.com/clicolors>.

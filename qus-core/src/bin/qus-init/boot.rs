@@ -1,0 +1,77 @@
+//! What a machine needs before its program: the kernel's file systems, modules, time, random numbers and name.
+#![expect(unsafe_code, reason = "an ioctl without a safe wrapper")]
+
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use fs_err::{self as fs, File};
+use nix::errno::Errno;
+use nix::kmod::{ModuleInitFlags, finit_module};
+use nix::libc::c_int;
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, umask};
+use nix::time::{ClockId, clock_settime};
+use nix::unistd::sethostname;
+use qus_core::machine::Run;
+
+/// The modules in the initial file system, named in the order in which they are loaded.
+const MODULES: &str = "/modules";
+
+/// Mounts the kernel's file systems and loads the modules.
+pub(crate) fn prepare() -> Result<()> {
+    umask(Mode::from_bits_truncate(0o022));
+    for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev")] {
+        fs::create_dir_all(target)?;
+        mount_kernel(kind, target)?;
+    }
+    let mut modules: Vec<PathBuf> =
+        fs::read_dir(MODULES)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    modules.sort();
+    modules.into_iter().try_for_each(|module| {
+        let file = File::open(&module)?;
+        match finit_module(file.file(), c"", ModuleInitFlags::empty()) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("cannot load {}", module.display())),
+        }
+    })
+}
+
+/// Mounts a file system of the kernel.
+pub(crate) fn mount_kernel(kind: &str, target: &str) -> Result<()> {
+    mount(Some(kind), target, Some(kind), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("cannot mount {target}"))
+}
+
+/// Sets the time, adds to the kernel's random numbers, and names the machine.
+pub(crate) fn renew(run: &Run) -> Result<()> {
+    clock_settime(ClockId::CLOCK_REALTIME, Duration::from_nanos(run.time).into())
+        .context("cannot set the time")?;
+    add_entropy(run.entropy).context("cannot add random numbers")?;
+    sethostname(&run.hostname).context("cannot set the host name")
+}
+
+/// `struct rand_pool_info` of `linux/random.h`.
+#[repr(C)]
+struct PoolInfo {
+    /// In bits.
+    entropy: c_int,
+    /// In bytes.
+    size: c_int,
+    bytes: [u8; 32],
+}
+
+// RNDADDENTROPY and RNDRESEEDCRNG of `linux/random.h`.
+nix::ioctl_write_ptr!(add_to_pool, b'R', 0x03, [c_int; 2]);
+nix::ioctl_none!(reseed, b'R', 0x07);
+
+fn add_entropy(bytes: [u8; 32]) -> Result<()> {
+    let info = PoolInfo { entropy: 8 * 32, size: 32, bytes };
+    let random = fs::OpenOptions::new().write(true).open("/dev/urandom")?;
+    // SAFETY: the kernel reads the two numbers and as many bytes as the second one says, all of which `info` has.
+    unsafe { add_to_pool(random.as_raw_fd(), (&raw const info).cast()) }?;
+    // SAFETY: it takes no argument.
+    unsafe { reseed(random.as_raw_fd()) }?;
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! `qus-init`: the first process of a machine that `cargo xtask vm` starts.
+//!
+//! It mounts the layers of an image, runs one program in them, relays its streams, reports its exit status and switches
+//! the machine off. `qus_core::machine` has the messages.
+
+mod boot;
+mod port;
+mod program;
+mod relay;
+mod root;
+mod user;
+
+use std::fs::File;
+use std::io::{self, BufReader, Write};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::unistd::{getpid, sync};
+use qus_core::machine::{self, CONTROL, Event, Request, VERSION};
+
+use program::CannotRun;
+
+fn main() -> ExitCode {
+    if getpid().as_raw() != 1 {
+        let _ = writeln!(
+            io::stderr(),
+            "error: qus-init is the first process of a machine\nhint: run a machine with `cargo xtask vm run`"
+        );
+        return ExitCode::from(2);
+    }
+    let ended = boot::prepare().and_then(|()| port::open(CONTROL)).and_then(|control| {
+        let event = serve(&control).unwrap_or_else(|error| Event::Failed {
+            status: error.downcast_ref().map_or(125, CannotRun::status),
+            error: format!("{error:#}"),
+        });
+        machine::send(&control, &event).context("cannot report to the host")
+    });
+    if let Err(error) = ended {
+        // The console is all that there is.
+        let _ = writeln!(io::stderr(), "qus-init: {error:#}");
+    }
+    sync();
+    let _ = reboot(RebootMode::RB_POWER_OFF);
+    // The kernel panics, which ends the machine.
+    ExitCode::FAILURE
+}
+
+fn serve(control: &File) -> Result<Event> {
+    let ports = relay::Ports::open()?;
+    machine::send(control, &Event::Ready { version: VERSION })?;
+    let mut requests = BufReader::new(control.try_clone()?);
+    let Some(Request::Run(run)) = machine::receive(&mut requests).context("cannot read the request")? else {
+        bail!("the host asks for something before a program");
+    };
+    boot::renew(&run)?;
+    root::assemble(run.layers)?;
+    program::run(&run, ports, requests).map(Event::Exited)
+}
