@@ -8,6 +8,7 @@
 //! | `tools.toml` | packages and wheels that a build needs |
 //! | `hosts.toml` | cross compilers |
 //! | `debian.toml` | suites, guests and packages of tests and benchmarks |
+//! | `machines.toml` | whole machines, their emulators and kernels |
 //! | `costs.toml` | build times |
 //! | `syscalls.toml` | system calls that emulated programs lack |
 //! | `pgo.toml` | the training workload of profile-guided optimisation |
@@ -23,6 +24,7 @@ mod cost;
 mod debian;
 mod error;
 mod host;
+mod machines;
 mod patch;
 mod pgo;
 mod source;
@@ -43,6 +45,7 @@ pub use cost::Costs;
 pub use debian::{Debian, Guest, GuestProgram, Origin, PackageSet, PackageSets, Port, Suite};
 pub use error::DataError;
 pub use host::{CrossHost, CrossHosts, RustPackages};
+pub use machines::{Bus, Machine, Machines};
 pub use patch::Patch;
 pub use pgo::{Pgo, WorkloadRun};
 pub use source::{DebianArchive, NarrowHosts, Pin, Release, Sources, Upstream};
@@ -62,6 +65,8 @@ pub struct QemuSrc {
     pub hosts: CrossHosts,
     /// Suites, guests and packages of tests and benchmarks.
     pub debian: Debian,
+    /// Whole machines.
+    pub machines: Machines,
     /// Build times.
     pub costs: Costs,
     /// The training workload of profile-guided optimisation.
@@ -86,6 +91,7 @@ impl QemuSrc {
             tools: read(dir.join("tools.toml"))?,
             hosts: read(dir.join("hosts.toml"))?,
             debian: read(dir.join("debian.toml"))?,
+            machines: read(dir.join("machines.toml"))?,
             costs: read(dir.join("costs.toml"))?,
             pgo: read(dir.join("pgo.toml"))?,
             syscalls: read(dir.join("syscalls.toml"))?,
@@ -136,12 +142,14 @@ impl QemuSrc {
         let crosses = self.hosts.hosts.iter().filter_map(|cross| {
             cross.suite.as_ref().map(|suite| (format!("hosts.toml, {}", cross.host), &**suite))
         });
+        let machines = [("machines.toml".to_owned(), &*self.machines.suite)];
         [
             self.sources.lint(),
             self.configure.lint(),
             self.tools.lint(),
             self.hosts.lint(),
-            self.debian.lint(archives.chain(crosses)),
+            self.debian.lint(archives.chain(crosses).chain(machines)),
+            self.machines.lint(),
             self.pgo.lint(&self.debian.targets()),
             self.syscalls.lint(),
             self.cells.lint(&self.debian.names().collect::<Vec<_>>()),

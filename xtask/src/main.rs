@@ -13,6 +13,7 @@ mod fuzz;
 mod qemu;
 mod qus;
 mod ship;
+mod vm;
 
 use std::io;
 use std::process::ExitCode;
@@ -54,6 +55,7 @@ enum Command {
     Smoke(check::smoke::Args),
     Tarballs(ship::tarballs::Args),
     Test(check::test::Args),
+    Vm(vm::command::Args),
 }
 
 fn main() -> ExitCode {
@@ -69,9 +71,9 @@ fn main() -> ExitCode {
     exit_code(handle_signals().and_then(|()| run(&command)))
 }
 
-fn exit_code(result: Result<()>) -> ExitCode {
+fn exit_code(result: Result<ExitCode>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             progress::fail(&error);
             ExitCode::from(if hint::find::<Usage>(&error).is_some() { 2 } else { 1 })
@@ -83,7 +85,7 @@ fn exit_code(result: Result<()>) -> ExitCode {
 fn print_clap_error(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     if !error.use_stderr() {
-        return exit_code(out(&decorate(&text, io::stdout())));
+        return exit_code(out(&decorate(&text, io::stdout())).map(|()| ExitCode::SUCCESS));
     }
     progress::write(&text);
     ExitCode::from(2)
@@ -94,6 +96,8 @@ fn print_clap_error(error: &clap::Error) -> ExitCode {
 fn exit_on_signals() -> nix::Result<()> {
     let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
     signals.thread_block()?;
+    // For whoever waits for it: no thread may receive it otherwise.
+    [Signal::SIGWINCH].into_iter().collect::<SigSet>().thread_block()?;
     thread::spawn(move || {
         if signals.wait().is_ok() {
             exit_interrupted();
@@ -107,6 +111,7 @@ fn exit_interrupted() -> ! {
     // Writing to stderr may block forever if the pipe is full.
     let (done, written) = mpsc::channel();
     thread::spawn(move || {
+        vm::terminal::restore();
         progress::say_last("interrupted; run the same command again to resume", || {
             let _ = done.send(());
             thread::park();
@@ -116,7 +121,7 @@ fn exit_interrupted() -> ! {
     std::process::exit(130);
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(command: &Command) -> Result<ExitCode> {
     let cx = &Context::new()?;
     match command {
         Command::Bench(args) => bench::command::run(cx, args),
@@ -135,5 +140,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Smoke(args) => check::smoke::run(cx, args),
         Command::Tarballs(args) => ship::tarballs::run(cx, args),
         Command::Test(args) => check::test::run(cx, args),
-    }
+        Command::Vm(args) => return vm::command::run(cx, args),
+    }?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -10,14 +10,14 @@ pub(crate) mod supervisor;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use anyhow::{Context, Result, bail};
 use fs_err as fs;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, FdFlag, OFlag, fcntl};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill};
@@ -200,6 +200,33 @@ pub(crate) fn spawn_tied<'a>(cmd: impl Into<Invocation<'a>>, stderr: impl Into<F
     let cmd = cmd.into();
     let what = cmd.program();
     let mut command = prepare_with(cmd, Signal::SIGKILL);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.into());
+    command.spawn().with_context(|| format!("cannot run {what}"))
+}
+
+/// Like [`spawn_tied`], for a program that inherits these file descriptors under their numbers.
+///
+/// # Errors
+/// The program cannot be started.
+#[expect(unsafe_code, reason = "only pre_exec can make a child inherit file descriptors")]
+pub(crate) fn spawn_with<'a>(
+    cmd: impl Into<Invocation<'a>>,
+    descriptors: &[BorrowedFd<'_>],
+    stderr: impl Into<File>,
+) -> Result<Child> {
+    let cmd = cmd.into();
+    let what = cmd.program();
+    let mut command = prepare_with(cmd, Signal::SIGKILL);
+    let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let inherit = move || -> io::Result<()> {
+        for fd in &raw {
+            // SAFETY: the caller keeps the descriptors open; in the child, nothing closes them before exec.
+            fcntl(unsafe { BorrowedFd::borrow_raw(*fd) }, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        }
+        Ok(())
+    };
+    // SAFETY: as in `prepare_with`.
+    unsafe { command.pre_exec(inherit) };
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr.into());
     command.spawn().with_context(|| format!("cannot run {what}"))
 }

@@ -188,6 +188,11 @@ impl Paths {
         self.cache.join("guests").join(format!("{debian}-{program}"))
     }
 
+    /// The parts of a machine; `part` and `id` identify one and its inputs.
+    pub(crate) fn machine(&self, part: &str, id: &str) -> PathBuf {
+        self.cache.join("machines").join(format!("{part}-{id}"))
+    }
+
     /// A root filesystem of unpacked packages; `id` identifies the requested packages.
     pub(crate) fn rootfs(&self, id: &str) -> PathBuf {
         self.cache.join("roots").join(id)

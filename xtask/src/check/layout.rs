@@ -13,14 +13,15 @@ use crate::base::context::Context;
 use crate::base::progress::say;
 
 /// The directories of xtask in their order: each uses only itself and earlier ones.
-const DIRECTORIES: [&str; 11] =
-    ["base", "debian", "bundle", "qemu", "qus", "engine", "ship", "fuzz", "bench", "derive", "check"];
+const DIRECTORIES: [&str; 12] =
+    ["base", "debian", "bundle", "qemu", "qus", "engine", "vm", "ship", "fuzz", "bench", "derive", "check"];
 
 /// Source directories with their root files; xtask comes first.
-const CRATES: [(&str, &str); 4] = [
+const CRATES: [(&str, &str); 5] = [
     ("xtask/src", "main.rs"),
     ("qus-core/src", "lib.rs"),
     ("qus-core/src/bin/qus", "main.rs"),
+    ("qus-core/src/bin/qus-init", "main.rs"),
     ("qemu-src/src", "lib.rs"),
 ];
 

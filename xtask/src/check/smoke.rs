@@ -3,8 +3,8 @@
 //! Levels: `emulator` runs the emulators of the bundle with every probe, with Debian's busybox of every architecture and
 //! with a program that changes itself, unpacks the tarball of one, and measures one; `hosts` runs what was built for
 //! other hosts under our own emulators; `kernel` has the kernel run them, registered by `qus`;
-//! `engine` makes, pushes and uses images; `guests` runs programs in a root filesystem of Debian; `build` interrupts, starves and breaks a build;
-//! `chaos` kills commands at random moments. What cannot run here is skipped with its reason and counted.
+//! `engine` makes, pushes and uses images; `guests` runs programs in a root filesystem of Debian; `vm` runs images on a whole
+//! machine; `build` interrupts, starves and breaks a build; `chaos` kills commands at random moments. What cannot run here is skipped with its reason and counted.
 
 mod build;
 mod changes;
@@ -18,6 +18,7 @@ mod kernel;
 mod measured;
 mod sbom;
 mod tarball;
+mod vm;
 
 use std::path::PathBuf;
 
@@ -61,6 +62,7 @@ enum Level {
     Kernel,
     Engine,
     Guests,
+    Vm,
     Build,
     Chaos,
 }
@@ -81,6 +83,7 @@ impl Level {
             Self::Kernel => kernel::run(cx, report),
             Self::Engine => engine::run(cx, report),
             Self::Guests => guests::check_quick(cx, report),
+            Self::Vm => vm::run(cx, report),
             Self::Build => build::run(cx, report),
             Self::Chaos => chaos::check(cx, report),
         }

@@ -270,6 +270,18 @@ impl Apt {
         Ok(manifest)
     }
 
+    /// The package that another one depends on and whose name begins with `prefix`, as the newest kernel of
+    /// `linux-image-arm64`.
+    pub(crate) fn dependency(&self, package: &str, prefix: &str) -> Result<String> {
+        let conf = &self.conf;
+        let listed = exec::read(cmd!(sh(), "apt-cache -c {conf} depends --important {package}"))?;
+        let name = listed.lines().find_map(|line| {
+            let name = line.trim_start().strip_prefix("Depends: ")?.split(':').next()?;
+            name.starts_with(prefix).then(|| name.to_owned())
+        });
+        name.with_context(|| format!("{package} depends on no package whose name begins with {prefix}"))
+    }
+
     /// Downloads the original archive of a source package into a directory.
     pub(crate) fn download_source(&self, package: &str, version: &str, into: &Path) -> Result<()> {
         let conf = &self.conf;

@@ -102,27 +102,34 @@ fn print_plan(cx: &Context, host: &Host, json: bool) -> Result<()> {
     out(&format!("build qus for {host}\nbundle  {}\n", bundle.display()))
 }
 
-fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Result<ProgramReport> {
-    let bar = Bar::new(format!("building qus for {host}"));
-    let log = cx.start_log("build-qus")?;
+/// Compiles a static program of qus-core for a host, and verifies the file.
+pub(super) fn compile(cx: &Context, host: &Host, rust: &Rust, program: &str) -> Result<PathBuf> {
+    let bar = Bar::new(format!("building {program} for {host}"));
+    let log = cx.start_log(&format!("build-{program}"))?;
     let remap: Vec<_> =
         build_paths(cx).iter().map(|path| format!("--remap-path-prefix={}=.", path.display())).collect();
-    let cargo = cmd!(sh(), "cargo build --locked --profile qus --package qus-core --bin qus");
+    let cargo = cmd!(sh(), "cargo build --locked --profile qus --package qus-core --bin {program}");
     let cargo = match Checkout::read(cx.paths.root()).revision() {
         Some(revision) => cargo.env("QUS_COMMIT", revision),
         None => cargo,
     };
     exec::run(rust.enter(cargo, &remap).in_dir(cx.paths.root()), &log, |line| bar.detail(line))?;
-    let built = cx.paths.cargo_target().join(&rust.triple).join("qus/qus");
+    let built = cx.paths.cargo_target().join(&rust.triple).join("qus").join(program);
     artefact::verify(&built, host, &build_paths(cx))?;
     let size = fs::metadata(&built)?.len();
     ensure!(size < MAX_SIZE, "{} has {size} bytes; the maximum is {MAX_SIZE}", built.display());
+    Ok(built)
+}
+
+fn build(cx: &Context, host: &'static Host, runner: &Runner, rust: &Rust) -> Result<ProgramReport> {
+    let built = compile(cx, host, rust, "qus")?;
     verify_runs(runner, &built, host)?;
     let dir = cx.paths.bundle(host);
     let program = dir.join("qus");
     files::copy(&built, &program)?;
     write_share(runner, &program, &dir.join("share"))?;
     write_licences(cx, rust, &dir)?;
+    let size = fs::metadata(&program)?.len();
     Ok(ProgramReport { host: host.name, sha256: files::sha256(&program)?, size, file: program })
 }
 

@@ -138,6 +138,18 @@ fn options<'a>(text: &'a str, program: &str) -> Vec<(&'a str, &'a str)> {
     uses.flat_map(of_use).collect()
 }
 
+/// The help of a command and of its subcommands.
+fn help_of(xtask: &Xtask, command: &str) -> String {
+    let mut help = xtask.run(&["help", command]).stdout + "--help";
+    let listed =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<_> = listed.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    for name in names.iter().filter(|name| *name != "help") {
+        help += &xtask.run(&["help", command, name]).stdout;
+    }
+    help
+}
+
 fn has_option(help: &str, option: &str) -> bool {
     help.split(|c: char| !c.is_alphanumeric() && c != '-').any(|word| word == option)
 }
@@ -156,9 +168,7 @@ fn commands_have_the_options_that_documents_name() {
             }
         }
         for (command, option) in options(&text, "cargo xtask ") {
-            let help = helps
-                .entry(command.to_owned())
-                .or_insert_with(|| xtask.run(&["help", command]).stdout + "--help");
+            let help = helps.entry(command.to_owned()).or_insert_with(|| help_of(&xtask, command));
             assert!(has_option(help, option), "{}: `cargo xtask {command}` has no {option}", path.display());
             count += 1;
         }

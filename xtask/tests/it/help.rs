@@ -3,7 +3,7 @@
 use super::Xtask;
 use super::documents::documents;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 16] = [
     "bench",
     "build-qemu",
     "build-qus",
@@ -19,6 +19,7 @@ const COMMANDS: [&str; 15] = [
     "smoke",
     "tarballs",
     "test",
+    "vm",
 ];
 
 #[test]

@@ -1,0 +1,248 @@
+//! Checks whole machines: a root filesystem of Debian and an image with two layers, on a machine of another architecture.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use anyhow::{Context as _, Result, ensure};
+use fs_err as fs;
+use nix::sys::signal::Signal;
+use qemu_src::Guest;
+use qus_core::digest::Sha256;
+use serde_json::json;
+use xshell::cmd;
+
+use crate::base::context::Context;
+use crate::base::exec::{self, sh};
+use crate::check::report::Report;
+use crate::check::smoke::fixture::process::{BackgroundProcess, until};
+use crate::debian::guests;
+
+const LEVEL: &str = "vm";
+
+/// The machine that the checks start.
+const GUEST: &str = "arm64";
+
+/// What the program prints to stdout.
+const PRINTS: &str = "uname -m; sha256sum; stat -c '%a %u' / /tmp; id -u; pwd; echo $WORD; date +%Y";
+
+pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
+    let fixture = Fixture { cx, guest: cx.data.debian.guest(GUEST).context("debian.toml lacks a guest")? };
+    report.check(LEVEL, "directory: streams, exit status, user, environment", || fixture.directory())?;
+    report.check(LEVEL, "image of two layers: whiteouts, entry point, devices", || fixture.image())?;
+    report.check(LEVEL, "programs that cannot run, too little memory, time limits", || fixture.failures())?;
+    report.check(LEVEL, "images that cannot be used", || fixture.unusable())?;
+    report
+        .check(LEVEL, "SIGKILL, SIGINT, closed pipe: no process and no file stays", || fixture.interrupted())
+}
+
+struct Fixture<'a> {
+    cx: &'a Context,
+    guest: &'a Guest,
+}
+
+impl Fixture<'_> {
+    fn root(&self) -> Result<PathBuf> {
+        guests::root(self.cx, self.guest, "container", &self.cx.data.debian.packages.container_rootfs)
+    }
+
+    /// Runs `cargo xtask vm run` with this input.
+    fn vm(&self, input: &str, args: &[&str]) -> Result<Output> {
+        let xtask = std::env::current_exe()?;
+        exec::output(cmd!(sh(), "sh -c {input}' | \"$0\" vm run \"$@\"' {xtask} {args...}"))
+    }
+
+    fn directory(&self) -> Result<()> {
+        let root = self.root()?;
+        let root = root.to_str().context("the cache's path is not UTF-8")?;
+        let script = format!("{PRINTS}; echo problem >&2; exit 7");
+        let ended = self.vm(
+            "seq 300000",
+            &["--arch", GUEST, "--env", "WORD=a b", "--workdir", "/var/new", root, "bash", "-c", &script],
+        )?;
+        let input: String = (1..=300_000).map(|number| format!("{number}\n")).collect();
+        let year = exec::read(cmd!(sh(), "date -u +%Y"))?;
+        let expected = format!(
+            "{}\n{}  -\n755 0\n1777 0\n0\n/var/new\na b\n{year}\n",
+            self.guest.machine,
+            Sha256::of(&input)
+        );
+        ends(&ended, 7, &expected, "problem\n")
+    }
+
+    fn image(&self) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let layout = dir.path().join("layout");
+        self.write_layout(&layout)?;
+        let layout = layout.to_str().context("the directory's path is not UTF-8")?;
+        // The entry point is `bash -c`, the program follows.
+        let script = "cat /layer; test ! -e /etc/debian_version; echo $? $IMAGE; \
+            echo to > /dev/stderr; tty; echo > /dev/full";
+        let ended = self.vm(":", &[layout, script])?;
+        let expected = "second\n0 of image\nnot a tty\n";
+        ends(&ended, 1, expected, "to\n/bin/bash: line 1: echo: write error: No space left on device\n")
+    }
+
+    /// Writes an OCI layout of two layers: Debian's root filesystem, and a few changes.
+    fn write_layout(&self, layout: &Path) -> Result<()> {
+        let blobs = layout.join("blobs/sha256");
+        fs::create_dir_all(&blobs)?;
+        let put = |bytes: &[u8]| -> Result<Sha256> {
+            let digest = Sha256::of(bytes);
+            fs::write(blobs.join(digest.to_string()), bytes)?;
+            Ok(digest)
+        };
+        let mut lower = tar::Builder::new(Vec::new());
+        lower.follow_symlinks(false);
+        lower.append_dir_all(".", self.root()?)?;
+        let mut upper = tar::Builder::new(Vec::new());
+        for (path, text) in [("layer", "second\n"), ("etc/.wh.debian_version", "")] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            header.set_mode(0o644);
+            upper.append_data(&mut header, path, text.as_bytes())?;
+        }
+        let (lower, upper) = (lower.into_inner()?, upper.into_inner()?);
+        let ids = [Sha256::of(&lower), Sha256::of(&upper)].map(|digest| format!("sha256:{digest}"));
+        let layers = [zstd::encode_all(&*lower, 1)?, upper];
+        let (os, variant) = ("linux", "v8");
+        let config = json!({
+            "architecture": GUEST, "variant": variant, "os": os,
+            "config": { "Entrypoint": ["/bin/bash", "-c"], "Env": ["IMAGE=of image"] },
+            "rootfs": { "type": "layers", "diff_ids": ids },
+        });
+        let descriptor = |kind: &str, bytes: &[u8]| -> Result<_> {
+            let digest = put(bytes)?;
+            let media = format!("application/vnd.oci.image.{kind}");
+            Ok(json!({ "mediaType": media, "digest": format!("sha256:{digest}"), "size": bytes.len() }))
+        };
+        let manifest = json!({
+            "schemaVersion": 2,
+            "config": descriptor("config.v1+json", config.to_string().as_bytes())?,
+            "layers": [descriptor("layer.v1.tar+zstd", &layers[0])?, descriptor("layer.v1.tar", &layers[1])?],
+        });
+        let index = json!({
+            "schemaVersion": 2,
+            "manifests": [descriptor("manifest.v1+json", manifest.to_string().as_bytes())?],
+        });
+        fs::write(layout.join("index.json"), index.to_string())?;
+        Ok(fs::write(layout.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}")?)
+    }
+
+    fn failures(&self) -> Result<()> {
+        let root = self.root()?;
+        let root = root.to_str().context("the cache's path is not UTF-8")?;
+        for (options, program, status, expected) in [
+            (
+                &[][..],
+                &["/no/such/program"][..],
+                127,
+                "cannot run /no/such/program: No such file or directory",
+            ),
+            (&[], &["/etc/debian_version"], 126, "cannot run /etc/debian_version: Permission denied"),
+            (&["--user", "nobody-there"], &["true"], 125, "the image has no user nobody-there"),
+            (&["--memory", "64"], &["true"], 125, "the kernel"),
+            (&["--timeout", "1"], &["sleep", "60"], 125, "the program has not ended within 1 s"),
+            (
+                &["--boot-timeout", "1", "--cpus", "2"],
+                &["true"],
+                125,
+                "the machine has not started within 1 s",
+            ),
+        ] {
+            let ended = self.vm(":", &[&["--arch", GUEST], options, &[root], program].concat())?;
+            fails(&ended, status, expected)?;
+        }
+        let ended = self.vm(":", &["--arch", GUEST, root, "bash", "-c", "kill -TERM $$"])?;
+        ends(&ended, 128 + 15, "", "")
+    }
+
+    fn unusable(&self) -> Result<()> {
+        let dir = tempfile::tempdir()?;
+        let (layout, damaged, none) =
+            (dir.path().join("layout"), dir.path().join("damaged.tar"), "/no/such/image");
+        self.write_layout(&layout)?;
+        fs::write(&damaged, "no archive\n".repeat(100))?;
+        let root = self.root()?;
+        let text = |path: &Path| path.to_str().map(str::to_owned).context("a path is not UTF-8");
+        let (layout, damaged, root) = (text(&layout)?, text(&damaged)?, text(&root)?);
+        for (args, status, expected) in [
+            (
+                &["--arch", "s390x", &*layout][..],
+                125,
+                "the layout has no image for this platform; it has arm64/v8",
+            ),
+            (&[&*root], 125, "does not say for which architecture it is"),
+            (&["--arch", "loong64", &*root], 125, "there is no machine for loong64"),
+            (&["--arch", "vax", &*root], 2, "unknown host `vax`"),
+            (&["--arch", GUEST, &*damaged], 125, "is not a tar archive"),
+            (&["--arch", GUEST, none], 125, "/no/such/image does not exist"),
+            (&["--env", "WORD", &*layout], 2, "it has no name and value"),
+        ] {
+            fails(&self.vm(":", args)?, status, expected)?;
+        }
+        // A byte of a layer changes. Its disk may be in the cache, so that it is another layer.
+        let index = fs::read_to_string(Path::new(&layout).join("index.json"))?;
+        let manifest = index
+            .split("sha256:")
+            .nth(1)
+            .and_then(|rest| rest.get(..64))
+            .context("the index has no manifest")?;
+        let manifest = Path::new(&layout).join("blobs/sha256").join(manifest);
+        fs::write(&manifest, fs::read_to_string(&manifest)?.replace("config.v1", "config.v2"))?;
+        fails(&self.vm(":", &[&layout])?, 125, "does not match its digest")
+    }
+
+    fn interrupted(&self) -> Result<()> {
+        let (root, dir) = (self.root()?, tempfile::tempdir()?);
+        let xtask = std::env::current_exe()?;
+        for (signal, status) in
+            [(Signal::SIGKILL, None), (Signal::SIGINT, Some(130)), (Signal::SIGTERM, Some(130))]
+        {
+            let run = cmd!(sh(), "{xtask} vm run --arch {GUEST} {root} bash -c")
+                .args(["echo started >&2; sleep 600"]);
+            let mut process =
+                BackgroundProcess::start(dir.path().join("stderr"), run.env("TMPDIR", dir.path()))?;
+            process.wait_for_output("started")?;
+            let emulator = children(process.child.id())?;
+            ensure!(emulator.len() == 1, "xtask has {} child processes", emulator.len());
+            process.signal(signal)?;
+            let ended = process.child.wait()?;
+            ensure!(ended.code() == status, "{ended} after {signal}");
+            let proc = Path::new("/proc").join(&emulator[0]);
+            until("the emulator ends", || Ok(!proc.exists()))?;
+        }
+        let names: Vec<_> =
+            fs::read_dir(dir.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
+        ensure!(names == ["stderr"], "temporary files stay: {names:?}");
+        let root = root.to_str().context("the cache's path is not UTF-8")?;
+        let script = format!("{} vm run --arch {GUEST} {root} yes | head -n 1", xtask.display());
+        let ended = exec::output(cmd!(sh(), "timeout 60 bash -o pipefail -c {script}"))?;
+        ends(&ended, 128 + 13, "y\n", "")
+    }
+}
+
+/// The process IDs of the children of a process.
+fn children(process: u32) -> Result<Vec<String>> {
+    let mut text = String::new();
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        text += &fs::read_to_string(thread?.path().join("children"))?;
+    }
+    Ok(text.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Checks the exit status and the output of a program. Progress may come before what it writes to stderr.
+fn ends(ended: &Output, status: i32, stdout: &str, stderr: &str) -> Result<()> {
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    let is_expected = ended.status.code() == Some(status) && out == stdout && err.ends_with(stderr);
+    ensure!(is_expected, "{}, stdout {out:?} instead of {stdout:?}, stderr {err:?}", ended.status);
+    Ok(())
+}
+
+/// Checks the exit status and the message of a machine that fails.
+fn fails(ended: &Output, status: i32, message: &str) -> Result<()> {
+    let error = String::from_utf8_lossy(&ended.stderr);
+    let is_expected =
+        ended.status.code() == Some(status) && error.contains(message) && ended.stdout.is_empty();
+    ensure!(is_expected, "{} instead of {status}; `{message}` is not in: {error}", ended.status);
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! `cargo xtask vm`: runs images on whole machines of their architecture.
+
+use std::io::{self, IsTerminal, Read};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use qus_core::arch::Host;
+use qus_core::hint;
+use qus_core::machine::Run;
+use qus_core::table::Table;
+use serde_json::json;
+
+use crate::base::context::Context;
+use crate::base::error::Usage;
+use crate::base::output::{out, out_json};
+use crate::base::progress;
+use crate::vm::image::{self, Image};
+use crate::vm::machine::Shape;
+use crate::vm::session::{self, CannotRun, Limits};
+use crate::vm::terminal;
+
+/// Run a container image on a whole machine of its architecture
+///
+/// A machine has its own kernel: for what user-mode emulation cannot do, such as ptrace, seccomp, kernel modules or
+/// isolation. Needs no root, and installs nothing: emulators and kernels come from Debian's packages, unpacked into the
+/// cache.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Run(RunArgs),
+    /// List the machines
+    Boards {
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Run the program of an image on a machine, and end with its exit status
+///
+/// IMAGE is an image of the engine or a registry, an OCI layout, an archive of one or of `docker image save`, a tar archive
+/// of a root filesystem, or a directory with one. The image is not changed; the machine's memory has all changes, which are
+/// lost at its end. If stdin and stdout are a terminal, the program gets one.
+///
+/// Exit status: that of the program; 125 if the machine fails, 126 if the program cannot be executed, 127 if it does not
+/// exist, 2 for invalid arguments.
+#[derive(clap::Args)]
+struct RunArgs {
+    /// Architecture, such as arm64, arm/v7 or s390x [default: that of the image]
+    #[arg(long)]
+    arch: Option<&'static Host>,
+    /// Memory in MiB [default: see `vm boards`]
+    #[arg(long, short, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
+    memory: Option<u32>,
+    /// Number of processors
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: u32,
+    /// Set an environment variable
+    #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_variable)]
+    env: Vec<String>,
+    /// User and group, by name or number [default: those of the image]
+    #[arg(long, short, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Working directory [default: that of the image]
+    #[arg(long, short, value_name = "DIR")]
+    workdir: Option<String>,
+    /// End the machine if the program has not ended after this time in seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
+    /// End the machine if it has not started after this time in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..))]
+    boot_timeout: u64,
+    /// Print the kernel's messages to stderr
+    #[arg(long)]
+    console: bool,
+    image: String,
+    /// Program and arguments [default: those of the image]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+/// The exit status if the machine fails, as of `docker run`.
+const MACHINE_FAILED: u8 = 125;
+
+pub(crate) fn run(cx: &Context, args: &Args) -> Result<ExitCode> {
+    match &args.command {
+        Command::Boards { json } => print_boards(cx, *json).map(|()| ExitCode::SUCCESS),
+        Command::Run(args) => {
+            let status = run_image(cx, args).or_else(|error| {
+                if hint::find::<Usage>(&error).is_some() {
+                    return Err(error);
+                }
+                progress::fail(&error);
+                Ok(hint::find::<CannotRun>(&error).map_or(MACHINE_FAILED, |failed| failed.status))
+            })?;
+            Ok(ExitCode::from(status))
+        }
+    }
+}
+
+fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
+    let image = image::open(cx, &args.image, args.arch)?;
+    let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
+    let request = Run {
+        terminal: if has_terminal { terminal::size(io::stdout()) } else { None },
+        ..program(args, &image)?
+    };
+    let shape =
+        Shape { memory: args.memory, processors: args.cpus, disks: &image.disks, verbose: args.console };
+    let limits = Limits {
+        boot: Duration::from_secs(args.boot_timeout),
+        program: args.timeout.map(Duration::from_secs),
+    };
+    let mut machine = image.kind.start(cx, &shape)?;
+    session::run(&mut machine, request, &limits, args.console)
+}
+
+fn parse_variable(given: &str) -> Result<String, String> {
+    match given.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(given.to_owned()),
+        _ => Err("it has no name and value, as in A=b".to_owned()),
+    }
+}
+
+/// The program of an image with the options of the command.
+fn program(args: &RunArgs, image: &Image) -> Result<Run> {
+    let given = |option: &Option<String>, own: &Option<String>| {
+        option.clone().or_else(|| own.clone()).unwrap_or_default()
+    };
+    let execution = &image.execution;
+    let mut entropy = [0; 32];
+    fs_err::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
+    let time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .context("this machine's time is before 1970")?;
+    Ok(Run {
+        argv: execution.argv(&args.command)?,
+        env: execution.env.iter().flatten().cloned().chain(args.env.iter().cloned()).collect(),
+        user: given(&args.user, &execution.user),
+        directory: given(&args.workdir, &execution.working_dir),
+        hostname: image.kind.host().name.to_owned(),
+        layers: image.disks.len(),
+        terminal: None,
+        time: time.as_nanos().try_into()?,
+        entropy,
+    })
+}
+
+fn print_boards(cx: &Context, json: bool) -> Result<()> {
+    let machines = &cx.data.machines.machines;
+    if json {
+        let list: Vec<_> = machines
+            .iter()
+            .map(|machine| json!({ "arch": machine.host.name, "platform": format!("linux/{}", machine.host.platform), "memory": machine.memory, "kernel": machine.kernel }))
+            .collect();
+        return out_json(&list);
+    }
+    let mut table = Table::new(["arch", "platform", "memory", "kernel"]);
+    for machine in machines {
+        table.row([
+            machine.host.name.into(),
+            format!("linux/{}", machine.host.platform),
+            format!("{} MiB", machine.memory),
+            machine.kernel.clone(),
+        ]);
+    }
+    out(&table.to_string())
+}

@@ -1,0 +1,88 @@
+//! Disks of machines: an erofs file system for each layer of an image.
+//!
+//! Layers are cached by the digest of their uncompressed tar archive, so that an image is never unpacked twice.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use qus_core::digest::{HashingReader, Sha256};
+
+use crate::base::context::Context;
+use crate::base::progress::Bar;
+use crate::base::{cache, exec, files, lock};
+use crate::vm::layer;
+use crate::vm::programs::Programs;
+
+/// What makes the file system of a given archive the same everywhere, and turns whiteouts into those of overlayfs.
+const OPTIONS: [&str; 5] = ["--tar=f", "--aufs", "--quiet", "-T0", "-U00000000-0000-0000-0000-000000000000"];
+
+/// The disk of a layer, if it is in the cache.
+pub(crate) fn cached(cx: &Context, layer: &Sha256) -> Option<File> {
+    // Not verified: that would take longer than starting the machine.
+    File::open(dir(cx, layer).join("layer.erofs")).ok()
+}
+
+/// Makes the disk of a layer, unless it is in the cache.
+///
+/// # Errors
+/// The archive cannot be read, or has another digest.
+pub(crate) fn ensure<'a>(
+    cx: &Context,
+    programs: &Programs,
+    layer: &Sha256,
+    archive: impl FnOnce() -> Result<Box<dyn Read + 'a>>,
+) -> Result<File> {
+    let dir = dir(cx, layer);
+    let _lock = lock::lock_entry(&dir)?;
+    if let Some(disk) = cached(cx, layer) {
+        return Ok(disk);
+    }
+    let _bar = Bar::new("converting a layer of the image");
+    cache::publish(&dir, |partial| {
+        let mut archive = HashingReader::new(archive()?);
+        make(cx, programs, &mut archive, &partial.join("layer.erofs"))?;
+        // Archives may have more after their end.
+        io::copy(&mut archive, &mut io::sink())?;
+        ensure!(archive.finish() == *layer, "the layer does not match its digest {layer}");
+        Ok(())
+    })?;
+    files::open(&dir.join("layer.erofs"))
+}
+
+/// Makes a disk of a tar archive.
+fn make(cx: &Context, programs: &Programs, archive: &mut impl Read, disk: &Path) -> Result<()> {
+    let log = cx.start_log("mkfs.erofs")?;
+    let mut mkfs =
+        exec::spawn_piped(programs.cmd("mkfs.erofs").args(OPTIONS).arg(disk), File::create(&log)?)?;
+    let mut stdin = mkfs.stdin.take().context("mkfs.erofs has no input")?;
+    let copied = layer::rewrite(archive, &mut stdin);
+    drop(stdin);
+    let status = mkfs.wait()?;
+    // If it ends early, its own reason is the better one.
+    ensure!(status.success(), "mkfs.erofs failed ({status}); see {}", log.display());
+    copied.context("cannot convert the layer")
+}
+
+/// Makes a disk of a directory, which may change until the next use: a file without a name.
+pub(crate) fn of_directory(cx: &Context, programs: &Programs, root: &Path) -> Result<File> {
+    let _bar = Bar::new(format!("converting {}", root.display()));
+    let log = cx.start_log("mkfs.erofs")?;
+    let disk = tempfile::tempfile()?;
+    let [_, _, options @ ..] = OPTIONS;
+    let mkfs = programs.cmd("mkfs.erofs").args(options).arg(inherited(&disk)).arg(root);
+    let status = exec::spawn_with(mkfs, &[disk.as_fd()], File::create(&log)?)?.wait()?;
+    ensure!(status.success(), "mkfs.erofs failed ({status}); see {}", log.display());
+    Ok(disk)
+}
+
+/// The path of a file in a program that inherits it.
+pub(crate) fn inherited(file: &File) -> PathBuf {
+    format!("/proc/self/fd/{}", file.as_raw_fd()).into()
+}
+
+fn dir(cx: &Context, layer: &Sha256) -> PathBuf {
+    cx.paths.machine("layer", &layer.to_string())
+}

@@ -1,0 +1,179 @@
+//! An image, in one of its forms, as disks and what it runs.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use qus_core::arch::Host;
+use qus_core::digest::HashingReader;
+use qus_core::hint::{WithHint, hinted};
+
+use crate::base::context::Context;
+use crate::base::progress::Bar;
+use crate::base::{exec, files};
+use crate::engine::client::Client;
+use crate::vm::config::{Config, Execution};
+use crate::vm::disks;
+use crate::vm::machine::Kind;
+use crate::vm::store::{Store, Stored, decompressed};
+
+/// The disks of an image, and what it runs.
+pub(crate) struct Image {
+    pub(crate) kind: Kind,
+    /// The lowest layer first.
+    pub(crate) disks: Vec<File>,
+    pub(crate) execution: Execution,
+}
+
+/// Where an image is.
+enum Location {
+    /// A directory with a root file system.
+    Root(PathBuf),
+    /// An archive of a root file system.
+    Archive(PathBuf),
+    /// An OCI layout, or an archive of one.
+    Store(Store),
+    /// An engine or a registry.
+    Reference(String),
+}
+
+/// Finds an image, and makes its disks unless they are in the cache. `arch` is needed for a root file system, and
+/// selects one image of several.
+pub(crate) fn open(cx: &Context, name: &str, arch: Option<&'static Host>) -> Result<Image> {
+    let root = |what: &str| {
+        arch.with_context(|| format!("{what} does not say for which architecture it is"))
+            .hint("name it with `--arch`, as in `--arch arm64`")
+    };
+    let shell = || Execution { cmd: Some(vec!["/bin/sh".to_owned()]), ..Execution::default() };
+    match locate(name)? {
+        Location::Root(dir) => {
+            let kind = Kind::ensure(cx, root(name)?)?;
+            let disk = disks::of_directory(cx, kind.programs(), &dir)?;
+            Ok(Image { kind, disks: vec![disk], execution: shell() })
+        }
+        Location::Archive(path) => {
+            let kind = Kind::ensure(cx, root(name)?)?;
+            let open = || Ok(decompressed(BufReader::new(files::open(&path)?))?);
+            let digest = {
+                let _bar = Bar::short(format!("reading {}", path.display()));
+                let mut reader = HashingReader::new(open()?);
+                io::copy(&mut reader, &mut io::sink())?;
+                reader.finish()
+            };
+            let disk = disks::ensure(cx, kind.programs(), &digest, open)?;
+            Ok(Image { kind, disks: vec![disk], execution: shell() })
+        }
+        Location::Store(store) => {
+            let stored = store.image(|platform| accepts(arch, platform))?;
+            from_store(cx, &store, stored, arch)
+        }
+        Location::Reference(reference) => from_engine(cx, &reference, arch),
+    }
+}
+
+fn accepts(arch: Option<&Host>, platform: &str) -> bool {
+    arch.is_none_or(|arch| platform.parse().is_ok_and(|host: &Host| host.arch == arch.arch))
+}
+
+fn locate(name: &str) -> Result<Location> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        let is_layout = path.join("oci-layout").exists();
+        return Ok(if is_layout {
+            Location::Store(Store::Directory(path.to_owned()))
+        } else {
+            Location::Root(path.to_owned())
+        });
+    }
+    if path.is_file() {
+        let store =
+            Store::archive(File::open(path)?).with_context(|| format!("{name} is not a tar archive"))?;
+        let is_image = store.has("index.json") || store.has("manifest.json");
+        return Ok(if is_image { Location::Store(store) } else { Location::Archive(path.to_owned()) });
+    }
+    ensure!(!name.starts_with(['/', '.']), "{name} does not exist");
+    Ok(Location::Reference(name.to_owned()))
+}
+
+/// The machine for an image of this configuration.
+fn kind(cx: &Context, config: &Config, arch: Option<&'static Host>) -> Result<Kind> {
+    let host = config.host()?;
+    if let Some(arch) = arch {
+        ensure!(arch.arch == host.arch, "the image is for linux/{}, not for {arch}", config.platform());
+    }
+    Kind::ensure(cx, host)
+}
+
+fn from_store(cx: &Context, store: &Store, stored: Stored, arch: Option<&'static Host>) -> Result<Image> {
+    let Stored { config, blobs } = stored;
+    let kind = kind(cx, &config, arch)?;
+    let layers = config.layers()?;
+    ensure!(
+        layers.len() == blobs.len(),
+        "the image has {} layers, and digests of {}",
+        blobs.len(),
+        layers.len()
+    );
+    let disks = layers.iter().zip(&blobs).map(|(layer, blob)| {
+        disks::ensure(cx, kind.programs(), layer, || Ok(decompressed(store.open(blob)?)?))
+    });
+    let disks = disks.collect::<Result<_>>()?;
+    Ok(Image { kind, disks, execution: config.execution() })
+}
+
+/// Asks the engine for an image, which it pulls if it lacks it; layers that are in the cache are not copied.
+fn from_engine(cx: &Context, reference: &str, arch: Option<&'static Host>) -> Result<Image> {
+    let client = Client::installed();
+    ensure_engine(&client, reference)?;
+    let inspect = || exec::read(client.cmd(&["image", "inspect", "--format", "{{json .}}", reference]));
+    let parse = |text: &str| {
+        serde_json::from_str::<Config>(text).context("the engine describes the image in an unknown form")
+    };
+    let mut config = inspect().ok().map(|text| parse(&text)).transpose()?;
+    if config.as_ref().is_none_or(|config| !accepts(arch, &config.platform())) {
+        let _bar = Bar::new(format!("pulling {reference}"));
+        let platform = arch.map(|arch| format!("--platform=linux/{}", arch.platform));
+        let pull = client.cmd(&["pull", "--quiet"]).args(platform).arg(reference);
+        exec::read(pull).with_context(|| format!("{reference} is neither a file nor an image"))?;
+        config = Some(parse(&inspect()?)?);
+    }
+    let config = config.context("the engine has no such image")?;
+    let kind = kind(cx, &config, arch)?;
+    let layers = config.layers()?;
+    let cached: Option<Vec<File>> = layers.iter().map(|layer| disks::cached(cx, layer)).collect();
+    if let Some(disks) = cached {
+        return Ok(Image { kind, disks, execution: config.execution() });
+    }
+    let store = save(cx, &client, reference)?;
+    from_store(cx, &store, store.image(|platform| accepts(arch, platform))?, arch)
+}
+
+fn ensure_engine(client: &Client, reference: &str) -> Result<()> {
+    let usable = if exec::is_installed("docker") {
+        client.check_engine()
+    } else {
+        Err(anyhow::anyhow!("docker is not installed"))
+    };
+    usable.map_err(|error| {
+        hinted(
+            format_args!("{reference} is no file, and images come from an engine: {error:#}"),
+            "start Docker, or a throwaway engine: `eval \"$(cargo xtask engine up)\"`",
+        )
+    })
+}
+
+/// Copies an image from the engine into a temporary file without a name.
+fn save(cx: &Context, client: &Client, reference: &str) -> Result<Store> {
+    let _bar = Bar::new(format!("copying {reference} from the engine"));
+    let log = cx.start_log("docker-save")?;
+    let mut child = exec::spawn_piped(client.cmd(&["image", "save", reference]), File::create(&log)?)?;
+    let mut file = tempfile::tempfile()?;
+    let mut stdout = child.stdout.take().context("docker has no output")?;
+    io::copy(&mut stdout, &mut file)?;
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("docker image save failed ({status}); see {}", log.display());
+    }
+    Store::archive(file)
+}

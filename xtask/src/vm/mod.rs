@@ -1,0 +1,17 @@
+//! Whole machines of another architecture: `cargo xtask vm`.
+
+pub(crate) mod command;
+mod config;
+mod console;
+mod disks;
+mod image;
+mod initramfs;
+mod kernel;
+mod layer;
+mod machine;
+mod modules;
+mod programs;
+mod relay;
+mod session;
+mod store;
+pub(crate) mod terminal;

@@ -1,0 +1,66 @@
+//! The programs of machines from Debian's packages, which run with their own C library and loader.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err::File;
+use qemu_src::{Machine, Origin};
+use qus_core::elf::Elf;
+use xshell::{Cmd, cmd};
+
+use crate::base::context::Context;
+use crate::base::exec::sh;
+use crate::base::{cache, files};
+use crate::bundle::hosts;
+use crate::debian::distribution::Distribution;
+use crate::debian::packages;
+
+/// Unpacked packages.
+pub(crate) struct Programs {
+    root: PathBuf,
+    loader: PathBuf,
+    libraries: PathBuf,
+}
+
+impl Programs {
+    /// Fetches the emulator of a machine, and programs that make disks, unless they are in the cache.
+    pub(crate) fn ensure(cx: &Context, machine: &Machine) -> Result<Self> {
+        let own = hosts::own()?;
+        let wanted: Vec<&String> = [&machine.package].into_iter().chain(&cx.data.machines.programs).collect();
+        let suite = &cx.data.machines.suite;
+        let root = cx.paths.machine("programs", &files::short_id(format!("{suite} {wanted:?}")));
+        cache::ensure(&root, |partial| {
+            let distribution = Distribution::detect()?
+                .context("machines come from Debian's packages, and this machine has no apt")?;
+            let from = Origin::Suite(suite.clone());
+            packages::fetch(
+                cx,
+                &distribution,
+                &from,
+                Some(own.debian),
+                &machine.package,
+                partial,
+                |apt, into| apt.unpack_all(&wanted, into).map(drop),
+            )
+        })?;
+        let program = root.join("usr/bin").join(&machine.emulator);
+        let interpreter = Elf::parse(File::open(&program)?.file())?.interpreter;
+        let interpreter = interpreter.with_context(|| format!("{} is static", program.display()))?;
+        let loader = root.join("usr").join(interpreter.strip_prefix("/").unwrap_or(&interpreter));
+        let libraries = root.join("usr/lib").join(own.triple);
+        Ok(Self { root, loader, libraries })
+    }
+
+    /// A command that runs a program.
+    pub(crate) fn cmd(&self, name: &str) -> Cmd<'static> {
+        let Self { root, loader, libraries } = self;
+        let program = root.join("usr/bin").join(name);
+        let modules = libraries.join("qemu");
+        cmd!(sh(), "{loader} --library-path {libraries} {program}").env("QEMU_MODULE_DIR", modules)
+    }
+
+    /// The directories with firmware.
+    pub(crate) fn firmware(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        ["qemu", "seabios"].iter().map(|name| Path::new(&self.root).join("usr/share").join(name))
+    }
+}
