@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 /// `machines.toml`
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Machines {
     /// The suite of the packages of emulators and programs.
     pub suite: String,
@@ -13,6 +13,8 @@ pub struct Machines {
     pub programs: Vec<String>,
     /// Kernel modules that every machine needs, in the order in which they are loaded.
     pub modules: Vec<String>,
+    /// Those that are loaded when a machine gets its program.
+    pub late_modules: Vec<String>,
     /// The machines.
     #[serde(rename = "machine")]
     pub machines: Vec<Machine>,
@@ -69,7 +71,7 @@ impl Machines {
         self.machines.iter().find(|machine| machine.host == host)
     }
 
-    /// The modules of a machine, in the order in which they are loaded.
+    /// The modules that a machine loads first, in this order.
     pub fn modules<'a>(&'a self, machine: &'a Machine) -> impl Iterator<Item = &'a str> {
         machine.modules.iter().chain(&self.modules).map(String::as_str)
     }

@@ -5,6 +5,7 @@ mod checksums;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
+use qus_core::digest::Sha256;
 
 use crate::base::cache::checksums::Comparison;
 use crate::base::progress::{Bar, one_line, say};
@@ -34,6 +35,11 @@ pub(crate) fn ensure(dir: &Path, build: impl FnOnce(&Path) -> Result<()>) -> Res
         let _bar = Bar::short(format!("writing checksums of {name}"));
         files::write(&checksums::file(dir), checksums::list(partial)?.as_bytes())
     })
+}
+
+/// The hash of all that a directory of the cache contains, as [`ensure`] has verified it.
+pub(crate) fn identity(dir: &Path) -> Result<Sha256> {
+    files::sha256(&checksums::file(dir))
 }
 
 /// Warns that a cached file has changed and is not used.

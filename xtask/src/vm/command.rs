@@ -17,8 +17,8 @@ use crate::base::output::{out, out_json};
 use crate::base::progress;
 use crate::vm::image::{self, Image};
 use crate::vm::machine::Shape;
-use crate::vm::session::{self, CannotRun, Limits};
-use crate::vm::terminal;
+use crate::vm::session::{self, CannotRun};
+use crate::vm::{start, terminal};
 
 /// Run a container image on a whole machine of its architecture
 ///
@@ -113,12 +113,8 @@ fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
     };
     let shape =
         Shape { memory: args.memory, processors: args.cpus, disks: &image.disks, verbose: args.console };
-    let limits = Limits {
-        boot: Duration::from_secs(args.boot_timeout),
-        program: args.timeout.map(Duration::from_secs),
-    };
-    let mut machine = image.kind.start(cx, &shape)?;
-    session::run(&mut machine, request, &limits, args.console)
+    let mut machine = start::start(cx, &image.kind, &shape, Duration::from_secs(args.boot_timeout))?;
+    session::run(&mut machine, request, args.timeout.map(Duration::from_secs))
 }
 
 fn parse_variable(given: &str) -> Result<String, String> {

@@ -35,8 +35,12 @@ pub(crate) fn ensure<'a>(
     layer: &Sha256,
     archive: impl FnOnce() -> Result<Box<dyn Read + 'a>>,
 ) -> Result<File> {
+    if let Some(disk) = cached(cx, layer) {
+        return Ok(disk);
+    }
     let dir = dir(cx, layer);
     let _lock = lock::lock_entry(&dir)?;
+    // Another process may have made it in the meantime.
     if let Some(disk) = cached(cx, layer) {
         return Ok(disk);
     }

@@ -11,7 +11,7 @@ use crate::base::{cache, files};
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
 use crate::qus;
-use crate::vm::initramfs;
+use crate::vm::initramfs::{self, MODULES};
 use crate::vm::modules;
 
 /// What QEMU loads.
@@ -28,55 +28,61 @@ impl Kernel {
     /// Fetches the kernel and builds `qus-init`, unless they are in the cache.
     pub(crate) fn ensure(cx: &Context, machine: &Machine) -> Result<Self> {
         let machines = &cx.data.machines;
-        let modules: Vec<_> = machines.modules(machine).collect();
-        let id = files::short_id(format!("{} {modules:?}", machine.kernel));
+        let wanted =
+            [machines.modules(machine).collect(), machines.late_modules.iter().map(|name| &**name).collect()];
+        let id = files::short_id(format!("{} {wanted:?}", machine.kernel));
         let dir = cx.paths.machine("kernel", &format!("{}-{id}", machine.host));
-        cache::ensure(&dir, |partial| fetch(cx, machine, &modules, partial))?;
+        cache::ensure(&dir, |partial| fetch(cx, machine, &wanted, partial))?;
         let init = fs::read(qus::init::ensure(cx, machine.host)?)?;
-        let archive = initramfs::make(&init, &read_modules(&dir.join("modules"))?)?;
+        let [first, late] = MODULES.map(|name| read_modules(&dir.join(name)));
+        let archive = initramfs::make(&init, &[first?, late?])?;
         let made = cx.paths.machine("initramfs", &files::short_id(&archive));
         cache::ensure(&made, |partial| files::write(&partial.join("initramfs"), &archive))?;
         Ok(Self { image: dir.join("kernel"), initramfs: made.join("initramfs") })
     }
+
+    /// What identifies the kernel and the initial file system.
+    pub(crate) fn identity(&self) -> Result<String> {
+        let dir = |file: &Path| cache::identity(file.parent().unwrap_or(file));
+        Ok(format!("{} {}", dir(&self.image)?, dir(&self.initramfs)?))
+    }
 }
 
-/// Unpacks the newest kernel, and keeps its image and the modules in their order.
-fn fetch(cx: &Context, machine: &Machine, modules: &[&str], partial: &Path) -> Result<()> {
-    let distribution = Distribution::detect()?
-        .context("kernels come from Debian's packages, and this machine has no apt")?;
-    let debian = machine.host.debian;
-    packages::fetch(
-        cx,
-        &distribution,
-        &Origin::Guests,
-        Some(debian),
-        &machine.kernel,
-        partial,
-        |apt, into| {
-            let package = apt.dependency(&format!("{}:{debian}", machine.kernel), PACKAGE)?;
-            let unpacked = tempfile::tempdir_in(into)?;
-            apt.unpack(&[format!("{package}:{debian}")], unpacked.path())?;
-            let version = package.strip_prefix(PACKAGE).unwrap_or(&package);
-            let mut images =
-                FILES.iter().map(|name| unpacked.path().join("boot").join(format!("{name}{version}")));
-            let image =
-                images.find(|image| image.exists()).with_context(|| format!("{package} has no kernel"))?;
-            fs::rename(image, into.join("kernel"))?;
-            let dirs = ["usr/lib/modules", "lib/modules"].map(|dir| unpacked.path().join(dir).join(version));
-            let dir = dirs
-                .into_iter()
-                .find(|dir| dir.exists())
-                .with_context(|| format!("{package} has no modules"))?;
-            fs::create_dir(into.join("modules"))?;
-            for (number, module) in modules::resolve(&dir, modules.iter().copied())?.iter().enumerate() {
-                files::write(
-                    &into.join("modules").join(format!("{number:03}-{}.ko", module.name)),
-                    &module.bytes,
-                )?;
-            }
-            Ok(())
-        },
-    )
+/// Unpacks the newest kernel, and keeps its image and modules.
+fn fetch(cx: &Context, machine: &Machine, wanted: &[Vec<&str>; 2], partial: &Path) -> Result<()> {
+    let why = "kernels come from Debian's packages, and this machine has no apt";
+    let distribution = Distribution::detect()?.context(why)?;
+    let (name, debian) = (&machine.kernel, machine.host.debian);
+    packages::fetch(cx, &distribution, &Origin::Guests, Some(debian), name, partial, |apt, into| {
+        let package = apt.dependency(&format!("{name}:{debian}"), PACKAGE)?;
+        let unpacked = tempfile::tempdir_in(into)?;
+        apt.unpack(&[format!("{package}:{debian}")], unpacked.path())?;
+        keep(unpacked.path(), &package, wanted, into)
+    })
+}
+
+/// Moves the image of an unpacked package, and writes the modules in the order in which they are loaded.
+fn keep(unpacked: &Path, package: &str, wanted: &[Vec<&str>; 2], into: &Path) -> Result<()> {
+    let version = package.strip_prefix(PACKAGE).unwrap_or(package);
+    let first_of = |paths: [PathBuf; 2]| {
+        let found = paths.into_iter().find(|path| path.exists());
+        found.with_context(|| format!("{package} has no kernel, or no modules"))
+    };
+    let image = first_of(FILES.map(|name| unpacked.join("boot").join(format!("{name}{version}"))))?;
+    fs::rename(image, into.join("kernel"))?;
+    let dir = first_of(["usr/lib/modules", "lib/modules"].map(|dir| unpacked.join(dir).join(version)))?;
+    let [first, late] = wanted;
+    let count = modules::resolve(&dir, first)?.len();
+    let mut modules = modules::resolve(&dir, first.iter().chain(late))?;
+    let late = modules.split_off(count);
+    for (name, modules) in MODULES.iter().zip([modules, late]) {
+        fs::create_dir(into.join(name))?;
+        for (number, module) in modules.iter().enumerate() {
+            let file = format!("{number:03}-{}.ko", module.name);
+            fs::write(into.join(name).join(file), &module.bytes)?;
+        }
+    }
+    Ok(())
 }
 
 /// The names and contents of the files in a directory.

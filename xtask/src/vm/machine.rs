@@ -1,24 +1,27 @@
 //! A machine: its emulator, kernel, devices and the sockets to it.
 
 use std::fs::File;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::io::{BufReader, ErrorKind, Read, Seek};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::Child;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result, anyhow};
 use qemu_src::{Bus, Machine};
 use qus_core::arch::Host;
-use qus_core::hint::hinted;
-use qus_core::machine::{CONTROL, ERROR, INPUT, OUTPUT, layer_serial};
+use qus_core::hint::{self, hinted};
+use qus_core::machine::{self, CONTROL, ERROR, Event, INPUT, OUTPUT, Request, layer_serial};
 use qus_core::text::Show;
-use serde_json::json;
+use serde_json::{Value, json};
 use xshell::Cmd;
 
 use crate::base::context::Context;
 use crate::base::exec;
+use crate::vm::console::Console;
 use crate::vm::disks::inherited;
 use crate::vm::kernel::Kernel;
+use crate::vm::monitor::Monitor;
 use crate::vm::programs::Programs;
 
 /// Everything that is needed to start machines of one kind.
@@ -51,9 +54,11 @@ pub(crate) struct Shape<'a> {
 /// A running machine, which ends when this is dropped, and when this process ends.
 pub(crate) struct Running {
     emulator: Child,
-    log: PathBuf,
-    pub(crate) console: UnixStream,
-    pub(crate) control: UnixStream,
+    /// What the emulator prints.
+    log: File,
+    console: Console,
+    pub(crate) monitor: Monitor,
+    control: BufReader<UnixStream>,
     pub(crate) input: UnixStream,
     pub(crate) output: UnixStream,
     pub(crate) error: UnixStream,
@@ -78,22 +83,45 @@ impl Kind {
         self.data.host
     }
 
-    /// Starts a machine.
-    pub(crate) fn start(&self, cx: &Context, shape: &Shape<'_>) -> Result<Running> {
-        let pair = || UnixStream::pair().context("cannot create a socket");
-        let ((console, console_end), (control, control_end)) = (pair()?, pair()?);
-        let ((input, input_end), (output, output_end), (error, error_end)) = (pair()?, pair()?, pair()?);
-        let ends: [OwnedFd; 5] =
-            [console_end.into(), control_end.into(), input_end.into(), output_end.into(), error_end.into()];
-        let log = cx.start_log("qemu")?;
-        let disks = shape.disks.iter().map(AsFd::as_fd);
-        let descriptors: Vec<_> = ends.iter().map(AsFd::as_fd).chain(disks).collect();
-        let emulator = exec::spawn_with(self.command(shape, &ends), &descriptors, File::create(&log)?)?;
-        Ok(Running { emulator, log, console, control, input, output, error })
+    /// What decides whether a snapshot of one machine can be used for another.
+    pub(crate) fn identity(&self, shape: &Shape<'_>) -> Result<String> {
+        let Shape { memory, processors, .. } = shape;
+        let KindData { emulator, options, console, .. } = &self.data;
+        let (programs, kernel) = (self.programs.identity()?, self.kernel.identity()?);
+        let slots = slots(shape.disks.len());
+        Ok(format!("{programs} {kernel} {emulator} {options:?} {console} {memory:?} {processors} {slots}"))
     }
 
-    /// The emulator's command line. `ends` are its sockets: the console and the ports in the order of [`PORTS`].
-    fn command(&self, shape: &Shape<'_>, ends: &[OwnedFd; 5]) -> Cmd<'static> {
+    /// Starts an emulator, which boots the machine or waits for a snapshot.
+    pub(crate) fn spawn(&self, shape: &Shape<'_>, from_snapshot: bool) -> Result<Running> {
+        let pair = || UnixStream::pair().context("cannot create a socket");
+        let ((console, console_end), (monitor, monitor_end), (control, control_end)) =
+            (pair()?, pair()?, pair()?);
+        let ((input, input_end), (output, output_end), (error, error_end)) = (pair()?, pair()?, pair()?);
+        let ends = [console_end, monitor_end, control_end, input_end, output_end, error_end];
+        let log = tempfile::tempfile()?;
+        let disks = shape.disks.iter().map(AsFd::as_fd);
+        let descriptors: Vec<_> = ends.iter().map(AsFd::as_fd).chain(disks).collect();
+        let command = self.command(shape, &ends);
+        let command = if from_snapshot { command.args(["-incoming", "defer"]) } else { command };
+        let mut running = Running {
+            emulator: exec::spawn_with(command, &descriptors, log.try_clone()?)?,
+            console: Console::follow(console, shape.verbose),
+            monitor: Monitor::new(monitor)?,
+            control: BufReader::new(control),
+            log,
+            input,
+            output,
+            error,
+        };
+        // Otherwise nothing would end when the emulator does.
+        drop(ends);
+        running.monitor.negotiate().map_err(|error| running.fault(error))?;
+        Ok(running)
+    }
+
+    /// The emulator's command line. `ends` are its sockets: the console, the monitor, and the ports in the order of [`PORTS`].
+    fn command(&self, shape: &Shape<'_>, ends: &[UnixStream; 6]) -> Cmd<'static> {
         let data = &self.data;
         let bus = data.bus.suffix();
         let mut cmd = self.programs.cmd(&data.emulator);
@@ -106,18 +134,29 @@ impl Kind {
         cmd = cmd.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&self.kernel.initramfs);
         let quiet = if shape.verbose { "" } else { " quiet" };
         cmd = cmd.arg("-append").arg(format!("console={} panic=-1{quiet}", data.console));
-        let [console, ports @ ..] = ends;
-        let socket = |name: &str, end: &OwnedFd| format!("socket,id={name},fd={}", end.as_raw_fd());
+        let [console, monitor, ports @ ..] = ends;
+        let socket = |name: &str, end: &UnixStream| format!("socket,id={name},fd={}", end.as_raw_fd());
         cmd = cmd.arg("-chardev").arg(socket("console", console)).args(["-serial", "chardev:console"]);
+        cmd = cmd
+            .arg("-chardev")
+            .arg(socket("monitor", monitor))
+            .args(["-mon", "chardev=monitor,mode=control"]);
         cmd = cmd.arg("-device").arg(format!("virtio-serial-{bus}"));
         for (name, end) in PORTS.iter().zip(ports) {
             cmd = cmd.arg("-chardev").arg(socket(name, end));
             cmd = cmd.arg("-device").arg(format!("virtserialport,chardev={name},name={name}"));
         }
-        for (index, disk) in shape.disks.iter().enumerate() {
+        for index in 0..slots(shape.disks.len()) {
             let name = layer_serial(index);
-            let file = json!({ "driver": "file", "node-name": name, "filename": inherited(disk), "read-only": true });
-            cmd = cmd.arg("-blockdev").arg(file.to_string());
+            let file = match shape.disks.get(index) {
+                Some(disk) => json!({ "driver": "file", "filename": inherited(disk) }),
+                None => json!({ "driver": "null-co", "size": 4096, "read-zeroes": true }),
+            };
+            let mut node = json!({ "node-name": name, "read-only": true });
+            if let (Value::Object(node), Value::Object(file)) = (&mut node, file) {
+                node.extend(file);
+            }
+            cmd = cmd.arg("-blockdev").arg(node.to_string());
             let mut device = format!("virtio-blk-{bus},drive={name},serial={name}");
             if data.bus == Bus::Pci {
                 // Eight functions of each of the last slots, because the bus has only 32 slots.
@@ -127,6 +166,12 @@ impl Kind {
         }
         cmd
     }
+}
+
+/// The number of disks of a machine. Those without a layer are empty, so that one snapshot serves images with different
+/// numbers of layers.
+fn slots(layers: usize) -> usize {
+    layers.next_power_of_two()
 }
 
 /// The virtio-serial ports.
@@ -154,11 +199,43 @@ fn unknown(cx: &Context, host: &Host) -> anyhow::Error {
 }
 
 impl Running {
-    /// What the emulator has printed, as the end of an error's message.
-    pub(crate) fn complaint(&self) -> String {
-        let text = fs_err::read_to_string(&self.log).unwrap_or_default();
+    /// Sends a message to the first process.
+    pub(crate) fn send(&self, request: &Request) -> Result<()> {
+        machine::send(self.control.get_ref(), request).context("cannot send a message to the machine")
+    }
+
+    /// Another connection to the port of messages, to send some or to close it.
+    pub(crate) fn control(&self) -> Result<UnixStream> {
+        Ok(self.control.get_ref().try_clone()?)
+    }
+
+    /// Receives the next message within a time, after which `late` is the error.
+    pub(crate) fn receive(&mut self, limit: Option<Duration>, late: &str) -> Result<Event> {
+        self.control.get_ref().set_read_timeout(limit)?;
+        let received = match machine::receive(&mut self.control) {
+            Ok(Some(event)) => return Ok(event),
+            Ok(None) => anyhow!("the machine ended unexpectedly"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let seconds = limit.unwrap_or_default().as_secs();
+                hinted(
+                    format_args!("{late} within {seconds} s"),
+                    "a longer `--timeout` or `--boot-timeout` may help",
+                )
+            }
+            Err(error) => anyhow!("the machine sends no messages of qus-init: {error}"),
+        };
+        Err(self.fault(received))
+    }
+
+    /// An error with what the emulator and the kernel have printed.
+    pub(crate) fn fault(&self, error: Error) -> Error {
+        let (mut text, mut log) = (String::new(), &self.log);
+        let _ = log.rewind().and_then(|()| log.read_to_string(&mut text));
         let lines: Vec<_> = text.lines().map(|line| format!("\n    {}", line.shown())).collect();
-        if lines.is_empty() { String::new() } else { format!("; QEMU's messages:{}", lines.concat()) }
+        let emulator =
+            if lines.is_empty() { String::new() } else { format!("; QEMU's messages:{}", lines.concat()) };
+        let message = format!("{error:#}{emulator}{}", self.console.last_lines());
+        hint::of(&error).map_or_else(|| anyhow!("{message}"), |hint| hinted(&message, hint))
     }
 }
 

@@ -31,7 +31,7 @@ struct Kernel {
 ///
 /// # Errors
 /// A module is neither there nor built in, or cannot be read.
-pub(crate) fn resolve<'a>(dir: &Path, names: impl Iterator<Item = &'a str>) -> Result<Vec<Module>> {
+pub(crate) fn resolve<'a>(dir: &Path, names: impl IntoIterator<Item = &'a &'a str>) -> Result<Vec<Module>> {
     let mut files = BTreeMap::new();
     list(&dir.join("kernel"), &mut files)?;
     let builtin = fs::read_to_string(dir.join("modules.builtin"))?;

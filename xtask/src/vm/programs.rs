@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use fs_err::File;
 use qemu_src::{Machine, Origin};
+use qus_core::digest::Sha256;
 use qus_core::elf::Elf;
 use xshell::{Cmd, cmd};
 
@@ -49,6 +50,11 @@ impl Programs {
         let loader = root.join("usr").join(interpreter.strip_prefix("/").unwrap_or(&interpreter));
         let libraries = root.join("usr/lib").join(own.triple);
         Ok(Self { root, loader, libraries })
+    }
+
+    /// What identifies the programs.
+    pub(crate) fn identity(&self) -> Result<Sha256> {
+        cache::identity(&self.root)
     }
 
     /// A command that runs a program.

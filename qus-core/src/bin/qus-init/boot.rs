@@ -16,8 +16,10 @@ use nix::time::{ClockId, clock_settime};
 use nix::unistd::sethostname;
 use qus_core::machine::Run;
 
-/// The modules in the initial file system, named in the order in which they are loaded.
+/// The directories of modules in the initial file system, which are named in the order in which they are loaded: those of
+/// every machine, and those for disks.
 const MODULES: &str = "/modules";
+const LATE_MODULES: &str = "/late-modules";
 
 /// Mounts the kernel's file systems and loads the modules.
 pub(crate) fn prepare() -> Result<()> {
@@ -26,8 +28,17 @@ pub(crate) fn prepare() -> Result<()> {
         fs::create_dir_all(target)?;
         mount_kernel(kind, target)?;
     }
+    load(MODULES)
+}
+
+/// Loads the modules for disks.
+pub(crate) fn find_disks() -> Result<()> {
+    load(LATE_MODULES)
+}
+
+fn load(dir: &str) -> Result<()> {
     let mut modules: Vec<PathBuf> =
-        fs::read_dir(MODULES)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
     modules.sort();
     modules.into_iter().try_for_each(|module| {
         let file = File::open(&module)?;

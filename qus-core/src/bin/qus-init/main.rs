@@ -54,6 +54,7 @@ fn serve(control: &File) -> Result<Event> {
         bail!("the host asks for something before a program");
     };
     boot::renew(&run)?;
+    boot::find_disks()?;
     root::assemble(run.layers)?;
     program::run(&run, ports, requests).map(Event::Exited)
 }

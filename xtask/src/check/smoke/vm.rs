@@ -1,9 +1,13 @@
 //! Checks whole machines: a root filesystem of Debian and an image with two layers, on a machine of another architecture.
 
+use std::collections::BTreeSet;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use fs_err as fs;
 use nix::sys::signal::Signal;
 use qemu_src::Guest;
@@ -29,6 +33,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let fixture = Fixture { cx, guest: cx.data.debian.guest(GUEST).context("debian.toml lacks a guest")? };
     report.check(LEVEL, "directory: streams, exit status, user, environment", || fixture.directory())?;
     report.check(LEVEL, "image of two layers: whiteouts, entry point, devices", || fixture.image())?;
+    report.check(LEVEL, "snapshot: ten machines at once, and one that is damaged", || fixture.snapshot())?;
     report.check(LEVEL, "programs that cannot run, too little memory, time limits", || fixture.failures())?;
     report.check(LEVEL, "images that cannot be used", || fixture.unusable())?;
     report
@@ -126,6 +131,55 @@ impl Fixture<'_> {
         });
         fs::write(layout.join("index.json"), index.to_string())?;
         Ok(fs::write(layout.join("oci-layout"), "{\"imageLayoutVersion\":\"1.0.0\"}")?)
+    }
+
+    /// Machines of one snapshot have the right time, and random numbers of their own.
+    fn snapshot(&self) -> Result<()> {
+        let root = self.root()?;
+        let root = root.to_str().context("the cache's path is not UTF-8")?;
+        let numbers = "head -c 16 /dev/urandom | sha256sum; cat /proc/sys/kernel/random/boot_id; date +%s";
+        let seconds = || Ok::<u64, anyhow::Error>(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
+        let run = || -> Result<Vec<String>> {
+            let start = seconds()?;
+            let ended = self.vm(":", &["--arch", GUEST, root, "bash", "-c", numbers])?;
+            let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            let time: u64 = lines.pop().context("the program printed nothing")?.parse()?;
+            ensure!((start..=seconds()?).contains(&time), "the machine's time is {time}, at {start}");
+            Ok(lines)
+        };
+        // The first one may make the snapshot.
+        let mut found: BTreeSet<String> = run()?.into_iter().collect();
+        let results: Vec<_> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..10).map(|_| scope.spawn(run)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| anyhow!("a thread panicked")))
+                .collect()
+        });
+        for result in results {
+            found.extend(result??);
+        }
+        ensure!(found.len() == 22, "eleven machines have {} different numbers instead of 22", found.len());
+        // The snapshot of a size that nobody uses.
+        let before = self.snapshots()?;
+        let run = || self.vm(":", &["--arch", GUEST, "--memory", "517", root, "bash", "-c", "exit 3"]);
+        ends(&run()?, 3, "", "")?;
+        let all = self.snapshots()?;
+        let made: Vec<_> = all.difference(&before).collect();
+        let [made] = &made[..] else { bail!("{} snapshots were made instead of one", made.len()) };
+        let memory = fs::OpenOptions::new().write(true).open(made.join("memory"))?;
+        memory.file().write_all_at(b"damaged", 1 << 20)?;
+        let ended = run();
+        fs::remove_dir_all(made)?;
+        fails(&ended?, 3, "cached file does not match its checksum")
+    }
+
+    fn snapshots(&self) -> Result<BTreeSet<PathBuf>> {
+        let entries = fs::read_dir(self.cx.paths.cache().join("machines"))?;
+        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<BTreeSet<_>>>()?;
+        paths.retain(|path| path.is_dir() && path.join("memory").exists());
+        Ok(paths)
     }
 
     fn failures(&self) -> Result<()> {

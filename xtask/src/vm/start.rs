@@ -1,0 +1,66 @@
+//! Starts machines: from a snapshot of one that has booted, or by booting one, of which a snapshot is made.
+//!
+//! A snapshot is taken before the machine has seen an image: nothing of one run is in another's. Time and random numbers
+//! are renewed before a program runs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Error, Result, bail};
+use qus_core::machine::{Event, VERSION};
+
+use crate::base::context::Context;
+use crate::base::progress::{Bar, say};
+use crate::base::{cache, files};
+use crate::vm::machine::{Kind, Running, Shape};
+
+/// The file of a snapshot.
+const MEMORY: &str = "memory";
+
+/// Starts a machine whose first process waits for a program.
+///
+/// # Errors
+/// It does not start within the time; the message has the kernel's last lines.
+pub(crate) fn start(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
+    if shape.verbose {
+        return boot(kind, shape, limit);
+    }
+    let dir = cx.paths.machine("snapshot", &files::short_id(kind.identity(shape)?));
+    let mut booted = None;
+    cache::ensure(&dir, |partial| {
+        let machine = booted.insert(boot(kind, shape, limit)?);
+        let _bar = Bar::short("saving a snapshot of the machine");
+        machine.monitor.save(&partial.join(MEMORY)).context("cannot save a snapshot of the machine")
+    })?;
+    if let Some(machine) = booted {
+        return Ok(machine);
+    }
+    restore(kind, shape, &dir.join(MEMORY)).or_else(|error| {
+        say(format_args!(
+            "warning: a snapshot cannot be used, and is made again at the next start: {error:#}"
+        ));
+        files::remove_dir(&dir)?;
+        boot(kind, shape, limit)
+    })
+}
+
+fn restore(kind: &Kind, shape: &Shape<'_>, memory: &Path) -> Result<Running> {
+    let mut machine = kind.spawn(shape, true)?;
+    match machine.monitor.restore(memory) {
+        Ok(()) => Ok(machine),
+        Err(error) => Err(machine.fault(error)),
+    }
+}
+
+fn boot(kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
+    let mut machine = kind.spawn(shape, false)?;
+    let bar = Bar::short(format!("booting a machine for {}", kind.host()));
+    let event = machine.receive(Some(limit), "the machine has not started");
+    drop(bar);
+    match event? {
+        Event::Ready { version: VERSION } => Ok(machine),
+        Event::Ready { version } => bail!("the machine has version {version} of the messages, not {VERSION}"),
+        Event::Failed { error, .. } => Err(machine.fault(Error::msg(error))),
+        Event::Exited(_) => bail!("the machine reports the end of a program before it has one"),
+    }
+}
