@@ -71,6 +71,8 @@ pub struct Run {
     pub hostname: String,
     /// The number of the image's layers, each a disk whose serial number is [`layer_serial`].
     pub layers: usize,
+    /// Whether the machine has a network device.
+    pub network: bool,
     /// The size of the terminal, if the program has one.
     pub terminal: Option<Size>,
     /// The time, in nanoseconds since 1970.
@@ -166,6 +168,7 @@ mod tests {
             directory: "/srv".into(),
             hostname: "arm64".into(),
             layers: 2,
+            network: true,
             terminal: Some(Size { rows: 24, columns: 80 }),
             time: 1_700_000_000_000_000_000,
             entropy: [7; 32],

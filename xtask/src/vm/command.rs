@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal, Read};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Host;
 use qus_core::hint;
 use qus_core::machine::Run;
@@ -16,7 +16,7 @@ use crate::base::error::Usage;
 use crate::base::output::{out, out_json};
 use crate::base::progress;
 use crate::vm::image::{self, Image};
-use crate::vm::machine::Shape;
+use crate::vm::machine::{Published, Shape};
 use crate::vm::session::{self, CannotRun};
 use crate::vm::{start, terminal};
 
@@ -70,6 +70,12 @@ struct RunArgs {
     /// Working directory [default: that of the image]
     #[arg(long, short, value_name = "DIR")]
     workdir: Option<String>,
+    /// Make a port of the machine reachable at one of this machine's; for its own programs only, unless an address is given
+    #[arg(long, short, value_name = "[ADDRESS:]PORT:PORT[/udp]")]
+    publish: Vec<Published>,
+    /// Network of the machine: `user` reaches what this machine reaches, and its own services at 10.0.2.2
+    #[arg(long, value_enum, default_value = "user")]
+    network: Network,
     /// End the machine if the program has not ended after this time in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
@@ -83,6 +89,12 @@ struct RunArgs {
     /// Program and arguments [default: those of the image]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Network {
+    User,
+    None,
 }
 
 /// The exit status if the machine fails, as of `docker run`.
@@ -105,14 +117,22 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<ExitCode> {
 }
 
 fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
+    let network = (args.network == Network::User).then_some(&args.publish[..]);
+    let is_possible = network.is_some() || args.publish.is_empty();
+    ensure!(is_possible, Usage("--publish needs a network; omit `--network none`".to_owned()));
     let image = image::open(cx, &args.image, args.arch)?;
     let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
     let request = Run {
         terminal: if has_terminal { terminal::size(io::stdout()) } else { None },
         ..program(args, &image)?
     };
-    let shape =
-        Shape { memory: args.memory, processors: args.cpus, disks: &image.disks, verbose: args.console };
+    let shape = Shape {
+        memory: args.memory,
+        processors: args.cpus,
+        disks: &image.disks,
+        network,
+        verbose: args.console,
+    };
     let mut machine = start::start(cx, &image.kind, &shape, Duration::from_secs(args.boot_timeout))?;
     session::run(&mut machine, request, args.timeout.map(Duration::from_secs))
 }
@@ -142,6 +162,7 @@ fn program(args: &RunArgs, image: &Image) -> Result<Run> {
         directory: given(&args.workdir, &execution.working_dir),
         hostname: image.kind.host().name.to_owned(),
         layers: image.disks.len(),
+        network: args.network == Network::User,
         terminal: None,
         time: time.as_nanos().try_into()?,
         entropy,

@@ -10,7 +10,7 @@ const DIRECTORY: u32 = 0o040_000;
 const DEVICE: u32 = 0o020_000;
 const FILE: u32 = 0o100_000;
 
-/// The directories of modules, those for disks last.
+/// The directories of modules, those for disks and the network last.
 pub(crate) const MODULES: [&str; 2] = ["modules", "late-modules"];
 
 /// The archive. The modules of each directory are loaded in the order of their file names. All inputs determine its bytes.

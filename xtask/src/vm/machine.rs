@@ -1,10 +1,13 @@
 //! A machine: its emulator, kernel, devices and the sockets to it.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek};
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow};
@@ -47,8 +50,49 @@ pub(crate) struct Shape<'a> {
     pub(crate) memory: Option<u32>,
     pub(crate) processors: u32,
     pub(crate) disks: &'a [File],
+    /// The ports of the host that lead to the machine; `None` without a network.
+    pub(crate) network: Option<&'a [Published]>,
     /// Whether the kernel prints all of its messages.
     pub(crate) verbose: bool,
+}
+
+/// A port of the host that leads to one of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Published {
+    address: IpAddr,
+    host: u16,
+    machine: u16,
+    protocol: &'static str,
+}
+
+impl FromStr for Published {
+    type Err = String;
+
+    /// Parses `[ADDRESS:]HOST:MACHINE[/tcp|/udp]`, as of `docker run`, but local by default.
+    fn from_str(given: &str) -> Result<Self, String> {
+        let (ports, protocol) = match given.rsplit_once('/') {
+            None => (given, "tcp"),
+            Some((ports, "tcp")) => (ports, "tcp"),
+            Some((ports, "udp")) => (ports, "udp"),
+            Some((_, other)) => return Err(format!("unknown protocol {other}; there are tcp and udp")),
+        };
+        let parse = |port: &str| port.parse().map_err(|_| format!("{port:?} is no port"));
+        let (rest, machine) = ports.rsplit_once(':').ok_or("it has no port of the machine, as in 8080:80")?;
+        let (address, host) = match rest.rsplit_once(':') {
+            Some((address, host)) => {
+                (address.parse().map_err(|_| format!("{address:?} is no IP address"))?, host)
+            }
+            None => (Ipv4Addr::LOCALHOST.into(), rest),
+        };
+        Ok(Self { address, host: parse(host)?, machine: parse(machine)?, protocol })
+    }
+}
+
+/// As QEMU's option.
+impl fmt::Display for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}-:{}", self.protocol, self.address, self.host, self.machine)
+    }
 }
 
 /// A running machine, which ends when this is dropped, and when this process ends.
@@ -88,8 +132,10 @@ impl Kind {
         let Shape { memory, processors, .. } = shape;
         let KindData { emulator, options, console, .. } = &self.data;
         let (programs, kernel) = (self.programs.identity()?, self.kernel.identity()?);
-        let slots = slots(shape.disks.len());
-        Ok(format!("{programs} {kernel} {emulator} {options:?} {console} {memory:?} {processors} {slots}"))
+        let (slots, network) = (slots(shape.disks.len()), shape.network.is_some());
+        Ok(format!(
+            "{programs} {kernel} {emulator} {options:?} {console} {memory:?} {processors} {slots} {network}"
+        ))
     }
 
     /// Starts an emulator, which boots the machine or waits for a snapshot.
@@ -145,6 +191,13 @@ impl Kind {
         for (name, end) in PORTS.iter().zip(ports) {
             cmd = cmd.arg("-chardev").arg(socket(name, end));
             cmd = cmd.arg("-device").arg(format!("virtserialport,chardev={name},name={name}"));
+        }
+        if let Some(published) = shape.network {
+            let forwarded = published.iter().map(|port| format!(",hostfwd={port}"));
+            cmd = cmd.arg("-netdev").arg(format!("user,id=network{}", forwarded.collect::<String>()));
+            // Its option ROM would be for booting from the network.
+            let rom = if data.bus == Bus::Pci { ",romfile=" } else { "" };
+            cmd = cmd.arg("-device").arg(format!("virtio-net-{bus},netdev=network{rom}"));
         }
         for index in 0..slots(shape.disks.len()) {
             let name = layer_serial(index);
@@ -243,5 +296,26 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.emulator.kill();
         let _ = self.emulator.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_ports() {
+        let option = |given: &str| given.parse::<Published>().map(|port| port.to_string());
+        assert_eq!(option("8080:80").unwrap(), "tcp:127.0.0.1:8080-:80");
+        assert_eq!(option("0.0.0.0:53:5353/udp").unwrap(), "udp:0.0.0.0:53-:5353");
+        for (given, error) in [
+            ("80", "it has no port of the machine, as in 8080:80"),
+            ("80:http", "\"http\" is no port"),
+            ("localhost:80:80", "\"localhost\" is no IP address"),
+            ("80:80/sctp", "unknown protocol sctp; there are tcp and udp"),
+            ("99999:80", "\"99999\" is no port"),
+        ] {
+            assert_eq!(option(given).unwrap_err(), error);
+        }
     }
 }

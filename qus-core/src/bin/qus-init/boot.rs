@@ -17,7 +17,7 @@ use nix::unistd::sethostname;
 use qus_core::machine::Run;
 
 /// The directories of modules in the initial file system, which are named in the order in which they are loaded: those of
-/// every machine, and those for disks.
+/// every machine, and those for disks and the network.
 const MODULES: &str = "/modules";
 const LATE_MODULES: &str = "/late-modules";
 
@@ -31,8 +31,8 @@ pub(crate) fn prepare() -> Result<()> {
     load(MODULES)
 }
 
-/// Loads the modules for disks.
-pub(crate) fn find_disks() -> Result<()> {
+/// Loads the modules for disks and the network.
+pub(crate) fn find_devices() -> Result<()> {
     load(LATE_MODULES)
 }
 

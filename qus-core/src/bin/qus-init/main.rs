@@ -4,6 +4,7 @@
 //! the machine off. `qus_core::machine` has the messages.
 
 mod boot;
+mod network;
 mod port;
 mod program;
 mod relay;
@@ -54,7 +55,8 @@ fn serve(control: &File) -> Result<Event> {
         bail!("the host asks for something before a program");
     };
     boot::renew(&run)?;
-    boot::find_disks()?;
+    boot::find_devices()?;
     root::assemble(run.layers)?;
+    network::configure(run.network, &run.hostname)?;
     program::run(&run, ports, requests).map(Event::Exited)
 }

@@ -1,6 +1,8 @@
 //! Checks whole machines: a root filesystem of Debian and an image with two layers, on a machine of another architecture.
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -34,6 +36,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     report.check(LEVEL, "directory: streams, exit status, user, environment", || fixture.directory())?;
     report.check(LEVEL, "image of two layers: whiteouts, entry point, devices", || fixture.image())?;
     report.check(LEVEL, "snapshot: ten machines at once, and one that is damaged", || fixture.snapshot())?;
+    report.check(LEVEL, "network: to this machine, from it, port in use, none", || fixture.network())?;
     report.check(LEVEL, "programs that cannot run, too little memory, time limits", || fixture.failures())?;
     report.check(LEVEL, "images that cannot be used", || fixture.unusable())?;
     report
@@ -100,11 +103,14 @@ impl Fixture<'_> {
         lower.follow_symlinks(false);
         lower.append_dir_all(".", self.root()?)?;
         let mut upper = tar::Builder::new(Vec::new());
-        for (path, text) in [("layer", "second\n"), ("etc/.wh.debian_version", "")] {
+        let busybox = fs::read(guests::program(self.cx, self.guest, "busybox")?)?;
+        for (path, bytes) in
+            [("layer", &b"second\n"[..]), ("etc/.wh.debian_version", b""), ("busybox", &busybox)]
+        {
             let mut header = tar::Header::new_gnu();
-            header.set_size(text.len() as u64);
-            header.set_mode(0o644);
-            upper.append_data(&mut header, path, text.as_bytes())?;
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o755);
+            upper.append_data(&mut header, path, bytes)?;
         }
         let (lower, upper) = (lower.into_inner()?, upper.into_inner()?);
         let ids = [Sha256::of(&lower), Sha256::of(&upper)].map(|digest| format!("sha256:{digest}"));
@@ -180,6 +186,51 @@ impl Fixture<'_> {
         let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<BTreeSet<_>>>()?;
         paths.retain(|path| path.is_dir() && path.join("memory").exists());
         Ok(paths)
+    }
+
+    fn network(&self) -> Result<()> {
+        let (dir, xtask) = (tempfile::tempdir()?, std::env::current_exe()?);
+        let layout = dir.path().join("layout");
+        self.write_layout(&layout)?;
+        let text = layout.to_str().context("the directory's path is not UTF-8")?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let server = thread::spawn(move || -> Result<String> {
+            let (mut connection, _) = listener.accept()?;
+            let mut line = String::new();
+            BufReader::new(connection.try_clone()?).read_line(&mut line)?;
+            connection.write_all(b"answer\n")?;
+            Ok(line)
+        });
+        let script =
+            format!("exec 3<>/dev/tcp/10.0.2.2/{port}; echo question >&3; cat <&3; cat /etc/hostname");
+        ends(&self.vm(":", &[text, &script])?, 0, "answer\narm64v8\n", "")?;
+        let line = server.join().map_err(|_| anyhow!("a thread panicked"))??;
+        ensure!(line == "question\n", "the machine has sent {line:?}");
+
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let publish = format!("{port}:80");
+        let ended = self.vm(":", &["--publish", &publish, text, "true"])?;
+        fails(&ended, 125, "Could not set up host forwarding rule")?;
+        drop(listener);
+        let run =
+            cmd!(sh(), "{xtask} vm run --publish {publish} {layout}").arg("/busybox nc -l -p 80 < /layer");
+        let process = BackgroundProcess::start(dir.path().join("stderr"), run)?;
+        let mut received = String::new();
+        until("the program answers", || {
+            // Connections that are too early are closed without data.
+            let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, port));
+            let _ = connection.and_then(|mut connection| connection.read_to_string(&mut received));
+            Ok(!received.is_empty())
+        })?;
+        ensure!(received == "second\n", "the program has sent {received:?}");
+        drop(process);
+
+        let none = self.vm(":", &["--network", "none", text, "ls /sys/class/net; exit 4"])?;
+        ends(&none, 4, "lo\n", "")?;
+        let both = self.vm(":", &["--network", "none", "--publish", "1:1", text, "true"])?;
+        fails(&both, 2, "--publish needs a network")
     }
 
     fn failures(&self) -> Result<()> {
