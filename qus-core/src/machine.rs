@@ -71,6 +71,8 @@ pub struct Run {
     pub hostname: String,
     /// The number of the image's layers, each a disk whose serial number is [`layer_serial`].
     pub layers: usize,
+    /// Directories of the host.
+    pub volumes: Vec<Volume>,
     /// Whether the machine has a network device.
     pub network: bool,
     /// The size of the terminal, if the program has one.
@@ -79,6 +81,18 @@ pub struct Run {
     pub time: u64,
     /// Random bytes for the kernel's generator.
     pub entropy: [u8; 32],
+}
+
+/// A directory of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Volume {
+    /// The name of the virtiofs device.
+    pub tag: String,
+    /// Where it is mounted; created if it is missing.
+    pub target: String,
+    /// Whether the program cannot change it.
+    pub read_only: bool,
 }
 
 /// The size of a terminal.
@@ -168,6 +182,7 @@ mod tests {
             directory: "/srv".into(),
             hostname: "arm64".into(),
             layers: 2,
+            volumes: vec![Volume { tag: "volume0".into(), target: "/srv".into(), read_only: true }],
             network: true,
             terminal: Some(Size { rows: 24, columns: 80 }),
             time: 1_700_000_000_000_000_000,

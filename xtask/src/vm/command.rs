@@ -18,6 +18,7 @@ use crate::base::progress;
 use crate::vm::image::{self, Image};
 use crate::vm::machine::{Published, Shape};
 use crate::vm::session::{self, CannotRun};
+use crate::vm::volumes::Volume;
 use crate::vm::{start, terminal};
 
 /// Run a container image on a whole machine of its architecture
@@ -33,7 +34,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// List the machines
     Boards {
         /// Print JSON instead of text
@@ -70,6 +71,9 @@ struct RunArgs {
     /// Working directory [default: that of the image]
     #[arg(long, short, value_name = "DIR")]
     workdir: Option<String>,
+    /// Let the program use a directory of this machine
+    #[arg(long, short, value_name = "HERE:MACHINE[:ro]")]
+    volume: Vec<Volume>,
     /// Make a port of the machine reachable at one of this machine's; for its own programs only, unless an address is given
     #[arg(long, short, value_name = "[ADDRESS:]PORT:PORT[/udp]")]
     publish: Vec<Published>,
@@ -131,6 +135,7 @@ fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
         processors: args.cpus,
         disks: &image.disks,
         network,
+        volumes: &args.volume,
         verbose: args.console,
     };
     let mut machine = start::start(cx, &image.kind, &shape, Duration::from_secs(args.boot_timeout))?;
@@ -162,6 +167,7 @@ fn program(args: &RunArgs, image: &Image) -> Result<Run> {
         directory: given(&args.workdir, &execution.working_dir),
         hostname: image.kind.host().name.to_owned(),
         layers: image.disks.len(),
+        volumes: args.volume.iter().enumerate().map(|(index, volume)| volume.mount(index)).collect(),
         network: args.network == Network::User,
         terminal: None,
         time: time.as_nanos().try_into()?,

@@ -26,6 +26,7 @@ use crate::vm::disks::inherited;
 use crate::vm::kernel::Kernel;
 use crate::vm::monitor::Monitor;
 use crate::vm::programs::Programs;
+use crate::vm::volumes::{Server, Volume, tag};
 
 /// Everything that is needed to start machines of one kind.
 pub(crate) struct Kind {
@@ -52,6 +53,7 @@ pub(crate) struct Shape<'a> {
     pub(crate) disks: &'a [File],
     /// The ports of the host that lead to the machine; `None` without a network.
     pub(crate) network: Option<&'a [Published]>,
+    pub(crate) volumes: &'a [Volume],
     /// Whether the kernel prints all of its messages.
     pub(crate) verbose: bool,
 }
@@ -106,6 +108,7 @@ pub(crate) struct Running {
     pub(crate) input: UnixStream,
     pub(crate) output: UnixStream,
     pub(crate) error: UnixStream,
+    _volumes: Vec<Server>,
 }
 
 impl Kind {
@@ -139,7 +142,7 @@ impl Kind {
     }
 
     /// Starts an emulator, which boots the machine or waits for a snapshot.
-    pub(crate) fn spawn(&self, shape: &Shape<'_>, from_snapshot: bool) -> Result<Running> {
+    pub(crate) fn spawn(&self, cx: &Context, shape: &Shape<'_>, from_snapshot: bool) -> Result<Running> {
         let pair = || UnixStream::pair().context("cannot create a socket");
         let ((console, console_end), (monitor, monitor_end), (control, control_end)) =
             (pair()?, pair()?, pair()?);
@@ -147,8 +150,11 @@ impl Kind {
         let ends = [console_end, monitor_end, control_end, input_end, output_end, error_end];
         let log = tempfile::tempfile()?;
         let disks = shape.disks.iter().map(AsFd::as_fd);
-        let descriptors: Vec<_> = ends.iter().map(AsFd::as_fd).chain(disks).collect();
-        let command = self.command(shape, &ends);
+        let servers = shape.volumes.iter().map(|volume| Server::start(cx, &self.programs, volume));
+        let servers: Vec<_> = servers.collect::<Result<_>>()?;
+        let volumes = servers.iter().map(|server| server.connection.as_fd());
+        let descriptors: Vec<_> = ends.iter().map(AsFd::as_fd).chain(disks).chain(volumes).collect();
+        let command = self.command(shape, &ends, &servers);
         let command = if from_snapshot { command.args(["-incoming", "defer"]) } else { command };
         let mut running = Running {
             emulator: exec::spawn_with(command, &descriptors, log.try_clone()?)?,
@@ -159,6 +165,7 @@ impl Kind {
             input,
             output,
             error,
+            _volumes: servers,
         };
         // Otherwise nothing would end when the emulator does.
         drop(ends);
@@ -167,7 +174,7 @@ impl Kind {
     }
 
     /// The emulator's command line. `ends` are its sockets: the console, the monitor, and the ports in the order of [`PORTS`].
-    fn command(&self, shape: &Shape<'_>, ends: &[UnixStream; 6]) -> Cmd<'static> {
+    fn command(&self, shape: &Shape<'_>, ends: &[UnixStream; 6], servers: &[Server]) -> Cmd<'static> {
         let data = &self.data;
         let bus = data.bus.suffix();
         let mut cmd = self.programs.cmd(&data.emulator);
@@ -175,7 +182,8 @@ impl Kind {
         for dir in self.programs.firmware() {
             cmd = cmd.arg("-L").arg(dir);
         }
-        cmd = cmd.args(&data.options).arg("-m").arg(shape.memory.unwrap_or(data.memory).to_string());
+        let memory = shape.memory.unwrap_or(data.memory);
+        cmd = cmd.args(&data.options).arg("-m").arg(memory.to_string());
         cmd = cmd.arg("-smp").arg(shape.processors.to_string());
         cmd = cmd.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&self.kernel.initramfs);
         let quiet = if shape.verbose { "" } else { " quiet" };
@@ -191,6 +199,16 @@ impl Kind {
         for (name, end) in PORTS.iter().zip(ports) {
             cmd = cmd.arg("-chardev").arg(socket(name, end));
             cmd = cmd.arg("-device").arg(format!("virtserialport,chardev={name},name={name}"));
+        }
+        if !servers.is_empty() {
+            // The servers read and write the machine's memory.
+            cmd = cmd.arg("-object").arg(format!("memory-backend-memfd,id=memory,size={memory}M,share=on"));
+            cmd = cmd.args(["-machine", "memory-backend=memory"]);
+        }
+        for (index, server) in servers.iter().enumerate() {
+            let tag = tag(index);
+            cmd = cmd.arg("-chardev").arg(socket(&tag, &server.connection));
+            cmd = cmd.arg("-device").arg(format!("vhost-user-fs-{bus},chardev={tag},tag={tag}"));
         }
         if let Some(published) = shape.network {
             let forwarded = published.iter().map(|port| format!(",hostfwd={port}"));

@@ -17,3 +17,4 @@ mod session;
 mod start;
 mod store;
 pub(crate) mod terminal;
+mod volumes;

@@ -22,38 +22,39 @@ const MEMORY: &str = "memory";
 /// # Errors
 /// It does not start within the time; the message has the kernel's last lines.
 pub(crate) fn start(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
-    if shape.verbose {
-        return boot(kind, shape, limit);
+    // The servers of volumes are no part of a snapshot.
+    if shape.verbose || !shape.volumes.is_empty() {
+        return boot(cx, kind, shape, limit);
     }
     let dir = cx.paths.machine("snapshot", &files::short_id(kind.identity(shape)?));
     let mut booted = None;
     cache::ensure(&dir, |partial| {
-        let machine = booted.insert(boot(kind, shape, limit)?);
+        let machine = booted.insert(boot(cx, kind, shape, limit)?);
         let _bar = Bar::short("saving a snapshot of the machine");
         machine.monitor.save(&partial.join(MEMORY)).context("cannot save a snapshot of the machine")
     })?;
     if let Some(machine) = booted {
         return Ok(machine);
     }
-    restore(kind, shape, &dir.join(MEMORY)).or_else(|error| {
+    restore(cx, kind, shape, &dir.join(MEMORY)).or_else(|error| {
         say(format_args!(
             "warning: a snapshot cannot be used, and is made again at the next start: {error:#}"
         ));
         files::remove_dir(&dir)?;
-        boot(kind, shape, limit)
+        boot(cx, kind, shape, limit)
     })
 }
 
-fn restore(kind: &Kind, shape: &Shape<'_>, memory: &Path) -> Result<Running> {
-    let mut machine = kind.spawn(shape, true)?;
+fn restore(cx: &Context, kind: &Kind, shape: &Shape<'_>, memory: &Path) -> Result<Running> {
+    let mut machine = kind.spawn(cx, shape, true)?;
     match machine.monitor.restore(memory) {
         Ok(()) => Ok(machine),
         Err(error) => Err(machine.fault(error)),
     }
 }
 
-fn boot(kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
-    let mut machine = kind.spawn(shape, false)?;
+fn boot(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
+    let mut machine = kind.spawn(cx, shape, false)?;
     let bar = Bar::short(format!("booting a machine for {}", kind.host()));
     let event = machine.receive(Some(limit), "the machine has not started");
     drop(bar);

@@ -57,6 +57,7 @@ fn serve(control: &File) -> Result<Event> {
     boot::renew(&run)?;
     boot::find_devices()?;
     root::assemble(run.layers)?;
+    root::mount_volumes(&run.volumes)?;
     network::configure(run.network, &run.hostname)?;
     program::run(&run, ports, requests).map(Event::Exited)
 }

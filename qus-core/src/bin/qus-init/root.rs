@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use fs_err as fs;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
-use qus_core::machine::layer_serial;
+use qus_core::machine::{Volume, layer_serial};
 
 use crate::boot::mount_kernel;
 use crate::port;
@@ -50,6 +50,17 @@ pub(crate) fn assemble(layers: usize) -> Result<()> {
     chroot(".")?;
     chdir("/")?;
     complete()
+}
+
+/// Mounts directories of the host.
+pub(crate) fn mount_volumes(volumes: &[Volume]) -> Result<()> {
+    for Volume { tag, target, read_only } in volumes {
+        fs::create_dir_all(target)?;
+        let flags = if *read_only { MsFlags::MS_RDONLY } else { MsFlags::empty() };
+        mount(Some(&**tag), &**target, Some("virtiofs"), flags, None::<&str>)
+            .with_context(|| format!("cannot mount the volume {target}"))?;
+    }
+    Ok(())
 }
 
 /// Mounts what containers have in `/dev` and `/sys`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::thread;
@@ -37,6 +37,7 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     report.check(LEVEL, "image of two layers: whiteouts, entry point, devices", || fixture.image())?;
     report.check(LEVEL, "snapshot: ten machines at once, and one that is damaged", || fixture.snapshot())?;
     report.check(LEVEL, "network: to this machine, from it, port in use, none", || fixture.network())?;
+    report.check(LEVEL, "volumes: read, written, read-only, missing", || fixture.volumes())?;
     report.check(LEVEL, "programs that cannot run, too little memory, time limits", || fixture.failures())?;
     report.check(LEVEL, "images that cannot be used", || fixture.unusable())?;
     report
@@ -233,6 +234,26 @@ impl Fixture<'_> {
         fails(&both, 2, "--publish needs a network")
     }
 
+    fn volumes(&self) -> Result<()> {
+        let (root, dir) = (self.root()?, tempfile::tempdir()?);
+        let (root, shared) = (root.to_str(), dir.path().to_str());
+        let (root, shared) = (root.context("a path is not UTF-8")?, shared.context("a path is not UTF-8")?);
+        fs::write(dir.path().join("given"), "from here\n")?;
+        let (volume, fixed) = (format!("{shared}:/work"), format!("{shared}:/fixed:ro"));
+        let script =
+            "cat given; echo back > made; chmod 640 made; ln -s given link; touch /fixed/none || exit 9";
+        let args = ["--arch", GUEST, "--volume", &volume, "--volume", &fixed, "--workdir", "/work", root];
+        let ended = self.vm(":", &[&args[..], &["bash", "-c", script]].concat())?;
+        ends(&ended, 9, "from here\n", "touch: cannot touch '/fixed/none': Read-only file system\n")?;
+        ensure!(fs::read_to_string(dir.path().join("made"))? == "back\n", "the file has other contents");
+        let mode = fs::metadata(dir.path().join("made"))?.permissions().mode() & 0o777;
+        ensure!(mode == 0o640, "the file has the mode {mode:o}");
+        ensure!(fs::read_link(dir.path().join("link"))? == Path::new("given"), "the link has another target");
+        let missing = format!("{shared}/none:/work");
+        let ended = self.vm(":", &["--arch", GUEST, "--volume", &missing, root, "true"])?;
+        fails(&ended, 125, "is no directory")
+    }
+
     fn failures(&self) -> Result<()> {
         let root = self.root()?;
         let root = root.to_str().context("the cache's path is not UTF-8")?;
@@ -303,18 +324,21 @@ impl Fixture<'_> {
         for (signal, status) in
             [(Signal::SIGKILL, None), (Signal::SIGINT, Some(130)), (Signal::SIGTERM, Some(130))]
         {
-            let run = cmd!(sh(), "{xtask} vm run --arch {GUEST} {root} bash -c")
+            let volume = format!("{}:/volume", root.display());
+            let run = cmd!(sh(), "{xtask} vm run --volume {volume} --arch {GUEST} {root} bash -c")
                 .args(["echo started >&2; sleep 600"]);
             let mut process =
                 BackgroundProcess::start(dir.path().join("stderr"), run.env("TMPDIR", dir.path()))?;
             process.wait_for_output("started")?;
-            let emulator = children(process.child.id())?;
-            ensure!(emulator.len() == 1, "xtask has {} child processes", emulator.len());
+            let programs = children(process.child.id())?;
+            ensure!(programs.len() == 2, "xtask has {} child processes", programs.len());
             process.signal(signal)?;
             let ended = process.child.wait()?;
             ensure!(ended.code() == status, "{ended} after {signal}");
-            let proc = Path::new("/proc").join(&emulator[0]);
-            until("the emulator ends", || Ok(!proc.exists()))?;
+            for program in programs {
+                let proc = Path::new("/proc").join(program);
+                until("QEMU and virtiofsd end", || Ok(!proc.exists()))?;
+            }
         }
         let names: Vec<_> =
             fs::read_dir(dir.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
