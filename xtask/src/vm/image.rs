@@ -130,15 +130,22 @@ fn from_engine(cx: &Context, reference: &str, arch: Option<&'static Host>) -> Re
     let parse = |text: &str| {
         serde_json::from_str::<Config>(text).context("the engine describes the image in an unknown form")
     };
-    let mut config = inspect().ok().map(|text| parse(&text)).transpose()?;
-    if config.as_ref().is_none_or(|config| !accepts(arch, &config.platform())) {
-        let _bar = Bar::new(format!("pulling {reference}"));
-        let platform = arch.map(|arch| format!("--platform=linux/{}", arch.platform));
-        let pull = client.cmd(&["pull", "--quiet"]).args(platform).arg(reference);
-        exec::read(pull).with_context(|| format!("{reference} is neither a file nor an image"))?;
-        config = Some(parse(&inspect()?)?);
+    let config = match inspect() {
+        Ok(text) => parse(&text)?,
+        Err(_) => {
+            let _bar = Bar::new(format!("pulling {reference}"));
+            let platform = arch.map(|arch| format!("--platform=linux/{}", arch.platform));
+            let pull = client.cmd(&["pull", "--quiet"]).args(platform).arg(reference);
+            exec::read(pull).with_context(|| format!("{reference} is neither a file nor an image"))?;
+            parse(&inspect()?)?
+        }
+    };
+    if let Some(arch) = arch.filter(|arch| !accepts(Some(arch), &config.platform())) {
+        return Err(hinted(
+            format_args!("the engine's {reference} is for linux/{}, not for {arch}", config.platform()),
+            format_args!("`docker pull --platform linux/{} {reference}` replaces it", arch.platform),
+        ));
     }
-    let config = config.context("the engine has no such image")?;
     let kind = kind(cx, &config, arch)?;
     let layers = config.layers()?;
     let cached: Option<Vec<File>> = layers.iter().map(|layer| disks::cached(cx, layer)).collect();
