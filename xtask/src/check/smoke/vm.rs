@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Output;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -15,11 +14,13 @@ use nix::sys::signal::Signal;
 use qemu_src::Guest;
 use qus_core::digest::Sha256;
 use serde_json::json;
+use tempfile::TempDir;
 use xshell::cmd;
 
 use crate::base::context::Context;
 use crate::base::exec::{self, sh};
 use crate::check::report::Report;
+use crate::check::smoke::fixture::command_output::CommandOutput;
 use crate::check::smoke::fixture::process::{BackgroundProcess, until};
 use crate::debian::guests;
 
@@ -32,7 +33,7 @@ const GUEST: &str = "arm64";
 const PRINTS: &str = "uname -m; sha256sum; stat -c '%a %u' / /tmp; id -u; pwd; echo $WORD; date +%Y";
 
 pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
-    let fixture = Fixture { cx, guest: cx.data.debian.guest(GUEST).context("debian.toml lacks a guest")? };
+    let fixture = Fixture::new(cx)?;
     report.check(LEVEL, "directory: streams, exit status, user, environment", || fixture.directory())?;
     report.check(LEVEL, "image of two layers: whiteouts, entry point, devices", || fixture.image())?;
     report.check(LEVEL, "snapshot: ten machines at once, and one that is damaged", || fixture.snapshot())?;
@@ -47,17 +48,37 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
 struct Fixture<'a> {
     cx: &'a Context,
     guest: &'a Guest,
+    dir: TempDir,
+    /// An image that all checks run.
+    layout: String,
 }
 
-impl Fixture<'_> {
+impl<'a> Fixture<'a> {
+    fn new(cx: &'a Context) -> Result<Self> {
+        let guest = cx.data.debian.guest(GUEST).context("debian.toml lacks a guest")?;
+        let dir = tempfile::tempdir()?;
+        let layout = dir.path().join("layout").to_str().context("a path is not UTF-8")?.to_owned();
+        Ok(Self { cx, guest, dir, layout })
+    }
+
     fn root(&self) -> Result<PathBuf> {
         guests::root(self.cx, self.guest, "container", &self.cx.data.debian.packages.container_rootfs)
     }
 
+    /// The path of the image, which the first check that needs it writes.
+    fn layout(&self) -> Result<&str> {
+        if !Path::new(&self.layout).exists() {
+            self.write_layout(Path::new(&self.layout))?;
+        }
+        Ok(&self.layout)
+    }
+
     /// Runs `cargo xtask vm run` with this input.
-    fn vm(&self, input: &str, args: &[&str]) -> Result<Output> {
+    fn vm(&self, input: &str, args: &[&str]) -> Result<CommandOutput> {
         let xtask = std::env::current_exe()?;
-        exec::output(cmd!(sh(), "sh -c {input}' | \"$0\" vm run \"$@\"' {xtask} {args...}"))
+        let script = format!("{input} | \"$0\" vm run \"$@\"");
+        let ended = exec::output(cmd!(sh(), "sh -c {script} {xtask} {args...}"))?;
+        Ok(CommandOutput::new(format!("vm run {}", args.join(" ")), ended))
     }
 
     fn directory(&self) -> Result<()> {
@@ -75,20 +96,16 @@ impl Fixture<'_> {
             self.guest.machine,
             Sha256::of(&input)
         );
-        ends(&ended, 7, &expected, "problem\n")
+        ended.ends(7, &expected, "problem\n")
     }
 
     fn image(&self) -> Result<()> {
-        let dir = tempfile::tempdir()?;
-        let layout = dir.path().join("layout");
-        self.write_layout(&layout)?;
-        let layout = layout.to_str().context("the directory's path is not UTF-8")?;
-        // The entry point is `bash -c`, the program follows.
-        let script = "cat /layer; test ! -e /etc/debian_version; echo $? $IMAGE; \
+        let layout = self.layout()?;
+        self.vm(":", &[layout])?.ends(0, "second\n", "")?;
+        let script = "test ! -e /etc/debian_version; echo $? $IMAGE; \
             echo to > /dev/stderr; tty; echo > /dev/full";
-        let ended = self.vm(":", &[layout, script])?;
-        let expected = "second\n0 of image\nnot a tty\n";
-        ends(&ended, 1, expected, "to\n/bin/bash: line 1: echo: write error: No space left on device\n")
+        let full = "to\nbash: line 1: echo: write error: No space left on device\n";
+        self.vm(":", &[layout, "bash", "-c", script])?.ends(1, "0 of image\nnot a tty\n", full)
     }
 
     /// Writes an OCI layout of two layers: Debian's root filesystem, and a few changes.
@@ -119,7 +136,7 @@ impl Fixture<'_> {
         let (os, variant) = ("linux", "v8");
         let config = json!({
             "architecture": GUEST, "variant": variant, "os": os,
-            "config": { "Entrypoint": ["/bin/bash", "-c"], "Env": ["IMAGE=of image"] },
+            "config": { "Cmd": ["cat", "/layer"], "Env": ["IMAGE=of image"] },
             "rootfs": { "type": "layers", "diff_ids": ids },
         });
         let descriptor = |kind: &str, bytes: &[u8]| -> Result<_> {
@@ -142,15 +159,13 @@ impl Fixture<'_> {
 
     /// Machines of one snapshot have the right time, and random numbers of their own.
     fn snapshot(&self) -> Result<()> {
-        let root = self.root()?;
-        let root = root.to_str().context("the cache's path is not UTF-8")?;
+        let layout = self.layout()?;
         let numbers = "head -c 16 /dev/urandom | sha256sum; cat /proc/sys/kernel/random/boot_id; date +%s";
         let seconds = || Ok::<u64, anyhow::Error>(SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs());
         let run = || -> Result<Vec<String>> {
             let start = seconds()?;
-            let ended = self.vm(":", &["--arch", GUEST, root, "bash", "-c", numbers])?;
-            let text = String::from_utf8_lossy(&ended.stdout).into_owned();
-            let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            let ended = self.vm(":", &[layout, "bash", "-c", numbers])?;
+            let mut lines: Vec<_> = ended.stdout.lines().map(str::to_owned).collect();
             let time: u64 = lines.pop().context("the program printed nothing")?.parse()?;
             ensure!((start..=seconds()?).contains(&time), "the machine's time is {time}, at {start}");
             Ok(lines)
@@ -170,8 +185,8 @@ impl Fixture<'_> {
         ensure!(found.len() == 22, "eleven machines have {} different numbers instead of 22", found.len());
         // The snapshot of a size that nobody uses.
         let before = self.snapshots()?;
-        let run = || self.vm(":", &["--arch", GUEST, "--memory", "517", root, "bash", "-c", "exit 3"]);
-        ends(&run()?, 3, "", "")?;
+        let run = || self.vm(":", &["--memory", "517", layout, "bash", "-c", "exit 3"]);
+        run()?.ends(3, "", "")?;
         let all = self.snapshots()?;
         let made: Vec<_> = all.difference(&before).collect();
         let [made] = &made[..] else { bail!("{} snapshots were made instead of one", made.len()) };
@@ -179,7 +194,7 @@ impl Fixture<'_> {
         memory.file().write_all_at(b"damaged", 1 << 20)?;
         let ended = run();
         fs::remove_dir_all(made)?;
-        fails(&ended?, 3, "cached file does not match its checksum")
+        ended?.exits(3, &["cached file does not match its checksum"])
     }
 
     fn snapshots(&self) -> Result<BTreeSet<PathBuf>> {
@@ -190,10 +205,7 @@ impl Fixture<'_> {
     }
 
     fn network(&self) -> Result<()> {
-        let (dir, xtask) = (tempfile::tempdir()?, std::env::current_exe()?);
-        let layout = dir.path().join("layout");
-        self.write_layout(&layout)?;
-        let text = layout.to_str().context("the directory's path is not UTF-8")?;
+        let (layout, xtask) = (self.layout()?, std::env::current_exe()?);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let server = thread::spawn(move || -> Result<String> {
@@ -205,19 +217,22 @@ impl Fixture<'_> {
         });
         let script =
             format!("exec 3<>/dev/tcp/10.0.2.2/{port}; echo question >&3; cat <&3; cat /etc/hostname");
-        ends(&self.vm(":", &[text, &script])?, 0, "answer\narm64v8\n", "")?;
+        self.vm(":", &[layout, "bash", "-c", &script])?.ends(0, "answer\narm64v8\n", "")?;
         let line = server.join().map_err(|_| anyhow!("a thread panicked"))??;
         ensure!(line == "question\n", "the machine has sent {line:?}");
 
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let publish = format!("{port}:80");
-        let ended = self.vm(":", &["--publish", &publish, text, "true"])?;
-        fails(&ended, 125, "Could not set up host forwarding rule")?;
+        let ended = self.vm(":", &["--publish", &publish, layout, "true"])?;
+        ended.exits(125, &["Could not set up host forwarding rule"])?;
         drop(listener);
-        let run =
-            cmd!(sh(), "{xtask} vm run --publish {publish} {layout}").arg("/busybox nc -l -p 80 < /layer");
-        let process = BackgroundProcess::start(dir.path().join("stderr"), run)?;
+        let run = cmd!(sh(), "{xtask} vm run --publish {publish} {layout}").args([
+            "bash",
+            "-c",
+            "/busybox nc -l -p 80 < /layer",
+        ]);
+        let process = BackgroundProcess::start(self.dir.path().join("stderr"), run)?;
         let mut received = String::new();
         until("the program answers", || {
             // Connections that are too early are closed without data.
@@ -228,35 +243,33 @@ impl Fixture<'_> {
         ensure!(received == "second\n", "the program has sent {received:?}");
         drop(process);
 
-        let none = self.vm(":", &["--network", "none", text, "ls /sys/class/net; exit 4"])?;
-        ends(&none, 4, "lo\n", "")?;
-        let both = self.vm(":", &["--network", "none", "--publish", "1:1", text, "true"])?;
-        fails(&both, 2, "--publish needs a network")
+        let none = self.vm(":", &["--network", "none", layout, "bash", "-c", "ls /sys/class/net; exit 4"])?;
+        none.ends(4, "lo\n", "")?;
+        let both = self.vm(":", &["--network", "none", "--publish", "1:1", layout, "true"])?;
+        both.exits(2, &["--publish needs a network"])
     }
 
     fn volumes(&self) -> Result<()> {
-        let (root, dir) = (self.root()?, tempfile::tempdir()?);
-        let (root, shared) = (root.to_str(), dir.path().to_str());
-        let (root, shared) = (root.context("a path is not UTF-8")?, shared.context("a path is not UTF-8")?);
+        let (layout, dir) = (self.layout()?, tempfile::tempdir()?);
+        let shared = dir.path().to_str().context("a path is not UTF-8")?;
         fs::write(dir.path().join("given"), "from here\n")?;
         let (volume, fixed) = (format!("{shared}:/work"), format!("{shared}:/fixed:ro"));
         let script =
             "cat given; echo back > made; chmod 640 made; ln -s given link; touch /fixed/none || exit 9";
-        let args = ["--arch", GUEST, "--volume", &volume, "--volume", &fixed, "--workdir", "/work", root];
+        let args = ["--volume", &volume, "--volume", &fixed, "--workdir", "/work", layout];
         let ended = self.vm(":", &[&args[..], &["bash", "-c", script]].concat())?;
-        ends(&ended, 9, "from here\n", "touch: cannot touch '/fixed/none': Read-only file system\n")?;
+        ended.ends(9, "from here\n", "touch: cannot touch '/fixed/none': Read-only file system\n")?;
         ensure!(fs::read_to_string(dir.path().join("made"))? == "back\n", "the file has other contents");
         let mode = fs::metadata(dir.path().join("made"))?.permissions().mode() & 0o777;
         ensure!(mode == 0o640, "the file has the mode {mode:o}");
         ensure!(fs::read_link(dir.path().join("link"))? == Path::new("given"), "the link has another target");
         let missing = format!("{shared}/none:/work");
-        let ended = self.vm(":", &["--arch", GUEST, "--volume", &missing, root, "true"])?;
-        fails(&ended, 125, "is no directory")
+        let ended = self.vm(":", &["--volume", &missing, layout, "true"])?;
+        ended.exits(125, &["is no directory"])
     }
 
     fn failures(&self) -> Result<()> {
-        let root = self.root()?;
-        let root = root.to_str().context("the cache's path is not UTF-8")?;
+        let layout = self.layout()?;
         for (options, program, status, expected) in [
             (
                 &[][..],
@@ -264,7 +277,7 @@ impl Fixture<'_> {
                 127,
                 "cannot run /no/such/program: No such file or directory",
             ),
-            (&[], &["/etc/debian_version"], 126, "cannot run /etc/debian_version: Permission denied"),
+            (&[], &["/etc/issue"], 126, "cannot run /etc/issue: Permission denied"),
             (&["--user", "nobody-there"], &["true"], 125, "the image has no user nobody-there"),
             (&["--memory", "64"], &["true"], 125, "the kernel"),
             (&["--timeout", "1"], &["sleep", "60"], 125, "the program has not ended within 1 s"),
@@ -275,11 +288,11 @@ impl Fixture<'_> {
                 "the machine has not started within 1 s",
             ),
         ] {
-            let ended = self.vm(":", &[&["--arch", GUEST], options, &[root], program].concat())?;
-            fails(&ended, status, expected)?;
+            let ended = self.vm(":", &[options, &[layout], program].concat())?;
+            ended.exits(status, &[expected])?;
         }
-        let ended = self.vm(":", &["--arch", GUEST, root, "bash", "-c", "kill -TERM $$"])?;
-        ends(&ended, 128 + 15, "", "")
+        let ended = self.vm(":", &[layout, "bash", "-c", "kill -TERM $$"])?;
+        ended.ends(128 + 15, "", "")
     }
 
     fn unusable(&self) -> Result<()> {
@@ -304,9 +317,9 @@ impl Fixture<'_> {
             (&["--arch", GUEST, none], 125, "/no/such/image does not exist"),
             (&["--env", "WORD", &*layout], 2, "it has no name and value"),
         ] {
-            fails(&self.vm(":", args)?, status, expected)?;
+            self.vm(":", args)?.exits(status, &[expected])?;
         }
-        // A byte of a layer changes. Its disk may be in the cache, so that it is another layer.
+        // The layers may be in the cache, the manifest is read each time.
         let index = fs::read_to_string(Path::new(&layout).join("index.json"))?;
         let manifest = index
             .split("sha256:")
@@ -315,17 +328,17 @@ impl Fixture<'_> {
             .context("the index has no manifest")?;
         let manifest = Path::new(&layout).join("blobs/sha256").join(manifest);
         fs::write(&manifest, fs::read_to_string(&manifest)?.replace("config.v1", "config.v2"))?;
-        fails(&self.vm(":", &[&layout])?, 125, "does not match its digest")
+        self.vm(":", &[&layout])?.exits(125, &["does not match its digest"])
     }
 
     fn interrupted(&self) -> Result<()> {
-        let (root, dir) = (self.root()?, tempfile::tempdir()?);
+        let (layout, dir) = (self.layout()?, tempfile::tempdir()?);
         let xtask = std::env::current_exe()?;
         for (signal, status) in
             [(Signal::SIGKILL, None), (Signal::SIGINT, Some(130)), (Signal::SIGTERM, Some(130))]
         {
-            let volume = format!("{}:/volume", root.display());
-            let run = cmd!(sh(), "{xtask} vm run --volume {volume} --arch {GUEST} {root} bash -c")
+            let volume = format!("{layout}:/volume");
+            let run = cmd!(sh(), "{xtask} vm run --volume {volume} {layout} bash -c")
                 .args(["echo started >&2; sleep 600"]);
             let mut process =
                 BackgroundProcess::start(dir.path().join("stderr"), run.env("TMPDIR", dir.path()))?;
@@ -343,10 +356,9 @@ impl Fixture<'_> {
         let names: Vec<_> =
             fs::read_dir(dir.path())?.map(|entry| Ok(entry?.file_name())).collect::<Result<_>>()?;
         ensure!(names == ["stderr"], "temporary files stay: {names:?}");
-        let root = root.to_str().context("the cache's path is not UTF-8")?;
-        let script = format!("{} vm run --arch {GUEST} {root} yes | head -n 1", xtask.display());
+        let script = format!("{} vm run {layout} yes | head -n 1", xtask.display());
         let ended = exec::output(cmd!(sh(), "timeout 60 bash -o pipefail -c {script}"))?;
-        ends(&ended, 128 + 13, "y\n", "")
+        CommandOutput::new(script, ended).ends(128 + 13, "y\n", "")
     }
 }
 
@@ -357,21 +369,4 @@ fn children(process: u32) -> Result<Vec<String>> {
         text += &fs::read_to_string(thread?.path().join("children"))?;
     }
     Ok(text.split_whitespace().map(str::to_owned).collect())
-}
-
-/// Checks the exit status and the output of a program. Progress may come before what it writes to stderr.
-fn ends(ended: &Output, status: i32, stdout: &str, stderr: &str) -> Result<()> {
-    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    let is_expected = ended.status.code() == Some(status) && out == stdout && err.ends_with(stderr);
-    ensure!(is_expected, "{}, stdout {out:?} instead of {stdout:?}, stderr {err:?}", ended.status);
-    Ok(())
-}
-
-/// Checks the exit status and the message of a machine that fails.
-fn fails(ended: &Output, status: i32, message: &str) -> Result<()> {
-    let error = String::from_utf8_lossy(&ended.stderr);
-    let is_expected =
-        ended.status.code() == Some(status) && error.contains(message) && ended.stdout.is_empty();
-    ensure!(is_expected, "{} instead of {status}; `{message}` is not in: {error}", ended.status);
-    Ok(())
 }

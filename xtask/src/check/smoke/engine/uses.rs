@@ -35,6 +35,7 @@ pub(super) fn run(checks: &mut EngineChecks<'_>) -> Result<()> {
             |fixture| root_filesystem(fixture, guest),
         )?;
     }
+    checks.check("cargo xtask vm run: an image of the engine on a whole machine", whole_machine)?;
     checks.check("registered by the small image of one guest", small_image)?;
     checks.check(
         "registered by the image without emulators: emulators of a directory of the host",
@@ -205,6 +206,21 @@ fn root_filesystem(fixture: &EngineFixture<'_>, guest: &Guest) -> Result<()> {
     let output = fixture.run_container(guest, &name, &["/bin/bash", "-c", WORK])?;
     output.writes(&format!("{}\n{expected}\n", machine(guest)))?;
     fixture.docker(&["image", "rm", &name])?.succeeds().map(drop)
+}
+
+/// Runs an image of the engine with a kernel of its own, and leaves the image as it is.
+fn whole_machine(fixture: &EngineFixture<'_>) -> Result<()> {
+    let guest = guest_named(fixture.kernel.cx, "arm64")?;
+    let context = fixture.path("machine");
+    fixture.busybox_image(&context, &guests::program(fixture.kernel.cx, guest, "busybox")?)?;
+    fixture.build(&context, &platform(guest)?, &["--tag", "for-machine", "--load"])?;
+    let target = fixture.kernel.cx.paths.cargo_target();
+    let run = |args: &[&str]| fixture.kernel.run(fixture.xtask(target, &[&["vm", "run"], args].concat())?);
+    let script = "uname -m; exit 4";
+    run(&["for-machine", "busybox", "sh", "-c", script])?.ends(4, "aarch64\n", "")?;
+    let why = "the engine's for-machine is for linux/arm64, not for s390x";
+    run(&["--arch", "s390x", "for-machine", "busybox"])?.exits(125, &[why])?;
+    fixture.docker(&["image", "rm", "for-machine"])?.succeeds().map(drop)
 }
 
 /// Computes on the host the checksum that [`WORK`] prints.
