@@ -66,9 +66,13 @@ impl Bus {
 }
 
 impl Machines {
-    /// The machine that runs programs of this host.
+    /// The machine that runs programs of this host: its own, or one of another variant or of the 64-bit architecture of the
+    /// family, whose kernel runs them, too.
     pub fn of(&self, host: &Host) -> Option<&Machine> {
-        self.machines.iter().find(|machine| machine.host == host)
+        let find = |runs: &dyn Fn(&Host) -> bool| self.machines.iter().find(|machine| runs(machine.host));
+        find(&|own| own == host)
+            .or_else(|| find(&|own| own.arch == host.arch))
+            .or_else(|| find(&|own| own.may_run(host.arch)))
     }
 
     /// The modules that a machine loads first, in this order.
@@ -84,5 +88,23 @@ impl Machines {
             }
         }
         findings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::QemuSrc;
+
+    #[test]
+    fn machines_run_programs_of_their_family() {
+        let data = QemuSrc::load(Path::new(env!("CARGO_MANIFEST_DIR"))).unwrap();
+        let machine = |host: &str| data.machines.of(host.parse().unwrap()).map(|machine| machine.host.name);
+        assert_eq!(machine("arm64"), Some("arm64v8"));
+        assert_eq!(machine("arm/v7"), Some("arm32v7"));
+        assert_eq!(machine("arm/v6"), Some("arm32v7"));
+        assert_eq!(machine("386"), Some("amd64"));
+        assert_eq!(machine("loong64"), None);
     }
 }

@@ -52,6 +52,10 @@ enum Command {
 /// Exit status: that of the program; 125 if the machine fails, 126 if the program cannot be executed, 127 if it does not
 /// exist, 2 for invalid arguments.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask vm run --arch riscv64 debian:trixie uname -m
+  cargo xtask vm run --volume .:/work --workdir /work ./image.tar make check
+  cargo xtask vm run --publish 8080:80 --memory 1024 example.com/server:1")]
 struct RunArgs {
     /// Architecture, such as arm64, arm/v7 or s390x [default: that of the image]
     #[arg(long)]
@@ -89,6 +93,7 @@ struct RunArgs {
     /// Print the kernel's messages to stderr
     #[arg(long)]
     console: bool,
+    /// Image, archive or directory
     image: String,
     /// Program and arguments [default: those of the image]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
