@@ -21,7 +21,7 @@ pub struct Machines {
 }
 
 /// A machine.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
     /// The host whose programs it runs.

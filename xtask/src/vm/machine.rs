@@ -30,19 +30,9 @@ use crate::vm::volumes::{Server, Volume, tag};
 
 /// Everything that is needed to start machines of one kind.
 pub(crate) struct Kind {
-    data: KindData,
+    data: Machine,
     programs: Programs,
     kernel: Kernel,
-}
-
-/// What of `machines.toml` a command line has.
-struct KindData {
-    host: &'static Host,
-    emulator: String,
-    options: Vec<String>,
-    memory: u32,
-    console: String,
-    bus: Bus,
 }
 
 /// The size and the disks of a machine.
@@ -116,7 +106,7 @@ impl Kind {
     pub(crate) fn ensure(cx: &Context, host: &'static Host) -> Result<Self> {
         let machine = cx.data.machines.of(host).ok_or_else(|| unknown(cx, host))?;
         Ok(Self {
-            data: KindData::new(machine),
+            data: machine.clone(),
             programs: Programs::ensure(cx, machine)?,
             kernel: Kernel::ensure(cx, machine)?,
         })
@@ -130,14 +120,19 @@ impl Kind {
         self.data.host
     }
 
+    /// In MiB.
+    fn memory(&self, shape: &Shape<'_>) -> u32 {
+        shape.memory.unwrap_or(self.data.memory)
+    }
+
     /// What decides whether a snapshot of one machine can be used for another.
     pub(crate) fn identity(&self, shape: &Shape<'_>) -> Result<String> {
-        let Shape { memory, processors, .. } = shape;
-        let KindData { emulator, options, console, .. } = &self.data;
+        let (memory, processors) = (self.memory(shape), shape.processors);
+        let Machine { emulator, options, console, .. } = &self.data;
         let (programs, kernel) = (self.programs.identity()?, self.kernel.identity()?);
         let (slots, network) = (slots(shape.disks.len()), shape.network.is_some());
         Ok(format!(
-            "{programs} {kernel} {emulator} {options:?} {console} {memory:?} {processors} {slots} {network}"
+            "{programs} {kernel} {emulator} {options:?} {console} {memory} {processors} {slots} {network}"
         ))
     }
 
@@ -182,7 +177,7 @@ impl Kind {
         for dir in self.programs.firmware() {
             cmd = cmd.arg("-L").arg(dir);
         }
-        let memory = shape.memory.unwrap_or(data.memory);
+        let memory = self.memory(shape);
         cmd = cmd.args(&data.options).arg("-m").arg(memory.to_string());
         cmd = cmd.arg("-smp").arg(shape.processors.to_string());
         cmd = cmd.arg("-kernel").arg(&self.kernel.image).arg("-initrd").arg(&self.kernel.initramfs);
@@ -247,19 +242,6 @@ fn slots(layers: usize) -> usize {
 
 /// The virtio-serial ports.
 const PORTS: [&str; 4] = [CONTROL, INPUT, OUTPUT, ERROR];
-
-impl KindData {
-    fn new(machine: &Machine) -> Self {
-        Self {
-            host: machine.host,
-            emulator: machine.emulator.clone(),
-            options: machine.options.clone(),
-            memory: machine.memory,
-            console: machine.console.clone(),
-            bus: machine.bus,
-        }
-    }
-}
 
 fn unknown(cx: &Context, host: &Host) -> anyhow::Error {
     let known: Vec<_> = cx.data.machines.machines.iter().map(|machine| machine.host.name).collect();

@@ -74,7 +74,8 @@ impl Store {
         let read = file.read_at(&mut head, 0)?;
         let file = if is_compressed(&head[..read]) {
             let mut plain = tempfile::tempfile()?;
-            io::copy(&mut decompressed(BufReader::new(file))?, &mut plain)?;
+            let all = Part { file: &file, position: 0, end: u64::MAX };
+            io::copy(&mut decompressed(BufReader::new(all))?, &mut plain)?;
             plain
         } else {
             file
@@ -215,5 +216,107 @@ impl Read for Part<'_> {
         let length = self.file.read_at(&mut buffer[..wanted], self.position)?;
         self.position += length as u64;
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    use serde_json::{Value, json};
+
+    /// An OCI layout in a temporary directory.
+    struct Layout(tempfile::TempDir);
+
+    impl Layout {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            fs_err::create_dir_all(dir.path().join("blobs/sha256")).unwrap();
+            Self(dir)
+        }
+
+        fn put(&self, value: &Value, kind: &str) -> Value {
+            let text = value.to_string();
+            let digest = Sha256::of(&text);
+            fs_err::write(self.0.path().join(blob(&digest)), &text).unwrap();
+            json!({ "mediaType": format!("application/vnd.oci.image.{kind}"), "digest": format!("sha256:{digest}") })
+        }
+
+        fn image(&self, architecture: &str) -> Value {
+            let ids = [format!("sha256:{}", "1".repeat(64))];
+            let config = self.put(
+                &json!({ "architecture": architecture, "rootfs": { "diff_ids": ids } }),
+                "config.v1+json",
+            );
+            let layer = json!({ "mediaType": "layer", "digest": format!("sha256:{}", "2".repeat(64)) });
+            self.put(&json!({ "config": config, "layers": [layer] }), "manifest.v1+json")
+        }
+
+        fn index(&self, manifests: &[Value]) -> Store {
+            fs_err::write(self.0.path().join("index.json"), json!({ "manifests": manifests }).to_string())
+                .unwrap();
+            Store::Directory(self.0.path().to_owned())
+        }
+    }
+
+    #[test]
+    fn an_image_is_chosen_by_its_platform() {
+        let layout = Layout::new();
+        let mut attestation = layout.image("unknown");
+        attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+        let images = [layout.image("arm64"), layout.image("s390x"), attestation];
+        let nested = layout.put(&json!({ "manifests": images }), "index.v1+json");
+        let store = layout.index(&[nested]);
+        let image = store.image(|platform| platform == "s390x").unwrap();
+        assert_eq!(image.config.platform(), "s390x");
+        assert_eq!(image.blobs, [Path::new("blobs/sha256").join("2".repeat(64))]);
+        let error = |wanted: fn(&str) -> bool| store.image(wanted).err().unwrap().to_string();
+        assert_eq!(error(|_| true), "the layout has 2 images (arm64, s390x)");
+        assert_eq!(error(|_| false), "the layout has no image for this platform; it has arm64, s390x");
+    }
+
+    #[test]
+    fn damaged_layouts_are_refused() {
+        let layout = Layout::new();
+        let mut index = layout.put(&json!({ "manifests": [] }), "index.v1+json");
+        for _ in 0..DEEPEST {
+            index = layout.put(&json!({ "manifests": [index] }), "index.v1+json");
+        }
+        let error = |store: Store| format!("{:#}", store.image(|_| true).err().unwrap());
+        assert_eq!(error(layout.index(&[index])), "the image has more than 4 indexes in each other");
+        let image = layout.image("arm64");
+        let digest = parse_digest(image["digest"].as_str().unwrap()).unwrap();
+        let store = layout.index(&[image]);
+        fs_err::write(layout.0.path().join(blob(&digest)), "{}").unwrap();
+        assert!(error(store).ends_with("does not match its digest"));
+    }
+
+    #[test]
+    fn archives_are_read_in_place() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let manifest = json!([{ "Config": "a.json", "Layers": ["one/layer.tar"] }]).to_string();
+        for (path, text) in [
+            ("./manifest.json", &*manifest),
+            ("a.json", "{\"architecture\":\"arm64\"}"),
+            ("one/layer.tar", "layer"),
+        ] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(text.len() as u64);
+            builder.append_data(&mut header, path, text.as_bytes()).unwrap();
+        }
+        let archive = builder.into_inner().unwrap();
+        for bytes in [archive.clone(), zstd::encode_all(&*archive, 1).unwrap()] {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let store = Store::archive(file).unwrap();
+            let image = store.image(|_| true).unwrap();
+            let mut text = String::new();
+            store.open(&image.blobs[0]).unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), image.config.platform().as_str()), ("layer", "arm64"));
+            let error = |path: &str| store.open(Path::new(path)).err().unwrap().to_string();
+            assert_eq!(error("none"), "the archive lacks none");
+            assert_eq!(error("../etc/passwd"), "the image refers to ../etc/passwd, which is outside of it");
+        }
     }
 }
