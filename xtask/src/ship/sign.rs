@@ -19,12 +19,9 @@ pub(super) const NAMESPACE: &str = "qus-release";
 const COSIGN_KEYS: [&str; 2] =
     ["-----BEGIN ENCRYPTED SIGSTORE PRIVATE KEY-----", "-----BEGIN ENCRYPTED COSIGN PRIVATE KEY-----"];
 
-/// What the name of a signature has after that of the file, for each kind of key.
-const SUFFIXES: [&str; 3] = ["sig", "minisig", "sigstore.json"];
-
 /// Whether a file has a signature next to it.
 pub(super) fn is_signed(file: &Path) -> bool {
-    SUFFIXES.iter().any(|suffix| files::with_suffix(file, suffix).exists())
+    Kind::ALL.iter().any(|kind| files::with_suffix(file, kind.suffix()).exists())
 }
 
 /// A key, and the program that signs with it.
@@ -38,6 +35,19 @@ enum Kind {
     Ssh,
     Minisign,
     Cosign,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Ssh, Self::Minisign, Self::Cosign];
+
+    /// What the name of a signature has after that of the file.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Ssh => "sig",
+            Self::Minisign => "minisig",
+            Self::Cosign => "sigstore.json",
+        }
+    }
 }
 
 impl Signer {
@@ -101,7 +111,7 @@ impl Signer {
         let Self { key, kind } = self;
         let name = file.file_name().context("no file to sign")?.to_string_lossy();
         let _bar = Bar::new(format!("signing {name}"));
-        let signature = files::with_suffix(file, SUFFIXES[*kind as usize]);
+        let signature = files::with_suffix(file, kind.suffix());
         self.run(match kind {
             Kind::Ssh => cmd!(sh(), "ssh-keygen -q -Y sign -n {NAMESPACE} -f {key} {file}"),
             Kind::Minisign => cmd!(sh(), "minisign -S -s {key} -m {file}"),
