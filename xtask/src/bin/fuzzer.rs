@@ -15,8 +15,12 @@ mod engine;
 mod fuzz;
 #[path = "../qemu/mod.rs"]
 mod qemu;
+#[path = "../qus/mod.rs"]
+mod qus;
 #[path = "../ship/mod.rs"]
 mod ship;
+#[path = "../vm/mod.rs"]
+mod vm;
 
 use std::sync::LazyLock;
 

@@ -12,6 +12,7 @@ use qus_core::bundle::Bundle;
 use qus_core::compat::translate;
 use qus_core::digest::parse_list;
 use qus_core::elf::Elf;
+use qus_core::machine::{Event, receive, send};
 use qus_core::mount::shared_proc_in;
 use qus_core::persist::Manifest;
 use qus_core::text::{Show, lines};
@@ -20,6 +21,7 @@ use crate::base::unpack;
 use crate::qemu::{substitute, tree};
 use crate::ship::images::plan::{check_repo, check_tag, split_repo};
 use crate::ship::images::registry;
+use crate::vm::layer;
 
 /// A parser of untrusted input, with its name.
 pub(crate) struct Target {
@@ -28,13 +30,15 @@ pub(crate) struct Target {
     pub(crate) run: fn(&[u8]),
 }
 
-pub(crate) const TARGETS: [Target; 14] = [
+pub(crate) const TARGETS: [Target; 16] = [
     Target { name: "bundle", run: bundle },
     Target { name: "checksums", run: |bytes| as_text(bytes, checksums) },
     Target { name: "compat", run: |bytes| as_text(bytes, compat) },
     Target { name: "elf", run: elf },
     Target { name: "entry", run: entry },
     Target { name: "index", run: |bytes| as_text(bytes, index) },
+    Target { name: "layer", run: layer },
+    Target { name: "machine", run: machine },
     Target { name: "manifest", run: manifest },
     Target { name: "mountinfo", run: mountinfo },
     Target { name: "plain-files", run: plain_files },
@@ -125,6 +129,28 @@ fn is_plain(path: &str) -> bool {
     Path::new(path).file_name() == Some(OsStr::new(path))
 }
 
+/// The archive of an image's layer: what is accepted is in a form that is not changed again.
+fn layer(bytes: &[u8]) {
+    let mut once = Vec::new();
+    let accepted = layer::rewrite(&*with_checksums(bytes), &mut once).is_ok();
+    // What the archive's own headers describe can be larger than the archive.
+    if accepted && once.len() < 1 << 20 {
+        let mut twice = Vec::new();
+        layer::rewrite(&*once, &mut twice).expect("what was written can be read");
+        assert!(once == twice);
+    }
+}
+
+/// What a machine sends: a message that is read is written and read again, the same.
+fn machine(bytes: &[u8]) {
+    let mut port = bytes;
+    while let Ok(Some(event)) = receive::<Event>(&mut port) {
+        let mut line = Vec::new();
+        send(&mut line, &event).expect("memory can be written");
+        assert_eq!(receive(&mut &*line).ok(), Some(Some(event)));
+    }
+}
+
 /// The list of persistent files: every path is one that qus writes.
 fn manifest(bytes: &[u8]) {
     let Ok(manifest) = Manifest::parse(bytes) else { return };
@@ -164,6 +190,15 @@ fn source(bytes: &[u8]) {
 /// Gives an archive to a function that unpacks it into the directory `into` of the directory that is returned, whether
 /// it accepts the archive or not. The checksums of headers are correct, because no fuzzer finds them.
 fn unpacked(bytes: &[u8], unpack: impl Fn(&[u8], &Path) -> anyhow::Result<()>) -> Option<tempfile::TempDir> {
+    let dir = tempfile::tempdir().ok()?;
+    let into = dir.path().join("into");
+    fs::create_dir(&into).ok()?;
+    let _ = unpack(&with_checksums(bytes), &into);
+    Some(dir)
+}
+
+/// A tar archive whose headers have correct checksums.
+fn with_checksums(bytes: &[u8]) -> Vec<u8> {
     const BLOCK: usize = 512;
     const CHECKSUM: std::ops::Range<usize> = 148..156;
     let mut tar = bytes.to_vec();
@@ -172,11 +207,7 @@ fn unpacked(bytes: &[u8], unpack: impl Fn(&[u8], &Path) -> anyhow::Result<()>) -
         let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
         block[CHECKSUM].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
-    let dir = tempfile::tempdir().ok()?;
-    let into = dir.path().join("into");
-    fs::create_dir(&into).ok()?;
-    let _ = unpack(&tar, &into);
-    Some(dir)
+    tar
 }
 
 /// All files below a directory, but no directories.

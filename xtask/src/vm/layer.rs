@@ -63,7 +63,9 @@ pub(crate) fn rewrite(from: impl Read, to: impl Write) -> Result<()> {
         }
         // The root directory has no name.
         let name = if path.as_os_str().is_empty() { Path::new(".") } else { &*path };
-        builder.append_data(&mut header, name, &mut entry)?;
+        // Others have no contents, whatever their headers say.
+        let contents = if kind == EntryType::Regular { u64::MAX } else { 0 };
+        builder.append_data(&mut header, name, entry.by_ref().take(contents))?;
     }
     for path in needed.difference(&present) {
         let mut header = Header::new_gnu();

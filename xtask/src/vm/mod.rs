@@ -7,7 +7,7 @@ mod disks;
 mod image;
 mod initramfs;
 mod kernel;
-mod layer;
+pub(crate) mod layer;
 mod machine;
 mod modules;
 mod monitor;
