@@ -18,7 +18,6 @@ use nix::pty::Winsize;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeValLike;
-use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, setgid, setgroups, setsid, setuid};
 use qus_core::machine::{self, Exited, Request, Run};
 
@@ -74,6 +73,11 @@ pub(crate) fn run(run: &Run, ports: Ports, requests: BufReader<File>) -> Result<
             // SAFETY: the argument is a number.
             Errno::result(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) })?;
         }
+        // So that the program can open /dev/stdout, which is another name of it.
+        for fd in 0..3 {
+            // SAFETY: the argument is a number of a descriptor that the program has.
+            Errno::result(unsafe { libc::fchown(fd, uid.as_raw(), libc::gid_t::MAX) })?;
+        }
         setgroups(&groups)?;
         setgid(gid)?;
         Ok(setuid(uid)?)
@@ -91,7 +95,7 @@ pub(crate) fn run(run: &Run, ports: Ports, requests: BufReader<File>) -> Result<
     // All others. It fails if there are none.
     let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
     let (output, error) = streams.finish();
-    while wait().is_ok() {}
+    while wait()?.is_some() {}
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let processor = usage.user_time() + usage.system_time();
     Ok(Exited {
@@ -107,11 +111,26 @@ pub(crate) fn run(run: &Run, ports: Ports, requests: BufReader<File>) -> Result<
 /// Reaps processes until this one ends, and returns its status.
 fn wait_for(child: Pid) -> Result<u8> {
     loop {
-        match wait() {
-            Ok(WaitStatus::Exited(pid, status)) if pid == child => return Ok(status as u8),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => return Ok(128 + signal as u8),
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error).context("cannot wait for the program"),
+        let (pid, status) = wait()?.context("the program has vanished")?;
+        if pid == child {
+            let signal = 128 + libc::WTERMSIG(status);
+            let status = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { signal };
+            return Ok(status.try_into()?);
+        }
+    }
+}
+
+/// Reaps a process, and returns its status as the kernel reports it; `None` if there is none. nix knows no real-time
+/// signals.
+fn wait() -> Result<Option<(Pid, libc::c_int)>> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the kernel writes one number.
+        match Errno::result(unsafe { libc::waitpid(-1, &raw mut status, 0) }) {
+            Ok(pid) => return Ok(Some((Pid::from_raw(pid), status))),
+            Err(Errno::EINTR) => {}
+            Err(Errno::ECHILD) => return Ok(None),
+            Err(error) => return Err(error).context("cannot wait for processes"),
         }
     }
 }

@@ -105,7 +105,10 @@ impl<'a> Fixture<'a> {
         let script = "test ! -e /etc/debian_version; echo $? $IMAGE; \
             echo to > /dev/stderr; tty; echo > /dev/full";
         let full = "to\nbash: line 1: echo: write error: No space left on device\n";
-        self.vm(":", &[layout, "bash", "-c", script])?.ends(1, "0 of image\nnot a tty\n", full)
+        self.vm(":", &[layout, "bash", "-c", script])?.ends(1, "0 of image\nnot a tty\n", full)?;
+        let other = "id -u; id -g; echo to > /dev/stderr; echo it > /dev/stdout";
+        let args = ["--user", "1000:100", layout, "bash", "-c", other];
+        self.vm(":", &args)?.ends(0, "1000\n100\nit\n", "to\n")
     }
 
     /// Writes an OCI layout of two layers: Debian's root filesystem, and a few changes.
@@ -291,8 +294,11 @@ impl<'a> Fixture<'a> {
             let ended = self.vm(":", &[options, &[layout], program].concat())?;
             ended.exits(status, &[expected])?;
         }
-        let ended = self.vm(":", &[layout, "bash", "-c", "kill -TERM $$"])?;
-        ended.ends(128 + 15, "", "")
+        // 37 is the signal with which engines stop systemd.
+        for (signal, status) in [("TERM", 128 + 15), ("37", 128 + 37)] {
+            self.vm(":", &[layout, "bash", "-c", &format!("kill -{signal} $$")])?.ends(status, "", "")?;
+        }
+        Ok(())
     }
 
     fn unusable(&self) -> Result<()> {
