@@ -193,6 +193,17 @@ mod tests {
     }
 
     #[test]
+    fn machines_run_programs_of_their_family() {
+        let data = shipped();
+        let machine = |host: &str| data.machines.of(host.parse().unwrap()).map(|machine| machine.host.name);
+        assert_eq!(machine("arm64"), Some("arm64v8"));
+        assert_eq!(machine("arm/v7"), Some("arm32v7"));
+        assert_eq!(machine("arm/v6"), Some("arm32v7"));
+        assert_eq!(machine("386"), Some("amd64"));
+        assert_eq!(machine("loong64"), None);
+    }
+
+    #[test]
     fn a_checksum_that_is_none_is_an_error() {
         let upstream = |sha256: &str| {
             let text = format!("url = 'https://a/b'\nsha256 = '{sha256}'\nverified = 'v'");
