@@ -34,13 +34,15 @@ impl Output {
         let shared = state.clone();
         thread::spawn(move || {
             let copied = copy(from, to, |length| update(&shared, |state| state.copied += length));
-            if copied.is_err() {
-                let _ = control.shutdown(Shutdown::Both);
-            }
+            let has_failed = copied.is_err();
             update(&shared, |state| {
                 state.has_ended = true;
                 state.error = copied.err();
             });
+            // The session asks for the error when its connection is closed.
+            if has_failed {
+                let _ = control.shutdown(Shutdown::Both);
+            }
         });
         Ok(Self { state })
     }
