@@ -45,7 +45,10 @@ pub(crate) fn fetch(
 ) -> Result<()> {
     cache::ensure(dir, |partial| {
         let distribution = Distribution::detect()?.ok_or_else(|| {
-            Skip("guests come from a Debian mirror, and this machine has no apt".to_owned())
+            Skip(
+                "packages for guests and machines come from a Debian mirror, and this machine has no apt"
+                    .to_owned(),
+            )
         })?;
         packages::fetch(cx, &distribution, from, Some(architecture), what, partial, unpack)
     })

@@ -130,11 +130,7 @@ fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
     let is_possible = network.is_some() || args.publish.is_empty();
     ensure!(is_possible, Usage("--publish needs a network; omit `--network none`".to_owned()));
     let image = image::open(cx, &args.image, args.arch)?;
-    let has_terminal = io::stdin().is_terminal() && io::stdout().is_terminal();
-    let request = Run {
-        terminal: if has_terminal { terminal::size(io::stdout()) } else { None },
-        ..program(args, &image)?
-    };
+    let request = program(args, &image)?;
     let shape = Shape {
         memory: args.memory,
         processors: args.cpus,
@@ -174,7 +170,7 @@ fn program(args: &RunArgs, image: &Image) -> Result<Run> {
         layers: image.disks.len(),
         volumes: args.volume.iter().enumerate().map(|(index, volume)| volume.mount(index)).collect(),
         network: args.network == Network::User,
-        terminal: None,
+        terminal: terminal::size(io::stdout()).filter(|_| io::stdin().is_terminal()),
         time: time.as_nanos().try_into()?,
         entropy,
     })

@@ -16,8 +16,11 @@ use crate::base::{cache, exec, files, lock};
 use crate::vm::layer;
 use crate::vm::programs::Programs;
 
-/// What makes the file system of a given archive the same everywhere, and turns whiteouts into those of overlayfs.
-const OPTIONS: [&str; 5] = ["--tar=f", "--aufs", "--quiet", "-T0", "-U00000000-0000-0000-0000-000000000000"];
+/// For tar archives, whose whiteouts become those of overlayfs.
+const ARCHIVE: [&str; 2] = ["--tar=f", "--aufs"];
+
+/// What makes the file system of the same files the same everywhere.
+const OPTIONS: [&str; 3] = ["--quiet", "-T0", "-U00000000-0000-0000-0000-000000000000"];
 
 /// The disk of a layer, if it is in the cache.
 pub(crate) fn cached(cx: &Context, layer: &Sha256) -> Option<File> {
@@ -59,8 +62,10 @@ pub(crate) fn ensure<'a>(
 /// Makes a disk of a tar archive.
 fn make(cx: &Context, programs: &Programs, archive: &mut impl Read, disk: &Path) -> Result<()> {
     let log = cx.start_log("mkfs.erofs")?;
-    let mut mkfs =
-        exec::spawn_piped(programs.cmd("mkfs.erofs").args(OPTIONS).arg(disk), File::create(&log)?)?;
+    let mut mkfs = exec::spawn_piped(
+        programs.cmd("mkfs.erofs").args(ARCHIVE).args(OPTIONS).arg(disk),
+        File::create(&log)?,
+    )?;
     let mut stdin = mkfs.stdin.take().context("mkfs.erofs has no input")?;
     let copied = layer::rewrite(archive, &mut stdin);
     drop(stdin);
@@ -75,8 +80,7 @@ pub(crate) fn of_directory(cx: &Context, programs: &Programs, root: &Path) -> Re
     let _bar = Bar::new(format!("converting {}", root.display()));
     let log = cx.start_log("mkfs.erofs")?;
     let disk = tempfile::tempfile()?;
-    let [_, _, options @ ..] = OPTIONS;
-    let mkfs = programs.cmd("mkfs.erofs").args(options).arg(inherited(&disk)).arg(root);
+    let mkfs = programs.cmd("mkfs.erofs").args(OPTIONS).arg(inherited(&disk)).arg(root);
     let status = exec::spawn_with(mkfs, &[disk.as_fd()], File::create(&log)?)?.wait()?;
     ensure!(status.success(), "mkfs.erofs failed ({status}); see {}", log.display());
     Ok(disk)

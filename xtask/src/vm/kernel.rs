@@ -8,8 +8,7 @@ use qemu_src::{Machine, Origin};
 
 use crate::base::context::Context;
 use crate::base::{cache, files};
-use crate::debian::distribution::Distribution;
-use crate::debian::packages;
+use crate::debian::guests;
 use crate::qus;
 use crate::vm::initramfs::{self, MODULES};
 use crate::vm::modules;
@@ -32,7 +31,13 @@ impl Kernel {
             [machines.modules(machine).collect(), machines.late_modules.iter().map(|name| &**name).collect()];
         let id = files::short_id(format!("{} {wanted:?}", machine.kernel));
         let dir = cx.paths.machine("kernel", &format!("{}-{id}", machine.host));
-        cache::ensure(&dir, |partial| fetch(cx, machine, &wanted, partial))?;
+        let (name, debian) = (&machine.kernel, machine.host.debian);
+        guests::fetch(cx, &Origin::Guests, debian, name, &dir, |apt, into| {
+            let package = apt.dependency(&format!("{name}:{debian}"), PACKAGE)?;
+            let unpacked = tempfile::tempdir_in(into)?;
+            apt.unpack(&[format!("{package}:{debian}")], unpacked.path())?;
+            keep(unpacked.path(), &package, &wanted, into)
+        })?;
         let init = fs::read(qus::init::ensure(cx, machine.host)?)?;
         let [first, late] = MODULES.map(|name| read_modules(&dir.join(name)));
         let archive = initramfs::make(&init, &[first?, late?])?;
@@ -46,19 +51,6 @@ impl Kernel {
         let dir = |file: &Path| cache::identity(file.parent().unwrap_or(file));
         Ok(format!("{} {}", dir(&self.image)?, dir(&self.initramfs)?))
     }
-}
-
-/// Unpacks the newest kernel, and keeps its image and modules.
-fn fetch(cx: &Context, machine: &Machine, wanted: &[Vec<&str>; 2], partial: &Path) -> Result<()> {
-    let why = "kernels come from Debian's packages, and this machine has no apt";
-    let distribution = Distribution::detect()?.context(why)?;
-    let (name, debian) = (&machine.kernel, machine.host.debian);
-    packages::fetch(cx, &distribution, &Origin::Guests, Some(debian), name, partial, |apt, into| {
-        let package = apt.dependency(&format!("{name}:{debian}"), PACKAGE)?;
-        let unpacked = tempfile::tempdir_in(into)?;
-        apt.unpack(&[format!("{package}:{debian}")], unpacked.path())?;
-        keep(unpacked.path(), &package, wanted, into)
-    })
 }
 
 /// Moves the image of an unpacked package, and writes the modules in the order in which they are loaded.

@@ -1,6 +1,6 @@
 //! The programs of machines from Debian's packages, which run with their own C library and loader.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use fs_err::File;
@@ -13,8 +13,7 @@ use crate::base::context::Context;
 use crate::base::exec::sh;
 use crate::base::{cache, files};
 use crate::bundle::hosts;
-use crate::debian::distribution::Distribution;
-use crate::debian::packages;
+use crate::debian::guests;
 
 /// Unpacked packages.
 pub(crate) struct Programs {
@@ -30,19 +29,9 @@ impl Programs {
         let wanted: Vec<&String> = [&machine.package].into_iter().chain(&cx.data.machines.programs).collect();
         let suite = &cx.data.machines.suite;
         let root = cx.paths.machine("programs", &files::short_id(format!("{suite} {wanted:?}")));
-        cache::ensure(&root, |partial| {
-            let distribution = Distribution::detect()?
-                .context("machines come from Debian's packages, and this machine has no apt")?;
-            let from = Origin::Suite(suite.clone());
-            packages::fetch(
-                cx,
-                &distribution,
-                &from,
-                Some(own.debian),
-                &machine.package,
-                partial,
-                |apt, into| apt.unpack_all(&wanted, into).map(drop),
-            )
+        let from = Origin::Suite(suite.clone());
+        guests::fetch(cx, &from, own.debian, &machine.package, &root, |apt, into| {
+            apt.unpack_all(&wanted, into).map(drop)
         })?;
         let program = root.join("usr/bin").join(&machine.emulator);
         let interpreter = Elf::parse(File::open(&program)?.file())?.interpreter;
@@ -67,6 +56,6 @@ impl Programs {
 
     /// The directories with firmware.
     pub(crate) fn firmware(&self) -> impl Iterator<Item = PathBuf> + '_ {
-        ["qemu", "seabios"].iter().map(|name| Path::new(&self.root).join("usr/share").join(name))
+        ["qemu", "seabios"].iter().map(|name| self.root.join("usr/share").join(name))
     }
 }
