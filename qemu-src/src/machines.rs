@@ -26,6 +26,8 @@ pub struct Machines {
 pub struct Machine {
     /// The host whose programs it runs.
     pub host: &'static Host,
+    /// How its devices are attached.
+    pub devices: Devices,
     /// The package with the emulator.
     pub package: String,
     /// The emulator's name.
@@ -36,13 +38,39 @@ pub struct Machine {
     pub memory: u32,
     /// The kernel's name of the first serial port.
     pub console: String,
-    /// How virtio devices are attached.
-    pub bus: Bus,
     /// Kernel modules that this machine needs before those of every machine.
     #[serde(default)]
     pub modules: Vec<String>,
     /// The package that depends on the newest kernel.
     pub kernel: String,
+}
+
+/// How the devices of a machine are attached.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Devices {
+    /// By virtio: a machine that exists in QEMU only, of any size.
+    Virtio(Bus),
+    /// As on a board that one can buy.
+    Board(Board),
+}
+
+/// What a board has.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Board {
+    /// QEMU's name of it.
+    pub name: String,
+    /// What it is, and what QEMU's lacks.
+    pub description: String,
+    /// The file of its device tree in the kernel's package.
+    pub device_tree: String,
+    /// The number of QEMU's serial port that the kernel's console uses, counted from 0.
+    pub serial: u32,
+    /// What QEMU's option `-drive` has for its SD card, which `options` of the machine can attach by the name `card`.
+    pub drive: String,
+    /// QEMU's options that attach the network `network`, if Linux can use that of QEMU's board.
+    pub network: Option<Vec<String>>,
 }
 
 /// The bus of virtio devices, as in the names of QEMU's devices.
@@ -65,14 +93,45 @@ impl Bus {
     }
 }
 
+impl Machine {
+    /// The name of the board, or of the host.
+    pub fn name(&self) -> &str {
+        self.board().map_or(self.host.name, |board| &board.name)
+    }
+
+    /// The board, if it is one.
+    pub fn board(&self) -> Option<&Board> {
+        match &self.devices {
+            Devices::Virtio(_) => None,
+            Devices::Board(board) => Some(board),
+        }
+    }
+
+    /// Whether its kernel runs programs of this host: its own, those of another variant, or those of the 32-bit
+    /// architecture of the family.
+    pub fn runs(&self, host: &Host) -> bool {
+        self.host.arch == host.arch || self.host.may_run(host.arch)
+    }
+}
+
 impl Machines {
-    /// The machine that runs programs of this host: its own, or one of another variant or of the 64-bit architecture of the
-    /// family, whose kernel runs them, too.
+    /// The machine that runs programs of this host, and is no board: the host's own, or one that [runs](Machine::runs) them.
     pub fn of(&self, host: &Host) -> Option<&Machine> {
-        let find = |runs: &dyn Fn(&Host) -> bool| self.machines.iter().find(|machine| runs(machine.host));
-        find(&|own| own == host)
-            .or_else(|| find(&|own| own.arch == host.arch))
-            .or_else(|| find(&|own| own.may_run(host.arch)))
+        let machines = || self.machines.iter().filter(|machine| machine.board().is_none());
+        machines()
+            .find(|machine| machine.host == host)
+            .or_else(|| machines().find(|machine| machine.host.arch == host.arch))
+            .or_else(|| machines().find(|machine| machine.runs(host)))
+    }
+
+    /// The board of this name.
+    pub fn board(&self, name: &str) -> Option<&Machine> {
+        self.boards().find(|machine| machine.name() == name)
+    }
+
+    /// All boards.
+    pub fn boards(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(|machine| machine.board().is_some())
     }
 
     /// The modules that a machine loads first, in this order.
@@ -83,8 +142,8 @@ impl Machines {
     pub(crate) fn lint(&self) -> Vec<String> {
         let mut findings = Vec::new();
         for (index, machine) in self.machines.iter().enumerate() {
-            if self.machines[..index].iter().any(|other| other.host == machine.host) {
-                findings.push(format!("machine {}: duplicate", machine.host));
+            if self.machines[..index].iter().any(|other| other.name() == machine.name()) {
+                findings.push(format!("machine {}: duplicate", machine.name()));
             }
         }
         findings

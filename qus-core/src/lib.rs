@@ -46,7 +46,7 @@
 //! | mounts and namespaces | [`mount`], [`namespace`] |
 //! | emulators, what they were built from, and who can change them | [`emulator`], [`interpreter`], [`bundle`], [`trust`] |
 //! | what the commands of `qus` do | [`install`], [`watch`], [`remove`], [`persist`], [`private`], [`status`], [`platforms`], [`doctor`], [`explain`], [`export`], [`compat`] |
-//! | the messages of whole machines | [`machine`] |
+//! | the messages of whole machines | [`machine`], [`multiplex`] |
 //! | errors and what to do about them | [`hint`] |
 //! | text, tables, files, checksums | [`text`], [`table`], [`output`], [`mod@file`], [`digest`] |
 //!
@@ -72,6 +72,7 @@ pub mod install;
 pub mod interpreter;
 pub mod machine;
 pub mod mount;
+pub mod multiplex;
 pub mod namespace;
 pub mod output;
 pub mod owner;

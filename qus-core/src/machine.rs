@@ -3,8 +3,9 @@
 //! They are JSON objects, one on each line, on the virtio-serial port [`CONTROL`]. The guest begins with
 //! [`Event::Ready`]; the host answers with [`Request::Run`], and may then send [`Request::Resize`] and
 //! [`Request::Signal`] until the guest ends with [`Event::Exited`] or [`Event::Failed`]. The program's streams have ports
-//! of their own: [`INPUT`], [`OUTPUT`] and [`ERROR`]. Ports are not ordered among each other; the host has read all output
-//! when it has read as many bytes as [`Exited`] says.
+//! of their own: [`INPUT`], [`OUTPUT`] and [`ERROR`]. A machine without ports has all of them on one [serial
+//! line](crate::multiplex). Ports are not ordered among each other; the host has read all output when it has read as many
+//! bytes as [`Exited`] says.
 //!
 //! What a guest sends is untrusted: a line longer than [`LONGEST`] is an error.
 //!
@@ -34,12 +35,16 @@ pub const INPUT: &str = "qus.input";
 pub const OUTPUT: &str = "qus.output";
 /// The port of the program's standard error.
 pub const ERROR: &str = "qus.error";
+/// All ports, in the order in which they have the channels of a [line](crate::multiplex).
+pub const PORTS: [&str; 4] = [CONTROL, INPUT, OUTPUT, ERROR];
+/// The variable of the guest's kernel command line that names the serial line of a machine without ports, as in `ttyS1`.
+pub const LINE: &str = "QUS_LINE";
 
 /// The maximum length of a line in bytes.
 pub const LONGEST: u64 = 4 << 20;
 
-/// The serial number of the disk with a layer of the image, counted from the lowest.
-pub fn layer_serial(index: usize) -> String {
+/// The serial number of the disk, or the name of the partition, with a layer of the image, counted from the lowest.
+pub fn layer_name(index: usize) -> String {
     format!("layer{index}")
 }
 
@@ -69,7 +74,7 @@ pub struct Run {
     pub directory: String,
     /// The machine's name.
     pub hostname: String,
-    /// The number of the image's layers, each a disk whose serial number is [`layer_serial`].
+    /// The number of the image's layers, each on a disk or partition with the name [`layer_name`].
     pub layers: usize,
     /// Directories of the host.
     pub volumes: Vec<Volume>,

@@ -6,6 +6,7 @@
 
 use std::fs::Permissions;
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -153,6 +154,11 @@ pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// A path by which programs that this process starts can open a file without a name.
+pub(crate) fn path_of(file: &impl AsRawFd) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
 }
 
 #[cfg(test)]

@@ -5,21 +5,23 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
+use qemu_src::Machine;
 use qus_core::arch::Host;
 use qus_core::hint;
 use qus_core::machine::Run;
 use qus_core::table::Table;
+use qus_core::terminal::width as terminal_width;
 use serde_json::json;
 
 use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::output::{out, out_json};
 use crate::base::progress;
-use crate::vm::image::{self, Image};
-use crate::vm::machine::{Published, Shape};
+use crate::vm::image::{self, Image, Wanted};
 use crate::vm::session::{self, CannotRun};
+use crate::vm::shape::{Published, Shape};
 use crate::vm::volumes::Volume;
-use crate::vm::{start, terminal};
+use crate::vm::{disks, start, terminal};
 
 /// Run a container image on a whole machine of its architecture
 ///
@@ -60,12 +62,15 @@ struct RunArgs {
     /// Architecture, such as arm64, arm/v7 or s390x [default: that of the image]
     #[arg(long)]
     arch: Option<&'static Host>,
+    /// Run the image on this board instead of a machine that exists in QEMU only; `vm boards` lists them
+    #[arg(long)]
+    board: Option<String>,
     /// Memory in MiB [default: see `vm boards`]
     #[arg(long, short, value_name = "MIB", value_parser = clap::value_parser!(u32).range(64..))]
     memory: Option<u32>,
-    /// Number of processors
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    cpus: u32,
+    /// Number of processors [default: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    cpus: Option<u32>,
     /// Set an environment variable
     #[arg(long, short, value_name = "NAME=VALUE", value_parser = parse_variable)]
     env: Vec<String>,
@@ -81,9 +86,10 @@ struct RunArgs {
     /// Make a port of the machine reachable at one of this machine's; for its own programs only, unless an address is given
     #[arg(long, short, value_name = "[ADDRESS:]PORT:PORT[/udp]")]
     publish: Vec<Published>,
-    /// Network of the machine: `user` reaches what this machine reaches, and its own services at 10.0.2.2
-    #[arg(long, value_enum, default_value = "user")]
-    network: Network,
+    /// Network of the machine: `user` reaches what this machine reaches, and its own services at 10.0.2.2 [default: user,
+    /// unless the board has none]
+    #[arg(long, value_enum)]
+    network: Option<Network>,
     /// End the machine if the program has not ended after this time in seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
@@ -126,21 +132,38 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<ExitCode> {
 }
 
 fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
-    let network = (args.network == Network::User).then_some(&args.publish[..]);
+    let board = args.board.as_deref().map(|name| find_board(cx, name)).transpose()?;
+    let can_connect = board.and_then(Machine::board).is_none_or(|board| board.network.is_some());
+    let wants_network = args.network.unwrap_or(if can_connect { Network::User } else { Network::None });
+    let network = (wants_network == Network::User).then_some(&args.publish[..]);
+    if !can_connect && (network.is_some() || !args.publish.is_empty()) {
+        return Err(Usage("this board has no network; omit --network and --publish".to_owned()).into());
+    }
     let is_possible = network.is_some() || args.publish.is_empty();
     ensure!(is_possible, Usage("--publish needs a network; omit `--network none`".to_owned()));
-    let image = image::open(cx, &args.image, args.arch)?;
-    let request = program(args, &image)?;
-    let shape = Shape {
+    let mut shape = Shape {
         memory: args.memory,
         processors: args.cpus,
-        disks: &image.disks,
+        disks: &[],
         network,
         volumes: &args.volume,
         verbose: args.console,
     };
+    if let Some(board) = board {
+        shape.check(board)?;
+    }
+    let image = image::open(cx, &args.image, Wanted { arch: args.arch, board })?;
+    let request = program(args, &image, network.is_some())?;
+    let card = board.map(|_| disks::card(cx, image.kind.programs(), &image.layers)).transpose()?;
+    shape.disks = card.as_ref().map_or(&image.layers, std::slice::from_ref);
     let mut machine = start::start(cx, &image.kind, &shape, Duration::from_secs(args.boot_timeout))?;
     session::run(&mut machine, request, args.timeout.map(Duration::from_secs))
+}
+
+fn find_board<'a>(cx: &'a Context, name: &str) -> Result<&'a Machine> {
+    let boards = &cx.data.machines;
+    let known = || boards.boards().map(Machine::name).collect::<Vec<_>>().join(", ");
+    boards.board(name).ok_or_else(|| Usage(format!("unknown board {name}; there are {}", known())).into())
 }
 
 fn parse_variable(given: &str) -> Result<String, String> {
@@ -151,7 +174,7 @@ fn parse_variable(given: &str) -> Result<String, String> {
 }
 
 /// The program of an image with the options of the command.
-fn program(args: &RunArgs, image: &Image) -> Result<Run> {
+fn program(args: &RunArgs, image: &Image, network: bool) -> Result<Run> {
     let given = |option: &Option<String>, own: &Option<String>| {
         option.clone().or_else(|| own.clone()).unwrap_or_default()
     };
@@ -166,10 +189,10 @@ fn program(args: &RunArgs, image: &Image) -> Result<Run> {
         env: execution.env.iter().flatten().cloned().chain(args.env.iter().cloned()).collect(),
         user: given(&args.user, &execution.user),
         directory: given(&args.workdir, &execution.working_dir),
-        hostname: image.kind.host().name.to_owned(),
-        layers: image.disks.len(),
+        hostname: image.kind.data().name().to_owned(),
+        layers: image.layers.len(),
         volumes: args.volume.iter().enumerate().map(|(index, volume)| volume.mount(index)).collect(),
-        network: args.network == Network::User,
+        network,
         terminal: terminal::size(io::stdout()).filter(|_| io::stdin().is_terminal()),
         time: time.as_nanos().try_into()?,
         entropy,
@@ -178,21 +201,29 @@ fn program(args: &RunArgs, image: &Image) -> Result<Run> {
 
 fn print_boards(cx: &Context, json: bool) -> Result<()> {
     let machines = &cx.data.machines.machines;
+    let platform = |machine: &Machine| format!("linux/{}", machine.host.platform);
+    let description = |machine: &Machine| machine.board().map(|board| board.description.clone());
     if json {
         let list: Vec<_> = machines
             .iter()
-            .map(|machine| json!({ "arch": machine.host.name, "platform": format!("linux/{}", machine.host.platform), "memory": machine.memory, "kernel": machine.kernel }))
+            .map(|machine| {
+                json!({
+                    "name": machine.name(), "platform": platform(machine), "board": machine.board().is_some(),
+                    "description": description(machine), "memory": machine.memory, "kernel": machine.kernel,
+                })
+            })
             .collect();
         return out_json(&list);
     }
-    let mut table = Table::new(["arch", "platform", "memory", "kernel"]);
+    let mut table = Table::new(["name", "platform", "memory", "kernel", "board"]);
     for machine in machines {
         table.row([
-            machine.host.name.into(),
-            format!("linux/{}", machine.host.platform),
+            machine.name().to_owned(),
+            platform(machine),
             format!("{} MiB", machine.memory),
             machine.kernel.clone(),
+            description(machine).unwrap_or_default(),
         ]);
     }
-    out(&table.to_string())
+    out(&table.fit(terminal_width(io::stdout())))
 }

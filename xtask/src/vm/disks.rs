@@ -3,21 +3,26 @@
 //! Layers are cached by the digest of their uncompressed tar archive, so that an image is never unpacked twice.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use qus_core::digest::{HashingReader, Sha256};
+use qus_core::machine::layer_name;
 
 use crate::base::context::Context;
 use crate::base::progress::Bar;
 use crate::base::{cache, exec, files, lock};
 use crate::vm::layer;
+use crate::vm::partitions::{self, Partition, SECTOR};
 use crate::vm::programs::Programs;
 
 /// For tar archives, whose whiteouts become those of overlayfs.
 const ARCHIVE: [&str; 2] = ["--tar=f", "--aufs"];
+
+/// Partitions begin at multiples of this number of bytes.
+const ALIGNMENT: u64 = 1 << 20;
 
 /// What makes the file system of the same files the same everywhere.
 const OPTIONS: [&str; 3] = ["--quiet", "-T0", "-U00000000-0000-0000-0000-000000000000"];
@@ -84,6 +89,25 @@ pub(crate) fn of_directory(cx: &Context, programs: &Programs, root: &Path) -> Re
     let status = exec::spawn_with(mkfs, &[disk.as_fd()], File::create(&log)?)?.wait()?;
     ensure!(status.success(), "mkfs.erofs failed ({status}); see {}", log.display());
     Ok(disk)
+}
+
+/// Makes an SD card with a partition for each layer: a file without a name.
+pub(crate) fn card(cx: &Context, programs: &Programs, layers: &[File]) -> Result<File> {
+    let _bar = Bar::short("writing an SD card");
+    let mut card = tempfile::tempfile_in(cx.paths.cache())?;
+    let (mut partitions, mut end) = (Vec::new(), ALIGNMENT);
+    for (index, mut layer) in layers.iter().enumerate() {
+        let size = layer.metadata()?.len().next_multiple_of(SECTOR);
+        card.seek(SeekFrom::Start(end))?;
+        layer.rewind()?;
+        io::copy(&mut layer, &mut card)?;
+        partitions.push(Partition { name: layer_name(index), start: end, size });
+        end = (end + size).next_multiple_of(ALIGNMENT);
+    }
+    // QEMU refuses cards of other sizes. At the end is a second table.
+    card.set_len((end + ALIGNMENT).next_power_of_two())?;
+    partitions::write(cx, programs, &card, &partitions)?;
+    Ok(card)
 }
 
 /// The path of a file in a program that inherits it.

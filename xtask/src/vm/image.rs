@@ -5,6 +5,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use qemu_src::Machine;
 use qus_core::arch::Host;
 use qus_core::digest::HashingReader;
 use qus_core::hint::{WithHint, hinted};
@@ -18,11 +19,26 @@ use crate::vm::disks;
 use crate::vm::machine::Kind;
 use crate::vm::store::{Store, Stored, decompressed};
 
+/// The architecture or the board that the user wants, if any.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) arch: Option<&'static Host>,
+    pub(crate) board: Option<&'a Machine>,
+}
+
+impl Wanted<'_> {
+    /// Whether an image for this platform is wanted.
+    fn accepts(self, platform: &str) -> bool {
+        let Ok(host) = platform.parse::<&Host>() else { return self.arch.is_none() && self.board.is_none() };
+        self.arch.is_none_or(|arch| host.arch == arch.arch) && self.board.is_none_or(|board| board.runs(host))
+    }
+}
+
 /// The disks of an image, and what it runs.
 pub(crate) struct Image {
     pub(crate) kind: Kind,
-    /// The lowest layer first.
-    pub(crate) disks: Vec<File>,
+    /// A disk of each, the lowest first.
+    pub(crate) layers: Vec<File>,
     pub(crate) execution: Execution,
 }
 
@@ -38,22 +54,23 @@ enum Location {
     Reference(String),
 }
 
-/// Finds an image, and makes its disks unless they are in the cache. `arch` is needed for a root file system, and
-/// selects one image of several.
-pub(crate) fn open(cx: &Context, name: &str, arch: Option<&'static Host>) -> Result<Image> {
+/// Finds an image, and makes its disks unless they are in the cache. What is wanted selects one image of several; for a
+/// root file system, which does not say for which architecture it is, it is needed.
+pub(crate) fn open(cx: &Context, name: &str, wanted: Wanted<'_>) -> Result<Image> {
     let root = |what: &str| {
-        arch.with_context(|| format!("{what} does not say for which architecture it is"))
-            .hint("name it with `--arch`, as in `--arch arm64`")
+        let host = wanted.arch.or_else(|| Some(wanted.board?.host));
+        let host = host.with_context(|| format!("{what} does not say for which architecture it is"));
+        machine(cx, host.hint("name it with `--arch`, as in `--arch arm64`")?, wanted)
     };
     let shell = || Execution { cmd: Some(vec!["/bin/sh".to_owned()]), ..Execution::default() };
     match locate(name)? {
         Location::Root(dir) => {
-            let kind = Kind::ensure(cx, root(name)?)?;
+            let kind = root(name)?;
             let disk = disks::of_directory(cx, kind.programs(), &dir)?;
-            Ok(Image { kind, disks: vec![disk], execution: shell() })
+            Ok(Image { kind, layers: vec![disk], execution: shell() })
         }
         Location::Archive(path) => {
-            let kind = Kind::ensure(cx, root(name)?)?;
+            let kind = root(name)?;
             let open = || Ok(decompressed(BufReader::new(files::open(&path)?))?);
             let digest = {
                 let _bar = Bar::short(format!("reading {}", path.display()));
@@ -62,18 +79,14 @@ pub(crate) fn open(cx: &Context, name: &str, arch: Option<&'static Host>) -> Res
                 reader.finish()
             };
             let disk = disks::ensure(cx, kind.programs(), &digest, open)?;
-            Ok(Image { kind, disks: vec![disk], execution: shell() })
+            Ok(Image { kind, layers: vec![disk], execution: shell() })
         }
         Location::Store(store) => {
-            let stored = store.image(|platform| accepts(arch, platform))?;
-            from_store(cx, &store, stored, arch)
+            let stored = store.image(|platform| wanted.accepts(platform))?;
+            from_store(cx, &store, stored, wanted)
         }
-        Location::Reference(reference) => from_engine(cx, &reference, arch),
+        Location::Reference(reference) => from_engine(cx, &reference, wanted),
     }
-}
-
-fn accepts(arch: Option<&Host>, platform: &str) -> bool {
-    arch.is_none_or(|arch| platform.parse().is_ok_and(|host: &Host| host.arch == arch.arch))
 }
 
 fn locate(name: &str) -> Result<Location> {
@@ -97,17 +110,41 @@ fn locate(name: &str) -> Result<Location> {
 }
 
 /// The machine for an image of this configuration.
-fn kind(cx: &Context, config: &Config, arch: Option<&'static Host>) -> Result<Kind> {
+fn kind(cx: &Context, config: &Config, wanted: Wanted<'_>) -> Result<Kind> {
     let host = config.host()?;
-    if let Some(arch) = arch {
+    if let Some(arch) = wanted.arch {
         ensure!(arch.arch == host.arch, "the image is for linux/{}, not for {arch}", config.platform());
     }
-    Kind::ensure(cx, host)
+    machine(cx, host, wanted)
 }
 
-fn from_store(cx: &Context, store: &Store, stored: Stored, arch: Option<&'static Host>) -> Result<Image> {
+/// The wanted board, or the machine for programs of a host.
+fn machine(cx: &Context, host: &'static Host, wanted: Wanted<'_>) -> Result<Kind> {
+    let machines = &cx.data.machines;
+    let names = |machines: &mut dyn Iterator<Item = &Machine>| {
+        machines.map(Machine::name).collect::<Vec<_>>().join(", ")
+    };
+    if let Some(board) = wanted.board.filter(|board| !board.runs(host)) {
+        let fitting = names(&mut machines.boards().filter(|board| board.runs(host)));
+        let hint = match &*fitting {
+            "" => format!("no board does; omit --board, for a machine of {host}"),
+            boards => format!("these boards do: {boards}"),
+        };
+        return Err(hinted(format_args!("a {} does not run programs for {host}", board.name()), hint));
+    }
+    let Some(machine) = wanted.board.or_else(|| machines.of(host)) else {
+        let known = names(&mut machines.machines.iter().filter(|machine| machine.board().is_none()));
+        return Err(hinted(
+            format_args!("there is no machine for {host}; there are {known}"),
+            "`qus run` runs programs of 33 targets without a machine",
+        ));
+    };
+    Kind::ensure(cx, machine)
+}
+
+fn from_store(cx: &Context, store: &Store, stored: Stored, wanted: Wanted<'_>) -> Result<Image> {
     let Stored { config, blobs } = stored;
-    let kind = kind(cx, &config, arch)?;
+    let kind = kind(cx, &config, wanted)?;
     let layers = config.layers()?;
     ensure!(
         layers.len() == blobs.len(),
@@ -119,11 +156,11 @@ fn from_store(cx: &Context, store: &Store, stored: Stored, arch: Option<&'static
         disks::ensure(cx, kind.programs(), layer, || Ok(decompressed(store.open(blob)?)?))
     });
     let disks = disks.collect::<Result<_>>()?;
-    Ok(Image { kind, disks, execution: config.execution() })
+    Ok(Image { kind, layers: disks, execution: config.execution() })
 }
 
 /// Asks the engine for an image, which it pulls if it lacks it; layers that are in the cache are not copied.
-fn from_engine(cx: &Context, reference: &str, arch: Option<&'static Host>) -> Result<Image> {
+fn from_engine(cx: &Context, reference: &str, wanted: Wanted<'_>) -> Result<Image> {
     let client = Client::installed();
     ensure_engine(&client, reference)?;
     let inspect = || exec::read(client.cmd(&["image", "inspect", "--format", "{{json .}}", reference]));
@@ -134,26 +171,27 @@ fn from_engine(cx: &Context, reference: &str, arch: Option<&'static Host>) -> Re
         Ok(text) => parse(&text)?,
         Err(_) => {
             let _bar = Bar::new(format!("pulling {reference}"));
+            let arch = wanted.arch.or_else(|| Some(wanted.board?.host));
             let platform = arch.map(|arch| format!("--platform=linux/{}", arch.platform));
             let pull = client.cmd(&["pull", "--quiet"]).args(platform).arg(reference);
             exec::read(pull).with_context(|| format!("{reference} is neither a file nor an image"))?;
             parse(&inspect()?)?
         }
     };
-    if let Some(arch) = arch.filter(|arch| !accepts(Some(arch), &config.platform())) {
+    if let Some(arch) = wanted.arch.filter(|_| !wanted.accepts(&config.platform())) {
         return Err(hinted(
             format_args!("the engine's {reference} is for linux/{}, not for {arch}", config.platform()),
             format_args!("`docker pull --platform linux/{} {reference}` replaces it", arch.platform),
         ));
     }
-    let kind = kind(cx, &config, arch)?;
+    let kind = kind(cx, &config, wanted)?;
     let layers = config.layers()?;
     let cached: Option<Vec<File>> = layers.iter().map(|layer| disks::cached(cx, layer)).collect();
     if let Some(disks) = cached {
-        return Ok(Image { kind, disks, execution: config.execution() });
+        return Ok(Image { kind, layers: disks, execution: config.execution() });
     }
     let store = save(cx, &client, reference)?;
-    from_store(cx, &store, store.image(|platform| accepts(arch, platform))?, arch)
+    from_store(cx, &store, store.image(|platform| wanted.accepts(platform))?, wanted)
 }
 
 fn ensure_engine(client: &Client, reference: &str) -> Result<()> {

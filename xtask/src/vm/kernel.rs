@@ -22,6 +22,8 @@ pub(crate) struct Kernel {
 /// Names of the kernel's package and file begin so.
 const PACKAGE: &str = "linux-image-";
 const FILES: [&str; 2] = ["vmlinuz-", "vmlinux-"];
+/// The name of a board's device tree in the cache.
+const DEVICE_TREE: &str = "device-tree";
 
 impl Kernel {
     /// Fetches the kernel and builds `qus-init`, unless they are in the cache.
@@ -29,14 +31,15 @@ impl Kernel {
         let machines = &cx.data.machines;
         let wanted =
             [machines.modules(machine).collect(), machines.late_modules.iter().map(|name| &**name).collect()];
-        let id = files::short_id(format!("{} {wanted:?}", machine.kernel));
-        let dir = cx.paths.machine("kernel", &format!("{}-{id}", machine.host));
+        let device_tree = machine.board().map(|board| &*board.device_tree);
+        let id = files::short_id(format!("{} {wanted:?} {device_tree:?}", machine.kernel));
+        let dir = cx.paths.machine("kernel", &format!("{}-{id}", machine.name()));
         let (name, debian) = (&machine.kernel, machine.host.debian);
         guests::fetch(cx, &Origin::Guests, debian, name, &dir, |apt, into| {
             let package = apt.dependency(&format!("{name}:{debian}"), PACKAGE)?;
             let unpacked = tempfile::tempdir_in(into)?;
             apt.unpack(&[format!("{package}:{debian}")], unpacked.path())?;
-            keep(unpacked.path(), &package, &wanted, into)
+            keep(unpacked.path(), &package, &wanted, device_tree, into)
         })?;
         let init = fs::read(qus::init::ensure(cx, machine.host)?)?;
         let [first, late] = MODULES.map(|name| read_modules(&dir.join(name)));
@@ -44,6 +47,11 @@ impl Kernel {
         let made = cx.paths.machine("initramfs", &files::short_id(&archive));
         cache::ensure(&made, |partial| files::write(&partial.join("initramfs"), &archive))?;
         Ok(Self { image: dir.join("kernel"), initramfs: made.join("initramfs") })
+    }
+
+    /// The device tree of a board.
+    pub(crate) fn device_tree(&self) -> PathBuf {
+        self.image.with_file_name(DEVICE_TREE)
     }
 
     /// What identifies the kernel and the initial file system.
@@ -54,7 +62,13 @@ impl Kernel {
 }
 
 /// Moves the image of an unpacked package, and writes the modules in the order in which they are loaded.
-fn keep(unpacked: &Path, package: &str, wanted: &[Vec<&str>; 2], into: &Path) -> Result<()> {
+fn keep(
+    unpacked: &Path,
+    package: &str,
+    wanted: &[Vec<&str>; 2],
+    device_tree: Option<&str>,
+    into: &Path,
+) -> Result<()> {
     let version = package.strip_prefix(PACKAGE).unwrap_or(package);
     let first_of = |paths: [PathBuf; 2]| {
         let found = paths.into_iter().find(|path| path.exists());
@@ -62,6 +76,10 @@ fn keep(unpacked: &Path, package: &str, wanted: &[Vec<&str>; 2], into: &Path) ->
     };
     let image = first_of(FILES.map(|name| unpacked.join("boot").join(format!("{name}{version}"))))?;
     fs::rename(image, into.join("kernel"))?;
+    if let Some(file) = device_tree {
+        let dir = unpacked.join("usr/lib").join(package);
+        fs::rename(dir.join(file), into.join(DEVICE_TREE))?;
+    }
     let dir = first_of(["usr/lib/modules", "lib/modules"].map(|dir| unpacked.join(dir).join(version)))?;
     let [first, late] = wanted;
     let count = modules::resolve(&dir, first)?.len();

@@ -12,7 +12,8 @@ use qus_core::machine::{Event, VERSION};
 use crate::base::context::Context;
 use crate::base::progress::{Bar, say};
 use crate::base::{cache, files};
-use crate::vm::machine::{Kind, Running, Shape};
+use crate::vm::machine::{Kind, Running};
+use crate::vm::shape::Shape;
 
 /// The file of a snapshot.
 const MEMORY: &str = "memory";
@@ -22,8 +23,8 @@ const MEMORY: &str = "memory";
 /// # Errors
 /// It does not start within the time; the message has the kernel's last lines.
 pub(crate) fn start(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
-    // The servers of volumes are no part of a snapshot.
-    if shape.verbose || !shape.volumes.is_empty() {
+    // The servers of volumes are no part of a snapshot, and not all devices of boards can be saved.
+    if shape.verbose || !shape.volumes.is_empty() || kind.data().board().is_some() {
         return boot(cx, kind, shape, limit);
     }
     let dir = cx.paths.machine("snapshot", &files::short_id(kind.identity(shape)?));
@@ -55,7 +56,7 @@ fn restore(cx: &Context, kind: &Kind, shape: &Shape<'_>, memory: &Path) -> Resul
 
 fn boot(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
     let mut machine = kind.spawn(cx, shape, false)?;
-    let bar = Bar::short(format!("booting a machine for {}", kind.host()));
+    let bar = Bar::short(format!("booting {}", kind.data().name()));
     let event = machine.receive(Some(limit), "the machine has not started");
     drop(bar);
     match event? {

@@ -11,15 +11,15 @@ mod relay;
 mod root;
 mod user;
 
-use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::{getpid, sync};
-use qus_core::machine::{self, CONTROL, Event, Request, VERSION};
+use qus_core::machine::{self, Event, Request, VERSION};
 
+use port::{Line, Ports};
 use program::CannotRun;
 
 fn main() -> ExitCode {
@@ -30,12 +30,14 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
-    let ended = boot::prepare().and_then(|()| port::open(CONTROL)).and_then(|control| {
-        let event = serve(&control).unwrap_or_else(|error| Event::Failed {
+    let ended = boot::prepare().and_then(|()| Ports::open()).and_then(|(ports, line)| {
+        let control = ports.control.try_clone()?;
+        let event = serve(ports).unwrap_or_else(|error| Event::Failed {
             status: error.downcast_ref().map_or(125, CannotRun::status),
             error: format!("{error:#}"),
         });
-        machine::send(&control, &event).context("cannot report to the host")
+        machine::send(&control, &event).context("cannot report to the host")?;
+        line.map_or(Ok(()), Line::finish)
     });
     if let Err(error) = ended {
         // The console is all that there is.
@@ -47,10 +49,9 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn serve(control: &File) -> Result<Event> {
-    let ports = relay::Ports::open()?;
-    machine::send(control, &Event::Ready { version: VERSION })?;
-    let mut requests = BufReader::new(control.try_clone()?);
+fn serve(ports: Ports) -> Result<Event> {
+    machine::send(&ports.control, &Event::Ready { version: VERSION })?;
+    let mut requests = BufReader::new(ports.control.try_clone()?);
     let Some(Request::Run(run)) = machine::receive(&mut requests).context("cannot read the request")? else {
         bail!("the host asks for something before a program");
     };

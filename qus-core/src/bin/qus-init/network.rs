@@ -11,6 +11,8 @@ use fs_err as fs;
 use nix::errno::Errno;
 use nix::libc::{self, ifreq, rtentry, sockaddr, sockaddr_in};
 
+use crate::port;
+
 // Of QEMU's `-netdev user`.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
 const MASK: Ipv4Addr = Ipv4Addr::new(255, 255, 255, 0);
@@ -28,6 +30,7 @@ pub(crate) fn configure(has_device: bool, hostname: &str) -> Result<()> {
     let mut hosts =
         format!("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t{hostname}\n");
     if has_device {
+        port::wait_for_network(DEVICE)?;
         connect(&socket).context("cannot start the network")?;
         hosts = hosts.replace("127.0.1.1", &ADDRESS.to_string());
         write("/etc/resolv.conf", &format!("nameserver {NAME_SERVER}\n"))?;

@@ -1,39 +1,118 @@
-//! Virtio-serial ports by name.
+//! The ports to the host, and devices by name.
 
 use std::fs::{File, OpenOptions};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use fs_err as fs;
+use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
+use qus_core::machine::{LINE, PORTS};
+use qus_core::multiplex;
 
 /// How long to wait for a device that the kernel has not found yet.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Opens a port for reading and writing.
-pub(crate) fn open(name: &str) -> Result<File> {
-    let path = find("/sys/class/virtio-ports", "name", name)?;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&path)
-        .with_context(|| format!("cannot open the port {name}, {}", path.display()))
+/// The ports to the host.
+pub(crate) struct Ports {
+    pub(crate) control: File,
+    pub(crate) input: File,
+    pub(crate) output: File,
+    pub(crate) error: File,
 }
 
-/// The device in a directory of sysfs that has this value of an attribute; waits for it.
-pub(crate) fn find(class: &str, attribute: &str, value: &str) -> Result<PathBuf> {
+/// The serial line of a machine without ports.
+pub(crate) struct Line {
+    device: File,
+    control: UnixStream,
+    /// Writes messages to the line.
+    writer: JoinHandle<()>,
+}
+
+impl Ports {
+    /// Opens virtio-serial ports, or the serial line that the kernel's command line names.
+    pub(crate) fn open() -> Result<(Self, Option<Line>)> {
+        let (files, line) = match std::env::var(LINE) {
+            Ok(name) => open_line(&name).with_context(|| format!("cannot open the serial line {name}"))?,
+            Err(_) => (PORTS.iter().map(|name| open(name)).collect::<Result<_>>()?, None),
+        };
+        let [control, input, output, error] =
+            <[File; 4]>::try_from(files).map_err(|_| anyhow!("there are not as many ports as names"))?;
+        Ok((Self { control, input, output, error }, line))
+    }
+}
+
+impl Line {
+    /// Waits until all messages have been written; there are no more.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.control.shutdown(Shutdown::Write)?;
+        let _ = self.writer.join();
+        Ok(tcdrain(self.device)?)
+    }
+}
+
+fn open(name: &str) -> Result<File> {
+    let path = find("/sys/class/virtio-ports", &format!("port {name}"), |device| {
+        has_line(&device.join("name"), name)
+    })?;
+    open_device(&path)
+}
+
+fn open_device(path: &Path) -> Result<File> {
+    let opened = OpenOptions::new().read(true).write(true).open(path);
+    opened.with_context(|| format!("cannot open {}", path.display()))
+}
+
+fn open_line(name: &str) -> Result<(Vec<File>, Option<Line>)> {
+    // The kernel's messages would be in the midst of the program's output. 1 is for those of a kernel that ends.
+    fs::write("/proc/sys/kernel/printk", "1")?;
+    let line = open_device(&Path::new("/dev").join(name))?;
+    let mut settings = tcgetattr(line.as_fd())?;
+    cfmakeraw(&mut settings);
+    tcsetattr(line.as_fd(), SetArg::TCSANOW, &settings)?;
+    let pairs: Vec<_> = PORTS.iter().map(|_| UnixStream::pair()).collect::<Result<_, _>>()?;
+    let (ports, channels): (Vec<_>, _) = pairs.into_iter().unzip();
+    let writers = multiplex::connect(line.try_clone()?, line.try_clone()?, channels, |_| {})?;
+    // The first port is that of the messages.
+    let first = ports.first().zip(writers.into_iter().next());
+    let (control, writer) = first.context("there are no ports")?;
+    let line = Line { device: line, control: control.try_clone()?, writer };
+    Ok((ports.into_iter().map(|port| OwnedFd::from(port).into()).collect(), Some(line)))
+}
+
+/// The disk whose serial number, or the partition whose name, this is; waits for it.
+pub(crate) fn disk(name: &str) -> Result<PathBuf> {
+    let partition = format!("PARTNAME={name}");
+    find("/sys/class/block", &format!("disk {name}"), |device| {
+        has_line(&device.join("serial"), name) || has_line(&device.join("uevent"), &partition)
+    })
+}
+
+/// Waits for a network device.
+pub(crate) fn wait_for_network(name: &str) -> Result<()> {
+    find("/sys/class/net", &format!("network device {name}"), |device| device.ends_with(name)).map(drop)
+}
+
+/// The device in a directory of sysfs that is the wanted one; waits for it.
+fn find(class: &str, what: &str, is_wanted: impl Fn(&Path) -> bool) -> Result<PathBuf> {
     let end = Instant::now() + PATIENCE;
     while Instant::now() < end {
         // The directory appears with its first device.
         for entry in fs::read_dir(class).into_iter().flatten() {
             let device = entry?;
-            let text = fs::read_to_string(device.path().join(attribute)).unwrap_or_default();
-            if text.trim_end() == value {
+            if is_wanted(&device.path()) {
                 return Ok(Path::new("/dev").join(device.file_name()));
             }
         }
         thread::sleep(Duration::from_millis(5));
     }
-    bail!("no device in {class} has the {attribute} {value}")
+    bail!("the machine has no {what}")
+}
+
+fn has_line(file: &Path, wanted: &str) -> bool {
+    fs::read_to_string(file).is_ok_and(|text| text.lines().any(|line| line == wanted))
 }

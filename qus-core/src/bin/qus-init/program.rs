@@ -21,7 +21,8 @@ use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, setgid, setgroups, setsid, setuid};
 use qus_core::machine::{self, Exited, Request, Run};
 
-use crate::relay::{Ports, Streams, winsize};
+use crate::port::Ports;
+use crate::relay::{Streams, winsize};
 use crate::user;
 
 /// What is searched for programs if the environment has no `PATH`; engines have the same.

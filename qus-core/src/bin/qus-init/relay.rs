@@ -12,22 +12,9 @@ use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::pty::{Winsize, openpty};
 use nix::unistd::pipe2;
-use qus_core::machine::{ERROR, INPUT, OUTPUT, Size};
+use qus_core::machine::Size;
 
-use crate::port;
-
-/// The ports of the streams.
-pub(crate) struct Ports {
-    input: File,
-    output: File,
-    error: File,
-}
-
-impl Ports {
-    pub(crate) fn open() -> Result<Self> {
-        Ok(Self { input: port::open(INPUT)?, output: port::open(OUTPUT)?, error: port::open(ERROR)? })
-    }
-}
+use crate::port::Ports;
 
 /// The streams of a program while they are copied.
 pub(crate) struct Streams {
@@ -40,7 +27,7 @@ pub(crate) struct Streams {
 impl Streams {
     /// Starts to copy. Returns the program's stdin, stdout and stderr, too.
     pub(crate) fn start(ports: Ports, terminal: Option<Size>) -> Result<(Self, [Stdio; 3])> {
-        let Ports { input, output, error } = ports;
+        let Ports { input, output, error, .. } = ports;
         if let Some(size) = terminal {
             let pty = openpty(&winsize(size), None)?;
             let (terminal, slave) = (File::from(pty.master), pty.slave);

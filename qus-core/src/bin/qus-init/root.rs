@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use fs_err as fs;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
-use qus_core::machine::{Volume, layer_serial};
+use qus_core::machine::{Volume, layer_name};
 
 use crate::boot::mount_kernel;
 use crate::port;
@@ -24,7 +24,7 @@ pub(crate) fn assemble(layers: usize) -> Result<()> {
         // Short, because the kernel limits the length of all options.
         let layer = format!("/{index}");
         fs::create_dir_all(&layer)?;
-        let disk = port::find("/sys/block", "serial", &layer_serial(index))?;
+        let disk = port::disk(&layer_name(index))?;
         mount(Some(&disk), &*layer, Some("erofs"), MsFlags::MS_RDONLY, None::<&str>)
             .with_context(|| format!("cannot mount layer {index} of the image"))?;
         lower.push(layer);
