@@ -15,6 +15,7 @@ pub(super) mod fixture;
 mod hosts;
 mod installer;
 mod kernel;
+mod machines;
 mod measured;
 mod sbom;
 mod tarball;
@@ -103,6 +104,12 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     levels.try_for_each(|level| level.run(cx, &mut report))?;
     let file = args.report.as_deref();
     if args.part { report.finish_part(file) } else { report.finish(file) }
+}
+
+/// Whole machines: their level, every machine and every board, as part of a larger report.
+pub(crate) fn machines(cx: &Context, report: &mut Report) -> Result<()> {
+    Level::Vm.run(cx, report)?;
+    machines::run(cx, report)
 }
 
 /// Every level, as part of a larger report.
