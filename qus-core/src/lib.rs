@@ -59,6 +59,7 @@ pub mod arch;
 pub mod binfmt;
 pub mod bundle;
 pub mod compat;
+pub mod connections;
 pub mod digest;
 pub mod doctor;
 pub mod elf;
