@@ -15,9 +15,23 @@ pub struct Machines {
     pub modules: Vec<String>,
     /// Those that are loaded when a machine gets its program.
     pub late_modules: Vec<String>,
+    /// What a machine with a container engine has besides.
+    pub engine: Engine,
     /// The machines.
     #[serde(rename = "machine")]
     pub machines: Vec<Machine>,
+}
+
+/// A container engine.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// Packages of the machine's architecture.
+    pub packages: Vec<String>,
+    /// Kernel modules.
+    pub modules: Vec<String>,
+    /// The default size of the memory in MiB, unless the machine has more.
+    pub memory: u32,
 }
 
 /// A machine.
@@ -117,11 +131,15 @@ impl Machine {
 impl Machines {
     /// The machine that runs programs of this host, and is no board: the host's own, or one that [runs](Machine::runs) them.
     pub fn of(&self, host: &Host) -> Option<&Machine> {
-        let machines = || self.machines.iter().filter(|machine| machine.board().is_none());
-        machines()
-            .find(|machine| machine.host == host)
-            .or_else(|| machines().find(|machine| machine.host.arch == host.arch))
-            .or_else(|| machines().find(|machine| machine.runs(host)))
+        let find = |runs: &dyn Fn(&Machine) -> bool| self.virtual_machines().find(|machine| runs(machine));
+        find(&|machine| machine.host == host)
+            .or_else(|| find(&|machine| machine.host.arch == host.arch))
+            .or_else(|| find(&|machine| machine.runs(host)))
+    }
+
+    /// All machines that are no boards.
+    pub fn virtual_machines(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().filter(|machine| machine.board().is_none())
     }
 
     /// The board of this name.

@@ -1,8 +1,8 @@
 //! The messages between `cargo xtask vm` and `qus-init`, the first process of a machine.
 //!
 //! They are JSON objects, one on each line, on the virtio-serial port [`CONTROL`]. The guest begins with
-//! [`Event::Ready`]; the host answers with [`Request::Run`], and may then send [`Request::Resize`] and
-//! [`Request::Signal`] until the guest ends with [`Event::Exited`] or [`Event::Failed`]. The program's streams have ports
+//! [`Event::Ready`]; the host answers with [`Request::Run`], and may then send [`Request::Resize`], [`Request::Signal`] and
+//! [`Request::Renew`] until the guest ends with [`Event::Exited`] or [`Event::Failed`]. The program's streams have ports
 //! of their own: [`INPUT`], [`OUTPUT`] and [`ERROR`]. A machine without ports has all of them on one [serial
 //! line](crate::multiplex). Ports are not ordered among each other; the host has read all output when it has read as many
 //! bytes as [`Exited`] says.
@@ -14,7 +14,7 @@
 //!
 //! let mut line = Vec::new();
 //! machine::send(&mut line, &Event::Ready { version: VERSION })?;
-//! assert_eq!(line, b"{\"ready\":{\"version\":1}}\n");
+//! assert_eq!(line, b"{\"ready\":{\"version\":2}}\n");
 //! assert_eq!(machine::receive(&mut &*line)?, Some(Event::Ready { version: VERSION }));
 //! # Ok::<(), std::io::Error>(())
 //! ```
@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version of these messages. A host refuses a guest of another version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The port of the messages.
 pub const CONTROL: &str = "qus.control";
@@ -35,10 +35,15 @@ pub const INPUT: &str = "qus.input";
 pub const OUTPUT: &str = "qus.output";
 /// The port of the program's standard error.
 pub const ERROR: &str = "qus.error";
-/// All ports, in the order in which they have the channels of a [line](crate::multiplex).
-pub const PORTS: [&str; 4] = [CONTROL, INPUT, OUTPUT, ERROR];
 /// The variable of the guest's kernel command line that names the serial line of a machine without ports, as in `ttyS1`.
 pub const LINE: &str = "QUS_LINE";
+/// The port of connections to the program's socket: [`crate::connections`].
+pub const CONNECTIONS: &str = "qus.connections";
+/// All ports, in the order in which they have the channels of a [line](crate::multiplex).
+pub const PORTS: [&str; 5] = [CONTROL, INPUT, OUTPUT, ERROR, CONNECTIONS];
+
+/// The serial number of the disk that the program can write.
+pub const DATA: &str = "data";
 
 /// The maximum length of a line in bytes.
 pub const LONGEST: u64 = 4 << 20;
@@ -53,11 +58,23 @@ pub fn layer_name(index: usize) -> String {
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Assemble the root file system and run the program.
-    Run(Run),
+    Run(Box<Run>),
     /// The terminal has another size.
     Resize(Size),
     /// Send this signal, by its number of the guest's kernel, to the program.
     Signal(i32),
+    /// A machine that runs a program has been started from a snapshot.
+    Renew(Renewal),
+}
+
+/// What machines of the same snapshot must not have in common.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Renewal {
+    /// The time, in nanoseconds since 1970.
+    pub time: u64,
+    /// Random bytes for the kernel's generator.
+    pub entropy: [u8; 32],
 }
 
 /// The program and what surrounds it.
@@ -82,10 +99,12 @@ pub struct Run {
     pub network: bool,
     /// The size of the terminal, if the program has one.
     pub terminal: Option<Size>,
-    /// The time, in nanoseconds since 1970.
-    pub time: u64,
-    /// Random bytes for the kernel's generator.
-    pub entropy: [u8; 32],
+    /// Where the disk [`DATA`] is mounted, an ext4 file system, if the machine has one.
+    pub data: Option<String>,
+    /// The Unix socket of the program to which [`CONNECTIONS`] lead, if there is one.
+    pub socket: Option<String>,
+    /// Time and random bytes.
+    pub renewal: Renewal,
 }
 
 /// A directory of the host.
@@ -180,6 +199,7 @@ mod tests {
 
     #[test]
     fn messages_survive_the_port() {
+        let renewal = Renewal { time: 1_700_000_000_000_000_000, entropy: [7; 32] };
         let run = Run {
             argv: vec!["echo".into(), "a\nb".into()],
             env: vec!["A=ä".into()],
@@ -190,11 +210,12 @@ mod tests {
             volumes: vec![Volume { tag: "volume0".into(), target: "/srv".into(), read_only: true }],
             network: true,
             terminal: Some(Size { rows: 24, columns: 80 }),
-            time: 1_700_000_000_000_000_000,
-            entropy: [7; 32],
+            data: Some("/var/lib".into()),
+            socket: Some("/run/socket".into()),
+            renewal: renewal.clone(),
         };
-        let requests =
-            [Request::Run(run), Request::Resize(Size { rows: 1, columns: 2 }), Request::Signal(15)];
+        let resize = Request::Resize(Size { rows: 1, columns: 2 });
+        let requests = [Request::Run(run.into()), resize, Request::Signal(15), Request::Renew(renewal)];
         let mut port = Vec::new();
         for request in &requests {
             send(&mut port, request).unwrap();

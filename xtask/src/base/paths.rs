@@ -92,6 +92,11 @@ impl Paths {
         self.out.join("engine/run")
     }
 
+    /// The engines in machines, each in a directory with its architecture's name.
+    pub(crate) fn machine_engines(&self) -> PathBuf {
+        self.out.join("vm-engine")
+    }
+
     /// The log of the programs that a step runs.
     pub(crate) fn log(&self, step: &str) -> PathBuf {
         self.out.join("logs").join(step).with_extension("log")

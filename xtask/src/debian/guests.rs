@@ -78,7 +78,7 @@ pub(crate) fn root(cx: &Context, guest: &Guest, name: &str, set: &PackageSet) ->
 
 /// Moves files of older packages from `/bin`, `/sbin` and `/lib` to `/usr`, as on an installed system with merged
 /// `/usr`.
-fn merge_usr(root: &Path) -> Result<()> {
+pub(crate) fn merge_usr(root: &Path) -> Result<()> {
     for name in ["bin", "sbin", "lib", "lib64"] {
         let (old, new) = (root.join(name), root.join("usr").join(name));
         if old.is_dir() && !old.is_symlink() {

@@ -11,10 +11,10 @@ use crate::base::files;
 
 /// The directory of an engine.
 #[derive(Debug, Clone)]
-pub(super) struct EngineDir(pub(super) PathBuf);
+pub(crate) struct EngineDir(pub(crate) PathBuf);
 
 impl EngineDir {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self(dir.to_owned())
     }
 
@@ -24,7 +24,7 @@ impl EngineDir {
     }
 
     /// Acquires the lock for this process and its descendants.
-    pub(super) fn acquire_lock(&self) -> Result<Flock<File>> {
+    pub(crate) fn acquire_lock(&self) -> Result<Flock<File>> {
         let path = self.lock();
         let open = File::options().write(true).create(true).truncate(false).open(&path);
         let file = open.with_context(|| format!("cannot write {}", path.display()))?;
@@ -35,16 +35,22 @@ impl EngineDir {
             .with_context(|| format!("another engine is running in {}", self.0.display()))
     }
 
-    pub(super) fn state(&self) -> PathBuf {
+    /// Whether a process holds the lock.
+    pub(crate) fn is_locked(&self) -> bool {
+        let file = File::options().read(true).open(self.lock());
+        file.is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_err())
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
         self.0.join("engine.json")
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("docker.sock")
     }
 
     /// The client's configuration, instead of `~/.docker`.
-    pub(super) fn client(&self) -> PathBuf {
+    pub(crate) fn client(&self) -> PathBuf {
         self.0.join("client")
     }
 
@@ -66,7 +72,7 @@ impl EngineDir {
         self.0.join("registry.json")
     }
 
-    pub(super) fn engine_log(&self) -> PathBuf {
+    pub(crate) fn engine_log(&self) -> PathBuf {
         self.0.join("dockerd.log")
     }
 

@@ -5,6 +5,6 @@ pub(crate) mod command;
 pub(crate) mod engine_dir;
 pub(crate) mod find;
 pub(crate) mod nodes;
-mod programs;
+pub(crate) mod programs;
 mod serve;
 pub(crate) mod throwaway;

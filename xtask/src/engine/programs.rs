@@ -5,25 +5,28 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use fs_err as fs;
 use qemu_src::{Origin, PackageSet};
 use qus_core::arch::Host;
+use serde_json::{Map, Value, json};
 
-use crate::base::cache;
 use crate::base::context::Context;
 use crate::base::progress::say;
 use crate::base::settings::Settings;
+use crate::base::{cache, files};
 use crate::debian::distribution::Distribution;
 use crate::debian::packages;
+use crate::engine::client::Client;
 
 /// The directory of the unpacked programs.
 #[derive(Debug, Clone)]
-pub(super) struct Programs {
+pub(crate) struct Programs {
     dir: PathBuf,
 }
 
 impl Programs {
     /// Fetches the programs if they are not in the cache.
-    pub(super) fn ensure(cx: &Context) -> Result<Self> {
+    pub(crate) fn ensure(cx: &Context) -> Result<Self> {
         let (engine, own) = (&cx.data.debian.packages.engine, &cx.data.debian.packages.engine_own);
         let distribution = Distribution::detect()?.context(
             "the engine's programs are Debian packages, and this machine lacks apt-get or dpkg-deb",
@@ -47,12 +50,32 @@ impl Programs {
     }
 
     /// Programs that have been unpacked into this directory.
-    pub(super) fn at(dir: &Path) -> Self {
+    pub(crate) fn at(dir: &Path) -> Self {
         Self { dir: dir.to_owned() }
     }
 
-    pub(super) fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// The client of an engine with this socket, whose configuration is in the directory `config`.
+    pub(crate) fn client(&self, socket: &Path, config: &Path) -> Client {
+        Client {
+            program: self.docker().into(),
+            env: vec![
+                ("BUILDX_CONFIG", config.join("buildx").into()),
+                ("DOCKER_CONFIG", config.into()),
+                ("DOCKER_HOST", format!("unix://{}", socket.display()).into()),
+            ],
+        }
+    }
+
+    /// Writes the client's configuration: its plugins, and the credentials of the user's own client.
+    pub(crate) fn write_client_config(&self, settings: &Settings, config: &Path) -> Result<()> {
+        let mut client = credentials(settings);
+        client.insert("cliPluginsExtraDirs".to_owned(), json!([self.plugins()]));
+        fs::create_dir_all(config)?;
+        files::write(&config.join("config.json"), &serde_json::to_vec_pretty(&client)?)
     }
 
     pub(super) fn docker(&self) -> PathBuf {
@@ -88,4 +111,13 @@ impl Programs {
         let host = Host::current().context("this machine's architecture is not a supported host")?;
         Ok(env::join_paths(["usr/lib", "lib"].map(|dir| self.dir.join(dir).join(host.triple)))?)
     }
+}
+
+/// The registry credentials of the user's docker client, for the engine's client.
+fn credentials(settings: &Settings) -> Map<String, Value> {
+    let dir = settings.docker_config();
+    let text = dir.and_then(|dir| fs::read(dir.join("config.json")).ok());
+    let mut config: Map<_, _> = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    config.retain(|name, _| ["auths", "credHelpers", "credsStore"].contains(&&**name));
+    config
 }

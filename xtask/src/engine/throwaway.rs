@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fs_err::{self as fs, File};
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -80,13 +79,10 @@ impl Throwaway {
     /// The running engine of this directory; `None` if there is none.
     pub(crate) fn running(dir: &Path) -> Option<Self> {
         let engine_dir = EngineDir::new(dir);
-        let file = File::open(engine_dir.lock()).ok()?.into_file();
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Ok(_) => None,
-            Err(_) => {
-                Some(Self { state: EngineState::read(&engine_dir)?, engine_dir, child: None, removed: false })
-            }
+        if !engine_dir.is_locked() {
+            return None;
         }
+        Some(Self { state: EngineState::read(&engine_dir)?, engine_dir, child: None, removed: false })
     }
 
     /// Starts an engine in this directory, or uses the one that is running there. Leftovers of a killed engine are
@@ -111,7 +107,7 @@ impl Throwaway {
         let engine_dir = EngineDir::new(dir);
         remove_resources(&engine_dir, &programs)?;
         let state = EngineState { programs: programs.dir().to_owned(), port: free_port()?, process: None };
-        for dir in [dir.to_owned(), engine_dir.memory(), engine_dir.etc(), engine_dir.client()] {
+        for dir in [dir.to_owned(), engine_dir.memory(), engine_dir.etc()] {
             fs::create_dir_all(&dir)?;
         }
         // The client's configuration may contain passwords.
@@ -143,17 +139,7 @@ impl Throwaway {
 
     /// A client for this engine.
     pub(crate) fn client(&self) -> Client {
-        let programs = Programs::at(&self.state.programs);
-        let host = format!("unix://{}", self.engine_dir.socket().display());
-        let config = self.engine_dir.client();
-        Client {
-            program: programs.docker().into(),
-            env: vec![
-                ("BUILDX_CONFIG", config.join("buildx").into()),
-                ("DOCKER_CONFIG", config.into()),
-                ("DOCKER_HOST", host.into()),
-            ],
-        }
+        Programs::at(&self.state.programs).client(&self.engine_dir.socket(), &self.engine_dir.client())
     }
 
     /// Name and port of the registry.
@@ -265,26 +251,10 @@ fn write_configs(
         "storage": { "filesystem": { "rootdirectory": dir("registry") } },
         "http": { "addr": format!("127.0.0.1:{port}") },
     });
-    let mut client = credentials(settings);
-    client.insert("cliPluginsExtraDirs".to_owned(), json!([programs.plugins()]));
-    for (path, content) in [
-        (engine_dir.daemon_config(), daemon),
-        (engine_dir.registry_config(), registry),
-        (engine_dir.client().join("config.json"), client.into()),
-    ] {
+    for (path, content) in [(engine_dir.daemon_config(), daemon), (engine_dir.registry_config(), registry)] {
         files::write(&path, &serde_json::to_vec_pretty(&content)?)?;
     }
-    Ok(())
-}
-
-/// The registry credentials of the user's docker client, for the engine's client.
-fn credentials(settings: &Settings) -> serde_json::Map<String, serde_json::Value> {
-    let dir = settings.docker_config();
-    let text = dir.and_then(|dir| fs::read(dir.join("config.json")).ok());
-    let mut config: serde_json::Map<_, _> =
-        text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-    config.retain(|name, _| ["auths", "credHelpers", "credsStore"].contains(&&**name));
-    config
+    programs.write_client_config(settings, &engine_dir.client())
 }
 
 /// Removes the leftovers of a killed engine: its directory and other resources.

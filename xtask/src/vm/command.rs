@@ -1,10 +1,10 @@
 //! `cargo xtask vm`: runs images on whole machines of their architecture.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use qemu_src::Machine;
 use qus_core::arch::Host;
 use qus_core::hint;
@@ -17,6 +17,7 @@ use crate::base::context::Context;
 use crate::base::error::Usage;
 use crate::base::output::{out, out_json};
 use crate::base::progress;
+use crate::vm::engine;
 use crate::vm::image::{self, Image, Wanted};
 use crate::vm::session::{self, CannotRun};
 use crate::vm::shape::{Published, Shape};
@@ -37,6 +38,7 @@ pub(crate) struct Args {
 #[derive(clap::Subcommand)]
 enum Command {
     Run(Box<RunArgs>),
+    Engine(engine::command::Args),
     /// List the machines
     Boards {
         /// Print JSON instead of text
@@ -118,6 +120,7 @@ const MACHINE_FAILED: u8 = 125;
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<ExitCode> {
     match &args.command {
         Command::Boards { json } => print_boards(cx, *json).map(|()| ExitCode::SUCCESS),
+        Command::Engine(args) => engine::command::run(cx, args),
         Command::Run(args) => {
             let status = run_image(cx, args).or_else(|error| {
                 if hint::find::<Usage>(&error).is_some() {
@@ -145,6 +148,7 @@ fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
         memory: args.memory,
         processors: args.cpus,
         disks: &[],
+        data: None,
         network,
         volumes: &args.volume,
         verbose: args.console,
@@ -179,11 +183,6 @@ fn program(args: &RunArgs, image: &Image, network: bool) -> Result<Run> {
         option.clone().or_else(|| own.clone()).unwrap_or_default()
     };
     let execution = &image.execution;
-    let mut entropy = [0; 32];
-    fs_err::File::open("/dev/urandom")?.read_exact(&mut entropy)?;
-    let time = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .context("this machine's time is before 1970")?;
     Ok(Run {
         argv: execution.argv(&args.command)?,
         env: execution.env.iter().flatten().cloned().chain(args.env.iter().cloned()).collect(),
@@ -194,8 +193,9 @@ fn program(args: &RunArgs, image: &Image, network: bool) -> Result<Run> {
         volumes: args.volume.iter().enumerate().map(|(index, volume)| volume.mount(index)).collect(),
         network,
         terminal: terminal::size(io::stdout()).filter(|_| io::stdin().is_terminal()),
-        time: time.as_nanos().try_into()?,
-        entropy,
+        data: None,
+        socket: None,
+        renewal: start::renewal()?,
     })
 }
 

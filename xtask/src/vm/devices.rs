@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use qemu_src::{Board, Bus, Machine};
-use qus_core::machine::{LINE, PORTS, layer_name};
+use qus_core::machine::{DATA, LINE, PORTS, layer_name};
 use serde_json::{Value, json};
 use xshell::Cmd;
 
@@ -81,6 +81,15 @@ pub(crate) fn virtio(
         let rom = if bus == Bus::Pci { ",romfile=" } else { "" };
         cmd = cmd.arg("-netdev").arg(network);
         cmd = cmd.arg("-device").arg(format!("virtio-net-{suffix},netdev=network{rom}"));
+    }
+    if let Some(disk) = shape.data {
+        let file = json!({ "driver": "file", "filename": disk, "discard": "unmap" });
+        // Nobody uses it after the machine's end.
+        let cache = json!({ "no-flush": true });
+        let node =
+            json!({ "node-name": DATA, "driver": "qcow2", "discard": "unmap", "cache": cache, "file": file });
+        cmd = cmd.arg("-blockdev").arg(node.to_string());
+        cmd = cmd.arg("-device").arg(format!("virtio-blk-{suffix},drive={DATA},serial={DATA}"));
     }
     for index in 0..slots(shape.disks.len()) {
         let name = layer_name(index);

@@ -110,6 +110,25 @@ pub(crate) fn card(cx: &Context, programs: &Programs, layers: &[File]) -> Result
     Ok(card)
 }
 
+/// Makes a disk of a directory, all of whose files are root's then.
+pub(crate) fn of_unpacked(cx: &Context, programs: &Programs, root: &Path, disk: &Path) -> Result<()> {
+    let mkfs = programs.cmd("mkfs.erofs").args(OPTIONS).arg("--all-root").arg(disk).arg(root);
+    exec::run(mkfs, &cx.start_log("mkfs.erofs")?, |_| {})
+}
+
+/// Makes an empty disk of this size in MiB with the file system ext4, in QEMU's format qcow2.
+pub(crate) fn empty(cx: &Context, programs: &Programs, size: u64, disk: &Path) -> Result<()> {
+    let log = cx.start_log("mke2fs")?;
+    let raw = tempfile::NamedTempFile::new_in(disk.parent().unwrap_or(disk))?;
+    raw.as_file().set_len(size << 20)?;
+    // A journal is for file systems that are used after a crash.
+    let options = ["-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0"];
+    let lazy = ["-E", "lazy_itable_init=1,nodiscard,root_owner=0:0"];
+    exec::run(programs.cmd("../sbin/mke2fs").args(options).args(lazy).arg(raw.path()), &log, |_| {})?;
+    let convert = programs.cmd("qemu-img").args(["convert", "-f", "raw", "-O", "qcow2"]);
+    exec::run(convert.arg(raw.path()).arg(disk), &log, |_| {})
+}
+
 /// The path of a file in a program that inherits it.
 pub(crate) fn inherited(file: &File) -> PathBuf {
     format!("/proc/self/fd/{}", file.as_raw_fd()).into()

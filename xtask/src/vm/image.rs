@@ -16,7 +16,7 @@ use crate::base::{exec, files};
 use crate::engine::client::Client;
 use crate::vm::config::{Config, Execution};
 use crate::vm::disks;
-use crate::vm::machine::Kind;
+use crate::vm::machine::{Kind, find};
 use crate::vm::store::{Store, Stored, decompressed};
 
 /// The architecture or the board that the user wants, if any.
@@ -120,26 +120,17 @@ fn kind(cx: &Context, config: &Config, wanted: Wanted<'_>) -> Result<Kind> {
 
 /// The wanted board, or the machine for programs of a host.
 fn machine(cx: &Context, host: &'static Host, wanted: Wanted<'_>) -> Result<Kind> {
-    let machines = &cx.data.machines;
-    let names = |machines: &mut dyn Iterator<Item = &Machine>| {
-        machines.map(Machine::name).collect::<Vec<_>>().join(", ")
-    };
-    if let Some(board) = wanted.board.filter(|board| !board.runs(host)) {
-        let fitting = names(&mut machines.boards().filter(|board| board.runs(host)));
-        let hint = match &*fitting {
-            "" => format!("no board does; omit --board, for a machine of {host}"),
-            boards => format!("these boards do: {boards}"),
-        };
-        return Err(hinted(format_args!("a {} does not run programs for {host}", board.name()), hint));
+    let Some(board) = wanted.board else { return Kind::ensure(cx, find(cx, host)?) };
+    if board.runs(host) {
+        return Kind::ensure(cx, board);
     }
-    let Some(machine) = wanted.board.or_else(|| machines.of(host)) else {
-        let known = names(&mut machines.machines.iter().filter(|machine| machine.board().is_none()));
-        return Err(hinted(
-            format_args!("there is no machine for {host}; there are {known}"),
-            "`qus run` runs programs of 33 targets without a machine",
-        ));
+    let boards = cx.data.machines.boards().filter(|board| board.runs(host));
+    let names: Vec<_> = boards.map(Machine::name).collect();
+    let hint = match &*names {
+        [] => format!("no board does; omit --board, for a machine of {host}"),
+        names => format!("these boards do: {}", names.join(", ")),
     };
-    Kind::ensure(cx, machine)
+    Err(hinted(format_args!("a {} does not run programs for {host}", board.name()), hint))
 }
 
 fn from_store(cx: &Context, store: &Store, stored: Stored, wanted: Wanted<'_>) -> Result<Image> {

@@ -26,11 +26,11 @@ const FILES: [&str; 2] = ["vmlinuz-", "vmlinux-"];
 const DEVICE_TREE: &str = "device-tree";
 
 impl Kernel {
-    /// Fetches the kernel and builds `qus-init`, unless they are in the cache.
-    pub(crate) fn ensure(cx: &Context, machine: &Machine) -> Result<Self> {
+    /// Fetches the kernel and builds `qus-init`, unless they are in the cache. `more` modules are loaded last.
+    pub(crate) fn ensure(cx: &Context, machine: &Machine, more: &[String]) -> Result<Self> {
         let machines = &cx.data.machines;
-        let wanted =
-            [machines.modules(machine).collect(), machines.late_modules.iter().map(|name| &**name).collect()];
+        let late = machines.late_modules.iter().chain(more).map(|name| &**name).collect();
+        let wanted = [machines.modules(machine).collect(), late];
         let device_tree = machine.board().map(|board| &*board.device_tree);
         let id = files::short_id(format!("{} {wanted:?} {device_tree:?}", machine.kernel));
         let dir = cx.paths.machine("kernel", &format!("{}-{id}", machine.name()));

@@ -8,7 +8,9 @@ use std::process::Child;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, anyhow};
+use nix::poll::{PollFd, PollFlags, poll};
 use qemu_src::{Devices, Machine};
+use qus_core::arch::Host;
 use qus_core::hint::{self, hinted};
 use qus_core::machine::{self, Event, PORTS, Request};
 use qus_core::multiplex;
@@ -42,17 +44,26 @@ pub(crate) struct Running {
     pub(crate) input: UnixStream,
     pub(crate) output: UnixStream,
     pub(crate) error: UnixStream,
+    pub(crate) connections: UnixStream,
     _volumes: Vec<Server>,
 }
 
 impl Kind {
     /// Fetches or builds the parts of a machine, unless they are in the cache.
     pub(crate) fn ensure(cx: &Context, machine: &Machine) -> Result<Self> {
-        Ok(Self {
-            data: machine.clone(),
-            programs: Programs::ensure(cx, machine)?,
-            kernel: Kernel::ensure(cx, machine)?,
-        })
+        Self::with(cx, machine.clone(), &[])
+    }
+
+    /// Like [`Self::ensure`], for a machine with a container engine.
+    pub(crate) fn with_engine(cx: &Context, machine: &Machine) -> Result<Self> {
+        let (engine, mut machine) = (&cx.data.machines.engine, machine.clone());
+        machine.memory = machine.memory.max(engine.memory);
+        Self::with(cx, machine, &engine.modules)
+    }
+
+    fn with(cx: &Context, data: Machine, modules: &[String]) -> Result<Self> {
+        let (programs, kernel) = (Programs::ensure(cx, &data)?, Kernel::ensure(cx, &data, modules)?);
+        Ok(Self { data, programs, kernel })
     }
 
     pub(crate) fn programs(&self) -> &Programs {
@@ -68,9 +79,10 @@ impl Kind {
         let (memory, processors) = (shape.memory(&self.data), shape.processors());
         let Machine { emulator, options, console, .. } = &self.data;
         let (programs, kernel) = (self.programs.identity()?, self.kernel.identity()?);
-        let (slots, network) = (slots(shape.disks.len()), shape.network.is_some());
+        let (slots, network, data) =
+            (slots(shape.disks.len()), shape.network.is_some(), shape.data.is_some());
         Ok(format!(
-            "{programs} {kernel} {emulator} {options:?} {console} {memory} {processors} {slots} {network}"
+            "{programs} {kernel} {emulator} {options:?} {console} {memory} {processors} {slots} {network} {data}"
         ))
     }
 
@@ -105,7 +117,7 @@ impl Kind {
         };
         let command = if from_snapshot { command.args(["-incoming", "defer"]) } else { command };
         let emulator = exec::spawn_with(command, &descriptors, log.try_clone()?)?;
-        let [control, input, output, error] = <[UnixStream; 4]>::try_from(ports)
+        let [control, input, output, error, connections] = <[UnixStream; 5]>::try_from(ports)
             .map_err(|_| anyhow!("there are not as many ports as names"))?;
         let mut running = Running {
             emulator,
@@ -116,6 +128,7 @@ impl Kind {
             input,
             output,
             error,
+            connections,
             _volumes: servers,
         };
         // Otherwise nothing would end when the emulator does.
@@ -123,6 +136,18 @@ impl Kind {
         running.monitor.negotiate().map_err(|error| running.fault(error))?;
         Ok(running)
     }
+}
+
+/// The machine that runs programs of a host, and is no board.
+pub(crate) fn find<'a>(cx: &'a Context, host: &Host) -> Result<&'a Machine> {
+    let machines = &cx.data.machines;
+    machines.of(host).ok_or_else(|| {
+        let known: Vec<_> = machines.virtual_machines().map(Machine::name).collect();
+        hinted(
+            format_args!("there is no machine for {host}; there are {}", known.join(", ")),
+            "`qus run` runs programs of 33 targets without a machine",
+        )
+    })
 }
 
 impl Running {
@@ -134,6 +159,12 @@ impl Running {
     /// Another connection to the port of messages, to send some or to close it.
     pub(crate) fn control(&self) -> Result<UnixStream> {
         Ok(self.control.get_ref().try_clone()?)
+    }
+
+    /// Waits until the machine has sent a message or ended; `false` after this time in milliseconds.
+    pub(crate) fn wait_for_message(&self, limit: u16) -> Result<bool> {
+        let mut descriptors = [PollFd::new(self.control.get_ref().as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut descriptors, limit)? > 0)
     }
 
     /// Receives the next message within a time, after which `late` is the error.

@@ -5,6 +5,7 @@ mod config;
 mod console;
 mod devices;
 mod disks;
+mod engine;
 mod image;
 mod initramfs;
 mod kernel;

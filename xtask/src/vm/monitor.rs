@@ -34,19 +34,23 @@ impl Monitor {
         self.execute("qmp_capabilities", json!({})).map(drop)
     }
 
-    /// Stops the machine, saves its memory and devices in a file, and lets it continue.
+    /// Stops the machine, and saves its memory and devices in a file. What it has written is on its disks then.
     pub(crate) fn save(&mut self, file: &Path) -> Result<()> {
         self.execute("migrate", json!({ "uri": uri(file) }))?;
         loop {
             let state = self.execute("query-migrate", json!({}))?;
             match state["status"].as_str().unwrap_or_default() {
-                "completed" => break,
+                "completed" => return Ok(()),
                 "failed" | "cancelled" => {
                     bail!("{}", state["error-desc"].as_str().unwrap_or("it was cancelled"))
                 }
                 _ => thread::sleep(Duration::from_millis(5)),
             }
         }
+    }
+
+    /// Lets a machine that has been saved continue.
+    pub(crate) fn resume(&mut self) -> Result<()> {
         self.execute("cont", json!({})).map(drop)
     }
 

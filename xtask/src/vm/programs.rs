@@ -50,8 +50,9 @@ impl Programs {
     pub(crate) fn cmd(&self, name: &str) -> Cmd<'static> {
         let Self { root, loader, libraries } = self;
         let program = root.join("usr/bin").join(name);
-        let modules = libraries.join("qemu");
-        cmd!(sh(), "{loader} --library-path {libraries} {program}").env("QEMU_MODULE_DIR", modules)
+        let (modules, types) = (libraries.join("qemu"), root.join("etc/mke2fs.conf"));
+        let cmd = cmd!(sh(), "{loader} --library-path {libraries} {program}");
+        cmd.env("QEMU_MODULE_DIR", modules).env("MKE2FS_CONFIG", types)
     }
 
     /// The directories with firmware.

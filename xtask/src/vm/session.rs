@@ -40,7 +40,7 @@ impl std::error::Error for CannotRun {}
 /// The machine ends before the program; the message has the kernel's last lines. Or a [`CannotRun`].
 pub(crate) fn run(machine: &mut Running, run: Run, limit: Option<Duration>) -> Result<u8> {
     let raw = run.terminal.map(|_| Raw::enter()).transpose()?;
-    machine.send(&Request::Run(run))?;
+    machine.send(&Request::Run(run.into()))?;
     if raw.is_some() {
         follow_size(machine.control()?);
     }

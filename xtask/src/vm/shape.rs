@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -17,6 +18,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) memory: Option<u32>,
     pub(crate) processors: Option<u32>,
     pub(crate) disks: &'a [File],
+    /// The file of a disk that the machine writes, in QEMU's format qcow2.
+    pub(crate) data: Option<&'a Path>,
     /// The ports of the host that lead to the machine; `None` without a network.
     pub(crate) network: Option<&'a [Published]>,
     pub(crate) volumes: &'a [Volume],

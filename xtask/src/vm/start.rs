@@ -3,11 +3,13 @@
 //! A snapshot is taken before the machine has seen an image: nothing of one run is in another's. Time and random numbers
 //! are renewed before a program runs.
 
+use std::io::Read;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Error, Result, bail};
-use qus_core::machine::{Event, VERSION};
+use fs_err::File;
+use qus_core::machine::{Event, Renewal, VERSION};
 
 use crate::base::context::Context;
 use crate::base::progress::{Bar, say};
@@ -16,7 +18,17 @@ use crate::vm::machine::{Kind, Running};
 use crate::vm::shape::Shape;
 
 /// The file of a snapshot.
-const MEMORY: &str = "memory";
+pub(crate) const MEMORY: &str = "memory";
+
+/// The present time, and new random bytes.
+pub(crate) fn renewal() -> Result<Renewal> {
+    let mut entropy = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut entropy)?;
+    let time = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .context("this machine's time is before 1970")?;
+    Ok(Renewal { time: time.as_nanos().try_into()?, entropy })
+}
 
 /// Starts a machine whose first process waits for a program.
 ///
@@ -32,7 +44,8 @@ pub(crate) fn start(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duratio
     cache::ensure(&dir, |partial| {
         let machine = booted.insert(boot(cx, kind, shape, limit)?);
         let _bar = Bar::short("saving a snapshot of the machine");
-        machine.monitor.save(&partial.join(MEMORY)).context("cannot save a snapshot of the machine")
+        let saved = machine.monitor.save(&partial.join(MEMORY)).and_then(|()| machine.monitor.resume());
+        saved.context("cannot save a snapshot of the machine")
     })?;
     if let Some(machine) = booted {
         return Ok(machine);
@@ -54,7 +67,8 @@ fn restore(cx: &Context, kind: &Kind, shape: &Shape<'_>, memory: &Path) -> Resul
     }
 }
 
-fn boot(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
+/// Boots a machine up to its first process, which waits for a program.
+pub(crate) fn boot(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration) -> Result<Running> {
     let mut machine = kind.spawn(cx, shape, false)?;
     let bar = Bar::short(format!("booting {}", kind.data().name()));
     let event = machine.receive(Some(limit), "the machine has not started");

@@ -41,6 +41,19 @@ fn every_command_is_listed_and_has_its_own_help() {
 }
 
 #[test]
+fn engines_in_machines_are_documented() {
+    let xtask = Xtask::new();
+    let help = xtask.run(&["vm", "engine", "--help"]).stdout;
+    for word in ["  up ", "  env ", "  down ", "Exit status: 0 success", "Examples:"] {
+        assert!(help.contains(word), "{word} in {help}");
+    }
+    let help = xtask.run(&["vm", "engine", "up", "--help"]).stdout;
+    for option in ["--arch", "--memory", "--cpus", "--disk", "--publish", "--boot-timeout"] {
+        assert!(help.contains(option), "{option} in {help}");
+    }
+}
+
+#[test]
 fn build_qemu_documents_its_environment() {
     let help = Xtask::new().run(&["build-qemu", "--help"]).stdout;
     for word in ["QUS_SOURCE", "XDG_CACHE_HOME", "CC ", "--dry-run", "--json", "--locked", "lts"] {

@@ -1,4 +1,4 @@
-//! What a machine needs before its program: the kernel's file systems, modules, time, random numbers and name.
+//! What a machine needs before its program: the kernel's file systems, modules, time and random numbers.
 #![expect(unsafe_code, reason = "an ioctl without a safe wrapper")]
 
 use std::os::fd::AsRawFd;
@@ -13,8 +13,7 @@ use nix::libc::c_int;
 use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, umask};
 use nix::time::{ClockId, clock_settime};
-use nix::unistd::sethostname;
-use qus_core::machine::Run;
+use qus_core::machine::Renewal;
 
 /// The directories of modules in the initial file system, which are named in the order in which they are loaded: those of
 /// every machine, and those for disks and the network.
@@ -55,12 +54,11 @@ pub(crate) fn mount_kernel(kind: &str, target: &str) -> Result<()> {
         .with_context(|| format!("cannot mount {target}"))
 }
 
-/// Sets the time, adds to the kernel's random numbers, and names the machine.
-pub(crate) fn renew(run: &Run) -> Result<()> {
-    clock_settime(ClockId::CLOCK_REALTIME, Duration::from_nanos(run.time).into())
+/// Sets the time, and adds to the kernel's random numbers.
+pub(crate) fn renew(renewal: &Renewal) -> Result<()> {
+    clock_settime(ClockId::CLOCK_REALTIME, Duration::from_nanos(renewal.time).into())
         .context("cannot set the time")?;
-    add_entropy(run.entropy).context("cannot add random numbers")?;
-    sethostname(&run.hostname).context("cannot set the host name")
+    add_entropy(renewal.entropy).context("cannot add random numbers")
 }
 
 /// `struct rand_pool_info` of `linux/random.h`.

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use nix::sys::reboot::{RebootMode, reboot};
-use nix::unistd::{getpid, sync};
+use nix::unistd::{getpid, sethostname, sync};
 use qus_core::machine::{self, Event, Request, VERSION};
 
 use port::{Line, Ports};
@@ -55,10 +55,17 @@ fn serve(ports: Ports) -> Result<Event> {
     let Some(Request::Run(run)) = machine::receive(&mut requests).context("cannot read the request")? else {
         bail!("the host asks for something before a program");
     };
-    boot::renew(&run)?;
+    boot::renew(&run.renewal)?;
+    sethostname(&run.hostname).context("cannot set the host name")?;
     boot::find_devices()?;
     root::assemble(run.layers)?;
     root::mount_volumes(&run.volumes)?;
+    if let Some(target) = &run.data {
+        root::mount_data(target)?;
+    }
     network::configure(run.network, &run.hostname)?;
+    if let Some(socket) = &run.socket {
+        relay::serve_connections(&ports, socket)?;
+    }
     program::run(&run, ports, requests).map(Event::Exited)
 }

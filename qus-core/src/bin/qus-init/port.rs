@@ -23,6 +23,7 @@ pub(crate) struct Ports {
     pub(crate) input: File,
     pub(crate) output: File,
     pub(crate) error: File,
+    pub(crate) connections: File,
 }
 
 /// The serial line of a machine without ports.
@@ -40,9 +41,9 @@ impl Ports {
             Ok(name) => open_line(&name).with_context(|| format!("cannot open the serial line {name}"))?,
             Err(_) => (PORTS.iter().map(|name| open(name)).collect::<Result<_>>()?, None),
         };
-        let [control, input, output, error] =
-            <[File; 4]>::try_from(files).map_err(|_| anyhow!("there are not as many ports as names"))?;
-        Ok((Self { control, input, output, error }, line))
+        let [control, input, output, error, connections] =
+            <[File; 5]>::try_from(files).map_err(|_| anyhow!("there are not as many ports as names"))?;
+        Ok((Self { control, input, output, error, connections }, line))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -21,6 +21,7 @@ use nix::sys::time::TimeValLike;
 use nix::unistd::{Pid, setgid, setgroups, setsid, setuid};
 use qus_core::machine::{self, Exited, Request, Run};
 
+use crate::boot;
 use crate::port::Ports;
 use crate::relay::{Streams, winsize};
 use crate::user;
@@ -151,6 +152,11 @@ fn obey(mut requests: BufReader<File>, program: Pid, terminal: Option<&File>) {
             Request::Signal(number) => {
                 // SAFETY: both are numbers. nix has no real-time signals.
                 let _ = unsafe { libc::kill(program.as_raw(), number) };
+            }
+            Request::Renew(renewal) => {
+                if let Err(error) = boot::renew(&renewal) {
+                    let _ = writeln!(io::stderr(), "qus-init: {error:#}");
+                }
             }
             Request::Run(_) => return,
         }

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread::{self, JoinHandle};
 
@@ -12,6 +13,7 @@ use anyhow::Result;
 use nix::fcntl::OFlag;
 use nix::pty::{Winsize, openpty};
 use nix::unistd::pipe2;
+use qus_core::connections;
 use qus_core::machine::Size;
 
 use crate::port::Ports;
@@ -54,6 +56,18 @@ impl Streams {
     pub(crate) fn finish(self) -> (u64, u64) {
         (self.output.join().unwrap_or(0), self.error.join().unwrap_or(0))
     }
+}
+
+/// Starts to connect the host to a socket of the program.
+pub(crate) fn serve_connections(ports: &Ports, socket: &str) -> Result<()> {
+    let (port, to) = (ports.connections.try_clone()?, ports.connections.try_clone()?);
+    let path = socket.to_owned();
+    thread::spawn(move || {
+        if let Err(error) = connections::serve(port, to, move || UnixStream::connect(&path)) {
+            let _ = writeln!(io::stderr(), "qus-init: the host's connections: {error}");
+        }
+    });
+    Ok(())
 }
 
 /// The kernel's form of a size.

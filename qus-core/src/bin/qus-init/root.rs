@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use fs_err as fs;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
-use qus_core::machine::{Volume, layer_name};
+use qus_core::machine::{DATA, Volume, layer_name};
 
 use crate::boot::mount_kernel;
 use crate::port;
@@ -61,6 +61,14 @@ pub(crate) fn mount_volumes(volumes: &[Volume]) -> Result<()> {
             .with_context(|| format!("cannot mount the volume {target}"))?;
     }
     Ok(())
+}
+
+/// Mounts the disk that the program can write.
+pub(crate) fn mount_data(target: &str) -> Result<()> {
+    fs::create_dir_all(target)?;
+    let disk = port::disk(DATA)?;
+    mount(Some(&disk), target, Some("ext4"), MsFlags::empty(), None::<&str>)
+        .with_context(|| format!("cannot mount the disk {target}"))
 }
 
 /// Mounts what containers have in `/dev` and `/sys`.

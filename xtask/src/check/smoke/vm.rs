@@ -1,5 +1,7 @@
 //! Checks whole machines: a root filesystem of Debian and an image with two layers, on a machine of another architecture.
 
+mod engine;
+
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -41,8 +43,10 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     report.check(LEVEL, "volumes: read, written, read-only, missing", || fixture.volumes())?;
     report.check(LEVEL, "programs that cannot run, too little memory, time limits", || fixture.failures())?;
     report.check(LEVEL, "images that cannot be used", || fixture.unusable())?;
-    report
-        .check(LEVEL, "SIGKILL, SIGINT, closed pipe: no process and no file stays", || fixture.interrupted())
+    report.check(LEVEL, "SIGKILL, SIGINT, closed pipe: no process and no file stays", || {
+        fixture.interrupted()
+    })?;
+    engine::run(cx, report)
 }
 
 struct Fixture<'a> {
