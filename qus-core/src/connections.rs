@@ -9,7 +9,6 @@
 //!
 //! ```
 //! use std::io::{Read, Write};
-//! use std::net::Shutdown;
 //! use std::os::unix::net::UnixStream;
 //!
 //! use qus_core::connections::{Connections, serve};
@@ -163,14 +162,10 @@ impl Port {
             match (kind, connection) {
                 (DATA | END | CREDIT | RESET, None) => {}
                 (RESET, Some(connection)) => connection.reset(),
-                (CREDIT, Some(connection)) => {
-                    let Ok(count) = <[u8; 4]>::try_from(&*bytes) else {
-                        return unexpected(format!("a credit of {} bytes", bytes.len()));
-                    };
-                    let mut state = lock(&connection.state);
-                    state.credit = state.credit.saturating_add(u32::from_le_bytes(count) as usize);
-                    connection.changed.notify_all();
-                }
+                (CREDIT, Some(connection)) => match <[u8; 4]>::try_from(&*bytes) {
+                    Ok(count) => connection.add_credit(u32::from_le_bytes(count)),
+                    Err(_) => return unexpected(format!("a credit of {} bytes", bytes.len())),
+                },
                 (DATA, Some(connection)) if !bytes.is_empty() => {
                     let length = bytes.len();
                     if connection.pending.fetch_add(length, Ordering::SeqCst) + length > WINDOW {
@@ -214,12 +209,7 @@ impl Port {
     ) {
         let relay = || -> io::Result<()> {
             let (to, other) = (socket.try_clone()?, socket.try_clone()?);
-            let is_reset = {
-                let mut state = lock(&connection.state);
-                state.socket = Some(other);
-                state.is_reset
-            };
-            if is_reset {
+            if !connection.uses(other) {
                 return Ok(());
             }
             let (port, shared) = (self.clone(), connection.clone());
@@ -274,8 +264,7 @@ impl Port {
             }
             to.write_all(&bytes)?;
             connection.pending.fetch_sub(bytes.len(), Ordering::SeqCst);
-            let count = u32::try_from(bytes.len()).map_err(|_| ErrorKind::InvalidInput)?;
-            self.send(CREDIT, number, &count.to_le_bytes())?;
+            self.send(CREDIT, number, &(bytes.len() as u32).to_le_bytes())?;
         }
         Ok(())
     }
@@ -361,21 +350,35 @@ mod tests {
     #[test]
     fn a_refused_connection_is_closed() {
         let (host, guest) = UnixStream::pair().unwrap();
-        let refuse = || Err(ErrorKind::ConnectionRefused.into());
-        thread::spawn(move || serve(guest.try_clone().unwrap(), guest, refuse));
+        thread::spawn(|| serve(guest.try_clone()?, guest, || Err(ErrorKind::ConnectionRefused.into())));
         let connections = Connections::start(host.try_clone().unwrap(), host, 0);
         assert_eq!(open(&connections).read_to_end(&mut Vec::new()).unwrap(), 0);
         wait_until_closed(&connections);
     }
 
+    /// Receives what a guest has sent while the connection 5 is open.
+    fn received(bytes: &[u8]) -> io::Result<()> {
+        let port = Port::new(io::sink());
+        let _connection = port.add(5);
+        port.receive(bytes, None)
+    }
+
+    #[test]
+    fn arbitrary_frames_never_panic() {
+        arbtest::arbtest(|u| {
+            let mut bytes = Vec::new();
+            while !u.is_empty() {
+                let (kind, number, contents) = (u.int_in_range(0..=5)?, u.int_in_range(4..=5)?, u.bytes(2)?);
+                bytes.extend([kind, 0, contents[0] % 8, 0, number, 0, 0, 0].iter().chain(contents));
+            }
+            let _ = received(&bytes);
+            Ok(())
+        });
+    }
+
     #[test]
     fn what_is_no_frame_ends_all_connections() {
-        let open_one = |port: &Port| drop(port.add(5));
-        let error = |bytes: &[u8]| {
-            let port = Port::new(io::sink());
-            open_one(&port);
-            port.receive(bytes, None).map_err(|error| error.to_string())
-        };
+        let error = |bytes: &[u8]| received(bytes).map_err(|error| error.to_string());
         let frame = |kind, number: u8, length: usize| {
             let [low, high] = u16::try_from(length).unwrap().to_le_bytes();
             let mut frame = vec![kind, 0, low, high, number, 0, 0, 0];

@@ -36,11 +36,25 @@ impl Connection {
         (this, received)
     }
 
+    /// Names the socket that a reset closes; `false` after one.
+    pub(super) fn uses(&self, socket: UnixStream) -> bool {
+        let mut state = lock(&self.state);
+        state.socket = Some(socket);
+        !state.is_reset
+    }
+
     /// Waits until bytes may be sent; `None` after a reset.
     pub(super) fn credit(&self) -> Option<usize> {
         let wait = |state: &mut State| state.credit == 0 && !state.is_reset;
         let state = self.changed.wait_while(lock(&self.state), wait).unwrap_or_else(PoisonError::into_inner);
         (!state.is_reset).then_some(state.credit)
+    }
+
+    /// Lets more bytes be sent.
+    pub(super) fn add_credit(&self, count: u32) {
+        let mut state = lock(&self.state);
+        state.credit = state.credit.saturating_add(count as usize);
+        self.changed.notify_all();
     }
 
     /// Ends both directions.

@@ -89,6 +89,10 @@ impl<'a> Engine<'a> {
         let config = self.target.path().join("client");
         programs.write_client_config(&self.cx.settings, &config)?;
         let client = programs.client(&socket, &config);
+        let time = exec::read(client.cmd(&["info", "--format", "{{.SystemTime}}"]))?;
+        let seconds = exec::read(cmd!(sh(), "date --date {time} +%s"))?.parse::<i64>()?;
+        let own = exec::read(cmd!(sh(), "date +%s"))?.parse::<i64>()?;
+        ensure!((own - seconds).abs() < 30, "the engine's time is {time}");
         self.run_and_build(&client)?;
 
         self.xtask(&["down"])?.succeeds()?;
