@@ -33,7 +33,7 @@
 mod connection;
 
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufReader, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -46,8 +46,8 @@ use connection::{Connection, lock};
 /// The maximum number of bytes of one direction of a connection that are on their way.
 pub const WINDOW: usize = 256 << 10;
 
-/// The maximum number of bytes in a frame.
-pub const LONGEST: usize = 32 << 10;
+/// The maximum number of bytes in a frame, which Linux writes at once to a port.
+pub const LONGEST: usize = (32 << 10) - 8;
 
 // Kinds of frames.
 const OPEN: u8 = 0;
@@ -134,7 +134,7 @@ impl Port {
 
     /// Reads frames to the end, after which no connection is open.
     fn receive(self: &Arc<Self>, from: impl Read, connect: Option<Connect>) -> io::Result<()> {
-        let ended = self.receive_frames(from, connect);
+        let ended = self.receive_frames(BufReader::with_capacity(WINDOW, from), connect);
         for connection in lock(&self.open).values() {
             connection.reset();
         }
@@ -394,7 +394,7 @@ mod tests {
         assert!(error(&frame(DATA, 5, 3)[..9]).is_err(), "an incomplete frame");
         let many = frame(DATA, 5, LONGEST).repeat(WINDOW / LONGEST);
         assert_eq!(error(&many), Ok(()));
-        let more = [many, frame(DATA, 5, 1)].concat();
+        let more = [many, frame(DATA, 5, LONGEST)].concat();
         assert_eq!(error(&more).unwrap_err(), format!("more than {WINDOW} bytes of a connection"));
     }
 }
