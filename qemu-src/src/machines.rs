@@ -17,6 +17,12 @@ pub struct Machines {
     pub late_modules: Vec<String>,
     /// What a machine with a container engine has besides.
     pub engine: Engine,
+    /// Those of file systems of disks.
+    pub file_systems: Vec<String>,
+    /// The host whose machine reads disks and images to convert them.
+    pub converter: &'static Host,
+    /// Packages with programs that make disks.
+    pub converter_programs: Vec<String>,
     /// The machines.
     #[serde(rename = "machine")]
     pub machines: Vec<Machine>,
@@ -159,6 +165,9 @@ impl Machines {
 
     pub(crate) fn lint(&self) -> Vec<String> {
         let mut findings = Vec::new();
+        if self.of(self.converter).is_none() {
+            findings.push(format!("converter: there is no machine for {}", self.converter));
+        }
         for (index, machine) in self.machines.iter().enumerate() {
             if self.machines[..index].iter().any(|other| other.name() == machine.name()) {
                 findings.push(format!("machine {}: duplicate", machine.name()));

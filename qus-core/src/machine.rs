@@ -7,6 +7,8 @@
 //! line](crate::multiplex). Ports are not ordered among each other; the host has read all output when it has read as many
 //! bytes as [`Exited`] says.
 //!
+//! If the host answers with [`Request::Copy`] instead, the guest ends with [`Event::Copied`] or [`Event::Failed`].
+//!
 //! What a guest sends is untrusted: a line longer than [`LONGEST`] is an error.
 //!
 //! ```
@@ -53,12 +55,17 @@ pub fn layer_name(index: usize) -> String {
     format!("layer{index}")
 }
 
+/// The serial number of the disk to which [`Target::Disk`] copies.
+pub const TARGET_SERIAL: &str = "target";
+
 /// A message to the guest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Request {
     /// Assemble the root file system and run the program.
     Run(Box<Run>),
+    /// Copy a root file system.
+    Copy(Copy),
     /// The terminal has another size.
     Resize(Size),
     /// Send this signal, by its number of the guest's kernel, to the program.
@@ -91,8 +98,8 @@ pub struct Run {
     pub directory: String,
     /// The machine's name.
     pub hostname: String,
-    /// The number of the image's layers, each on a disk or partition with the name [`layer_name`].
-    pub layers: usize,
+    /// The root file system, which the program does not change.
+    pub root: Root,
     /// Directories of the host.
     pub volumes: Vec<Volume>,
     /// Whether the machine has a network device.
@@ -105,6 +112,39 @@ pub struct Run {
     pub socket: Option<String>,
     /// Time and random bytes.
     pub renewal: Renewal,
+}
+
+/// Where a root file system is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Root {
+    /// This number of layers of an image, each on a disk or partition with the name [`layer_name`].
+    Layers(usize),
+    /// A disk with the name of the first layer, with a file system or with partitions.
+    Disk {
+        /// The number of the partition; if it is not given, the one that looks like a root file system.
+        partition: Option<u32>,
+    },
+}
+
+/// What is copied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Copy {
+    /// The root file system.
+    pub root: Root,
+    /// Where it is copied to.
+    pub target: Target,
+}
+
+/// Where a root file system is copied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Target {
+    /// [`OUTPUT`], as a tar archive.
+    Archive,
+    /// The disk [`TARGET_SERIAL`], which has an empty file system.
+    Disk,
 }
 
 /// A directory of the host.
@@ -140,7 +180,14 @@ pub enum Event {
     },
     /// The program has ended, and all of its output has been written.
     Exited(Exited),
-    /// The program could not be run.
+    /// The root file system has been copied. [`ERROR`] has a line for each thing that could not be kept.
+    Copied {
+        /// The number of bytes written to [`OUTPUT`].
+        output: u64,
+        /// The number of bytes written to [`ERROR`].
+        error: u64,
+    },
+    /// The program could not be run, or the root file system not be copied.
     Failed {
         /// 127 if there is no such program, 126 if it cannot be executed, 125 for all other reasons.
         status: u8,
@@ -206,7 +253,7 @@ mod tests {
             user: "1000:users".into(),
             directory: "/srv".into(),
             hostname: "arm64".into(),
-            layers: 2,
+            root: Root::Layers(2),
             volumes: vec![Volume { tag: "volume0".into(), target: "/srv".into(), read_only: true }],
             network: true,
             terminal: Some(Size { rows: 24, columns: 80 }),
@@ -214,8 +261,15 @@ mod tests {
             socket: Some("/run/socket".into()),
             renewal: renewal.clone(),
         };
+        let copy = Copy { root: Root::Disk { partition: Some(3) }, target: Target::Archive };
         let resize = Request::Resize(Size { rows: 1, columns: 2 });
-        let requests = [Request::Run(run.into()), resize, Request::Signal(15), Request::Renew(renewal)];
+        let requests = [
+            Request::Run(run.into()),
+            Request::Copy(copy),
+            resize,
+            Request::Signal(15),
+            Request::Renew(renewal),
+        ];
         let mut port = Vec::new();
         for request in &requests {
             send(&mut port, request).unwrap();
@@ -232,7 +286,7 @@ mod tests {
     fn what_is_no_message_is_an_error() {
         let error = |text: &[u8]| receive::<Event>(&mut { text }).unwrap_err().kind();
         assert_eq!(error(b"\n"), io::ErrorKind::UnexpectedEof, "no JSON");
-        assert_eq!(error(b"{\"ready\":{\"version\":1}}"), io::ErrorKind::UnexpectedEof, "no end of line");
+        assert_eq!(error(b"{\"ready\":{\"version\":2}}"), io::ErrorKind::UnexpectedEof, "no end of line");
         assert_eq!(error(b"{\"gone\":1}\n"), io::ErrorKind::InvalidData);
         assert_eq!(error(&vec![b' '; LONGEST as usize + 1]), io::ErrorKind::InvalidData);
     }

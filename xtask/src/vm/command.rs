@@ -18,11 +18,12 @@ use crate::base::error::Usage;
 use crate::base::output::{out, out_json};
 use crate::base::progress;
 use crate::vm::engine;
-use crate::vm::image::{self, Image, Wanted};
+use crate::vm::image::{self, Image};
 use crate::vm::session::{self, CannotRun};
 use crate::vm::shape::{Published, Shape};
 use crate::vm::volumes::Volume;
-use crate::vm::{disks, start, terminal};
+use crate::vm::wanted::Wanted;
+use crate::vm::{disk, disks, import, start, terminal};
 
 /// Run a container image on a whole machine of its architecture
 ///
@@ -39,6 +40,8 @@ pub(crate) struct Args {
 enum Command {
     Run(Box<RunArgs>),
     Engine(engine::command::Args),
+    Disk(disk::Args),
+    Import(import::Args),
     /// List the machines
     Boards {
         /// Print JSON instead of text
@@ -50,7 +53,7 @@ enum Command {
 /// Run the program of an image on a machine, and end with its exit status
 ///
 /// IMAGE is an image of the engine or a registry, an OCI layout, an archive of one or of `docker image save`, a tar archive
-/// of a root filesystem, or a directory with one. The image is not changed; the machine's memory has all changes, which are
+/// of a root filesystem, a directory with one, or a disk (qcow2, raw, ext4, erofs, squashfs and others). The image is not changed; the machine's memory has all changes, which are
 /// lost at its end. If stdin and stdout are a terminal, the program gets one.
 ///
 /// Exit status: that of the program; 125 if the machine fails, 126 if the program cannot be executed, 127 if it does not
@@ -121,6 +124,8 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<ExitCode> {
     match &args.command {
         Command::Boards { json } => print_boards(cx, *json).map(|()| ExitCode::SUCCESS),
         Command::Engine(args) => engine::command::run(cx, args),
+        Command::Disk(args) => disk::run(cx, args).map(|()| ExitCode::SUCCESS),
+        Command::Import(args) => import::run(cx, args).map(|()| ExitCode::SUCCESS),
         Command::Run(args) => {
             let status = run_image(cx, args).or_else(|error| {
                 if hint::find::<Usage>(&error).is_some() {
@@ -148,6 +153,8 @@ fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
         memory: args.memory,
         processors: args.cpus,
         disks: &[],
+        driver: None,
+        target: None,
         data: None,
         network,
         volumes: &args.volume,
@@ -156,10 +163,11 @@ fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
     if let Some(board) = board {
         shape.check(board)?;
     }
-    let image = image::open(cx, &args.image, Wanted { arch: args.arch, board })?;
+    let image = image::open(cx, &args.image, Wanted { arch: args.arch, board, converts: false })?;
     let request = program(args, &image, network.is_some())?;
-    let card = board.map(|_| disks::card(cx, image.kind.programs(), &image.layers)).transpose()?;
-    shape.disks = card.as_ref().map_or(&image.layers, std::slice::from_ref);
+    let card = board.map(|_| disks::card(cx, image.kind.programs(), &image.disks)).transpose()?;
+    shape.disks = card.as_ref().map_or(&image.disks, std::slice::from_ref);
+    shape.driver = image.driver;
     let mut machine = start::start(cx, &image.kind, &shape, Duration::from_secs(args.boot_timeout))?;
     session::run(&mut machine, request, args.timeout.map(Duration::from_secs))
 }
@@ -189,7 +197,7 @@ fn program(args: &RunArgs, image: &Image, network: bool) -> Result<Run> {
         user: given(&args.user, &execution.user),
         directory: given(&args.workdir, &execution.working_dir),
         hostname: image.kind.data().name().to_owned(),
-        layers: image.layers.len(),
+        root: image.root(None),
         volumes: args.volume.iter().enumerate().map(|(index, volume)| volume.mount(index)).collect(),
         network,
         terminal: terminal::size(io::stdout()).filter(|_| io::stdin().is_terminal()),

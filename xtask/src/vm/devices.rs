@@ -4,14 +4,14 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use qemu_src::{Board, Bus, Machine};
-use qus_core::machine::{DATA, LINE, PORTS, layer_name};
+use qus_core::machine::{DATA, LINE, PORTS, TARGET_SERIAL, layer_name};
 use serde_json::{Value, json};
 use xshell::Cmd;
 
 use crate::vm::disks::inherited;
 use crate::vm::kernel::Kernel;
 use crate::vm::programs::Programs;
-use crate::vm::shape::Shape;
+use crate::vm::shape::{Area, Shape};
 use crate::vm::volumes::{Server, tag};
 
 /// The sockets of an emulator.
@@ -91,25 +91,48 @@ pub(crate) fn virtio(
         cmd = cmd.arg("-blockdev").arg(node.to_string());
         cmd = cmd.arg("-device").arg(format!("virtio-blk-{suffix},drive={DATA},serial={DATA}"));
     }
-    for index in 0..slots(shape.disks.len()) {
+    let layers = slots(shape.disks.len());
+    for index in 0..layers {
         let name = layer_name(index);
-        let file = match shape.disks.get(index) {
-            Some(disk) => json!({ "driver": "file", "filename": inherited(disk) }),
-            None => json!({ "driver": "null-co", "size": 4096, "read-zeroes": true }),
+        cmd = match (shape.disks.get(index), shape.driver) {
+            // A journal may have to be replayed, which changes a copy in a temporary file without a name.
+            (Some(disk), Some(driver)) => cmd.arg("-drive").arg(format!(
+                "if=none,id={name},snapshot=on,format={},file.driver=file,file.filename={}",
+                driver.name(),
+                inherited(disk).display()
+            )),
+            (Some(disk), None) => {
+                let file = json!({ "driver": "file", "filename": inherited(disk) });
+                cmd.arg("-blockdev").arg(node(&name, true, file))
+            }
+            (None, _) => {
+                let empty = json!({ "driver": "null-co", "size": 4096, "read-zeroes": true });
+                cmd.arg("-blockdev").arg(node(&name, true, empty))
+            }
         };
-        let mut node = json!({ "node-name": name, "read-only": true });
-        if let (Value::Object(node), Value::Object(file)) = (&mut node, file) {
-            node.extend(file);
-        }
-        cmd = cmd.arg("-blockdev").arg(node.to_string());
-        let mut device = format!("virtio-blk-{suffix},drive={name},serial={name}");
-        if bus == Bus::Pci {
-            // Eight functions of each of the last slots, because the bus has only 32 slots.
-            device += &format!(",multifunction=on,addr={:#x}.{}", 0x1e - index / 8, index % 8);
-        }
-        cmd = cmd.arg("-device").arg(device);
+        cmd = cmd.arg("-device").arg(disk_device(bus, &name, index));
+    }
+    if let Some(Area { file, start, size }) = shape.target {
+        let file = json!({ "driver": "file", "filename": inherited(file), "discard": "unmap" });
+        let area = json!({ "driver": "raw", "offset": start, "size": size, "file": file });
+        cmd = cmd.arg("-blockdev").arg(node(TARGET_SERIAL, false, area));
+        cmd = cmd.arg("-device").arg(disk_device(bus, TARGET_SERIAL, layers));
     }
     cmd
+}
+
+fn disk_device(bus: Bus, name: &str, index: usize) -> String {
+    let device = format!("virtio-blk-{},drive={name},serial={name}", bus.suffix());
+    // Eight functions of each of the last slots, because the bus has only 32 slots.
+    let address = format!(",multifunction=on,addr={:#x}.{}", 0x1e - index / 8, index % 8);
+    if bus == Bus::Pci { device + &address } else { device }
+}
+
+/// QEMU's description of a disk with a name.
+fn node(name: &str, read_only: bool, mut driver: Value) -> String {
+    driver["node-name"] = name.into();
+    driver["read-only"] = read_only.into();
+    driver.to_string()
 }
 
 /// The devices of a board; its only disk is the SD card.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, ensure};
 use qus_core::digest::{HashingReader, Sha256};
 use qus_core::machine::layer_name;
+use xshell::Cmd;
 
 use crate::base::context::Context;
 use crate::base::progress::Bar;
@@ -18,14 +19,15 @@ use crate::vm::layer;
 use crate::vm::partitions::{self, Partition, SECTOR};
 use crate::vm::programs::Programs;
 
-/// For tar archives, whose whiteouts become those of overlayfs.
-const ARCHIVE: [&str; 2] = ["--tar=f", "--aufs"];
+/// For layers, whose whiteouts become those of overlayfs.
+const LAYER: [&str; 2] = ["--tar=f", "--aufs"];
 
 /// Partitions begin at multiples of this number of bytes.
 const ALIGNMENT: u64 = 1 << 20;
 
 /// What makes the file system of the same files the same everywhere.
-const OPTIONS: [&str; 3] = ["--quiet", "-T0", "-U00000000-0000-0000-0000-000000000000"];
+pub(crate) const OPTIONS: [&str; 4] =
+    ["--quiet", "-T0", "--mkfs-time", "-U00000000-0000-0000-0000-000000000000"];
 
 /// The disk of a layer, if it is in the cache.
 pub(crate) fn cached(cx: &Context, layer: &Sha256) -> Option<File> {
@@ -55,7 +57,8 @@ pub(crate) fn ensure<'a>(
     let _bar = Bar::new("converting a layer of the image");
     cache::publish(&dir, |partial| {
         let mut archive = HashingReader::new(archive()?);
-        make(cx, programs, &mut archive, &partial.join("layer.erofs"))?;
+        let mkfs = programs.cmd("mkfs.erofs").args(LAYER).args(OPTIONS).arg(partial.join("layer.erofs"));
+        pipe(cx, "mkfs.erofs", mkfs, &mut archive)?;
         // Archives may have more after their end.
         io::copy(&mut archive, &mut io::sink())?;
         ensure!(archive.finish() == *layer, "the layer does not match its digest {layer}");
@@ -64,19 +67,16 @@ pub(crate) fn ensure<'a>(
     files::open(&dir.join("layer.erofs"))
 }
 
-/// Makes a disk of a tar archive.
-fn make(cx: &Context, programs: &Programs, archive: &mut impl Read, disk: &Path) -> Result<()> {
-    let log = cx.start_log("mkfs.erofs")?;
-    let mut mkfs = exec::spawn_piped(
-        programs.cmd("mkfs.erofs").args(ARCHIVE).args(OPTIONS).arg(disk),
-        File::create(&log)?,
-    )?;
-    let mut stdin = mkfs.stdin.take().context("mkfs.erofs has no input")?;
+/// Runs a program that makes a file system of a tar archive, which it reads from stdin.
+pub(crate) fn pipe(cx: &Context, name: &str, program: Cmd<'_>, archive: impl Read) -> Result<()> {
+    let log = cx.start_log(name)?;
+    let mut mkfs = exec::spawn_piped(program, File::create(&log)?)?;
+    let mut stdin = mkfs.stdin.take().with_context(|| format!("{name} has no input"))?;
     let copied = layer::rewrite(archive, &mut stdin);
     drop(stdin);
     let status = mkfs.wait()?;
     // If it ends early, its own reason is the better one.
-    ensure!(status.success(), "mkfs.erofs failed ({status}); see {}", log.display());
+    ensure!(status.success(), "{name} failed ({status}); see {}", log.display());
     copied.context("cannot convert the layer")
 }
 
@@ -135,5 +135,6 @@ pub(crate) fn inherited(file: &File) -> PathBuf {
 }
 
 fn dir(cx: &Context, layer: &Sha256) -> PathBuf {
-    cx.paths.machine("layer", &layer.to_string())
+    // Layers of other options stay usable for other versions of this program.
+    cx.paths.machine("layer", &format!("{layer}-{}", files::short_id(OPTIONS.concat())))
 }

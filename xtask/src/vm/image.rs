@@ -5,10 +5,10 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use qemu_src::Machine;
-use qus_core::arch::Host;
+
 use qus_core::digest::HashingReader;
-use qus_core::hint::{WithHint, hinted};
+use qus_core::hint::hinted;
+use qus_core::machine::Root;
 
 use crate::base::context::Context;
 use crate::base::progress::Bar;
@@ -16,30 +16,29 @@ use crate::base::{exec, files};
 use crate::engine::client::Client;
 use crate::vm::config::{Config, Execution};
 use crate::vm::disks;
-use crate::vm::machine::{Kind, find};
+use crate::vm::drive::{self, Driver};
+use crate::vm::machine::Kind;
 use crate::vm::store::{Store, Stored, decompressed};
-
-/// The architecture or the board that the user wants, if any.
-#[derive(Clone, Copy)]
-pub(crate) struct Wanted<'a> {
-    pub(crate) arch: Option<&'static Host>,
-    pub(crate) board: Option<&'a Machine>,
-}
-
-impl Wanted<'_> {
-    /// Whether an image for this platform is wanted.
-    fn accepts(self, platform: &str) -> bool {
-        let Ok(host) = platform.parse::<&Host>() else { return self.arch.is_none() && self.board.is_none() };
-        self.arch.is_none_or(|arch| host.arch == arch.arch) && self.board.is_none_or(|board| board.runs(host))
-    }
-}
+use crate::vm::wanted::Wanted;
 
 /// The disks of an image, and what it runs.
 pub(crate) struct Image {
     pub(crate) kind: Kind,
-    /// A disk of each, the lowest first.
-    pub(crate) layers: Vec<File>,
+    /// The lowest layer first.
+    pub(crate) disks: Vec<File>,
+    /// The form of a disk that is not a layer; then it is the only one.
+    pub(crate) driver: Option<Driver>,
     pub(crate) execution: Execution,
+}
+
+impl Image {
+    /// Where the machine finds the root file system; `partition` is of a disk.
+    pub(crate) fn root(&self, partition: Option<u32>) -> Root {
+        match self.driver {
+            Some(_) => Root::Disk { partition },
+            None => Root::Layers(self.disks.len()),
+        }
+    }
 }
 
 /// Where an image is.
@@ -48,29 +47,33 @@ enum Location {
     Root(PathBuf),
     /// An archive of a root file system.
     Archive(PathBuf),
+    /// A disk or a file system.
+    Disk(PathBuf, Driver),
     /// An OCI layout, or an archive of one.
     Store(Store),
     /// An engine or a registry.
     Reference(String),
 }
 
-/// Finds an image, and makes its disks unless they are in the cache. What is wanted selects one image of several; for a
-/// root file system, which does not say for which architecture it is, it is needed.
+/// Finds an image, and makes its disks unless they are in the cache.
 pub(crate) fn open(cx: &Context, name: &str, wanted: Wanted<'_>) -> Result<Image> {
-    let root = |what: &str| {
-        let host = wanted.arch.or_else(|| Some(wanted.board?.host));
-        let host = host.with_context(|| format!("{what} does not say for which architecture it is"));
-        machine(cx, host.hint("name it with `--arch`, as in `--arch arm64`")?, wanted)
+    let of_root = |kind: Kind, disk: File, driver: Option<Driver>| {
+        let execution = Execution { cmd: Some(vec!["/bin/sh".to_owned()]), ..Execution::default() };
+        Ok(Image { kind, disks: vec![disk], driver, execution })
     };
-    let shell = || Execution { cmd: Some(vec!["/bin/sh".to_owned()]), ..Execution::default() };
     match locate(name)? {
         Location::Root(dir) => {
-            let kind = root(name)?;
+            let kind = wanted.kind_of_root(cx, name, false)?;
             let disk = disks::of_directory(cx, kind.programs(), &dir)?;
-            Ok(Image { kind, layers: vec![disk], execution: shell() })
+            of_root(kind, disk, None)
+        }
+        Location::Disk(path, driver) => {
+            let kind = wanted.kind_of_root(cx, name, true)?;
+            drive::check(cx, &path, driver)?;
+            of_root(kind, files::open(&path)?, Some(driver))
         }
         Location::Archive(path) => {
-            let kind = root(name)?;
+            let kind = wanted.kind_of_root(cx, name, false)?;
             let open = || Ok(decompressed(BufReader::new(files::open(&path)?))?);
             let digest = {
                 let _bar = Bar::short(format!("reading {}", path.display()));
@@ -79,7 +82,7 @@ pub(crate) fn open(cx: &Context, name: &str, wanted: Wanted<'_>) -> Result<Image
                 reader.finish()
             };
             let disk = disks::ensure(cx, kind.programs(), &digest, open)?;
-            Ok(Image { kind, layers: vec![disk], execution: shell() })
+            of_root(kind, disk, None)
         }
         Location::Store(store) => {
             let stored = store.image(|platform| wanted.accepts(platform))?;
@@ -100,8 +103,11 @@ fn locate(name: &str) -> Result<Location> {
         });
     }
     if path.is_file() {
-        let store =
-            Store::archive(File::open(path)?).with_context(|| format!("{name} is not a tar archive"))?;
+        if let Some(driver) = drive::recognize(&files::open(path)?)? {
+            return Ok(Location::Disk(path.to_owned(), driver));
+        }
+        let store = Store::archive(File::open(path)?)
+            .with_context(|| format!("{name} is neither a tar archive nor a known kind of disk"))?;
         let is_image = store.has("index.json") || store.has("manifest.json");
         return Ok(if is_image { Location::Store(store) } else { Location::Archive(path.to_owned()) });
     }
@@ -115,22 +121,7 @@ fn kind(cx: &Context, config: &Config, wanted: Wanted<'_>) -> Result<Kind> {
     if let Some(arch) = wanted.arch {
         ensure!(arch.arch == host.arch, "the image is for linux/{}, not for {arch}", config.platform());
     }
-    machine(cx, host, wanted)
-}
-
-/// The wanted board, or the machine for programs of a host.
-fn machine(cx: &Context, host: &'static Host, wanted: Wanted<'_>) -> Result<Kind> {
-    let Some(board) = wanted.board else { return Kind::ensure(cx, find(cx, host)?) };
-    if board.runs(host) {
-        return Kind::ensure(cx, board);
-    }
-    let boards = cx.data.machines.boards().filter(|board| board.runs(host));
-    let names: Vec<_> = boards.map(Machine::name).collect();
-    let hint = match &*names {
-        [] => format!("no board does; omit --board, for a machine of {host}"),
-        names => format!("these boards do: {}", names.join(", ")),
-    };
-    Err(hinted(format_args!("a {} does not run programs for {host}", board.name()), hint))
+    wanted.kind(cx, host, false)
 }
 
 fn from_store(cx: &Context, store: &Store, stored: Stored, wanted: Wanted<'_>) -> Result<Image> {
@@ -147,7 +138,7 @@ fn from_store(cx: &Context, store: &Store, stored: Stored, wanted: Wanted<'_>) -
         disks::ensure(cx, kind.programs(), layer, || Ok(decompressed(store.open(blob)?)?))
     });
     let disks = disks.collect::<Result<_>>()?;
-    Ok(Image { kind, layers: disks, execution: config.execution() })
+    Ok(Image { kind, disks, driver: None, execution: config.execution() })
 }
 
 /// Asks the engine for an image, which it pulls if it lacks it; layers that are in the cache are not copied.
@@ -162,8 +153,7 @@ fn from_engine(cx: &Context, reference: &str, wanted: Wanted<'_>) -> Result<Imag
         Ok(text) => parse(&text)?,
         Err(_) => {
             let _bar = Bar::new(format!("pulling {reference}"));
-            let arch = wanted.arch.or_else(|| Some(wanted.board?.host));
-            let platform = arch.map(|arch| format!("--platform=linux/{}", arch.platform));
+            let platform = wanted.host().map(|arch| format!("--platform=linux/{}", arch.platform));
             let pull = client.cmd(&["pull", "--quiet"]).args(platform).arg(reference);
             exec::read(pull).with_context(|| format!("{reference} is neither a file nor an image"))?;
             parse(&inspect()?)?
@@ -179,13 +169,13 @@ fn from_engine(cx: &Context, reference: &str, wanted: Wanted<'_>) -> Result<Imag
     let layers = config.layers()?;
     let cached: Option<Vec<File>> = layers.iter().map(|layer| disks::cached(cx, layer)).collect();
     if let Some(disks) = cached {
-        return Ok(Image { kind, layers: disks, execution: config.execution() });
+        return Ok(Image { kind, disks, driver: None, execution: config.execution() });
     }
     let store = save(cx, &client, reference)?;
     from_store(cx, &store, store.image(|platform| wanted.accepts(platform))?, wanted)
 }
 
-fn ensure_engine(client: &Client, reference: &str) -> Result<()> {
+pub(crate) fn ensure_engine(client: &Client, reference: &str) -> Result<()> {
     let usable = if exec::is_installed("docker") {
         client.check_engine()
     } else {

@@ -13,36 +13,44 @@ use anyhow::{Context, Result, bail, ensure};
 use tar::{Archive, Builder, EntryType, Header};
 
 use crate::base::progress::one_line;
+use crate::vm::pax;
 
 /// Extended attributes begin so in pax headers.
 const ATTRIBUTE: &str = "SCHILY.xattr.";
+
+/// The key of a time that has more than whole seconds since 1970.
+const TIME: &str = "mtime";
 
 /// Copies an archive: the same files in the same order, then directories that others need.
 ///
 /// # Errors
 /// The archive is damaged, or has a path outside of it or a file of an unknown kind.
 pub(crate) fn rewrite(from: impl Read, to: impl Write) -> Result<()> {
+    let (from, headers) = pax::record(from);
     let mut archive = Archive::new(from);
     let mut builder = Builder::new(to);
     let (mut present, mut needed) = (BTreeSet::new(), BTreeSet::new());
     for entry in archive.entries()? {
         let mut entry = entry.context("the archive is damaged")?;
         let kind = match entry.header().entry_type() {
-            EntryType::XGlobalHeader => continue,
+            EntryType::XGlobalHeader => {
+                headers.next_after(&mut entry)?;
+                continue;
+            }
             // The contents of a sparse file are read with their holes.
             EntryType::Continuous | EntryType::GNUSparse => EntryType::Regular,
             kind => kind,
         };
-        let path = inside(&entry.path()?)?;
-        let mut extensions = Vec::new();
-        for extension in entry.pax_extensions()?.into_iter().flatten() {
-            let extension = extension?;
-            extensions.push((extension.key()?.to_owned(), extension.value_bytes().to_vec()));
-        }
-        let link = entry.link_name_bytes().map(|name| name.into_owned());
+        let mut extensions = headers.take().context("the archive is damaged")?;
+        let named = |key: &str| extensions.iter().find(|(own, _)| own == key).map(|(_, value)| value.clone());
+        let path = named("path").unwrap_or_else(|| entry.path_bytes().into_owned());
+        let path = inside(Path::new(OsStr::from_bytes(&path)))?;
+        let link = named("linkpath").or_else(|| entry.link_name_bytes().map(|name| name.into_owned()));
         let mut header = header(entry.header(), kind, &extensions)
             .with_context(|| format!("the entry {} is damaged", one_line(path.display())))?;
+        let exact = extensions.iter().find(|(key, _)| key == TIME).and_then(|(_, value)| exact_time(value));
         extensions.retain(|(key, _)| key.starts_with(ATTRIBUTE));
+        extensions.extend(exact.map(|time| (TIME.to_owned(), time)));
         match kind {
             EntryType::Regular => header.set_size(entry.size()),
             EntryType::Link | EntryType::Symlink => {
@@ -61,11 +69,12 @@ pub(crate) fn rewrite(from: impl Read, to: impl Write) -> Result<()> {
         if !extensions.is_empty() {
             builder.append_pax_extensions(extensions.iter().map(|(key, value)| (&**key, &**value)))?;
         }
-        // The root directory has no name.
-        let name = if path.as_os_str().is_empty() { Path::new(".") } else { &*path };
+        // The root directory has no name, and sqfstar refuses `.`.
+        let name = if path.as_os_str().is_empty() { Path::new("./") } else { &*path };
         // Others have no contents, whatever their headers say.
         let contents = if kind == EntryType::Regular { u64::MAX } else { 0 };
         builder.append_data(&mut header, name, entry.by_ref().take(contents))?;
+        headers.next_after(&mut entry)?;
     }
     for path in needed.difference(&present) {
         let mut header = Header::new_gnu();
@@ -75,7 +84,7 @@ pub(crate) fn rewrite(from: impl Read, to: impl Write) -> Result<()> {
         header.set_uid(0);
         header.set_gid(0);
         header.set_mtime(0);
-        let name = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let name = if path.as_os_str().is_empty() { Path::new("./") } else { path };
         builder.append_data(&mut header, name, io::empty())?;
     }
     builder.finish()?;
@@ -97,6 +106,22 @@ fn inside(path: &Path) -> Result<PathBuf> {
     Ok(inside)
 }
 
+/// A time in seconds as mkfs.erofs and sqfstar need it: with nine digits after the point, which are zeros before 1970. `None`
+/// for a whole number since, which the header has.
+fn exact_time(value: &[u8]) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(value).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_fraction = fraction.bytes().all(|byte| byte.is_ascii_digit());
+    let seconds: i64 = whole.parse().ok().filter(|_| is_fraction)?;
+    let fraction: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let is_whole = fraction == "000000000";
+    if whole.starts_with('-') {
+        let seconds = seconds.saturating_sub((!is_whole).into());
+        return Some(format!("{seconds}.000000000").into_bytes());
+    }
+    (!is_whole).then(|| format!("{seconds}.{fraction}").into_bytes())
+}
+
 /// A header with the same owner, mode, time and device numbers. pax headers have numbers that are too large for it.
 fn header(old: &Header, kind: EntryType, extensions: &[(String, Vec<u8>)]) -> Result<Header> {
     let extension = |name: &str| extensions.iter().find(|(key, _)| key == name);
@@ -105,7 +130,7 @@ fn header(old: &Header, kind: EntryType, extensions: &[(String, Vec<u8>)]) -> Re
             let whole = value.split(|byte| *byte == b'.').next().unwrap_or_default();
             return OsStr::from_bytes(whole)
                 .to_str()
-                .and_then(|text| text.parse().ok())
+                .and_then(|text| if text.starts_with('-') { Some(0) } else { text.parse().ok() })
                 .context(format!("{name} is no number"));
         }
         // Some archives leave numbers out.
@@ -208,6 +233,20 @@ mod tests {
         let attributes: Vec<_> = first.pax_extensions().unwrap().unwrap().map(Result::unwrap).collect();
         let attribute = (attributes[0].key().unwrap(), attributes[0].value_bytes());
         assert_eq!(attribute, ("SCHILY.xattr.user.a", &b"b\0c"[..]));
+    }
+
+    #[test]
+    fn times_have_all_digits() {
+        let time = |given: &str| exact_time(given.as_bytes()).map(|time| String::from_utf8(time).unwrap());
+        assert_eq!(time("1700000000.5").as_deref(), Some("1700000000.500000000"));
+        assert_eq!(time("1.1234567899").as_deref(), Some("1.123456789"));
+        assert_eq!(time("-5").as_deref(), Some("-5.000000000"));
+        // The second before, because there is no way to write the rest.
+        assert_eq!(time("-5.5").as_deref(), Some("-6.000000000"));
+        assert_eq!(time("-0.5").as_deref(), Some("-1.000000000"));
+        for none in ["1700000000", "1.0", "1.x", "", "x"] {
+            assert_eq!(time(none), None);
+        }
     }
 
     #[test]

@@ -54,6 +54,11 @@ impl Kind {
         Self::with(cx, machine.clone(), &[])
     }
 
+    /// Like [`Self::ensure`], for a machine that reads more file systems than those of layers.
+    pub(crate) fn with_file_systems(cx: &Context, machine: &Machine) -> Result<Self> {
+        Self::with(cx, machine.clone(), &cx.data.machines.file_systems)
+    }
+
     /// Like [`Self::ensure`], for a machine with a container engine.
     pub(crate) fn with_engine(cx: &Context, machine: &Machine) -> Result<Self> {
         let (engine, mut machine) = (&cx.data.machines.engine, machine.clone());
@@ -81,8 +86,10 @@ impl Kind {
         let (programs, kernel) = (self.programs.identity()?, self.kernel.identity()?);
         let (slots, network, data) =
             (slots(shape.disks.len()), shape.network.is_some(), shape.data.is_some());
+        let (driver, target) = (shape.driver, shape.target.is_some());
         Ok(format!(
-            "{programs} {kernel} {emulator} {options:?} {console} {memory} {processors} {slots} {network} {data}"
+            "{programs} {kernel} {emulator} {options:?} {console} {memory} {processors} {slots} {network} {data} \
+            {driver:?} {target}"
         ))
     }
 
@@ -109,7 +116,8 @@ impl Kind {
         let servers: Vec<_> = servers.collect::<Result<_>>()?;
         let sockets = [&ends.serial, &ends.monitor].into_iter().chain(&ends.ports);
         let sockets = sockets.chain(servers.iter().map(|server| &server.connection)).map(AsFd::as_fd);
-        let descriptors: Vec<_> = sockets.chain(shape.disks.iter().map(AsFd::as_fd)).collect();
+        let disks = shape.disks.iter().chain(shape.target.map(|area| &area.file)).map(AsFd::as_fd);
+        let descriptors: Vec<_> = sockets.chain(disks).collect();
         let command = devices::common(&self.programs, &self.data, &self.kernel, shape, &ends);
         let command = match &self.data.devices {
             Devices::Virtio(bus) => devices::virtio(command, *bus, &self.data, shape, &ends, &servers),

@@ -25,15 +25,26 @@ pub(crate) struct Programs {
 impl Programs {
     /// Fetches the emulator of a machine, and programs that make disks, unless they are in the cache.
     pub(crate) fn ensure(cx: &Context, machine: &Machine) -> Result<Self> {
+        let wanted = [&machine.package].into_iter().chain(&cx.data.machines.programs);
+        Self::fetch(cx, &machine.package, &wanted.collect::<Vec<_>>(), &machine.emulator)
+    }
+
+    /// Fetches the programs that convert disks, unless they are in the cache.
+    pub(crate) fn of_converter(cx: &Context) -> Result<Self> {
+        let wanted: Vec<_> = cx.data.machines.converter_programs.iter().collect();
+        Self::fetch(cx, "programs that convert disks", &wanted, "qemu-img")
+    }
+
+    /// Fetches packages; `program` is one of theirs.
+    fn fetch(cx: &Context, what: &str, wanted: &[&String], program: &str) -> Result<Self> {
         let own = hosts::own()?;
-        let wanted: Vec<&String> = [&machine.package].into_iter().chain(&cx.data.machines.programs).collect();
         let suite = &cx.data.machines.suite;
         let root = cx.paths.machine("programs", &files::short_id(format!("{suite} {wanted:?}")));
         let from = Origin::Suite(suite.clone());
-        guests::fetch(cx, &from, own.debian, &machine.package, &root, |apt, into| {
-            apt.unpack_all(&wanted, into).map(drop)
+        guests::fetch(cx, &from, own.debian, what, &root, |apt, into| {
+            apt.unpack_all(wanted, into).map(drop)
         })?;
-        let program = root.join("usr/bin").join(&machine.emulator);
+        let program = root.join("usr/bin").join(program);
         let interpreter = Elf::parse(File::open(&program)?.file())?.interpreter;
         let interpreter = interpreter.with_context(|| format!("{} is static", program.display()))?;
         let loader = root.join("usr").join(interpreter.strip_prefix("/").unwrap_or(&interpreter));
@@ -44,6 +55,11 @@ impl Programs {
     /// What identifies the programs.
     pub(crate) fn identity(&self) -> Result<Sha256> {
         cache::identity(&self.root)
+    }
+
+    /// The path of another file.
+    pub(crate) fn path(&self, path: &str) -> PathBuf {
+        self.root.join(path)
     }
 
     /// A command that runs a program.

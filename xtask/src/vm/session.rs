@@ -69,7 +69,7 @@ fn exited(event: Event) -> Result<Exited> {
     match event {
         Event::Exited(exited) => Ok(exited),
         Event::Failed { status, error } => Err(CannotRun { status, error }.into()),
-        Event::Ready { .. } => bail!("the machine has started twice"),
+        Event::Ready { .. } | Event::Copied { .. } => bail!("the machine reports something else"),
     }
 }
 

@@ -10,6 +10,7 @@ use anyhow::Result;
 use qemu_src::Machine;
 
 use crate::base::error::Usage;
+use crate::vm::drive::Driver;
 use crate::vm::volumes::Volume;
 
 /// The size and the devices of a machine.
@@ -18,6 +19,10 @@ pub(crate) struct Shape<'a> {
     pub(crate) memory: Option<u32>,
     pub(crate) processors: Option<u32>,
     pub(crate) disks: &'a [File],
+    /// The form of a disk that is not a layer; then it is the only one.
+    pub(crate) driver: Option<Driver>,
+    /// The disk to which the machine copies.
+    pub(crate) target: Option<&'a Area>,
     /// The file of a disk that the machine writes, in QEMU's format qcow2.
     pub(crate) data: Option<&'a Path>,
     /// The ports of the host that lead to the machine; `None` without a network.
@@ -25,6 +30,14 @@ pub(crate) struct Shape<'a> {
     pub(crate) volumes: &'a [Volume],
     /// Whether the kernel prints all of its messages.
     pub(crate) verbose: bool,
+}
+
+/// A part of a file.
+pub(crate) struct Area {
+    pub(crate) file: File,
+    /// In bytes.
+    pub(crate) start: u64,
+    pub(crate) size: u64,
 }
 
 impl Shape<'_> {

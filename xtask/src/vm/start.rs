@@ -77,6 +77,6 @@ pub(crate) fn boot(cx: &Context, kind: &Kind, shape: &Shape<'_>, limit: Duration
         Event::Ready { version: VERSION } => Ok(machine),
         Event::Ready { version } => bail!("the machine has version {version} of the messages, not {VERSION}"),
         Event::Failed { error, .. } => Err(machine.fault(Error::msg(error))),
-        Event::Exited(_) => bail!("the machine reports the end of a program before it has one"),
+        Event::Exited(_) | Event::Copied { .. } => bail!("the machine reports an end before it has a task"),
     }
 }

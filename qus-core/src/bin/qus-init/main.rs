@@ -1,14 +1,19 @@
 //! `qus-init`: the first process of a machine that `cargo xtask vm` starts.
 //!
-//! It mounts the layers of an image, runs one program in them, relays its streams, reports its exit status and switches
-//! the machine off. `qus_core::machine` has the messages.
+//! It mounts the layers of an image or a disk, runs one program in them, relays its streams, reports its exit status and
+//! switches the machine off; or it copies them. `qus_core::machine` has the messages.
 
+mod archive;
+mod attributes;
 mod boot;
+mod copy;
+mod disk;
 mod network;
 mod port;
 mod program;
 mod relay;
 mod root;
+mod tree;
 mod user;
 
 use std::io::{self, BufReader, Write};
@@ -52,13 +57,18 @@ fn main() -> ExitCode {
 fn serve(ports: Ports) -> Result<Event> {
     machine::send(&ports.control, &Event::Ready { version: VERSION })?;
     let mut requests = BufReader::new(ports.control.try_clone()?);
-    let Some(Request::Run(run)) = machine::receive(&mut requests).context("cannot read the request")? else {
-        bail!("the host asks for something before a program");
+    let run = match machine::receive(&mut requests).context("cannot read the request")? {
+        Some(Request::Run(run)) => run,
+        Some(Request::Copy(copy)) => {
+            boot::find_devices()?;
+            return copy::run(&copy, ports);
+        }
+        _ => bail!("the host asks for something before a program"),
     };
     boot::renew(&run.renewal)?;
     sethostname(&run.hostname).context("cannot set the host name")?;
     boot::find_devices()?;
-    root::assemble(run.layers)?;
+    root::assemble(&run.root)?;
     root::mount_volumes(&run.volumes)?;
     if let Some(target) = &run.data {
         root::mount_data(target)?;

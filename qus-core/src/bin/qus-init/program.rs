@@ -158,7 +158,7 @@ fn obey(mut requests: BufReader<File>, program: Pid, terminal: Option<&File>) {
                     let _ = writeln!(io::stderr(), "qus-init: {error:#}");
                 }
             }
-            Request::Run(_) => return,
+            Request::Run(_) | Request::Copy(_) => return,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The root file system: the layers of an image below a writable one in memory.
+//! The root file system: the layers of an image or a disk below a writable one in memory, or as they are.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use fs_err as fs;
 use nix::mount::{MsFlags, mount};
 use nix::unistd::{chdir, chroot};
-use qus_core::machine::{DATA, Volume, layer_name};
+use qus_core::machine::{DATA, Root, Volume, layer_name};
 
 use crate::boot::mount_kernel;
+use crate::disk;
 use crate::port;
 
 /// Where the changes are.
@@ -17,27 +18,52 @@ const MEMORY: &str = "/memory";
 /// Where the root file system is assembled.
 const ROOT: &str = "/root";
 
-/// Mounts all layers, and makes the result the root directory of this process.
-pub(crate) fn assemble(layers: usize) -> Result<()> {
-    let mut lower = Vec::new();
-    for index in 0..layers {
+/// Mounts a root file system as it is, and returns the directory.
+pub(crate) fn mount_as_is(root: &Root) -> Result<String> {
+    let mut lower = mount_parts(root)?;
+    if lower.len() == 1 {
+        return Ok(lower.remove(0));
+    }
+    fs::create_dir_all(ROOT)?;
+    lay_over("", lower)?;
+    Ok(ROOT.to_owned())
+}
+
+/// Mounts the layers, the lowest first, or the disk; returns the directories.
+fn mount_parts(root: &Root) -> Result<Vec<String>> {
+    let layers = match *root {
+        Root::Layers(layers) => layers,
+        Root::Disk { partition } => return Ok(vec![disk::mount_source(partition)?]),
+    };
+    let mount_layer = |index: usize| {
         // Short, because the kernel limits the length of all options.
         let layer = format!("/{index}");
         fs::create_dir_all(&layer)?;
         let disk = port::disk(&layer_name(index))?;
         mount(Some(&disk), &*layer, Some("erofs"), MsFlags::MS_RDONLY, None::<&str>)
             .with_context(|| format!("cannot mount layer {index} of the image"))?;
-        lower.push(layer);
-    }
+        Ok(layer)
+    };
+    (0..layers).map(mount_layer).collect()
+}
+
+/// Mounts directories over each other, the first one is the lowest.
+fn lay_over(options: &str, mut lower: Vec<String>) -> Result<()> {
+    lower.reverse();
+    let options = format!("lowerdir={}{options}", lower.join(":"));
+    mount(Some("overlay"), ROOT, Some("overlay"), MsFlags::empty(), Some(&*options))
+        .context("cannot mount the layers of the image over each other")
+}
+
+/// Mounts a root file system below a writable one, and makes the result the root directory of this process.
+pub(crate) fn assemble(root: &Root) -> Result<()> {
+    let lower = mount_parts(root)?;
     fs::create_dir_all(MEMORY)?;
     mount_kernel("tmpfs", MEMORY)?;
     for dir in [&format!("{MEMORY}/upper"), &format!("{MEMORY}/work"), ROOT] {
         fs::create_dir_all(dir)?;
     }
-    lower.reverse();
-    let options = format!("lowerdir={},upperdir={MEMORY}/upper,workdir={MEMORY}/work", lower.join(":"));
-    mount(Some("overlay"), ROOT, Some("overlay"), MsFlags::empty(), Some(&*options))
-        .context("cannot mount the layers of the image over each other")?;
+    lay_over(&format!(",upperdir={MEMORY}/upper,workdir={MEMORY}/work"), lower)?;
     for name in ["dev", "proc", "sys"] {
         let target = Path::new(ROOT).join(name);
         fs::create_dir_all(&target)?;

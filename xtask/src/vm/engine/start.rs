@@ -15,7 +15,7 @@ use fs_err::{self as fs, File};
 use qus_core::arch::Host;
 use qus_core::connections::Connections;
 use qus_core::hint::{self, WithHint, hinted};
-use qus_core::machine::{Event, Request, Run};
+use qus_core::machine::{Event, Request, Root, Run};
 use qus_core::text::Show;
 
 use crate::base::context::Context;
@@ -82,6 +82,8 @@ pub(super) fn start<'a>(cx: &Context, wanted: &Wanted<'_>, at: &Files<'a>) -> Re
         memory: wanted.memory,
         processors: Some(wanted.processors),
         disks: &disks,
+        driver: None,
+        target: None,
         data: Some(at.disk),
         network: Some(wanted.published),
         volumes: &[],
@@ -147,7 +149,7 @@ fn program(host: &Host) -> Result<Run> {
         user: String::new(),
         directory: String::new(),
         hostname: host.name.to_owned(),
-        layers: 1,
+        root: Root::Layers(1),
         volumes: Vec::new(),
         network: true,
         terminal: None,
@@ -208,7 +210,7 @@ impl<'a> Engine<'a> {
         let error = match self.machine.receive(None, "") {
             Ok(Event::Exited(ended)) => anyhow!("the engine has ended with the exit status {}", ended.status),
             Ok(Event::Failed { error, .. }) => anyhow!("the engine cannot be started: {}", error.shown()),
-            Ok(Event::Ready { .. }) => anyhow!("the machine has started twice"),
+            Ok(Event::Ready { .. } | Event::Copied { .. }) => anyhow!("the machine reports something else"),
             Err(error) => error,
         };
         self.fault(error)
