@@ -16,8 +16,8 @@
 //!
 //! let (line, other_line) = UnixStream::pair()?;
 //! let ((mut near, channel), (mut far, other_channel)) = (UnixStream::pair()?, UnixStream::pair()?);
-//! let _channels = multiplex::connect(line.try_clone()?, line, vec![channel], |_| {})?;
-//! let _others = multiplex::connect(other_line.try_clone()?, other_line, vec![other_channel], |_| {})?;
+//! multiplex::connect(line.try_clone()?, line, vec![channel], |_| {})?;
+//! multiplex::connect(other_line.try_clone()?, other_line, vec![other_channel], |_| {})?;
 //! near.write_all(b"text")?;
 //! near.shutdown(Shutdown::Write)?;
 //! let mut received = String::new();
@@ -31,7 +31,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 /// The first byte of a frame.
 const START: u8 = 0;
@@ -45,8 +45,6 @@ const WINDOW: usize = 8 << 10;
 /// Connects channels with those of the other side of a line until it ends. Bytes of the line that are in no frame are
 /// `text`.
 ///
-/// Returns a thread for each channel, which ends when everything up to the end of the channel has been written to the line.
-///
 /// # Errors
 /// A stream cannot be duplicated.
 pub fn connect(
@@ -54,9 +52,9 @@ pub fn connect(
     to: impl Write + Send + 'static,
     channels: Vec<UnixStream>,
     text: impl FnMut(&[u8]) + Send + 'static,
-) -> io::Result<Vec<JoinHandle<()>>> {
+) -> io::Result<()> {
     let to = Arc::new(Mutex::new(to));
-    let (mut inbound, mut threads) = (Vec::new(), Vec::new());
+    let mut inbound = Vec::new();
     for (number, channel_end) in (0..).zip(channels) {
         let window = Arc::new(Window::default());
         let (sender, receiver) = channel();
@@ -64,10 +62,10 @@ pub fn connect(
         let (stream, of_line) = (channel_end.try_clone()?, line.clone());
         thread::spawn(move || pass_on(&receiver, stream, &of_line));
         inbound.push(Inbound { sender, window: window.clone() });
-        threads.push(thread::spawn(move || send(channel_end, &line, &window)));
+        thread::spawn(move || send(channel_end, &line, &window));
     }
     thread::spawn(move || receive(BufReader::new(from), &inbound, text));
-    Ok(threads)
+    Ok(())
 }
 
 /// The line, to which all channels write.

@@ -24,7 +24,7 @@ use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd::{getpid, sethostname, sync};
 use qus_core::machine::{self, Event, Request, VERSION};
 
-use port::{Line, Ports};
+use port::Ports;
 use program::CannotRun;
 
 fn main() -> ExitCode {
@@ -35,20 +35,21 @@ fn main() -> ExitCode {
         );
         return ExitCode::from(2);
     }
-    let ended = boot::prepare().and_then(|()| Ports::open()).and_then(|(ports, line)| {
+    let ended = boot::prepare().and_then(|()| Ports::open()).and_then(|ports| {
         let control = ports.control.try_clone()?;
         let event = serve(ports).unwrap_or_else(|error| Event::Failed {
             status: error.downcast_ref().map_or(125, CannotRun::status),
             error: format!("{error:#}"),
         });
+        sync();
         machine::send(&control, &event).context("cannot report to the host")?;
-        line.map_or(Ok(()), Line::finish)
+        // The host ends the machine when it has read all output. What it has not read would be lost if the machine ended.
+        io::copy(&mut &control, &mut io::sink()).map(drop).context("the host is gone")
     });
     if let Err(error) = ended {
         // The console is all that there is.
         let _ = writeln!(io::stderr(), "qus-init: {error:#}");
     }
-    sync();
     let _ = reboot(RebootMode::RB_POWER_OFF);
     // The kernel panics, which ends the machine.
     ExitCode::FAILURE

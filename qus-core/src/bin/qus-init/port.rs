@@ -1,16 +1,15 @@
 //! The ports to the host, and devices by name.
 
 use std::fs::{File, OpenOptions};
-use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fs_err as fs;
-use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use qus_core::machine::{LINE, PORTS};
 use qus_core::multiplex;
 
@@ -26,33 +25,16 @@ pub(crate) struct Ports {
     pub(crate) connections: File,
 }
 
-/// The serial line of a machine without ports.
-pub(crate) struct Line {
-    device: File,
-    control: UnixStream,
-    /// Writes messages to the line.
-    writer: JoinHandle<()>,
-}
-
 impl Ports {
     /// Opens virtio-serial ports, or the serial line that the kernel's command line names.
-    pub(crate) fn open() -> Result<(Self, Option<Line>)> {
-        let (files, line) = match std::env::var(LINE) {
+    pub(crate) fn open() -> Result<Self> {
+        let files = match std::env::var(LINE) {
             Ok(name) => open_line(&name).with_context(|| format!("cannot open the serial line {name}"))?,
-            Err(_) => (PORTS.iter().map(|name| open(name)).collect::<Result<_>>()?, None),
+            Err(_) => PORTS.iter().map(|name| open(name)).collect::<Result<Vec<_>>>()?,
         };
         let [control, input, output, error, connections] =
             <[File; 5]>::try_from(files).map_err(|_| anyhow!("there are not as many ports as names"))?;
-        Ok((Self { control, input, output, error, connections }, line))
-    }
-}
-
-impl Line {
-    /// Waits until all messages have been written; there are no more.
-    pub(crate) fn finish(self) -> Result<()> {
-        self.control.shutdown(Shutdown::Write)?;
-        let _ = self.writer.join();
-        Ok(tcdrain(self.device)?)
+        Ok(Self { control, input, output, error, connections })
     }
 }
 
@@ -68,7 +50,7 @@ fn open_device(path: &Path) -> Result<File> {
     opened.with_context(|| format!("cannot open {}", path.display()))
 }
 
-fn open_line(name: &str) -> Result<(Vec<File>, Option<Line>)> {
+fn open_line(name: &str) -> Result<Vec<File>> {
     // The kernel's messages would be in the midst of the program's output. 1 is for those of a kernel that ends.
     fs::write("/proc/sys/kernel/printk", "1")?;
     let line = open_device(&Path::new("/dev").join(name))?;
@@ -77,12 +59,8 @@ fn open_line(name: &str) -> Result<(Vec<File>, Option<Line>)> {
     tcsetattr(line.as_fd(), SetArg::TCSANOW, &settings)?;
     let pairs: Vec<_> = PORTS.iter().map(|_| UnixStream::pair()).collect::<Result<_, _>>()?;
     let (ports, channels): (Vec<_>, _) = pairs.into_iter().unzip();
-    let writers = multiplex::connect(line.try_clone()?, line.try_clone()?, channels, |_| {})?;
-    // The first port is that of the messages.
-    let first = ports.first().zip(writers.into_iter().next());
-    let (control, writer) = first.context("there are no ports")?;
-    let line = Line { device: line, control: control.try_clone()?, writer };
-    Ok((ports.into_iter().map(|port| OwnedFd::from(port).into()).collect(), Some(line)))
+    multiplex::connect(line.try_clone()?, line, channels, |_| {})?;
+    Ok(ports.into_iter().map(|port| OwnedFd::from(port).into()).collect())
 }
 
 /// The disk whose serial number, or the partition whose name, this is; waits for it.
