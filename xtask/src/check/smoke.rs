@@ -9,6 +9,7 @@
 mod build;
 mod changes;
 mod compat;
+mod disks;
 mod emulator;
 mod engine;
 pub(super) mod fixture;
@@ -84,7 +85,10 @@ impl Level {
             Self::Kernel => kernel::run(cx, report),
             Self::Engine => engine::run(cx, report),
             Self::Guests => guests::check_quick(cx, report),
-            Self::Vm => vm::run(cx, report),
+            Self::Vm => {
+                vm::run(cx, report)?;
+                disks::run(cx, report)
+            }
             Self::Build => build::run(cx, report),
             Self::Chaos => chaos::check(cx, report),
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail};
+use nix::sys::statvfs::fstatvfs;
 use qus_core::hint::hinted;
 use qus_core::machine::{Copy, Event, Request, Target};
 use qus_core::text::Show;
@@ -66,7 +67,19 @@ pub(crate) fn copy(cx: &Context, image: &Image, partition: Option<u32>, into: &I
             format_args!("the disk is too small: {}", error.shown()),
             "give a larger one with `--size`, as in `--size 4G`",
         )),
-        Event::Failed { error, .. } => Err(machine.fault(Error::msg(error.shown().to_string()))),
+        Event::Failed { .. } if disk.is_some_and(|area| is_full(&area.file)) => {
+            bail!("cannot write the disk: the file system that it is in is full")
+        }
+        Event::Failed { error, .. } => {
+            let shown = Error::msg(error.shown().to_string());
+            // Others are not the kernel's.
+            Err(if error.starts_with("cannot") { machine.fault(shown) } else { shown })
+        }
         Event::Ready { .. } | Event::Exited(_) => bail!("the machine reports something else"),
     }
+}
+
+/// Whether the file system of a file is full, which the machine sees as a defect of the disk.
+fn is_full(file: &File) -> bool {
+    fstatvfs(file).is_ok_and(|free| free.blocks_available() == 0)
 }

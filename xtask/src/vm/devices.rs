@@ -122,7 +122,9 @@ pub(crate) fn virtio(
 }
 
 fn disk_device(bus: Bus, name: &str, index: usize) -> String {
-    let device = format!("virtio-blk-{},drive={name},serial={name}", bus.suffix());
+    // Otherwise the machine stands still when the file system of a file is full.
+    let errors = "werror=report,rerror=report";
+    let device = format!("virtio-blk-{},drive={name},serial={name},{errors}", bus.suffix());
     // Eight functions of each of the last slots, because the bus has only 32 slots.
     let address = format!(",multifunction=on,addr={:#x}.{}", 0x1e - index / 8, index % 8);
     if bus == Bus::Pci { device + &address } else { device }

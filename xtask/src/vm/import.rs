@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use qus_core::arch::Host;
 use qus_core::elf::Elf;
 use qus_core::hint::{WithHint, hinted};
+use tar::EntryType;
 
 use crate::base::context::Context;
 use crate::base::exec;
@@ -116,18 +117,25 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     }
 }
 
+/// The size of ELF's shortest header, and up to where a program is read, in bytes.
+const LEAST: u64 = 52;
+const LARGEST: u64 = 64 << 20;
+
 /// The host of the first program in an archive.
 fn host_of(archive: &File) -> Result<Option<&'static Host>> {
     let mut archive = tar::Archive::new(BufReader::new(archive));
     for entry in archive.entries()? {
         let mut entry = entry?;
-        if !entry.header().entry_type().is_file() {
+        if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::GNUSparse) {
             continue;
         }
-        // Enough for the headers of programs.
-        let mut head = Vec::new();
-        entry.by_ref().take(4096).read_to_end(&mut head)?;
-        let host = Elf::parse(&*head).ok().and_then(|elf| Host::of(elf.arch()?));
+        let mut head = [0; 4];
+        if entry.size() < LEAST || entry.read_exact(&mut head).is_err() || head != *b"\x7fELF" {
+            continue;
+        }
+        let mut program = head.to_vec();
+        entry.by_ref().take(LARGEST).read_to_end(&mut program)?;
+        let host = Elf::parse(&*program).ok().and_then(|elf| Host::of(elf.arch()?));
         if host.is_some() {
             return Ok(host);
         }

@@ -20,7 +20,7 @@ mod monitor;
 mod new_file;
 mod oci;
 mod partitions;
-mod pax;
+pub(crate) mod pax;
 mod programs;
 mod relay;
 mod session;

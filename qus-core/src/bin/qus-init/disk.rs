@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use fs_err as fs;
+use fs_err::{self as fs, File};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount, umount};
+use nix::unistd::syncfs;
 use qus_core::machine::{TARGET_SERIAL, layer_name};
 
 use crate::port;
@@ -64,6 +65,8 @@ pub(crate) fn mount_target() -> Result<&'static Path> {
 
 /// Unmounts the disk that is written, with all data on it.
 pub(crate) fn finish_target() -> Result<()> {
+    syncfs(File::open(TARGET)?.file())
+        .context("cannot write to the target; its file may be on a full disk")?;
     umount(TARGET).context("cannot unmount the target")
 }
 
