@@ -98,7 +98,8 @@ fn mount_any(device: &Path) -> Result<String> {
     let names = known.lines().filter_map(|line| line.strip_prefix('\t')).filter(is_wanted);
     let (mut tried, mut errors) = (Vec::new(), Vec::new());
     for name in names {
-        match mount(Some(device), SOURCE, Some(name), MsFlags::MS_RDONLY, None::<&str>) {
+        let options = (name == "vfat").then_some("utf8=1");
+        match mount(Some(device), SOURCE, Some(name), MsFlags::MS_RDONLY, options) {
             Ok(()) => return Ok(name.to_owned()),
             // It is another file system.
             Err(Errno::EINVAL) => {}
