@@ -74,12 +74,11 @@ impl<'a> Output<'a> {
 
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let kind = Output::parse(&args.output);
-    // An engine gets the archive from a file without a name.
-    let temporary = tempfile::env::temp_dir().join("qus-image");
     let output = match kind {
         Output::Engine(reference) => {
             ensure_engine(&Client::installed(), reference)?;
-            NewFile::new(&temporary)?
+            // It gets the archive from a file without a name.
+            NewFile::temporary()
         }
         _ => NewFile::new(Path::new(&args.output))?,
     };

@@ -42,6 +42,11 @@ impl NewFile {
         Ok(Self { path: path.to_owned(), dir })
     }
 
+    /// Only for files without a name, in the directory for temporary files.
+    pub(crate) fn temporary() -> Self {
+        Self { path: PathBuf::new(), dir: tempfile::env::temp_dir() }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -323,7 +323,7 @@ impl<'a> Fixture<'a> {
             (&[&*root], 125, "does not say for which architecture it is"),
             (&["--arch", "loong64", &*root], 125, "there is no machine for loong64"),
             (&["--arch", "vax", &*root], 2, "unknown host `vax`"),
-            (&["--arch", GUEST, &*damaged], 125, "is not a tar archive"),
+            (&["--arch", GUEST, &*damaged], 125, "is neither a tar archive nor a known kind of disk"),
             (&["--arch", GUEST, none], 125, "/no/such/image does not exist"),
             (&["--env", "WORD", &*layout], 2, "it has no name and value"),
         ] {
