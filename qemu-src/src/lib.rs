@@ -45,7 +45,7 @@ pub use cost::Costs;
 pub use debian::{Debian, Guest, GuestProgram, Origin, PackageSet, PackageSets, Port, Suite};
 pub use error::DataError;
 pub use host::{CrossHost, CrossHosts, RustPackages};
-pub use machines::{Board, Bus, Devices, Machine, Machines};
+pub use machines::{Board, Bus, Devices, KernelBuild, Machine, Machines};
 pub use patch::Patch;
 pub use pgo::{Pgo, WorkloadRun};
 pub use source::{DebianArchive, NarrowHosts, Pin, Release, Sources, Upstream};

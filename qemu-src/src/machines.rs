@@ -61,8 +61,23 @@ pub struct Machine {
     /// Kernel modules that this machine needs before those of every machine.
     #[serde(default)]
     pub modules: Vec<String>,
-    /// The package that depends on the newest kernel.
+    /// The package that depends on that of the newest kernel, or of its source.
     pub kernel: String,
+    /// How the kernel is built, if the package has source.
+    #[serde(default)]
+    pub build: Option<KernelBuild>,
+}
+
+/// How a kernel is built: with as few options as possible, none of them as a module.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KernelBuild {
+    /// The kernel's name of the architecture.
+    pub architecture: String,
+    /// The file that is built.
+    pub image: String,
+    /// Options, without `CONFIG_`.
+    pub options: Vec<String>,
 }
 
 /// How the devices of a machine are attached.

@@ -11,6 +11,7 @@ use crate::base::{cache, files};
 use crate::debian::guests;
 use crate::qus;
 use crate::vm::initramfs::{self, MODULES};
+use crate::vm::kernel_source::{self, DEVICE_TREE, IMAGE};
 use crate::vm::modules;
 
 /// What QEMU loads.
@@ -22,8 +23,8 @@ pub(crate) struct Kernel {
 /// Names of the kernel's package and file begin so.
 const PACKAGE: &str = "linux-image-";
 const FILES: [&str; 2] = ["vmlinuz-", "vmlinux-"];
-/// The name of a board's device tree in the cache.
-const DEVICE_TREE: &str = "device-tree";
+/// That of the source's package begins so.
+const SOURCE_PACKAGE: &str = "linux-source-";
 
 impl Kernel {
     /// Fetches the kernel and builds `qus-init`, unless they are in the cache. `more` modules are loaded last.
@@ -32,21 +33,31 @@ impl Kernel {
         let late = machines.late_modules.iter().chain(more).map(|name| &**name).collect();
         let wanted = [machines.modules(machine).collect(), late];
         let device_tree = machine.board().map(|board| &*board.device_tree);
-        let id = files::short_id(format!("{} {wanted:?} {device_tree:?}", machine.kernel));
+        let build = machine.build.as_ref().map(|build| format!(" {build:?}")).unwrap_or_default();
+        let id = files::short_id(format!("{} {wanted:?} {device_tree:?}{build}", machine.kernel));
         let dir = cx.paths.machine("kernel", &format!("{}-{id}", machine.name()));
         let (name, debian) = (&machine.kernel, machine.host.debian);
         guests::fetch(cx, &Origin::Guests, debian, name, &dir, |apt, into| {
-            let package = apt.dependency(&format!("{name}:{debian}"), PACKAGE)?;
             let unpacked = tempfile::tempdir_in(into)?;
+            if let Some(build) = &machine.build {
+                let package = apt.dependency(name, SOURCE_PACKAGE)?;
+                apt.unpack(&[&package], unpacked.path())?;
+                let archive = unpacked.path().join("usr/src").join(format!("{package}.tar.xz"));
+                return kernel_source::build(cx, machine, build, &archive, into);
+            }
+            let package = apt.dependency(&format!("{name}:{debian}"), PACKAGE)?;
             apt.unpack(&[format!("{package}:{debian}")], unpacked.path())?;
             keep(unpacked.path(), &package, &wanted, device_tree, into)
         })?;
         let init = fs::read(qus::init::ensure(cx, machine.host)?)?;
-        let [first, late] = MODULES.map(|name| read_modules(&dir.join(name)));
+        let [first, late] = match machine.build {
+            None => MODULES.map(|name| read_modules(&dir.join(name))),
+            Some(_) => [Ok(Vec::new()), Ok(Vec::new())],
+        };
         let archive = initramfs::make(&init, &[first?, late?])?;
         let made = cx.paths.machine("initramfs", &files::short_id(&archive));
         cache::ensure(&made, |partial| files::write(&partial.join("initramfs"), &archive))?;
-        Ok(Self { image: dir.join("kernel"), initramfs: made.join("initramfs") })
+        Ok(Self { image: dir.join(IMAGE), initramfs: made.join("initramfs") })
     }
 
     /// The device tree of a board.
@@ -75,7 +86,7 @@ fn keep(
         found.with_context(|| format!("{package} has no kernel, or no modules"))
     };
     let image = first_of(FILES.map(|name| unpacked.join("boot").join(format!("{name}{version}"))))?;
-    fs::rename(image, into.join("kernel"))?;
+    fs::rename(image, into.join(IMAGE))?;
     if let Some(file) = device_tree {
         let dir = unpacked.join("usr/lib").join(package);
         fs::rename(dir.join(file), into.join(DEVICE_TREE))?;

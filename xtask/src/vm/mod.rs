@@ -13,6 +13,7 @@ mod image;
 mod import;
 mod initramfs;
 mod kernel;
+mod kernel_source;
 pub(crate) mod layer;
 mod machine;
 mod modules;
