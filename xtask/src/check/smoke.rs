@@ -110,9 +110,11 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     if args.part { report.finish_part(file) } else { report.finish(file) }
 }
 
-/// Whole machines: their level, every machine and every board, as part of a larger report.
+/// Whole machines: their level, what takes longer, every machine and every board, as part of a larger report.
 pub(crate) fn machines(cx: &Context, report: &mut Report) -> Result<()> {
     Level::Vm.run(cx, report)?;
+    vm::engine::run_slow(cx, report)?;
+    disks::run_slow(cx, report)?;
     machines::run(cx, report)
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Part {
-    /// Every machine and every board of `cargo xtask vm`
+    /// Whole machines: every machine, every board, interrupted engines and conversions of disks
     Vm,
 }
 

@@ -41,8 +41,13 @@ pub(super) fn run(cx: &Context, report: &mut Report) -> Result<()> {
     let fixture = Fixture::new(cx)?;
     report
         .check(LEVEL, "disks: everything that files have, in each format and back", || fixture.formats())?;
+    report.check(LEVEL, "disks: damaged, unknown, too small, in the way", || fixture.failures())
+}
+
+/// What takes longer.
+pub(super) fn run_slow(cx: &Context, report: &mut Report) -> Result<()> {
+    let fixture = Fixture::new(cx)?;
     report.check(LEVEL, "disks: partitions of MBR and GPT, programs on them", || fixture.partitions())?;
-    report.check(LEVEL, "disks: damaged, unknown, too small, in the way", || fixture.failures())?;
     report.check(LEVEL, "disks: an interrupted conversion leaves nothing", || fixture.interrupted())
 }
 

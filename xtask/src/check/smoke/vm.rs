@@ -1,6 +1,6 @@
 //! Checks whole machines: a root filesystem of Debian and an image with two layers, on a machine of another architecture.
 
-mod engine;
+pub(crate) mod engine;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
