@@ -83,7 +83,8 @@ impl Copier for Disk {
             std::fs::set_permissions(&target, Permissions::from_mode(metadata.mode() & 0o7777))?;
         }
         attributes.iter().try_for_each(|attribute| attributes::set(&target, attribute))?;
-        let time = |seconds, nanoseconds| TimeSpec::new(seconds, nanoseconds);
+        // The types are smaller on machines with 32 bits, which no host asks to copy.
+        let time = |seconds: i64, nanoseconds: i64| TimeSpec::new(seconds as _, nanoseconds as _);
         let times =
             [time(metadata.atime(), metadata.atime_nsec()), time(metadata.mtime(), metadata.mtime_nsec())];
         if kind.is_dir() {
