@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use fs_err as fs;
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::libc::B921600;
+use nix::sys::termios::{ControlFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use qus_core::machine::{LINE, PORTS};
 use qus_core::multiplex;
 
@@ -56,6 +57,9 @@ fn open_line(name: &str) -> Result<Vec<File>> {
     let line = open_device(&Path::new("/dev").join(name))?;
     let mut settings = tcgetattr(line.as_fd())?;
     cfmakeraw(&mut settings);
+    // QEMU's serial port of some boards is as slow as a real one.
+    settings.control_flags.remove(ControlFlags::CBAUD);
+    settings.control_flags.insert(ControlFlags::from_bits_retain(B921600));
     tcsetattr(line.as_fd(), SetArg::TCSANOW, &settings)?;
     let pairs: Vec<_> = PORTS.iter().map(|_| UnixStream::pair()).collect::<Result<_, _>>()?;
     let (ports, channels): (Vec<_>, _) = pairs.into_iter().unzip();
