@@ -172,7 +172,7 @@ impl Port {
                         return unexpected(format!("more than {WINDOW} bytes of a connection"));
                     }
                     if let Some(received) = &lock(&connection.state).received {
-                        // It fails when they cannot be passed on, which the other side is told.
+                        // It fails when they cannot be passed on, which RESET reports to the other side.
                         let _ = received.send(bytes);
                     }
                 }

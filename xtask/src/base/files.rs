@@ -156,6 +156,13 @@ pub(crate) fn remove_dir(dir: &Path) -> Result<()> {
     }
 }
 
+/// The paths of everything in a directory, in the order of their names.
+pub(crate) fn sorted(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// A path by which programs that this process starts can open a file without a name.
 pub(crate) fn path_of(file: &impl AsRawFd) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()

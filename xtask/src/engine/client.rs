@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use xshell::{Cmd, cmd};
 
 use crate::base::exec::{self, sh};
@@ -20,6 +20,15 @@ impl Client {
     /// The installed client with its configured engine.
     pub(crate) fn installed() -> Self {
         Self { program: "docker".into(), env: Vec::new() }
+    }
+
+    /// Like [`Self::installed`].
+    ///
+    /// # Errors
+    /// There is none.
+    pub(crate) fn find_installed() -> Result<Self> {
+        ensure!(exec::is_installed("docker"), "docker is not installed");
+        Ok(Self::installed())
     }
 
     /// A docker command.

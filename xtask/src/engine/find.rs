@@ -8,7 +8,7 @@ use qus_core::hint::hinted;
 use semver::Version;
 
 use crate::base::context::Context;
-use crate::base::exec::{self, is_installed};
+use crate::base::exec;
 use crate::base::progress::say;
 use crate::engine::client::Client;
 use crate::engine::throwaway::{Options, Throwaway};
@@ -65,8 +65,7 @@ impl Engine {
 
 /// Checks that the installed client and its engine can be used.
 fn check_usable(builder: Option<&str>) -> Result<()> {
-    ensure!(is_installed("docker"), "docker is not installed");
-    let client = Client::installed();
+    let client = Client::find_installed()?;
     let output =
         exec::read(client.cmd(&["buildx", "version"])).ok().context("docker has no buildx plugin")?;
     let version = buildx_version(&output)

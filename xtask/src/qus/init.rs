@@ -40,8 +40,5 @@ fn read(path: &Path, into: &mut Vec<u8>) -> Result<()> {
         into.extend(fs::read(path)?);
         return Ok(());
     }
-    let mut entries: Vec<PathBuf> =
-        fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    entries.sort();
-    entries.iter().try_for_each(|entry| read(entry, into))
+    files::sorted(path)?.iter().try_for_each(|entry| read(entry, into))
 }

@@ -141,14 +141,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<ExitCode> {
 
 fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
     let board = args.board.as_deref().map(|name| find_board(cx, name)).transpose()?;
-    let can_connect = board.and_then(Machine::board).is_none_or(|board| board.network.is_some());
-    let wants_network = args.network.unwrap_or(if can_connect { Network::User } else { Network::None });
-    let network = (wants_network == Network::User).then_some(&args.publish[..]);
-    if !can_connect && (network.is_some() || !args.publish.is_empty()) {
-        return Err(Usage("this board has no network; omit --network and --publish".to_owned()).into());
-    }
-    let is_possible = network.is_some() || args.publish.is_empty();
-    ensure!(is_possible, Usage("--publish needs a network; omit `--network none`".to_owned()));
+    let network = network(args, board)?;
     let mut shape = Shape {
         memory: args.memory,
         processors: args.cpus,
@@ -170,6 +163,22 @@ fn run_image(cx: &Context, args: &RunArgs) -> Result<u8> {
     shape.driver = image.driver;
     let mut machine = start::start(cx, &image.kind, &shape, Duration::from_secs(args.boot_timeout))?;
     session::run(&mut machine, request, args.timeout.map(Duration::from_secs))
+}
+
+/// The ports that lead to the machine; `None` without a network.
+fn network<'a>(args: &'a RunArgs, board: Option<&Machine>) -> Result<Option<&'a [Published]>> {
+    let has_network = board.and_then(Machine::board).is_none_or(|board| board.network.is_some());
+    let default = if has_network { Network::User } else { Network::None };
+    let wanted = args.network.unwrap_or(default);
+    ensure!(
+        has_network || (wanted == Network::None && args.publish.is_empty()),
+        Usage("this board has no network; omit --network and --publish".to_owned())
+    );
+    ensure!(
+        wanted == Network::User || args.publish.is_empty(),
+        Usage("--publish needs a network; omit `--network none`".to_owned())
+    );
+    Ok((wanted == Network::User).then_some(&args.publish[..]))
 }
 
 fn find_board<'a>(cx: &'a Context, name: &str) -> Result<&'a Machine> {

@@ -72,7 +72,8 @@ const TABLE: u64 = MIB;
 pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let format = format(args)?;
     let output = NewFile::new(&args.output)?;
-    let image = image::open(cx, &args.image, Wanted { arch: args.arch, board: None, converts: true })?;
+    let image =
+        image::open(cx, &args.image, Wanted { arch: args.arch, converts: true, ..Wanted::default() })?;
     let programs = Programs::of_converter(cx)?;
     let file = match format {
         Format::Erofs | Format::Squashfs => packed(cx, &programs, &image, &output, format)?,

@@ -143,8 +143,7 @@ fn from_store(cx: &Context, store: &Store, stored: Stored, wanted: Wanted<'_>) -
 
 /// Asks the engine for an image, which it pulls if it lacks it; layers that are in the cache are not copied.
 fn from_engine(cx: &Context, reference: &str, wanted: Wanted<'_>) -> Result<Image> {
-    let client = Client::installed();
-    ensure_engine(&client, reference)?;
+    let client = engine_for(reference)?;
     let inspect = || exec::read(client.cmd(&["image", "inspect", "--format", "{{json .}}", reference]));
     let parse = |text: &str| {
         serde_json::from_str::<Config>(text).context("the engine describes the image in an unknown form")
@@ -175,13 +174,10 @@ fn from_engine(cx: &Context, reference: &str, wanted: Wanted<'_>) -> Result<Imag
     from_store(cx, &store, store.image(|platform| wanted.accepts(platform))?, wanted)
 }
 
-pub(crate) fn ensure_engine(client: &Client, reference: &str) -> Result<()> {
-    let usable = if exec::is_installed("docker") {
-        client.check_engine()
-    } else {
-        Err(anyhow::anyhow!("docker is not installed"))
-    };
-    usable.map_err(|error| {
+/// The client of an engine that answers.
+pub(crate) fn engine_for(reference: &str) -> Result<Client> {
+    let check = |client: Client| client.check_engine().map(|()| client);
+    Client::find_installed().and_then(check).map_err(|error| {
         hinted(
             format_args!("{reference} is no file, and images come from an engine: {error:#}"),
             "start Docker, or a throwaway engine: `eval \"$(cargo xtask engine up)\"`",

@@ -18,7 +18,7 @@ use crate::base::progress::{Bar, one_line};
 use crate::engine::client::Client;
 use crate::vm::convert::{self, Into};
 use crate::vm::drive;
-use crate::vm::image::{self, ensure_engine};
+use crate::vm::image::{self, engine_for};
 use crate::vm::new_file::NewFile;
 use crate::vm::oci::NewImage;
 use crate::vm::wanted::Wanted;
@@ -76,7 +76,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     let kind = Output::parse(&args.output);
     let output = match kind {
         Output::Engine(reference) => {
-            ensure_engine(&Client::installed(), reference)?;
+            engine_for(reference)?;
             // It gets the archive from a file without a name.
             NewFile::temporary()
         }
@@ -91,7 +91,7 @@ pub(crate) fn run(cx: &Context, args: &Args) -> Result<()> {
     };
     ensure!(drive::recognize(&files::open(&args.file)?)?.is_some(), unknown());
     let name = args.file.to_str().with_context(|| format!("{shown} is not UTF-8"))?;
-    let image = image::open(cx, name, Wanted { arch: args.arch, board: None, converts: true })?;
+    let image = image::open(cx, name, Wanted { arch: args.arch, converts: true, ..Wanted::default() })?;
     let mut layer = output.unnamed()?;
     convert::copy(cx, &image, args.partition, &Into::Archive(&layer))?;
     layer.rewind()?;

@@ -108,11 +108,9 @@ fn keep(
 
 /// The names and contents of the files in a directory.
 fn read_modules(dir: &Path) -> Result<Vec<(String, Vec<u8>)>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
-    paths.sort();
     let read = |path: PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok((name, fs::read(&path)?))
     };
-    paths.into_iter().map(read).collect()
+    files::sorted(dir)?.into_iter().map(read).collect()
 }

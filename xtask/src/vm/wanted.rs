@@ -67,5 +67,5 @@ fn unfit(cx: &Context, board: &Machine, host: &Host) -> anyhow::Error {
         [] => format!("no board does; omit --board, for a machine of {host}"),
         names => format!("these boards do: {}", names.join(", ")),
     };
-    hinted(format_args!("a {} does not run programs for {host}", board.name()), hint)
+    hinted(format_args!("the board {} does not run programs for {host}", board.name()), hint)
 }

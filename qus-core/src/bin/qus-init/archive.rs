@@ -24,9 +24,10 @@ const MORE_PARTS: usize = 21;
 pub(crate) struct Archive<W, E> {
     to: W,
     written: u64,
-    /// What is told about files that an archive cannot have.
-    lost: E,
-    told: u64,
+    /// Where warnings about what an archive cannot have are written.
+    warnings: E,
+    /// The number of bytes of all warnings.
+    warned: u64,
 }
 
 /// The fields of a header.
@@ -104,15 +105,15 @@ fn record(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 impl<W: Write, E: Write> Archive<W, E> {
-    pub(crate) fn new(to: W, lost: E) -> Self {
-        Self { to, written: 0, lost, told: 0 }
+    pub(crate) fn new(to: W, warnings: E) -> Self {
+        Self { to, written: 0, warnings, warned: 0 }
     }
 
-    /// Ends the archive, and returns the numbers of bytes that were written and told.
+    /// Ends the archive, and returns the numbers of bytes of the archive and of the warnings.
     pub(crate) fn finish(mut self) -> Result<(u64, u64)> {
         self.write(&[0; 2 * BLOCK])?;
         self.to.flush()?;
-        Ok((self.written, self.told))
+        Ok((self.written, self.warned))
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -133,10 +134,10 @@ impl<W: Write, E: Write> Archive<W, E> {
         self.pad()
     }
 
-    fn tell(&mut self, node: &Node<'_>, what: &str) -> io::Result<()> {
+    fn warn(&mut self, node: &Node<'_>, what: &str) -> io::Result<()> {
         let line = format!("warning: /{}: {what}\n", node.path.to_string_lossy().shown());
-        self.told += line.len() as u64;
-        self.lost.write_all(line.as_bytes())
+        self.warned += line.len() as u64;
+        self.warnings.write_all(line.as_bytes())
     }
 
     fn long(&mut self, kind: u8, name: &[u8]) -> io::Result<()> {
@@ -189,7 +190,7 @@ impl<W: Write, E: Write> Copier for Archive<W, E> {
         let Node { path, metadata, .. } = node;
         let kind = metadata.file_type();
         if kind.is_socket() {
-            return Ok(self.tell(node, "a tar archive has no sockets")?);
+            return Ok(self.warn(node, "a tar archive has no sockets")?);
         }
         let mut name = [b"./", path.as_os_str().as_bytes()].concat();
         if kind.is_dir() && name != b"./" {
@@ -206,7 +207,7 @@ impl<W: Write, E: Write> Copier for Archive<W, E> {
             }
             for attribute in node.attributes {
                 if attribute.name.as_bytes().contains(&b'=') {
-                    self.tell(node, "a tar archive has no extended attribute with `=` in its name")?;
+                    self.warn(node, "a tar archive has no extended attribute with `=` in its name")?;
                     continue;
                 }
                 let key = [b"SCHILY.xattr.", attribute.name.as_bytes()].concat();

@@ -1,6 +1,5 @@
 //! The root file system of a machine with a container engine: Debian's packages of its architecture, unpacked.
 
-use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -85,14 +84,11 @@ fn complete(root: &Path, settings: &str) -> Result<()> {
 }
 
 /// All certificates below a directory, by which the engine verifies registries.
-fn certificates(dir: &Path) -> io::Result<String> {
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
-    paths.sort();
-    paths
-        .into_iter()
-        .map(|path| if path.is_dir() { certificates(&path) } else { fs::read_to_string(path) })
-        .collect()
+fn certificates(dir: &Path) -> Result<String> {
+    let read = |path: PathBuf| {
+        if path.is_dir() { certificates(&path) } else { Ok(fs::read_to_string(path)?) }
+    };
+    files::sorted(dir)?.into_iter().map(read).collect()
 }
 
 #[cfg(test)]
